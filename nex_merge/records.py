@@ -1,0 +1,195 @@
+"""The frozen records that pass between stages. Read this first. NumPy only; no behaviour beyond trivial views.
+
+Symbols: R responses, T rows of all responses, E entries, G groups. A *neuron* is one unit of one gated MLP, its key
+`layer << 16 | unit` (uint32). A *row* is a run of consecutive generated tokens. *Mass* is summed positive score.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+RESERVED_LAYER = 255
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One unlabelled prompt as the chat messages it stands for; `raw` text bypasses the chat template."""
+
+    messages: tuple[Mapping[str, str], ...]
+    raw: str | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one model generated for one prompt."""
+
+    prompt: int  # index of the prompt
+    sample: int  # 0 .. samples-1
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]  # generated tokens, the end token included if it was emitted
+    text: str
+    truncated: bool  # stopped by max_new_tokens, not by an end token
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """Means over the generated tokens of one response, from the capture pass. Natural logarithms."""
+
+    entropy: float  # mean entropy of the next-token distribution, nats
+    logprob: float  # mean log-probability of the emitted tokens
+
+
+@dataclass(frozen=True)
+class SparseGroups:
+    """Sparse maps neuron -> mass, one per group. Keys are ascending and unique within a group."""
+
+    ptr: np.ndarray  # int64 [G+1]: entries of group g are [ptr[g], ptr[g+1])
+    keys: np.ndarray  # uint32 [E]
+    masses: np.ndarray  # float16 [E]
+
+    def group(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(keys uint32 [n], masses float32 [n]) of one group."""
+        low, high = self.ptr[index], self.ptr[index + 1]
+        return np.asarray(self.keys[low:high]), np.asarray(self.masses[low:high]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """The activation cache of one model over its responses."""
+
+    sample_row_ptr: np.ndarray  # int64 [R+1]: rows of response i are [p[i], p[i+1])
+    token_row_ptr: np.ndarray  # int64 [T+1]: tokens of row t are p[t+1] - p[t]
+    rows: SparseGroups  # one group per row
+    base: SparseGroups  # one group per response: its rows summed
+
+    @property
+    def responses(self) -> int:
+        return len(self.sample_row_ptr) - 1
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Steps 0 to 2 of NEX for one response. t counts its K retained rows."""
+
+    kept_rows: np.ndarray  # int64 [K]: row numbers within the response
+    slopes: np.ndarray  # float32 [K]: new neurons per token
+    observations: np.ndarray  # float64 [K]: detrended, standardized
+    zero_spread: bool  # MAD 0 or not finite: phases fall back to z > 0
+    row_ptr: np.ndarray  # int64 [K+1]: entries of retained row t
+    keys: np.ndarray  # uint32 [E]: keys of the retained rows, in order
+    masses: np.ndarray  # float32 [E]: finite and non-negative
+    is_new: np.ndarray  # bool [E]: first occurrence of its key in this response
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Step 3 of NEX for one response."""
+
+    explore: np.ndarray  # bool [K]
+    fallback: str | None  # why z > 0 stood in for the HMM, or None
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A maximal explore run and the exploit run after it, in retained rows, both ends included."""
+
+    first_explore: int
+    last_explore: int
+    first_exploit: int
+    last_exploit: int
+    strength: float
+    consolidation: float
+    reuse: float | None  # None: undefined
+    effective: float  # scale of the effective credit, 0 if none
+    redundant: float  # scale of the redundant credit, 0 if none
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Effective and redundant mass per neuron. Additive over responses."""
+
+    keys: np.ndarray  # uint32 [n], ascending
+    effective: np.ndarray  # float32 [n]
+    redundant: np.ndarray  # float32 [n]
+
+
+@dataclass(frozen=True)
+class ResponseAnalysis:
+    """Everything NEX finds in one response before weights are known; None where the response is too short."""
+
+    novelty: Novelty | None
+    phases: Phases | None
+    cycles: tuple[Cycle, ...]
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class NeuronWeights:
+    """w in [-1, 1] of the neurons with credit; every other neuron has 0."""
+
+    keys: np.ndarray  # uint32 [n], ascending
+    weights: np.ndarray  # float32 [n]
+
+
+@dataclass(frozen=True)
+class NexScore:
+    """A model's score with what it rests on."""
+
+    nex: float | None  # mean Good-Mass Fraction; None: no response has retained mass
+    log_gap: float | None
+    low: float | None  # 95 % bootstrap interval over responses, the weights held fixed
+    high: float | None
+    response_scores: tuple[float | None, ...]
+    responses: int
+    scored: int  # responses with a defined score
+    cycles: int
+    credited: int  # responses that earned credit
+    explore_share: float | None  # explore rows / retained rows
+    fallbacks: Mapping[str, int]  # how often each fallback stood in for the HMM
+
+
+@dataclass(frozen=True)
+class MergeRecipe:
+    """One variant: a complete mergekit configuration and the seed that its stochastic parts take."""
+
+    kind: str  # base | parent | merge
+    method: str
+    config: Mapping[str, Any]  # as `mergekit-yaml` takes it
+    seed: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # what was searched, by name
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One row of the leaderboard. A failed trial has a reason and no score."""
+
+    trial: int
+    kind: str
+    name: str  # base, the parent's name, or the method
+    method: str
+    seed: int
+    state: str  # complete | failed | duplicate
+    reason: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    score: NexScore | None = None
+    mean_tokens: float | None = None
+    truncated: float | None = None  # share of responses cut by max_new_tokens
+    distinct_ratio: float | None = None  # distinct token 4-grams / all of them, mean over responses
+    entropy: float | None = None  # mean over responses, nats
+    perplexity: float | None = None
+    weights_sha256: str | None = None  # of the merged tensors that were scored
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    accuracy: float | None = None
+
+
+def concatenate_groups(parts: Sequence[SparseGroups]) -> SparseGroups:
+    """The groups of all parts, in order."""
+    offsets = np.cumsum([0, *(part.ptr[-1] for part in parts)])
+    ptr = [np.zeros(1, np.int64), *(part.ptr[1:] + offset for part, offset in zip(parts, offsets, strict=False))]
+    return SparseGroups(
+        np.concatenate(ptr),
+        np.concatenate([np.zeros(0, np.uint32), *(part.keys for part in parts)]),
+        np.concatenate([np.zeros(0, np.float16), *(part.masses for part in parts)]),
+    )
