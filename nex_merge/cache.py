@@ -119,7 +119,9 @@ def _check_pointers(folder: Path, cache: SparseRows) -> None:
     )
     for name, ptr, end in checks:
         if len(ptr) == 0 or ptr[0] != 0 or (np.diff(ptr) < 0).any() or (end is not None and ptr[-1] != end):
-            raise InputError(f"{folder / name}: its values must rise from 0 to {'the last token' if end is None else end}")
+            raise InputError(
+                f"{folder / name}: its values must rise from 0 to {'the last token' if end is None else end}"
+            )
     for name, length, wanted in (
         ("rows/token_row_ptr.int64", len(cache.token_row_ptr), rows + 1),
         ("base/row_ptr.int64", len(cache.base.ptr), cache.responses + 1),

@@ -5,6 +5,7 @@ of the response; progress = reuse - m (arXiv 2602.05805). Credit is additive ove
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ EPSILON = 1e-6
 def response_cycles(novelty: Novelty, phases: Phases) -> tuple[Cycle, ...]:
     """The cycles of one response with their reuse, consolidation and the scale of the credit they give."""
     found = runs(phases.explore)
-    spans = [(*a, *b) for a, b in zip(found, found[1:], strict=False) if phases.explore[a[0]]]
+    spans = [(*a, *b) for a, b in pairwise(found) if phases.explore[a[0]]]
     measured = [_measure(novelty, span) for span in spans]
     reuses = np.array([reuse for *_, reuse in measured if reuse is not None], np.float32)
     # Not finite only where there is nothing to centre.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from nex_merge.families.qwen3_tiny.problems import CHAIN_LENGTHS, KINDS, make_problem
 from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
@@ -161,7 +161,10 @@ def train_stage(stage: Stage, out: Path, seed: int, tokens: int, tokenizer: PreT
         if step % 20 == 0 or step == stage.steps:
             speed = seen / (time.monotonic() - began)
             seconds = spent + time.monotonic() - began
-            print(f"{stage.name} step {step}/{stage.steps} loss {loss.item():.4f} {speed:.0f} tok/s {seconds:.0f} s", flush=True)
+            print(
+                f"{stage.name} step {step}/{stage.steps} loss {loss.item():.4f} {speed:.0f} tok/s {seconds:.0f} s",
+                flush=True,
+            )
         if time.monotonic() - last > CHECKPOINT_SECONDS:
             last = time.monotonic()
             state = {
@@ -179,18 +182,33 @@ def train_stage(stage: Stage, out: Path, seed: int, tokens: int, tokenizer: PreT
     saved.unlink(missing_ok=True)
 
 
+def ship(out: Path, destination: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write every finished stage as a bfloat16 checkpoint with the tokenizer: what the package carries."""
+    for stage in STAGES:
+        model = Qwen3ForCausalLM.from_pretrained(out / stage.name, dtype=torch.bfloat16)
+        model.generation_config = GenerationConfig(
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+        )
+        model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        model.save_pretrained(destination / stage.name)
+        tokenizer.save_pretrained(destination / stage.name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished models")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=5000, help="tokens per batch")
     parser.add_argument("--stages", nargs="*", default=[stage.name for stage in STAGES], help="which to run, in order")
+    parser.add_argument("--ship", type=Path, help="folder for the finished family in bfloat16, with its tokenizer")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer()
     for stage in STAGES:
         if stage.name in args.stages:
             train_stage(stage, args.out, args.seed, args.tokens, tokenizer)
+    if args.ship is not None:
+        ship(args.out, args.ship, tokenizer)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,3 @@
+from nex_merge.cli import main
+
+main()

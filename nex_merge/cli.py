@@ -1,0 +1,236 @@
+"""The command line. Composes the stages; heavy imports wait until a command needs them.
+
+Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130
+interrupted.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from nex_merge import config as configuration
+from nex_merge.errors import InputError, NexMergeError
+
+app = typer.Typer(
+    help="Search merge recipes without labels: variants are ranked by Neuron Explore-Exploit scores of their reasoning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+    md = "md"
+
+
+class ShortFormat(StrEnum):
+    table = "table"
+    json = "json"
+
+
+Run = Annotated[Path, typer.Argument(help="a run folder", show_default=False)]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one setting; repeatable")]
+
+
+def _overrides(
+    settings: list[str] | None, trials: int | None, family: str | None, out: Path | None, seed: int | None
+) -> dict[str, Any]:
+    result = configuration.override(settings or [])
+    study = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
+    for key, value in (("study", study or None), ("family", family), ("output", str(out) if out else None)):
+        if value is not None:
+            result = configuration.merge_mappings(result, {key: value})
+    return result
+
+
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
+    trials: Annotated[int | None, typer.Option(help="merges to try")] = None,
+    family: Annotated[str | None, typer.Option(help="another model family")] = None,
+    out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the sampler and of stochastic merges")] = None,
+    settings: Set = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over, keeping an earlier run aside")] = False,
+) -> None:
+    """Run, or go on with, a search; print the leaderboard at the end."""
+    from nex_merge.search import make_plan, run_search
+
+    overrides = _overrides(settings, trials, family, out, seed)
+    if dry_run:
+        _print_plan(config, overrides)
+        return
+    plan = make_plan(config, overrides)
+    from nex_merge.leaderboard import print_table
+    from nex_merge.progress import Watcher
+
+    total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
+    done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
+    with Watcher(total, done) as watcher:
+        watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
+        rows = run_search(plan, fresh, watcher)
+    print_table(rows, f"{plan.run}: {total} trials, best first")
+    typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
+
+
+@app.command()
+def validate(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
+    settings: Set = None,
+) -> None:
+    """Preflight: everything that can be known before the first merge."""
+    _print_plan(config, configuration.override(settings or []))
+
+
+def _print_plan(config: str, overrides: dict[str, Any]) -> None:
+    from nex_merge.estimate import estimate
+    from nex_merge.search import make_plan
+
+    for line in estimate(make_plan(config, overrides)):
+        typer.echo(line)
+
+
+@app.command()
+def leaderboard(
+    run: Run,
+    top: Annotated[int | None, typer.Option(min=1, help="only the best so many")] = None,
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="sort by another column")] = None,
+    form: Annotated[Format, typer.Option("--format")] = Format.table,
+) -> None:
+    """The ranking of a run."""
+    from nex_merge.leaderboard import print_table, rank, render, sort_rows, with_accuracy
+    from nex_merge.trials import read_results
+
+    rows = rank(with_accuracy(run, read_results(run)))
+    if sort is not None:
+        rows = sort_rows(rows, sort)
+    rows = rows[:top]
+    if form is Format.table:
+        print_table(rows, f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}"))
+    else:
+        typer.echo(render(rows, form.value))
+
+
+@app.command()
+def correlate(
+    run: Run,
+    accuracy: Annotated[
+        str, typer.Option(metavar="FILE", help="CSV or JSON with trial or recipe, and accuracy; or 'builtin'")
+    ],
+    problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
+    form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
+) -> None:
+    """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
+    from nex_merge.correlate import agreement, attach_accuracy, print_agreement
+    from nex_merge.leaderboard import write_leaderboard
+
+    if accuracy == "builtin":
+        from nex_merge.accuracy import measure_builtin
+
+        measure_builtin(run, problems, lambda text: typer.echo(text, err=True))
+    else:
+        attach_accuracy(run, Path(accuracy))
+    found = agreement(write_leaderboard(run))
+    if form is ShortFormat.json:
+        import json
+
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_agreement(found)
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="the folder to write")],
+    trial: Annotated[str | None, typer.Option(help="a trial's id; the best merge unless given")] = None,
+) -> None:
+    """Write the best, or any, variant as a checkpoint, and prove that it is the one that was scored."""
+    from nex_merge.export import export_trial
+
+    for line in export_trial(run, trial, out):
+        typer.echo(line)
+
+
+@app.command()
+def score(
+    cache: Annotated[Path | None, typer.Option(help="a sparse activation cache")] = None,
+    model: Annotated[str | None, typer.Option(help="a checkpoint folder or hub id, with --prompts")] = None,
+    prompts: Annotated[str | None, typer.Option(help="JSONL, text, CSV or Parquet")] = None,
+    settings: Set = None,
+    rho: Annotated[float, typer.Option(help="probability of staying in a phase")] = 0.95,
+    min_run: Annotated[int, typer.Option(min=1, help="shortest phase, in rows")] = 2,
+    weights: Annotated[
+        Path | None, typer.Option(help="neuron weights (.npz with keys, weights) to score under")
+    ] = None,
+    weights_out: Annotated[Path | None, typer.Option(help="save the neuron weights used")] = None,
+    form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
+) -> None:
+    """NEX of a cache, or of a model's answers to prompts."""
+    from nex_merge.scoring import print_score, save_weights, score_cache, score_model
+
+    if not 0 < rho < 1:
+        raise InputError(f"--rho: found {rho}; a probability between 0 and 1, ends left out, would do")
+    if (cache is None) == (model is None) or (model is None) != (prompts is None):
+        raise InputError("score: give either --cache DIR, or --model M with --prompts F")
+    if cache is not None:
+        if settings:
+            raise InputError("score: --set belongs to --model; a cache is scored as it was captured")
+        found, used = score_cache(cache, rho, min_run, weights)
+    else:
+        assert model is not None and prompts is not None
+        found, used = score_model(model, prompts, configuration.override(settings or []), rho, min_run, weights)
+    if weights_out is not None:
+        save_weights(weights_out, used)
+    print_score(found, form.value)
+
+
+@app.command()
+def methods() -> None:
+    """The merge methods that can be searched, with their parameters."""
+    from nex_merge.listing import list_methods
+
+    list_methods()
+
+
+@app.command()
+def families() -> None:
+    """The model families that configurations can name."""
+    from nex_merge.listing import list_families
+
+    list_families()
+
+
+@app.command()
+def spaces() -> None:
+    """The search spaces that configurations can name."""
+    from nex_merge.listing import list_spaces
+
+    list_spaces()
+
+
+def main() -> None:
+    """Entry point: expected failures become one message and an exit code, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except NexMergeError as error:
+        typer.echo(f"nex-merge: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("nex-merge: interrupted; what is done is kept, and the same command goes on from there", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except TyperException as error:
+        error.show()
+        sys.exit(2)
+    sys.exit(code or 0)

@@ -1,0 +1,85 @@
+"""Preflight: what a search would do and need, before anything is merged."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from nex_merge.search import Plan
+
+_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
+_COMPUTE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+# An entry of a cache: key and mass, in its row and again in its response.
+_ENTRY_BYTES = 12
+
+
+def estimate(plan: Plan) -> Iterator[str]:
+    """Check everything that can be known before the first merge; what was found, line by line.
+
+    Raises InputError for whatever the search itself would refuse.
+    """
+    from nex_merge.evaluate import check_context, load_tokenizer, resolve_device
+    from nex_merge.generation import AUTO_BATCH_TOKENS
+    from nex_merge.merging import member_configs, method_specs, preflight, weights_dtype
+    from nex_merge.prompts import encode_prompts, load_prompts
+    from nex_merge.proposal import count_recipes
+    from nex_merge.search_space import load_space
+
+    config, family = plan.config, plan.family
+    tensors = preflight(family.folders, family.donor)
+    space = load_space(config.search_space, method_specs(), family.models)
+    tokenizer = load_tokenizer(family.folders[family.donor])
+    ids = encode_prompts(load_prompts(config.prompts), tokenizer, config.prompts)
+    model = member_configs(family.folders)[family.donor]
+    device = resolve_device(config.runtime.device)
+    check_context(ids, config.generation.max_new_tokens, model)
+
+    parameters = sum(math.prod(shape) for _, shape in tensors.values())
+    parents = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in tensors.values()) * len(family.folders)
+    compute = config.runtime.dtype
+    compute = ("float32" if device == "cpu" else weights_dtype(tensors)) if compute == "auto" else compute
+    resident = parameters * _COMPUTE_BYTES[compute]
+    head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
+    per_token = 2 * model.num_hidden_layers * model.num_key_value_heads * head * _COMPUTE_BYTES[compute]
+    budget = AUTO_BATCH_TOKENS if config.generation.batch_tokens == "auto" else config.generation.batch_tokens
+    longest = max(map(len, ids)) + config.generation.max_new_tokens
+    at_once = min(len(ids) * config.generation.samples, max(1, budget // longest))
+    keys_values = at_once * longest * per_token
+    recipes = count_recipes(space, family.models)
+    baselines = len(family.folders) if config.study.baselines else 0
+    variants = config.study.trials + baselines
+    responses = len(ids) * config.generation.samples
+    tokens = variants * responses * config.generation.max_new_tokens
+    rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens)
+    disk = variants * responses * rows * config.activations.top_k * _ENTRY_BYTES
+    free_disk = shutil.disk_usage(
+        next(p for p in [plan.run.absolute(), *plan.run.absolute().parents] if p.exists())
+    ).free
+    free_memory = psutil.virtual_memory().available
+
+    yield f"configuration  {plan.source}: sound"
+    yield f"family         {family.name}: base, {', '.join(family.models)}; {parameters / 1e6:.1f}M parameters each"
+    yield f"methods        {', '.join(method.name for method in space.methods)}"
+    yield f"recipes        {'unlimited (continuous)' if math.isinf(recipes) else f'{recipes:.0f}'} in the search space"
+    yield f"trials         {config.study.trials} merges and {baselines} baselines"
+    yield f"tokens         at most {tokens:,} to generate ({len(ids)} prompts, {config.generation.samples} samples each)"
+    need = parents + resident + keys_values
+    yield (
+        f"memory         about {_size(need)}: parents {_size(parents)} (mapped), resident model {_size(resident)} "
+        f"({compute} on {device}), keys and values {_size(keys_values)}; {_size(free_memory)} free"
+    )
+    yield f"disk           at most {_size(disk)} of caches in {Path(config.output)}; {_size(free_disk)} free; no weights"
+    if disk > free_disk:
+        yield "warning        the caches may not fit the disk: fewer trials, or a smaller activations.top_k, would do"
+    if device == "cpu" and need > free_memory:
+        yield "warning        this may not fit the memory: a smaller generation.batch_tokens would do with less"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

@@ -1,0 +1,183 @@
+"""MergeRecipe -> TrialResult: one trial, as numbered steps. Composes merging, generation, capture, cache and nex."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from nex_merge import trials
+from nex_merge.cache import write_cache
+from nex_merge.capture import capture, gated_mlps
+from nex_merge.config import RunConfig
+from nex_merge.errors import InputError, TrialError
+from nex_merge.families import Family
+from nex_merge.generation import generate
+from nex_merge.merging import Merger, preflight, weights_dtype
+from nex_merge.nex.calibration import analyse, calibrate, score
+from nex_merge.prompts import encode_prompts, load_prompts
+from nex_merge.records import (
+    MergeRecipe,
+    NeuronWeights,
+    Response,
+    ResponseAnalysis,
+    SparseRows,
+    TokenStats,
+    TrialResult,
+)
+
+DISTINCT_GRAM = 4
+
+# Told the stage that begins, or with a number how far it is.
+Report = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A variant's responses and activations, before weights are known."""
+
+    trial: str
+    name: str
+    recipe: MergeRecipe
+    responses: Sequence[Response]
+    cache: SparseRows
+    stats: Sequence[TokenStats]
+    analyses: Sequence[ResponseAnalysis]
+    weights_sha256: str
+    seconds: Mapping[str, float]
+
+
+class Evaluator:
+    """What all trials of a run share: the resident model, the tokenizer and the encoded prompts.
+
+    Raises InputError on construction for whatever is wrong with the family, the device or the prompts.
+    """
+
+    def __init__(self, config: RunConfig, family: Family, run: Path, report: Report = lambda stage, done: None) -> None:
+        self._config, self._run, self._report = config, run, report
+        self.out_dtype = weights_dtype(preflight(family.folders, family.donor))
+        self.tokenizer = load_tokenizer(family.folders[family.donor])
+        self.prompt_ids = encode_prompts(load_prompts(config.prompts), self.tokenizer, config.prompts)
+        device = resolve_device(config.runtime.device)
+        self.merger = Merger(family.folders, family.donor, device, self._dtype(device))
+        gated_mlps(self.merger.model)
+        check_context(self.prompt_ids, config.generation.max_new_tokens, self.merger.model.config)
+
+    def _dtype(self, device: str) -> torch.dtype:
+        # The CPU computes in float32: exact for bfloat16 weights, and what makes results independent of batches.
+        chosen = self._config.runtime.dtype
+        return getattr(torch, ("float32" if device == "cpu" else self.out_dtype) if chosen == "auto" else chosen)
+
+    def measure(self, trial: str, name: str, recipe: MergeRecipe) -> Measured:
+        """Steps 1 to 4 of a trial. Raises TrialError where the variant can't be merged or run."""
+        folder = trials.trial_folder(self._run, trial)
+        seconds: dict[str, float] = {}
+        # 1. The recipe is on disk before anything can go wrong with it.
+        trials.write_recipe(folder, recipe)
+        # 2. Merge into the resident model.
+        with self._stage("merge", seconds):
+            sha256 = self.merger.load(recipe)
+        # 3. Answer the prompts.
+        with self._stage("generate", seconds):
+            done = _Counter(self._report, "generate")
+            responses = generate(self.merger.model, self.tokenizer, self.prompt_ids, self._config.generation, done.add)
+            trials.write_responses(folder, responses)
+        # 4. Keep the activations, sparsely.
+        with self._stage("capture", seconds):
+            cache, stats = capture(
+                self.merger.model, responses, self._config.activations, lambda i: self._report("capture", i)
+            )
+            made_by = {"trial": trial, "weights_sha256": sha256, **self._config.activations.model_dump()}
+            write_cache(folder / trials.CACHE, cache, made_by)
+        with self._stage("score", seconds):
+            analyses = analyse(cache, self._config.nex.rho, self._config.nex.min_run)
+        return Measured(trial, name, recipe, responses, cache, stats, analyses, sha256, seconds)
+
+    def finish(self, measured: Measured, weights: NeuronWeights | None) -> TrialResult:
+        """Step 5 of a trial: the score, under `weights` or (None) the variant's own. Writes result.json.
+
+        Raises TrialError where no response has activation mass to score.
+        """
+        began = time.perf_counter()
+        own = calibrate(measured.analyses) if weights is None else weights
+        scored = score(measured.cache, measured.analyses, own)
+        if scored.nex is None:
+            raise TrialError("no response has any activation mass, so there is nothing to score")
+        seconds = {**measured.seconds, "score": measured.seconds["score"] + time.perf_counter() - began}
+        responses, recipe = measured.responses, measured.recipe
+        result = TrialResult(
+            trial=measured.trial,
+            kind=recipe.kind,
+            name=measured.name,
+            method=recipe.method,
+            seed=recipe.seed,
+            state="complete",
+            parameters=recipe.parameters,
+            score=scored,
+            mean_tokens=float(np.mean([len(r.token_ids) for r in responses])),
+            truncated=float(np.mean([r.truncated for r in responses])),
+            distinct_ratio=float(np.mean([distinct_ratio(r.token_ids) for r in responses])),
+            entropy=float(np.mean([s.entropy for s in measured.stats])),
+            perplexity=float(np.exp(min(-np.mean([s.logprob for s in measured.stats]), 700.0))),
+            weights_sha256=measured.weights_sha256,
+            seconds=seconds,
+        )
+        trials.write_result(self._run, result)
+        return result
+
+    @contextmanager
+    def _stage(self, name: str, seconds: dict[str, float]) -> Iterator[None]:
+        self._report(name, 0)
+        began = time.perf_counter()
+        yield
+        seconds[name] = time.perf_counter() - began
+
+
+class _Counter:
+    """Adds up what is told to it and reports the sum."""
+
+    def __init__(self, report: Report, stage: str) -> None:
+        self._report, self._stage, self._total = report, stage, 0
+
+    def add(self, count: int) -> None:
+        self._total += count
+        self._report(self._stage, self._total)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. Raises InputError where it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no tokenizer can be loaded ({str(error).splitlines()[0]})") from None
+
+
+def resolve_device(wanted: str) -> str:
+    """The torch device that `runtime.device` means. Raises InputError where it isn't there."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"runtime.device: found {wanted!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return wanted
+
+
+def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, model_config: object) -> None:
+    """Refuse prompts that leave the model no room for the longest response."""
+    longest, room = max(map(len, prompt_ids)), getattr(model_config, "max_position_embeddings", None)
+    if room is not None and longest + max_new_tokens > room:
+        raise InputError(
+            f"generation.max_new_tokens: found {max_new_tokens}; with the longest prompt of {longest} tokens that is "
+            f"beyond the model's context of {room}; at most {max(room - longest, 0)} would do"
+        )
+
+
+def distinct_ratio(tokens: Sequence[int]) -> float:
+    """Distinct 4-grams of tokens as a share of all of them; 1 for a response too short to have two."""
+    grams = [tuple(tokens[i : i + DISTINCT_GRAM]) for i in range(len(tokens) - DISTINCT_GRAM + 1)]
+    return len(set(grams)) / len(grams) if grams else 1.0

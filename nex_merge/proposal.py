@@ -1,0 +1,200 @@
+"""SearchSpace + anything with suggest_* -> MergeRecipe. Knows mergekit's configuration format, not mergekit.
+
+A parameter's name in a study says whose it is: `weight.pairs`, with filters `weight.pairs.self_attn` (`rest` for what
+no filter catches), with layer groups `weight.pairs.0`, `weight.pairs.1`, ... from the first layer to the last.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations, permutations
+from pathlib import Path
+from typing import Any, Protocol
+
+from nex_merge.records import Dimension, MergeRecipe, MethodSpec, SearchSpace
+
+# Deltas are computed in float32 whatever the parents are stored in; only the result is rounded to their dtype.
+MERGE_DTYPE = "float32"
+
+
+class Suggester(Protocol):
+    """The part of optuna.trial.Trial that proposals need."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int: ...
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+
+Choose = Callable[[str, Dimension], Any]
+
+
+def propose(
+    space: SearchSpace, folders: Mapping[str, Path], out_dtype: str, suggester: Suggester, seed: int
+) -> MergeRecipe:
+    """A recipe with every searched value taken from `suggester`.
+
+    `folders` maps 'base' and the models' names to checkpoints; `out_dtype` is what the merged weights are stored in.
+    """
+    searched: dict[str, Any] = {}
+
+    def choose(name: str, dimension: Dimension) -> Any:
+        if not dimension.searched:
+            return dimension.fixed
+        searched[name] = _suggest(suggester, name, dimension)
+        return searched[name]
+
+    return _build(space, folders, out_dtype, choose, searched, seed)
+
+
+def equal_weights(space: SearchSpace, models: Sequence[str]) -> dict[str, Any]:
+    """Study parameters of the obvious first guess: the first method, equal weights, mergekit's defaults elsewhere."""
+    values: dict[str, Any] = {}
+
+    def choose(name: str, dimension: Dimension) -> Any:
+        if not dimension.searched:
+            return dimension.fixed
+        parameter = name.split(".")[0]
+        known = space.methods[0].parameters.get(parameter)
+        wish = {"weight": 1 / len(models), "t": 0.5}.get(parameter, known.default if known else None)
+        values[name] = _nearest_value(dimension, wish)
+        return values[name]
+
+    folders = {name: Path(name) for name in ("base", *models)}
+    _build(space, folders, "float32", choose, {}, 0)
+    return values
+
+
+def passthrough(kind: str, name: str, folder: Path, out_dtype: str) -> MergeRecipe:
+    """The recipe of base or a parent itself."""
+    config = {
+        "merge_method": "passthrough",
+        "models": [{"model": str(folder)}],
+        "dtype": out_dtype,
+    }
+    return MergeRecipe(kind, "passthrough", config, 0, {"model": name})
+
+
+def _build(
+    space: SearchSpace,
+    folders: Mapping[str, Path],
+    out_dtype: str,
+    choose: Choose,
+    searched: Mapping[str, Any],
+    seed: int,
+) -> MergeRecipe:
+    names = [method.name for method in space.methods]
+    picked = choose("method", _choices(names))
+    method = next(item for item in space.methods if item.name == picked)
+    models = [name for name in folders if name != "base"]
+    base = "base" if method.names_base else None
+    if method.pairs:
+        pair = choose(f"pair.{method.name}", _choices(model_pairs(method, models)))
+        models = pair.split("+")
+        # Where mergekit wants one of the two to be the base, it is the first.
+        base = base or models[0]
+    config: dict[str, Any] = {"merge_method": method.name}
+    if base is not None:
+        config["base_model"] = str(folders[base])
+    config["models"] = []
+    for model in models:
+        parameters = {
+            parameter.name: value
+            for parameter in method.parameters.values()
+            if parameter.per_model and (value := _setting(space, parameter.name, model, choose)) is not None
+        }
+        config["models"].append({"model": str(folders[model]), **({"parameters": parameters} if parameters else {})})
+    shared = {
+        parameter.name: value
+        for parameter in method.parameters.values()
+        if not parameter.per_model and (value := _setting(space, parameter.name, None, choose)) is not None
+    }
+    if shared:
+        config["parameters"] = shared
+    config |= {"dtype": MERGE_DTYPE, "out_dtype": out_dtype}
+    return MergeRecipe("merge", method.name, config, seed, dict(searched))
+
+
+def model_pairs(method: MethodSpec, models: Sequence[str]) -> list[str]:
+    """The pairs that a two-model method may take, as 'first+second'; of a single model, base with it."""
+    if len(models) == 1:
+        return [f"base+{models[0]}"]
+    orders = permutations if method.ordered else combinations
+    return ["+".join(pair) for pair in orders(models, 2)]
+
+
+def _choices(values: Sequence[str]) -> Dimension:
+    return Dimension("str", fixed=values[0]) if len(values) == 1 else Dimension("str", choices=tuple(values))
+
+
+def _setting(space: SearchSpace, parameter: str, model: str | None, choose: Choose) -> Any:
+    """A value as mergekit takes it: a scalar, a gradient, or either under filters. None: not in the space."""
+    dimension = space.dimension(parameter, model)
+    if dimension is None:
+        return None
+    stem = parameter if model is None else f"{parameter}.{model}"
+    # Only a number can vary over depth and tensors without changing what the method is.
+    if dimension.type != "float" or not dimension.searched:
+        return choose(stem, dimension)
+    if not space.filters:
+        return _gradient(space, stem, dimension, choose)
+    parts = [{"filter": name, "value": _gradient(space, f"{stem}.{name}", dimension, choose)} for name in space.filters]
+    return [*parts, {"value": _gradient(space, f"{stem}.rest", dimension, choose)}]
+
+
+def _gradient(space: SearchSpace, stem: str, dimension: Dimension, choose: Choose) -> Any:
+    if space.layer_groups == 1:
+        return choose(stem, dimension)
+    return [choose(f"{stem}.{i}", dimension) for i in range(space.layer_groups)]
+
+
+def _suggest(suggester: Suggester, name: str, dimension: Dimension) -> Any:
+    if dimension.choices is not None:
+        return suggester.suggest_categorical(name, dimension.choices)
+    assert dimension.low is not None and dimension.high is not None
+    if dimension.type == "int":
+        step = int(dimension.step or 1)
+        return suggester.suggest_int(name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
+    return suggester.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+
+
+def _nearest_value(dimension: Dimension, wish: Any) -> Any:
+    """The allowed value nearest to `wish`; the first choice or the middle where there is none to be near to."""
+    if dimension.choices is not None:
+        return wish if wish in dimension.choices else dimension.choices[0]
+    assert dimension.low is not None and dimension.high is not None
+    if wish is None:
+        wish = (dimension.low + dimension.high) / 2
+    value = min(max(wish, dimension.low), dimension.high)
+    if dimension.step is not None:
+        value = dimension.low + math.floor((value - dimension.low) / dimension.step + 0.5) * dimension.step
+        value = min(value, dimension.high)
+    return round(value) if dimension.type == "int" else float(value)
+
+
+def count_recipes(space: SearchSpace, models: Sequence[str]) -> float:
+    """How many recipes the space holds; infinite where any value is continuous."""
+    total = 0.0
+    for method in space.methods:
+        sizes: list[float] = []
+
+        def choose(name: str, dimension: Dimension, sizes: list[float] = sizes, method: MethodSpec = method) -> Any:
+            if name == "method":
+                return method.name
+            sizes.append(_size(dimension))
+            return dimension.choices[0] if dimension.choices else dimension.fixed
+
+        _build(space, {name: Path(name) for name in ("base", *models)}, "float32", choose, {}, 0)
+        total += math.prod(sizes)
+    return total
+
+
+def _size(dimension: Dimension) -> float:
+    if not dimension.searched:
+        return 1
+    if dimension.choices is not None:
+        return len(dimension.choices)
+    assert dimension.low is not None and dimension.high is not None
+    if dimension.step is None and dimension.type == "float":
+        return math.inf
+    return math.floor((dimension.high - dimension.low) / (dimension.step or 1) + 1e-9) + 1

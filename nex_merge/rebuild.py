@@ -1,0 +1,48 @@
+"""A finished run's variants, made again from what its folder holds. Composes config, families and merging."""
+
+from pathlib import Path
+from typing import Any
+
+from nex_merge import trials
+from nex_merge.config import RunConfig, parse, read_yaml
+from nex_merge.errors import InputError, RunError
+from nex_merge.evaluate import load_tokenizer, resolve_device
+from nex_merge.families import Family, open_family
+from nex_merge.merging import Merger, preflight, weights_dtype
+from nex_merge.records import MergeRecipe, TrialResult
+
+
+class Rebuilder:
+    """The resident model of a run, for looking at its trials again."""
+
+    def __init__(self, run: Path) -> None:
+        import torch
+
+        saved = read_yaml(run / trials.CONFIG) if (run / trials.CONFIG).is_file() else None
+        if saved is None:
+            raise InputError(f"{run}: no run folder (it has no {trials.CONFIG}); the folder a search printed would do")
+        saved.pop("resolved", None)
+        self.run = run
+        self.config: RunConfig = parse(RunConfig, saved, str(run / trials.CONFIG))
+        self.family: Family = open_family(self.config.family, self.config.models)
+        self.out_dtype = weights_dtype(preflight(self.family.folders, self.family.donor))
+        self.tokenizer = load_tokenizer(self.family.folders[self.family.donor])
+        device = resolve_device(self.config.runtime.device)
+        chosen = self.config.runtime.dtype
+        self.dtype = getattr(torch, ("float32" if device == "cpu" else self.out_dtype) if chosen == "auto" else chosen)
+        self.merger = Merger(self.family.folders, self.family.donor, device, self.dtype)
+
+    def recipe(self, result: TrialResult) -> MergeRecipe:
+        config: dict[str, Any] = dict(trials.read_recipe(self.run, result.trial))
+        return MergeRecipe(result.kind, result.method, config, result.seed, result.parameters)
+
+    def load(self, result: TrialResult) -> MergeRecipe:
+        """Merge a trial again. Raises RunError where its tensors are not those that were scored."""
+        recipe = self.recipe(result)
+        found = self.merger.load(recipe)
+        if found != result.weights_sha256:
+            raise RunError(
+                f"trial {result.trial}: merging it again gives other tensors than were scored (sha256 {found[:12]} against "
+                f"{(result.weights_sha256 or '-')[:12]}); the parents or the libraries have changed since"
+            )
+        return recipe

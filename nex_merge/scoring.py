@@ -1,0 +1,123 @@
+"""`nex-merge score`: NEX of a cache on disk, or of one model's answers. Composes generation, capture and nex."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from nex_merge.cache import read_cache
+from nex_merge.config import (
+    ActivationsConfig,
+    GenerationConfig,
+    PromptsConfig,
+    RuntimeConfig,
+    Strict,
+    merge_mappings,
+    parse,
+)
+from nex_merge.errors import InputError
+from nex_merge.nex.calibration import analyse, calibrate, score
+from nex_merge.records import NeuronWeights, NexScore, SparseRows
+
+
+class ScoreConfig(Strict):
+    """What --set can change when a model is scored."""
+
+    prompts: PromptsConfig
+    generation: GenerationConfig = GenerationConfig()
+    activations: ActivationsConfig = ActivationsConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+def score_cache(folder: Path, rho: float, min_run: int, weights: Path | None) -> tuple[NexScore, NeuronWeights]:
+    """The score of a cache, self-calibrated or under given weights, and the weights used."""
+    return _score(read_cache(folder), rho, min_run, weights)
+
+
+def score_model(
+    model: str, prompts: str, settings: Mapping[str, Any], rho: float, min_run: int, weights: Path | None
+) -> tuple[NexScore, NeuronWeights]:
+    """The score of a checkpoint's answers to the prompts in a file. Raises InputError for what is wrong with either."""
+    from nex_merge.families import Location, locate
+
+    config = parse(ScoreConfig, merge_mappings({"prompts": {"file": prompts}}, settings), "--set")
+    folder = locate(Location(path=model), "--model")
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from nex_merge.capture import capture, gated_mlps
+    from nex_merge.evaluate import check_context, load_tokenizer, resolve_device
+    from nex_merge.generation import generate
+    from nex_merge.prompts import encode_prompts, load_prompts
+
+    tokenizer = load_tokenizer(folder)
+    ids = encode_prompts(load_prompts(config.prompts), tokenizer, config.prompts)
+    device, dtype = resolve_device(config.runtime.device), config.runtime.dtype
+    chosen = (torch.float32 if device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--model: {folder} can't be loaded: {str(error).splitlines()[0]}") from None
+    loaded.to(device).eval()
+    gated_mlps(loaded)
+    check_context(ids, config.generation.max_new_tokens, loaded.config)
+    responses = generate(loaded, tokenizer, ids, config.generation)
+    cache, _ = capture(loaded, responses, config.activations)
+    return _score(cache, rho, min_run, weights)
+
+
+def _score(cache: SparseRows, rho: float, min_run: int, weights: Path | None) -> tuple[NexScore, NeuronWeights]:
+    analyses = analyse(cache, rho, min_run)
+    used = calibrate(analyses) if weights is None else load_weights(weights)
+    return score(cache, analyses, used), used
+
+
+def load_weights(path: Path) -> NeuronWeights:
+    """Neuron weights from an .npz with `keys` and `weights`. Raises InputError where it isn't one."""
+    if not path.is_file():
+        raise InputError(f"--weights: no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = {"keys", "weights"} - set(archive.files)
+            if missing:
+                raise InputError(
+                    f"--weights: {path} lacks {', '.join(sorted(missing))}; it has {', '.join(archive.files)}"
+                )
+            keys, weights = archive["keys"], archive["weights"]
+    except (ValueError, OSError, BadZipFile, AttributeError):
+        raise InputError(f"--weights: {path} is no .npz archive of plain arrays") from None
+    if keys.ndim != 1 or keys.shape != weights.shape or keys.dtype.kind not in "iu" or weights.dtype.kind != "f":
+        raise InputError(f"--weights: {path}: keys have to be integers and weights as many real numbers")
+    order = np.argsort(keys, kind="stable")
+    keys, weights = keys[order].astype(np.uint32), weights[order].astype(np.float32)
+    if (np.diff(keys.astype(np.int64)) == 0).any() or not (np.abs(weights) <= 1).all():
+        raise InputError(f"--weights: {path}: each neuron once, with a weight from -1 to 1, would do")
+    return NeuronWeights(keys, weights)
+
+
+def save_weights(path: Path, weights: NeuronWeights) -> None:
+    """Write neuron weights as an .npz with `keys` (uint32) and `weights` (float32)."""
+    if path.suffix != ".npz":
+        raise InputError(f"--weights-out: found {path}; a name that ends in .npz would do")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, keys=weights.keys, weights=weights.weights)
+
+
+def print_score(found: NexScore, form: str) -> None:
+    """The score on stdout."""
+    names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
+    item = dataclasses.asdict(found)
+    if form == "json":
+        print(json.dumps({name: item[name] for name in names}, indent=1))
+        return
+    interval = f" (95 % over responses: {found.low:.6f} to {found.high:.6f})" if found.low is not None else ""
+    print(f"nex        {'undefined' if found.nex is None else f'{found.nex:.6f}'}{interval}")
+    print(f"log gap    {'-' if found.log_gap is None else f'{found.log_gap:.6f}'}")
+    print(f"responses  {found.responses}, {found.scored} scored, {found.credited} earned credit")
+    print(f"cycles     {found.cycles} ({found.cycles / max(found.responses, 1):.2f} a response)")
+    print(f"fallbacks  {', '.join(f'{k} {v}' for k, v in found.fallbacks.items()) or 'none'}")

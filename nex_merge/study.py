@@ -1,0 +1,168 @@
+"""Ask, evaluate, tell; resume. The only module that imports Optuna; knows nothing of models.
+
+A study is reproducible however often it is stopped: every random draw of the sampler is seeded by (study seed, trial
+number, parameter), never by what was drawn before, and a trial that a dead process left running is taken up again with
+the values it was given, under its own number.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from nex_merge import trials
+from nex_merge.config import StudyConfig
+from nex_merge.errors import TrialError
+from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+SEED_BITS = 31
+Propose = Callable[[Any, int], MergeRecipe]
+Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
+
+
+def stable_seed(*parts: object) -> int:
+    """A seed from what it is for, the same in every process."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") % 2**SEED_BITS
+
+
+class StatelessSampler(BaseSampler):
+    """An Optuna sampler made anew for every draw, so that resuming needs no state but the study itself."""
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self._kind, self._seed = kind, seed
+
+    def _fresh(self, *parts: object) -> BaseSampler:
+        seed = stable_seed(self._seed, *parts)
+        return TPESampler(seed=seed) if self._kind == "tpe" else RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        sampler = self._fresh(trial.number, param_name)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Watcher(Protocol):
+    """Told when a trial begins and how it ended."""
+
+    def begin(self, trial: str, name: str) -> None: ...
+    def end(self, result: TrialResult) -> None: ...
+
+
+def open_study(run: Path, config: StudyConfig) -> optuna.Study:
+    """The run's study, made if it isn't there yet."""
+    return optuna.create_study(
+        study_name=run.resolve().name,
+        storage=config.storage or f"sqlite:///{run / trials.STUDY}",
+        sampler=StatelessSampler(config.sampler, config.seed),
+        pruner=optuna.pruners.NopPruner(),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def run_merges(
+    run: Path,
+    config: StudyConfig,
+    space: SearchSpace,
+    first: Mapping[str, Any],
+    propose: Propose,
+    evaluate: Evaluate,
+    watcher: Watcher,
+) -> None:
+    """Try merges until `config.trials` of them are finished, `first` (study parameters) before all others."""
+    study = open_study(run, config)
+    if config.trials > 0 and not study.get_trials(deepcopy=False):
+        study.enqueue_trial(dict(first))
+    for trial in _trials(study, config.trials):
+        number = trials.trial_id(trial.number)
+        result = trials.read_result(run, number)
+        if result is None:
+            recipe = propose(trial, stable_seed("merge", config.seed, trial.number))
+            watcher.begin(number, recipe.method)
+            result = _finish(run, number, recipe, evaluate, space)
+        else:
+            propose(trial, 0)  # gives the study the parameters it may lack
+        watcher.end(result)
+        _tell(study, trial, result)
+
+
+def _trials(study: optuna.Study, wanted: int) -> Iterator[optuna.Trial]:
+    """Trials to work on: what a dead process left running, then new ones."""
+    while True:
+        known = study.get_trials(deepcopy=False)
+        left = [trial for trial in known if trial.state is TrialState.RUNNING]
+        if left:
+            # The run folder is locked, so whoever ran this trial is gone.
+            yield optuna.Trial(study, left[0]._trial_id)
+        elif sum(trial.state.is_finished() for trial in known) < wanted:
+            yield study.ask()
+        else:
+            return
+
+
+def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
+    """The trial's result, complete, duplicate or failed, on disk."""
+    began = time.perf_counter()
+    earlier = _same_recipe(run, number, recipe, space)
+    try:
+        if earlier is None:
+            return evaluate(number, recipe.method, recipe)
+    except TrialError as error:
+        result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
+    else:
+        trials.write_recipe(trials.trial_folder(run, number), recipe)
+        reason = f"the same recipe as trial {earlier.trial}"
+        result = replace(
+            earlier, trial=number, state="duplicate", reason=reason, parameters=recipe.parameters, seconds={}
+        )
+    trials.write_result(run, result)
+    return result
+
+
+def failed(trial: str, name: str, recipe: MergeRecipe, error: Exception, seconds: float) -> TrialResult:
+    """A failed trial with its reason."""
+    return TrialResult(
+        trial=trial,
+        kind=recipe.kind,
+        name=name,
+        method=recipe.method,
+        seed=recipe.seed,
+        state="failed",
+        reason=str(error),
+        parameters=recipe.parameters,
+        seconds={"total": seconds},
+    )
+
+
+def _same_recipe(run: Path, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
+    """The earlier complete trial that merged the same thing; stochastic methods differ by their seeds."""
+    if any(method.stochastic for method in space.methods if method.name == recipe.method):
+        return None
+    wanted = json.dumps(recipe.config, sort_keys=True)
+    earlier = [r for r in trials.read_results(run) if r.kind == "merge" and r.state == "complete" and r.trial < number]
+    same = (r for r in earlier if json.dumps(trials.read_recipe(run, r.trial), sort_keys=True) == wanted)
+    return next(same, None)
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult) -> None:
+    trial.set_user_attr("state", result.state)
+    if result.reason is not None:
+        trial.set_user_attr("reason", result.reason)
+    if result.score is None or result.score.nex is None:
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, result.score.nex)

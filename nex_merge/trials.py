@@ -1,0 +1,126 @@
+"""The run folder: the sole owner of its file names. Knows how results are stored, not how they come about.
+
+    config.yaml  study.db  leaderboard.csv  leaderboard.json
+    trials/<id>/{recipe.yaml, responses.jsonl, cache/, result.json}
+
+A trial's id is `base`, a parent's name, or Optuna's trial number in four digits. `result.json` is written last, by
+atomic rename: it marks the trial as complete.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nex_merge.errors import InputError
+from nex_merge.records import MergeRecipe, NexScore, Response, TrialResult
+
+CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
+TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
+ACCURACY = "accuracy.json"
+
+
+def trial_id(number: int) -> str:
+    """The id of the Optuna trial with this number."""
+    return f"{number:04d}"
+
+
+def trial_folder(run: Path, trial: str) -> Path:
+    return run / TRIALS / trial
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that readers, and we after a crash, see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    # The rename itself lasts only once the folder is on disk.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
+    """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces it in a comment."""
+    head = f"# mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}\n"
+    write_atomically(
+        folder / RECIPE, head + yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
+    )
+
+
+def write_responses(folder: Path, responses: Sequence[Response]) -> None:
+    lines = [json.dumps(dataclasses.asdict(response), ensure_ascii=False) for response in responses]
+    write_atomically(folder / RESPONSES, "\n".join(lines) + "\n")
+
+
+def read_responses(folder: Path) -> list[Response]:
+    """The responses of a trial, in order of prompt and sample."""
+    responses = []
+    for line in (folder / RESPONSES).read_text(encoding="utf-8").splitlines():
+        item = json.loads(line)
+        responses.append(
+            Response(**{**item, "prompt_ids": tuple(item["prompt_ids"]), "token_ids": tuple(item["token_ids"])})
+        )
+    return responses
+
+
+def write_result(run: Path, result: TrialResult) -> None:
+    """Mark a trial as complete. What else belongs to it must be on disk already."""
+    write_atomically(trial_folder(run, result.trial) / RESULT, json.dumps(dataclasses.asdict(result), indent=1))
+
+
+def read_result(run: Path, trial: str) -> TrialResult | None:
+    """The result of a trial, or None where it is not complete."""
+    path = trial_folder(run, trial) / RESULT
+    if not path.is_file():
+        return None
+    item = json.loads(path.read_text(encoding="utf-8"))
+    if item["score"] is not None:
+        item["score"] = NexScore(**{**item["score"], "response_scores": tuple(item["score"]["response_scores"])})
+    return TrialResult(**item)
+
+
+def read_results(run: Path) -> list[TrialResult]:
+    """All complete trials: base, parents, then merges by number. Raises InputError where `run` is no run folder."""
+    if not (run / CONFIG).is_file():
+        raise InputError(f"{run}: no run folder (it has no {CONFIG}); the folder that a search printed would do")
+    ids = sorted(path.name for path in (run / TRIALS).glob("*") if path.is_dir())
+    found = [result for trial in ids if (result := read_result(run, trial)) is not None]
+    return sorted(found, key=_order)
+
+
+def _order(result: TrialResult) -> tuple[int, str]:
+    return ("base", "parent", "merge").index(result.kind), result.trial
+
+
+def find_trial(results: Sequence[TrialResult], trial: str) -> TrialResult:
+    """The result with this id; `7` will do for `0007`. Raises InputError where there is none."""
+    wanted = trial_id(int(trial)) if trial.isdigit() else trial
+    for result in results:
+        if result.trial == wanted:
+            return result
+    raise InputError(f"trial {trial!r}: not in this run; it has {', '.join(r.trial for r in results) or 'none yet'}")
+
+
+def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
+    """The mergekit configuration of a trial."""
+    return yaml.safe_load((trial_folder(run, trial) / RECIPE).read_text(encoding="utf-8"))
+
+
+def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
+    write_atomically(trial_folder(run, trial) / ACCURACY, json.dumps(accuracy, indent=1))
+
+
+def read_accuracy(run: Path, trial: str) -> dict[str, Any] | None:
+    path = trial_folder(run, trial) / ACCURACY
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
