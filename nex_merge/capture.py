@@ -58,6 +58,7 @@ def _capture_response(
     ids = torch.cat([torch.tensor(response.prompt_ids, device=model.device), tokens])[None]
     first = len(response.prompt_ids) - 1  # the position that predicts the first generated token
     unembed = model.get_output_embeddings()
+    assert unembed is not None, "a causal language model has one"
     top = _RowTopK(len(tokens), config.slice_tokens, config.top_k)
 
     def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:

@@ -4,6 +4,7 @@ Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 the run
 interrupted.
 """
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +17,14 @@ from nex_merge import config as configuration
 from nex_merge.errors import InputError, NexMergeError
 
 app = typer.Typer(
-    help="Search merge recipes without labels: variants are ranked by Neuron Explore-Exploit scores of their reasoning.",
+    help="Search merge recipes without labels: variants are ranked by how their reasoning explores and reuses (NEX).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 class Format(StrEnum):
@@ -220,17 +223,19 @@ def spaces() -> None:
 
 def main() -> None:
     """Entry point: expected failures become one message and an exit code, never a traceback."""
+    # The libraries' progress bars and notices would drown ours; a user's own setting stays.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         code = app(standalone_mode=False)
     except NexMergeError as error:
         typer.echo(f"nex-merge: {error}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("nex-merge: interrupted; what is done is kept, and the same command goes on from there", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
     except TyperException as error:
-        error.show()
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(2)
+    if code == INTERRUPTED:
+        typer.echo("nex-merge: interrupted; what is done is kept, and the same command goes on from there", err=True)
     sys.exit(code or 0)

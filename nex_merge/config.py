@@ -25,58 +25,59 @@ class Strict(BaseModel):
 
 class PromptsConfig(Strict):
     file: str = Field(description="JSONL (prompt or messages), text (one a line), CSV or Parquet")
-    column: str | None = Field(None, description="column of a CSV or Parquet file; 'prompt' unless named")
-    limit: int | None = Field(None, ge=1, description="use the first so many prompts")
-    system: str | None = Field(None, description="system prompt put before every prompt")
-    chat_template: bool = Field(True, description="wrap prompts in the tokenizer's chat template")
-    thinking: bool = Field(True, description="the template's enable_thinking")
+    column: str | None = Field(default=None, description="column of a CSV or Parquet file; 'prompt' unless named")
+    limit: int | None = Field(default=None, ge=1, description="use the first so many prompts")
+    system: str | None = Field(default=None, description="system prompt put before every prompt")
+    chat_template: bool = Field(default=True, description="wrap prompts in the tokenizer's chat template")
+    thinking: bool = Field(default=True, description="the template's enable_thinking")
 
 
 class GenerationConfig(Strict):
-    max_new_tokens: int = Field(512, ge=1, description="responses cut here are marked as truncated")
-    temperature: float = Field(0.0, ge=0, description="0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling; 1: off")
-    top_k: int = Field(0, ge=0, description="sample from so many best tokens; 0: off")
-    samples: int = Field(1, ge=1, description="responses per prompt")
-    batch_tokens: int | Literal["auto"] = Field("auto", description="prompt and response tokens held at once")
-    seed: int = Field(0, ge=0, description="sampling noise; the same for every variant")
+    max_new_tokens: int = Field(default=512, ge=1, description="responses cut here are marked as truncated")
+    temperature: float = Field(default=0.0, ge=0, description="0: greedy")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus sampling; 1: off")
+    top_k: int = Field(default=0, ge=0, description="sample from so many best tokens; 0: off")
+    samples: int = Field(default=1, ge=1, description="responses per prompt")
+    batch_tokens: int | Literal["auto"] = Field(default="auto", description="prompt and response tokens held at once")
+    seed: int = Field(default=0, ge=0, description="sampling noise; the same for every variant")
 
 
 class ActivationsConfig(Strict):
     score: Literal["logit_contribution", "activation", "magnitude"] = Field(
-        "logit_contribution", description="what a unit scores at a token"
+        default="logit_contribution", description="what a unit scores at a token"
     )
-    slice_tokens: int = Field(32, ge=1, description="tokens per row")
-    top_k: int = Field(500, ge=1, description="highest scores kept per row")
+    slice_tokens: int = Field(default=32, ge=1, description="tokens per row")
+    top_k: int = Field(default=500, ge=1, description="highest scores kept per row")
 
 
 class NexConfig(Strict):
-    rho: float = Field(0.95, gt=0, lt=1, description="probability of staying in a phase")
-    min_run: int = Field(2, ge=1, description="shortest phase, in rows")
+    rho: float = Field(default=0.95, gt=0, lt=1, description="probability of staying in a phase")
+    min_run: int = Field(default=2, ge=1, description="shortest phase, in rows")
     calibration: Literal["self", "pool"] = Field(
-        "self", description="neuron weights from the variant itself, or from base and parents"
+        default="self", description="neuron weights from the variant itself, or from base and parents"
     )
 
 
 class StudyConfig(Strict):
-    trials: int = Field(40, ge=0, description="merges to try, baselines not counted")
-    sampler: Literal["tpe", "random"] = Field("tpe", description="Optuna's sampler")
-    pruner: Literal["none"] = Field("none", description="NEX is known only when all prompts are answered")
-    seed: int = Field(0, ge=0, description="of the sampler and of stochastic merges")
-    storage: str | None = Field(None, description="Optuna storage URL; null: study.db in the run folder")
-    baselines: bool = Field(True, description="score base and parents first")
+    trials: int = Field(default=40, ge=0, description="merges to try, baselines not counted")
+    sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna's sampler")
+    pruner: Literal["none"] = Field(default="none", description="NEX is known only when all prompts are answered")
+    seed: int = Field(default=0, ge=0, description="of the sampler and of stochastic merges")
+    storage: str | None = Field(default=None, description="Optuna storage URL; null: study.db in the run folder")
+    baselines: bool = Field(default=True, description="score base and parents first")
 
 
 class RuntimeConfig(Strict):
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of computing, not of the merged weights; auto: float32 on the CPU, else the model's own"
+        default="auto",
+        description="of computing, not of the merged weights; auto: float32 on the CPU, else the model's own",
     )
 
 
 class RunConfig(Strict):
     family: str | dict[str, Any] = Field(description="a name or file of configs/families, or the mapping itself")
-    models: list[str] | None = Field(None, description="which of the family's models to merge; null: all")
+    models: list[str] | None = Field(default=None, description="which of the family's models to merge; null: all")
     search_space: str | dict[str, Any] = Field(description="a name or file of search_spaces, or the mapping itself")
     prompts: PromptsConfig
     generation: GenerationConfig = GenerationConfig()

@@ -62,15 +62,16 @@ def estimate(plan: Plan) -> Iterator[str]:
     yield f"configuration  {plan.source}: sound"
     yield f"family         {family.name}: base, {', '.join(family.models)}; {parameters / 1e6:.1f}M parameters each"
     yield f"methods        {', '.join(method.name for method in space.methods)}"
-    yield f"recipes        {'unlimited (continuous)' if math.isinf(recipes) else f'{recipes:.0f}'} in the search space"
+    yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
-    yield f"tokens         at most {tokens:,} to generate ({len(ids)} prompts, {config.generation.samples} samples each)"
+    samples = config.generation.samples
+    yield f"tokens         at most {tokens:,} to generate ({len(ids)} prompts, {samples} samples each)"
     need = parents + resident + keys_values
     yield (
         f"memory         about {_size(need)}: parents {_size(parents)} (mapped), resident model {_size(resident)} "
-        f"({compute} on {device}), keys and values {_size(keys_values)}; {_size(free_memory)} free"
+        f"({compute} on {device}), keys and values {_size(keys_values)}; free {_size(free_memory)}"
     )
-    yield f"disk           at most {_size(disk)} of caches in {Path(config.output)}; {_size(free_disk)} free; no weights"
+    yield f"disk           at most {_size(disk)} of caches in {Path(config.output)}; free {_size(free_disk)}"
     if disk > free_disk:
         yield "warning        the caches may not fit the disk: fewer trials, or a smaller activations.top_k, would do"
     if device == "cpu" and need > free_memory:

@@ -34,7 +34,7 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
         raise InputError(f"--out: {out} exists and is not empty; a new folder would do")
     rebuilder = Rebuilder(run)
     recipe = rebuilder.load(result)
-    yield f"trial {result.trial}: merged again, the same tensors as scored (sha256 {(result.weights_sha256 or '')[:16]})"
+    yield f"trial {result.trial}: merged again, the same tensors as scored (sha256 {str(result.weights_sha256)[:16]})"
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _write(rebuilder, result, recipe, partial)
@@ -89,7 +89,7 @@ def _write(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, folde
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 of the tensors stored in a checkpoint, as `merging.digest` has it; a tied lm_head counts as its embedding."""
+    """sha256 of the tensors stored in a checkpoint, as `merging.digest` has it; a tied lm_head is left out."""
     digests = {}
     tied = json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
     for path in sorted(folder.glob("*.safetensors")):

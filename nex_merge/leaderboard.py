@@ -43,7 +43,7 @@ def rank(results: Sequence[TrialResult]) -> list[Row]:
     `results` are in order: base, parents, merges by number.
     """
     scored = [result for result in results if result.score is not None and result.state == "complete"]
-    ranked = sorted(scored, key=lambda result: -(result.score.nex or 0.0))  # stable
+    ranked = sorted(scored, key=lambda result: -((result.score and result.score.nex) or 0.0))  # stable
     rest = [result for result in results if result not in scored]
     rows = [_row(result, place) for place, result in enumerate(ranked, 1)]
     return rows + [_row(result, None) for result in rest]
@@ -132,7 +132,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def print_table(rows: Sequence[Row], title: str) -> None:
-    """The ranking on the terminal (stdout), followed by the parameters of the best merge and the reasons of failures."""
+    """The ranking on the terminal (stdout), followed by the reasons of failures."""
     from rich.console import Console
     from rich.table import Table
 

@@ -255,7 +255,7 @@ def merged_tensors(recipe: MergeRecipe) -> Iterator[tuple[str, torch.Tensor]]:
 def tensor_digest(name: str, tensor: torch.Tensor) -> str:
     """sha256 over a tensor's name, dtype, shape and bytes."""
     content = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return content.hexdigest()
 
 

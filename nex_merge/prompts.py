@@ -115,5 +115,5 @@ def encode_prompts(
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
         )
-        encoded.append(list(tokenizer(text, add_special_tokens=False)["input_ids"]))
+        encoded.append(list(tokenizer(str(text), add_special_tokens=False)["input_ids"]))
     return encoded

@@ -42,7 +42,7 @@ class Rebuilder:
         found = self.merger.load(recipe)
         if found != result.weights_sha256:
             raise RunError(
-                f"trial {result.trial}: merging it again gives other tensors than were scored (sha256 {found[:12]} against "
+                f"trial {result.trial}: merged again, its tensors are not those scored (sha256 {found[:12]} against "
                 f"{(result.weights_sha256 or '-')[:12]}); the parents or the libraries have changed since"
             )
         return recipe

@@ -165,7 +165,7 @@ class MergeRecipe:
 class TrialResult:
     """One row of the leaderboard. A failed trial has a reason and no score."""
 
-    trial: int
+    trial: str  # base, a parent's name, or the study's trial number in four digits
     kind: str
     name: str  # base, the parent's name, or the method
     method: str

@@ -60,7 +60,7 @@ def score_model(
     device, dtype = resolve_device(config.runtime.device), config.runtime.dtype
     chosen = (torch.float32 if device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"--model: {folder} can't be loaded: {str(error).splitlines()[0]}") from None
     loaded.to(device).eval()

@@ -21,14 +21,14 @@ class SpaceConfig(Strict):
     methods: list[str] = Field(min_length=1)
     parameters: dict[str, Any] = Field(default_factory=dict)
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    layer_groups: int = Field(1, ge=1)
+    layer_groups: int = Field(default=1, ge=1)
     filters: list[str] = Field(default_factory=list)
 
 
 class RangeConfig(Strict):
     low: int | float
     high: int | float
-    step: int | float | None = Field(None, gt=0)
+    step: int | float | None = Field(default=None, gt=0)
     log: bool = False
 
 

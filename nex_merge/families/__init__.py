@@ -23,13 +23,13 @@ _WEIGHTS = ["*.safetensors"]
 
 class Location(Strict):
     path: str = Field(description="a folder or a hub id")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
 
 
 class FamilyConfig(Strict):
     base: Location
     models: dict[str, Location]
-    config: str | None = Field(None, description="whose config and tokenizer the merges take; null: the base's")
+    config: str | None = Field(default=None, description="whose config and tokenizer the merges take; null: the base's")
     defaults: dict[str, Any] = Field(default_factory=dict, description="of generation and activations, for its runs")
 
     @field_validator("base", mode="before")
@@ -51,9 +51,7 @@ class FamilyConfig(Strict):
             raise ValueError("at least one model besides the base")
         for name in value:
             if name == "base" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-                raise ValueError(
-                    f"model names that begin with a letter and go on with letters, digits, - and _, other than 'base' (found {name!r}),"
-                )
+                raise ValueError(f"names of letters, digits, - and _ that begin with a letter (found {name!r})")
         return value
 
 

@@ -42,9 +42,9 @@ class Stage:
 
 STAGES = (
     Stage("base", None, 900, 3e-3, KINDS, ((0.35, 1), (0.55, 2), (0.75, 4), (1.0, None)), warmup=100, decay=0.3),
-    Stage("pairs", "base", 240, 1e-3, ("pairs",)),
-    Stage("signs", "base", 240, 1e-3, ("signs",)),
-    Stage("overthinker", "base", 200, 1e-3, KINDS, rechecks=2),
+    Stage("pairs", "base", 240, 4e-4, ("pairs",)),
+    Stage("signs", "base", 240, 7e-4, ("signs",)),
+    Stage("overthinker", "base", 400, 1e-3, KINDS, rechecks=2),
 )
 
 
@@ -73,6 +73,7 @@ def batches(
     Problems are drawn in pools and sorted by length before they are cut into batches, so that little is padding.
     """
     pool = first // POOL_BATCHES
+    padding = tokenizer("<|endoftext|>")["input_ids"][0]
     while True:
         rng = np.random.default_rng([seed, sum(stage.name.encode()), pool])
         share = pool * POOL_BATCHES / stage.steps
@@ -85,7 +86,7 @@ def batches(
             prompt = tokenizer.apply_chat_template(
                 [{"role": "user", "content": problem.prompt}], tokenize=False, add_generation_prompt=True
             )
-            prompt_ids = tokenizer(prompt)["input_ids"]
+            prompt_ids = tokenizer(str(prompt))["input_ids"]
             response_ids = tokenizer(problem.response(stage.rechecks) + "<|im_end|>")["input_ids"]
             sequences.append((prompt_ids + response_ids, len(prompt_ids)))
         sequences.sort(key=lambda s: len(s[0]))
@@ -97,7 +98,7 @@ def batches(
                 continue
             group = [sequences[i] for i in groups[at]]
             width = max(len(ids) for ids, _ in group)
-            inputs = torch.full((len(group), width), tokenizer.pad_token_id)
+            inputs = torch.full((len(group), width), padding)
             labels = torch.full((len(group), width), IGNORED)
             for row, (ids, prompt_length) in enumerate(group):
                 inputs[row, : len(ids)] = torch.tensor(ids)
@@ -189,7 +190,7 @@ def ship(out: Path, destination: Path, tokenizer: PreTrainedTokenizerFast) -> No
         model.generation_config = GenerationConfig(
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
         )
-        model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        model.config.update({"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id})
         model.save_pretrained(destination / stage.name)
         tokenizer.save_pretrained(destination / stage.name)
 

@@ -1,0 +1,71 @@
+"""A toy family of random two-layer checkpoints, and the family that the package carries cut short, for quick runs."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import pytest
+import torch
+import yaml
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_toy(folder: Path, seed: int, **changes) -> Path:
+    """A random checkpoint, bfloat16, with the tiny family's tokenizer."""
+    tokenizer = make_tokenizer()
+    settings = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "initializer_range": 0.3,
+    }
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(Qwen3Config(**{**settings, **changes})).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> dict[str, Path]:
+    """name -> checkpoint folder of base, a and b."""
+    root = tmp_path_factory.mktemp("toy")
+    return {name: make_toy(root / name, seed) for seed, name in enumerate(["base", "a", "b"])}
+
+
+@pytest.fixture
+def toy_config(toy, tmp_path) -> Path:
+    """A configuration file of a quick search over the toy family."""
+    config = {
+        "family": {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}},
+        "search_space": {
+            "methods": ["ties"],
+            "parameters": {"weight": {"low": 0.0, "high": 1.2}, "density": {"low": 0.2, "high": 1.0, "step": 0.05}},
+        },
+        "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 4},
+        "generation": {"max_new_tokens": 24},
+        "activations": {"slice_tokens": 2, "top_k": 8},
+        "study": {"trials": 4},
+        "output": str(tmp_path / "run"),
+    }
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)

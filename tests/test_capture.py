@@ -1,0 +1,131 @@
+"""Captured rows against a dense reference; other architectures; the statistics of the same pass."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from nex_merge.capture import capture, gated_mlps
+from nex_merge.config import ActivationsConfig
+from nex_merge.errors import InputError
+from nex_merge.records import Response
+
+RESPONSES = [
+    Response(0, 0, (1, 20, 30), tuple(range(40, 51)), "", True),
+    Response(1, 0, (1, 5), (60, 61, 62, 60, 61), "", False),
+]
+
+
+@pytest.fixture(scope="module")
+def model(toy):
+    return AutoModelForCausalLM.from_pretrained(toy["b"], dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def dense_scores(model, response, score):
+    """Scores [tokens, layers, units], straight from the definition, one layer's input kept whole."""
+    kept = []
+    handles = [
+        projection.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0][0]))
+        for projection in gated_mlps(model)
+    ]
+    ids = torch.tensor([[*response.prompt_ids, *response.token_ids]])
+    model(input_ids=ids)
+    for handle in handles:
+        handle.remove()
+    first, n = len(response.prompt_ids) - 1, len(response.token_ids)
+    layers = []
+    for projection, a in zip(gated_mlps(model), kept, strict=True):
+        a = a[first : first + n]
+        if score == "logit_contribution":
+            effect = torch.stack([model.lm_head.weight[y] @ projection.weight for y in response.token_ids])
+            a = a * effect
+        layers.append(a.abs() if score == "magnitude" else a)
+    return torch.stack(layers, 1).numpy()
+
+
+@pytest.mark.parametrize("score", ["logit_contribution", "activation", "magnitude"])
+@pytest.mark.parametrize("top_k", [5, 10_000])
+def test_rows_are_the_top_scores_summed_by_neuron(model, score, top_k):
+    config = ActivationsConfig(score=score, slice_tokens=4, top_k=top_k)
+    cache, _ = capture(model, RESPONSES, config)
+    assert cache.sample_row_ptr.tolist() == [0, 3, 5]
+    assert cache.token_row_ptr.tolist() == [0, 4, 8, 11, 15, 16]
+    row = 0
+    for response in RESPONSES:
+        dense = dense_scores(model, response, score)
+        for start in range(0, len(dense), 4):
+            block = dense[start : start + 4]
+            order = np.argsort(-block, axis=None)[:top_k]
+            expected = {}
+            for at in order:
+                token, layer, unit = np.unravel_index(at, block.shape)
+                if block[token, layer, unit] > 0:
+                    key = int(layer) << 16 | int(unit)
+                    expected[key] = expected.get(key, 0.0) + float(block[token, layer, unit])
+            keys, masses = cache.rows.group(row)
+            assert keys.tolist() == sorted(expected)
+            np.testing.assert_allclose(masses, [expected[key] for key in sorted(expected)], rtol=1e-3, atol=1e-6)
+            row += 1
+
+
+def test_base_is_the_sum_of_the_rows(model):
+    cache, _ = capture(model, RESPONSES, ActivationsConfig(slice_tokens=4, top_k=20))
+    for i in range(2):
+        expected = {}
+        for row in range(cache.sample_row_ptr[i], cache.sample_row_ptr[i + 1]):
+            for key, mass in zip(*cache.rows.group(row), strict=True):
+                expected[int(key)] = expected.get(int(key), 0.0) + float(mass)
+        keys, masses = cache.base.group(i)
+        assert keys.tolist() == sorted(expected)
+        np.testing.assert_allclose(masses, [expected[int(key)] for key in keys], rtol=1e-3)
+
+
+def test_a_response_does_not_depend_on_its_neighbours(model):
+    config = ActivationsConfig(slice_tokens=4, top_k=20)
+    together, _ = capture(model, RESPONSES, config)
+    alone, _ = capture(model, RESPONSES[1:], config)
+    assert together.base.group(1)[0].tolist() == alone.base.group(0)[0].tolist()
+    assert together.base.group(1)[1].tolist() == alone.base.group(0)[1].tolist()
+
+
+def test_token_statistics(model):
+    _, stats = capture(model, RESPONSES, ActivationsConfig())
+    ids = torch.tensor([[*RESPONSES[1].prompt_ids, *RESPONSES[1].token_ids]])
+    with torch.inference_mode():
+        log_p = model(input_ids=ids).logits[0, 1:-1].log_softmax(-1)
+    chosen = log_p[torch.arange(5), torch.tensor(RESPONSES[1].token_ids)]
+    assert stats[1].logprob == pytest.approx(chosen.mean().item(), abs=1e-5)
+    assert stats[1].entropy == pytest.approx(-(log_p.exp() * log_p).sum(-1).mean().item(), abs=1e-5)
+
+
+def test_hooks_are_gone_afterwards(model):
+    capture(model, RESPONSES, ActivationsConfig())
+    assert not any(projection._forward_pre_hooks for projection in gated_mlps(model))
+
+
+def test_more_than_64_layers():
+    config = Qwen3Config(
+        vocab_size=70, hidden_size=8, intermediate_size=4, num_hidden_layers=70, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8,
+    )  # fmt: skip
+    cache, _ = capture(Qwen3ForCausalLM(config).eval(), RESPONSES, ActivationsConfig(score="magnitude", top_k=10_000))
+    assert set((cache.rows.keys >> 16).tolist()) == set(range(70))
+
+
+def test_llama_works_and_gpt2_is_refused():
+    llama = LlamaForCausalLM(
+        LlamaConfig(vocab_size=70, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=1)
+    ).eval()
+    cache, _ = capture(llama, RESPONSES, ActivationsConfig())
+    assert cache.responses == 2 and len(cache.rows.keys) > 0
+    with pytest.raises(InputError, match="GPT2LMHeadModel has no gated MLPs"):
+        gated_mlps(GPT2LMHeadModel(GPT2Config(vocab_size=70, n_embd=8, n_layer=1, n_head=1)))

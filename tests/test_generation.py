@@ -1,0 +1,115 @@
+"""Responses do not depend on batches; sampling noise is each response's own; truncation and out of memory."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from nex_merge.config import GenerationConfig
+from nex_merge.errors import TrialError
+from nex_merge.evaluate import load_tokenizer
+from nex_merge.generation import choose, generate
+
+PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
+GREEDY = GenerationConfig(max_new_tokens=40)
+SAMPLED = GenerationConfig(max_new_tokens=40, temperature=0.8, top_p=0.9, top_k=20, samples=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(toy):
+    return AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy):
+    return load_tokenizer(toy["a"])
+
+
+def tokens(responses):
+    return [(r.prompt, r.sample, r.token_ids) for r in responses]
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED])
+@pytest.mark.parametrize("batch_tokens", [1, 100, 200])
+def test_responses_do_not_depend_on_the_batch(model, tokenizer, config, batch_tokens):
+    together = generate(model, tokenizer, PROMPTS, config)
+    apart = generate(model, tokenizer, PROMPTS, config.model_copy(update={"batch_tokens": batch_tokens}))
+    assert tokens(together) == tokens(apart)
+
+
+def test_a_prompt_answers_the_same_in_other_company(model, tokenizer):
+    whole = generate(model, tokenizer, PROMPTS, SAMPLED)
+    first = generate(model, tokenizer, PROMPTS[:2], SAMPLED)
+    assert tokens(whole)[:4] == tokens(first)
+
+
+def test_greedy_is_what_transformers_generates(model, tokenizer):
+    for response in generate(model, tokenizer, PROMPTS, GREEDY):
+        ids = torch.tensor([response.prompt_ids])
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        )[0, ids.shape[1] :]  # fmt: skip
+        assert list(response.token_ids) == expected.tolist()
+
+
+def test_samples_differ_and_the_seed_decides(model, tokenizer):
+    first = generate(model, tokenizer, PROMPTS, SAMPLED)
+    assert first[0].token_ids != first[1].token_ids
+    assert tokens(first) == tokens(generate(model, tokenizer, PROMPTS, SAMPLED))
+    other = generate(model, tokenizer, PROMPTS, SAMPLED.model_copy(update={"seed": 4}))
+    assert tokens(first) != tokens(other)
+
+
+def test_truncated_responses_are_marked(model, tokenizer):
+    for response in generate(model, tokenizer, PROMPTS, GREEDY):
+        assert response.truncated == (response.token_ids[-1] != tokenizer.eos_token_id)
+        assert response.truncated == (len(response.token_ids) == 40) or not response.truncated
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatch):
+    expected = tokens(generate(model, tokenizer, PROMPTS, GREEDY))
+    forward, sizes = type(model).forward, []
+
+    def small(self, input_ids=None, **kwargs):
+        sizes.append(len(input_ids))
+        if len(input_ids) > 2:
+            raise torch.OutOfMemoryError("too large")
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", small)
+    assert tokens(generate(model, tokenizer, PROMPTS, GREEDY)) == expected
+    assert sizes[:3] == [6, 3, 1]
+
+
+def test_out_of_memory_with_one_response_is_said(model, tokenizer, monkeypatch):
+    def none(self, **kwargs):
+        raise torch.OutOfMemoryError("too large")
+
+    monkeypatch.setattr(type(model), "forward", none)
+    with pytest.raises(TrialError, match="lower generation.max_new_tokens"):
+        generate(model, tokenizer, PROMPTS, GREEDY)
+
+
+def test_near_ties_are_not_sure():
+    logits = torch.tensor([[1.0, 5.0, 5.0 - 1e-6, 0.0], [1.0, 5.0, 3.0, 0.0]])
+    chosen, sure = choose(logits, None, GREEDY)
+    assert chosen.tolist() == [1, 1] and sure.tolist() == [False, True]
+
+
+def test_sampling_follows_the_filtered_distribution():
+    """Frequencies of Gumbel-max draws against the probabilities they stand for, top_k and top_p applied."""
+    logits = torch.tensor([2.0, 1.0, 0.5, -1.0, -3.0])
+    config = GenerationConfig(temperature=1.0, top_p=0.8, top_k=3)
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.gumbel(size=(20_000, 5)).astype(np.float32))
+    chosen, _ = choose(logits.expand(20_000, 5), noise, config)
+    p = logits.softmax(0)
+    assert p[0] < 0.8 <= p[0] + p[1], "the nucleus is the first two tokens"
+    found = np.bincount(chosen.numpy(), minlength=5) / 20_000
+    np.testing.assert_allclose(found, [p[0] / (p[0] + p[1]), p[1] / (p[0] + p[1]), 0, 0, 0], atol=0.01)
+
+
+def test_logits_that_are_not_finite_fail():
+    with pytest.raises(TrialError, match="not finite"):
+        choose(torch.tensor([[1.0, float("nan")]]), None, GREEDY)
