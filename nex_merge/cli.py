@@ -233,6 +233,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        typer.echo(f"nex-merge: {error}", err=True)
+        sys.exit(1)
     except TyperException as error:
         error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(2)

@@ -214,13 +214,13 @@ def _finish_baseline(run: Path, evaluator: Any, item: Any, weights: Any, watcher
 
 def _measure_baseline(run: Path, evaluator: Any, name: str, folder: Path, watcher: Any) -> Any:
     from nex_merge.proposal import passthrough
-    from nex_merge.study import failed
+    from nex_merge.study import TRIAL_FAULTS, failed
 
     kind = "base" if name == "base" else "parent"
     recipe = passthrough(kind, name, folder, evaluator.out_dtype)
     try:
         return evaluator.measure(name, name, recipe)
-    except TrialError as error:
+    except TRIAL_FAULTS as error:
         result = failed(name, name, recipe, error, 0.0)
         trials.write_result(run, result)
         watcher.end(result)

@@ -25,6 +25,8 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
+# What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
+TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
 Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
 
@@ -121,7 +123,7 @@ def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, spa
     try:
         if earlier is None:
             return evaluate(number, recipe.method, recipe)
-    except TrialError as error:
+    except TRIAL_FAULTS as error:
         result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
     else:
         trials.write_recipe(trials.trial_folder(run, number), recipe)
@@ -142,7 +144,7 @@ def failed(trial: str, name: str, recipe: MergeRecipe, error: Exception, seconds
         method=recipe.method,
         seed=recipe.seed,
         state="failed",
-        reason=str(error),
+        reason=str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}",
         parameters=recipe.parameters,
         seconds={"total": seconds},
     )

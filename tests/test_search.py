@@ -184,7 +184,10 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(toy_config, tmp_pa
     assert any(row["state"] == "complete" and row["kind"] == "merge" for row in rows)
 
 
-def test_an_unforeseen_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "reason"), [(TrialError("planted"), "planted"), (RuntimeError("shapes"), "RuntimeError: shapes")]
+)
+def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, reason):
     from nex_merge import evaluate
 
     whole = evaluate.generate
@@ -193,12 +196,12 @@ def test_an_unforeseen_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatc
     def breaks(*args, **kwargs):
         calls.append(1)
         if len(calls) == 5:
-            raise TrialError("planted")
+            raise error
         return whole(*args, **kwargs)
 
     monkeypatch.setattr(evaluate, "generate", breaks)
     rows, _ = search(toy_config)
-    assert [row["reason"] for row in rows if row["state"] == "failed"] == ["planted"]
+    assert [row["reason"] for row in rows if row["state"] == "failed"] == [reason]
 
 
 def test_pool_scores_everyone_under_the_same_weights(toy_config, tmp_path):
