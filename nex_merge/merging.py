@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from nex_merge.errors import InputError, TrialError
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
@@ -175,6 +175,9 @@ class Merger:
                 copy.deepcopy(self._configs[donor]), dtype=dtype, trust_remote_code=False
             )
         self.model.eval().requires_grad_(False)
+        if (folders[donor] / "generation_config.json").is_file():
+            # It may name more end tokens than config.json.
+            self.model.generation_config = GenerationConfig.from_pretrained(folders[donor])
         self._rotary = {"": self.model.model.rotary_emb}
 
     def load(self, recipe: MergeRecipe) -> str:

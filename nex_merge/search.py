@@ -39,13 +39,13 @@ class Plan:
         return Path(self.config.output)
 
 
-def make_plan(name: str, overrides: Mapping[str, Any], weights: bool = True) -> Plan:
+def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """Load a configuration and what it names. Raises InputError for whatever is wrong with it."""
     config, source = load_config(name, overrides, family_defaults)
     if config.nex.calibration == "pool" and not config.study.baselines:
         raise InputError(f"{source}: nex.calibration: found 'pool', which takes its weights from base and parents; "
                          "study.baselines: true or calibration: self would do")  # fmt: skip
-    family = open_family(config.family, config.models, weights)
+    family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file)
     if prompts is None:
         raise InputError(f"{source}: prompts.file: found no file {config.prompts.file!r}; a path that exists would do")

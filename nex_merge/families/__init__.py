@@ -17,8 +17,7 @@ from nex_merge.errors import InputError
 ALWAYS_WORKS = "qwen3-tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # What a checkpoint is made of. Pickled weights and code are never fetched.
-_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
-_WEIGHTS = ["*.safetensors"]
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 
 
 class Location(Strict):
@@ -98,10 +97,10 @@ def family_defaults(entry: str | Mapping[str, Any]) -> dict[str, Any]:
     return read_family(entry)[0].defaults
 
 
-def open_family(entry: str | Mapping[str, Any], models: list[str] | None, weights: bool = True) -> Family:
+def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Family:
     """The family with its checkpoints at hand: local folders as they are, hub ids fetched.
 
-    `models` narrows it; `weights=False` fetches no weights. Raises InputError where a model can't be had.
+    `models` narrows it. Raises InputError where a model can't be had.
     """
     config, name = read_family(entry)
     chosen = list(config.models) if models is None else models
@@ -116,18 +115,16 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None, weight
     if donor not in ("base", *chosen):
         raise InputError(f"models: family {name} takes its config from {donor!r}, which has to be among them")
     locations = {"base": config.base, **{model: config.models[model] for model in chosen}}
-    return Family(
-        name, {key: locate(value, f"family {name}: {key}", weights) for key, value in locations.items()}, donor
-    )
+    return Family(name, {key: locate(value, f"family {name}: {key}") for key, value in locations.items()}, donor)
 
 
-def locate(location: Location, source: str, weights: bool = True) -> Path:
+def locate(location: Location, source: str) -> Path:
     """The folder of a checkpoint. Raises InputError where it is missing, incomplete or can't be fetched."""
     folder = find_file(location.path)
     if folder is None:
         if not _HUB_ID.fullmatch(location.path):
             raise InputError(f"{source}: found no folder {location.path!r}, and it is no hub id (owner/name) either")
-        return _fetch(location, source, weights)
+        return _fetch(location, source)
     if not (folder / "config.json").is_file():
         raise InputError(f"{source}: {folder} has no config.json; a checkpoint folder would do")
     if not any(folder.glob("*.safetensors")):
@@ -136,14 +133,13 @@ def locate(location: Location, source: str, weights: bool = True) -> Path:
     return folder.resolve()
 
 
-def _fetch(location: Location, source: str, weights: bool) -> Path:
+def _fetch(location: Location, source: str) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    patterns = _SMALL_FILES + (_WEIGHTS if weights else [])
     try:
         folder = huggingface_hub.snapshot_download(
-            location.path, revision=location.revision, allow_patterns=patterns, etag_timeout=5, max_workers=4
+            location.path, revision=location.revision, allow_patterns=_FILES, etag_timeout=5, max_workers=4
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
         at = f" at revision {location.revision}" if location.revision else ""
@@ -152,6 +148,6 @@ def _fetch(location: Location, source: str, weights: bool) -> Path:
             f"{source}: {location.path}{at} is no folder here and can't be had from the hub ({reason}). "
             f"Without a network give a local folder, or use the family that always works: {ALWAYS_WORKS}"
         ) from None
-    if weights and not any(Path(folder).glob("*.safetensors")):
+    if not any(Path(folder).glob("*.safetensors")):
         raise InputError(f"{source}: {location.path} offers no *.safetensors; pickled weights are never loaded")
     return Path(folder)
