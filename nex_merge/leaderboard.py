@@ -16,20 +16,8 @@ COLUMNS = (
     "rank", "trial", "kind", "method", "nex", "nex_low", "nex_high", "log_gap", "mean_tokens", "truncated",
     "distinct_ratio", "entropy", "explore_share", "cycles_per_response", "accuracy", "seconds", "state", "reason",
 )  # fmt: skip
-# What fits a terminal; the files have every column.
-TABLE = (
-    "rank",
-    "trial",
-    "method",
-    "nex",
-    "interval",
-    "mean_tokens",
-    "entropy",
-    "cycles",
-    "accuracy",
-    "seconds",
-    "state",
-)
+# What fits a terminal of 80 columns; the files have every column.
+TABLE = ("#", "trial", "method", "nex", "95 %", "tokens", "entropy", "cycles", "accuracy", "s")
 FORMATS = ("table", "csv", "json", "md")
 # Columns of which less is better, when sorted by.
 _ASCENDING = ("rank", "trial", "kind", "method", "mean_tokens", "truncated", "entropy", "seconds", "state", "reason")
@@ -125,9 +113,9 @@ def as_json(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    shown = [_cells(row) for row in rows]
-    lines = ["| " + " | ".join(TABLE) + " |", "|" + "---|" * len(TABLE)]
-    lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in TABLE) + " |" for cells in shown]
+    columns, shown = table_cells(rows)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in columns) + " |" for cells in shown]
     return "\n".join(lines)
 
 
@@ -137,40 +125,47 @@ def print_table(rows: Sequence[Row], title: str) -> None:
     from rich.table import Table
 
     console = Console()
-    width = None if console.is_terminal else 120
-    console = Console(width=width) if width else console
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in TABLE:
-        numeric = column not in ("trial", "method", "interval", "state")
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
+    console = console if console.is_terminal else Console(width=120)
+    columns, shown = table_cells(rows)
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
+    for row, cells in zip(rows, shown, strict=True):
         style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
-        cells = _cells(row)
-        table.add_row(*(cells[column] for column in TABLE), style=style)
+        table.add_row(*(cells[column] for column in columns), style=style)
     console.print(table)
     for row in rows:
-        if row["state"] == "failed":
-            console.print(f"trial {row['trial']} failed: {row['reason']}", markup=False, highlight=False)
+        if row["reason"] is not None:
+            console.print(
+                f"trial {_short(row['trial'])} {row['state']}: {row['reason']}", markup=False, highlight=False
+            )
+
+
+def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns worth showing and every row's cells; accuracy is left out where there is none."""
+    measured = any(row["accuracy"] is not None for row in rows)
+    return [column for column in TABLE if measured or column != "accuracy"], [_cells(row) for row in rows]
+
+
+def _short(trial: str) -> str:
+    return str(int(trial)) if trial.isdigit() else trial
 
 
 def _cells(row: Mapping[str, Any]) -> dict[str, str]:
     def number(key: str, digits: int) -> str:
         return "-" if row.get(key) is None else f"{row[key]:.{digits}f}"
 
-    interval = "-" if row["nex_low"] is None else f"{row['nex_low']:.4f} to {row['nex_high']:.4f}"
-    trial = row["trial"].lstrip("0") or "0"
     return {
-        "rank": "-" if row["rank"] is None else str(row["rank"]),
-        "trial": trial,
+        "#": "-" if row["rank"] is None else str(row["rank"]),
+        "trial": _short(row["trial"]),
         "method": row["kind"] if row["kind"] != "merge" else row["method"],
-        "nex": number("nex", 4),
-        "interval": interval,
-        "mean_tokens": number("mean_tokens", 0),
+        "nex": number("nex", 4) if row["state"] != "failed" else "failed",
+        "95 %": "-" if row["nex_low"] is None else f"{row['nex_low']:.3f}-{row['nex_high']:.3f}",
+        "tokens": number("mean_tokens", 0),
         "entropy": number("entropy", 4),
         "cycles": number("cycles_per_response", 1),
         "accuracy": number("accuracy", 3),
-        "seconds": number("seconds", 1),
-        "state": row["state"],
+        "s": number("seconds", 1),
     }
 
 

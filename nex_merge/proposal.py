@@ -155,7 +155,9 @@ def _suggest(suggester: Suggester, name: str, dimension: Dimension) -> Any:
     if dimension.type == "int":
         step = int(dimension.step or 1)
         return suggester.suggest_int(name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
-    return suggester.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    value = suggester.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
+    # Steps add up to 0.9000000000000001 and the like.
+    return value if dimension.step is None else round(value, 12)
 
 
 def _nearest_value(dimension: Dimension, wish: Any) -> Any:

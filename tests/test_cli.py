@@ -49,7 +49,7 @@ def test_leaderboard_formats(finished):
     rows = json.loads(run("leaderboard", finished / "run", "--format", "json").stdout)
     assert len(rows) == 6 and rows == json.loads((finished / "run" / "leaderboard.json").read_text())
     assert len(run("leaderboard", finished / "run", "--format", "csv", "--top", 2).stdout.splitlines()) == 3
-    assert run("leaderboard", finished / "run", "--format", "md").stdout.startswith("| rank |")
+    assert run("leaderboard", finished / "run", "--format", "md").stdout.startswith("| # | trial | method | nex |")
     assert run("leaderboard", finished / "run", "--sort", "entropy").returncode == 0
 
 
