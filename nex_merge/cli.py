@@ -66,15 +66,17 @@ def search(
     fresh: Annotated[bool, typer.Option("--fresh", help="start over, keeping an earlier run aside")] = False,
 ) -> None:
     """Run, or go on with, a search; print the leaderboard at the end."""
-    from nex_merge.search import make_plan, run_search
+    from nex_merge.plan import make_plan
 
     overrides = _overrides(settings, trials, family, out, seed)
     if dry_run:
         _print_plan(config, overrides)
         return
     plan = make_plan(config, overrides)
+    # Heavy imports come after everything that can be refused without them.
     from nex_merge.leaderboard import print_table
     from nex_merge.progress import Watcher
+    from nex_merge.search import run_search
 
     total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
     done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
@@ -96,7 +98,7 @@ def validate(
 
 def _print_plan(config: str, overrides: dict[str, Any]) -> None:
     from nex_merge.estimate import estimate
-    from nex_merge.search import make_plan
+    from nex_merge.plan import make_plan
 
     for line in estimate(make_plan(config, overrides)):
         typer.echo(line)

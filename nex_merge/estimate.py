@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from nex_merge.search import Plan
+from nex_merge.plan import Plan
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 _COMPUTE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

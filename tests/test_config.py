@@ -9,7 +9,7 @@ from nex_merge.config import load_config, override, parse, read_yaml
 from nex_merge.errors import InputError
 from nex_merge.families import family_defaults, open_family, read_family
 from nex_merge.merging import method_specs
-from nex_merge.search import make_plan
+from nex_merge.plan import make_plan
 from nex_merge.search_space import load_space
 
 SPECS = method_specs()
@@ -204,7 +204,7 @@ def test_a_method_with_too_few_models():
 
 
 def test_an_unknown_space():
-    with pytest.raises(InputError, match="found 'tie', which is no search space. Did you mean 'ties'"):
+    with pytest.raises(InputError, match=r"found 'tie', which is no search space\. Did you mean 'ties'"):
         load_space("tie", SPECS, ["a", "b"])
 
 

@@ -87,7 +87,7 @@ def test_out_of_memory_with_one_response_is_said(model, tokenizer, monkeypatch):
         raise torch.OutOfMemoryError("too large")
 
     monkeypatch.setattr(type(model), "forward", none)
-    with pytest.raises(TrialError, match="lower generation.max_new_tokens"):
+    with pytest.raises(TrialError, match=r"lower generation\.max_new_tokens"):
         generate(model, tokenizer, PROMPTS, GREEDY)
 
 

@@ -50,7 +50,7 @@ def test_formats_hold_all_columns():
 def test_sorting():
     rows = rank(RESULTS)
     assert [row["trial"] for row in sort_rows(rows, "p.weight.a")][:2] == ["0000", "0002"]
-    with pytest.raises(InputError, match="no column 'nexx'. Did you mean 'nex'"):
+    with pytest.raises(InputError, match=r"no column 'nexx'\. Did you mean 'nex'"):
         sort_rows(rows, "nexx")
 
 

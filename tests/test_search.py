@@ -14,7 +14,8 @@ import yaml
 
 from nex_merge import study, trials
 from nex_merge.errors import InputError, RunError, TrialError
-from nex_merge.search import make_plan, run_search
+from nex_merge.plan import make_plan
+from nex_merge.search import run_search
 
 TIMES = ("seconds",)
 

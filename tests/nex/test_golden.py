@@ -50,7 +50,7 @@ def test_stages(case):
 
 
 def test_weights_and_score(case):
-    folder, expected, cache, analyses = case
+    _, expected, cache, analyses = case
     weights = calibrate(analyses)
     assert weights.keys.tolist() == expected["weight_keys"]
     np.testing.assert_allclose(weights.weights, expected["weights"], atol=1e-5, rtol=0)

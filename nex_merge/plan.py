@@ -1,0 +1,51 @@
+"""A configuration with everything it names at hand. Imports nothing heavy, so that mistakes are told at once."""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nex_merge.config import RunConfig, find_file, load_config, read_yaml
+from nex_merge.errors import InputError
+from nex_merge.families import Family, family_defaults, open_family, read_family
+
+_LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A configuration with everything it names at hand."""
+
+    config: RunConfig
+    family: Family
+    source: str
+    resolved: Mapping[str, Any]  # the family and search space as read, the prompts' checksum, library versions
+
+    @property
+    def run(self) -> Path:
+        return Path(self.config.output)
+
+
+def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
+    """Load a configuration and what it names. Raises InputError for whatever is wrong with it."""
+    config, source = load_config(name, overrides, family_defaults)
+    if config.nex.calibration == "pool" and not config.study.baselines:
+        raise InputError(f"{source}: nex.calibration: found 'pool', which takes its weights from base and parents; "
+                         "study.baselines: true or calibration: self would do")  # fmt: skip
+    family = open_family(config.family, config.models)
+    prompts = find_file(config.prompts.file)
+    if prompts is None:
+        raise InputError(f"{source}: prompts.file: found no file {config.prompts.file!r}; a path that exists would do")
+    space = config.search_space
+    if isinstance(space, str):
+        path = find_file(space, "search_spaces")
+        space = read_yaml(path) if path is not None else {}
+    resolved = {
+        "family": read_family(config.family)[0].model_dump(exclude_none=True),
+        "search_space": space,
+        "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.is_file() else None,
+        "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+    }
+    return Plan(config, family, source, resolved)
