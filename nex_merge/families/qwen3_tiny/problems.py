@@ -8,12 +8,15 @@ A problem is a chain of sub-problems of one kind. Every sub-problem has a letter
 
 `pairs`: which two of the numbers add up to the target (a?)?  Answer: their labels.
 `signs`: which signs before the second and third number reach the target?  Answer: the signs.
+`diffs`: which two of the numbers are the target apart?  Answer: the larger one's label, the smaller one's.
+`triples`: which three of the numbers add up to the target?  Answer: their labels.
 
-Both need search (candidates are tried in a fixed order until one fits) and computation (a sum for each try), and they
-share the skills of looking a label up and adding. This module knows nothing of models or tokenizers; a word between
-blanks is one token.
+All need search (candidates are tried in a fixed order until one fits) and computation (a sum for each try), and they
+share the skills of looking a label up and adding. qwen3-tiny knows `pairs` and `signs`; the others make further
+families for studies. This module knows nothing of models or tokenizers; a word between blanks is one token.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -21,11 +24,11 @@ import numpy as np
 
 LETTERS = "abcdefghi"
 NUMBERS = 100
-PAIR_ITEMS = 5
-SIGN_ITEMS = 3
+ITEMS = {"pairs": 5, "signs": 3, "diffs": 5, "triples": 5}
+# What qwen3-tiny is trained on.
 KINDS = ("pairs", "signs")
-# Sub-problems in a chain, chosen so that both kinds' responses average well over 300 tokens.
-CHAIN_LENGTHS = {"pairs": (4, 6), "signs": (5, 8)}
+# Sub-problems in a chain, chosen so that every kind's responses average well over 300 tokens.
+CHAIN_LENGTHS = {"pairs": (4, 6), "signs": (5, 8), "diffs": (4, 6), "triples": (3, 4)}
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,16 @@ class SubProblem:
     def tries(self) -> list[tuple[str, int, str]]:
         """All candidates in the order they are tried: (what is written, what it comes to, the answer it stands for)."""
         label = [f"{self.letter}{i}" for i in range(1, len(self.numbers) + 1)]
-        candidates = []
-        if self.kind == "pairs":
-            for i, j in combinations(range(len(self.numbers)), 2):
-                total = self.numbers[i] + self.numbers[j]
-                text = f"{label[i]} {self.numbers[i]} + {label[j]} {self.numbers[j]} = {total}"
-                candidates.append((text, total, f"{label[i]} {label[j]}"))
-        else:
-            for signs in product("+-", repeat=len(self.numbers) - 1):
-                total, text = self.numbers[0], f"{label[0]} {self.numbers[0]}"
-                for sign, name, number in zip(signs, label[1:], self.numbers[1:], strict=True):
-                    total = total + number if sign == "+" else total - number
-                    text += f" {sign} {name} {number} = {total}"
-                candidates.append((text, total, " ".join(signs)))
-        return candidates
+        named = list(zip(label, self.numbers, strict=True))
+        if self.kind == "signs":
+            chains = [(named, signs) for signs in product("+-", repeat=len(named) - 1)]
+            return [(*_computed(terms, signs), " ".join(signs)) for terms, signs in chains]
+        chosen = [list(terms) for terms in combinations(named, 3 if self.kind == "triples" else 2)]
+        if self.kind == "diffs":
+            # The larger number comes first, so that no difference is below 0.
+            chosen = [sorted(terms, key=lambda term: -term[1]) for terms in chosen]
+        sign = "-" if self.kind == "diffs" else "+"
+        return [(*_computed(terms, sign * (len(terms) - 1)), " ".join(name for name, _ in terms)) for terms in chosen]
 
     def solutions(self) -> list[str]:
         return [answer for _, total, answer in self.tries() if total == self.target]
@@ -73,6 +72,16 @@ class SubProblem:
                 lines += [f"wait {line}"] * rechecks + [f"{self.letter}= {answer}"]
                 break
         return "\n".join(lines)
+
+
+def _computed(terms: Sequence[tuple[str, int]], signs: Sequence[str]) -> tuple[str, int]:
+    """A chain of sums and differences as text with its partial results, and what it comes to."""
+    (name, total), *rest = terms
+    text = f"{name} {total}"
+    for sign, (name, number) in zip(signs, rest, strict=True):
+        total = total + number if sign == "+" else total - number
+        text += f" {sign} {name} {number} = {total}"
+    return text, total
 
 
 @dataclass(frozen=True)
@@ -111,11 +120,11 @@ class Problem:
 def _sub_problem(kind: str, letter: str, rng: np.random.Generator) -> SubProblem:
     """One sub-problem whose first solution in trying order is uniform over the candidates."""
     while True:
-        if kind == "pairs":
-            numbers = rng.integers(1, 50, PAIR_ITEMS)
+        # No partial sum leaves 0..99; where there are signs, the first number outweighs the others.
+        if kind == "signs":
+            numbers = np.concatenate([rng.integers(25, 75, 1), rng.integers(1, 13, ITEMS[kind] - 1)])
         else:
-            # The first number outweighs the others, so that no partial sum leaves 0..99.
-            numbers = np.concatenate([rng.integers(25, 75, 1), rng.integers(1, 13, SIGN_ITEMS - 1)])
+            numbers = rng.integers(1, 33 if kind == "triples" else 50, ITEMS[kind])
         sub = SubProblem(kind, letter, tuple(int(n) for n in numbers), 0)
         totals = [total for _, total, _ in sub.tries()]
         chosen = int(rng.integers(len(totals)))
@@ -125,8 +134,8 @@ def _sub_problem(kind: str, letter: str, rng: np.random.Generator) -> SubProblem
 
 def make_problem(kind: str, rng: np.random.Generator, lengths: tuple[int, int] | None = None) -> Problem:
     """A problem of `kind` with a number of sub-problems uniform over `lengths` (both ends included)."""
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of problem {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in ITEMS:
+        raise ValueError(f"unknown kind of problem {kind!r}; known: {', '.join(ITEMS)}")
     low, high = lengths or CHAIN_LENGTHS[kind]
     length = int(rng.integers(low, high + 1))
     start = int(rng.integers(len(LETTERS) - length + 1))
@@ -137,15 +146,15 @@ def make_problems(kind: str, count: int, seed: int) -> list[Problem]:
     """`count` problems of `kind`. The same kind and seed give the same problems, and a longer list begins with a
     shorter one. The training script uses seeds of three numbers, so that no seed given here meets its problems' stream.
     """
-    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    rng = np.random.default_rng([seed, list(ITEMS).index(kind)])
     return [make_problem(kind, rng) for _ in range(count)]
 
 
-def vocabulary() -> list[str]:
-    """Every word that a prompt or response may hold."""
-    words = ["\n", *KINDS, "yes", "no", "wait", "+", "-", "="]
+def vocabulary(kinds: Sequence[str] = KINDS) -> list[str]:
+    """Every word that a prompt or response of these kinds may hold."""
+    words = ["\n", *kinds, "yes", "no", "wait", "+", "-", "="]
     words += [str(n) for n in range(NUMBERS)]
     for letter in LETTERS:
         words += [f"{letter}{mark}" for mark in ":=?"]
-        words += [f"{letter}{i}" for i in range(1, PAIR_ITEMS + 1)]
+        words += [f"{letter}{i}" for i in range(1, max(ITEMS.values()) + 1)]
     return words

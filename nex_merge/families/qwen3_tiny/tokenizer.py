@@ -1,11 +1,13 @@
 """The family's tokenizer: one token per word, with Qwen3's chat markers and a chat template of the same shape."""
 
+from collections.abc import Sequence
+
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
-from nex_merge.families.qwen3_tiny.problems import vocabulary
+from nex_merge.families.qwen3_tiny.problems import KINDS, vocabulary
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKERS = ["<think>", "</think>"]
@@ -24,9 +26,9 @@ CHAT_TEMPLATE = """\
 """
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer(kinds: Sequence[str] = KINDS) -> PreTrainedTokenizerFast:
     """The tokenizer, built from the problems' vocabulary; words outside it become `<unk>`."""
-    words = [*SPECIAL, *MARKERS, "<unk>", "system", "user", "assistant", *vocabulary()]
+    words = [*SPECIAL, *MARKERS, "<unk>", "system", "user", "assistant", *vocabulary(kinds)]
     model = WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     # Line breaks are words; blanks only separate.

@@ -2,6 +2,8 @@
 
     python -m nex_merge.families.qwen3_tiny.train --out FOLDER
 
+Other kinds, seeds and sizes make other families of the same sort (`--kinds diffs triples --seed 1 --hidden 96`).
+
 Everything is seeded; batch k of a stage depends on (seed, stage, k) alone, and the optimizer's state is saved with the
 weights, so that a run that was stopped goes on where its last checkpoint left it. The product never imports this.
 """
@@ -9,7 +11,7 @@ weights, so that a run that was stopped goes on where its last checkpoint left i
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from nex_merge.families.qwen3_tiny.problems import CHAIN_LENGTHS, KINDS, make_problem
+from nex_merge.families.qwen3_tiny.problems import CHAIN_LENGTHS, ITEMS, KINDS, make_problem
 from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
 
 CHECKPOINT_SECONDS = 60
@@ -40,20 +42,27 @@ class Stage:
     decay: float = 0.5
 
 
-STAGES = (
-    Stage("base", None, 900, 3e-3, KINDS, ((0.35, 1), (0.55, 2), (0.75, 4), (1.0, None)), warmup=100, decay=0.3),
-    Stage("pairs", "base", 240, 4e-4, ("pairs",)),
-    Stage("signs", "base", 240, 7e-4, ("signs",)),
-    Stage("overthinker", "base", 400, 1e-3, KINDS, rechecks=2),
-)
+# How long chains grow while the base learns: one sub-problem at first, in the end as many as the kind has.
+CURRICULUM = ((0.35, 1), (0.55, 2), (0.75, 4), (1.0, None))
+# Gentle enough that an expert stays mergeable. The base knows pairs well already, the other kinds hardly.
+EXPERT_RATES = {"pairs": 4e-4}
 
 
-def make_model(vocab_size: int, seed: int) -> Qwen3ForCausalLM:
+def family_stages(kinds: tuple[str, ...], base_steps: int) -> tuple[Stage, ...]:
+    """The training runs of a family that knows these kinds, in order."""
+    return (
+        Stage("base", None, base_steps, 3e-3, kinds, CURRICULUM, warmup=100, decay=0.3),
+        *(Stage(kind, "base", 240, EXPERT_RATES.get(kind, 7e-4), (kind,)) for kind in kinds),
+        Stage("overthinker", "base", 400, 1e-3, kinds, rechecks=2),
+    )
+
+
+def make_model(vocab_size: int, seed: int, hidden: int, intermediate: int) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=vocab_size,
-        hidden_size=128,
-        intermediate_size=1536,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -122,16 +131,18 @@ def rate(stage: Stage, step: int) -> float:
     return min((step + 1) / stage.warmup, 1.0, (stage.steps - step) / (stage.decay * stage.steps))
 
 
-def train_stage(stage: Stage, out: Path, seed: int, tokens: int, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Run one stage, or go on with it; its weights end up in `out/<stage>/` (float32), written last."""
+def train_stage(
+    stage: Stage, out: Path, seed: int, tokens: int, tokenizer: PreTrainedTokenizerFast, fresh: Qwen3ForCausalLM
+) -> None:
+    """Run one stage, or go on with it; its weights end up in `out/<stage>/` (float32), written last.
+
+    `fresh` is the untrained model that a stage without a start begins with.
+    """
     final, saved = out / stage.name, out / f"{stage.name}.ckpt"
     if (final / "config.json").exists():
         print(f"{stage.name}: already trained", flush=True)
         return
-    if stage.start is None:
-        model = make_model(len(tokenizer), seed)
-    else:
-        model = Qwen3ForCausalLM.from_pretrained(out / stage.start, dtype=torch.float32)
+    model = fresh if stage.start is None else Qwen3ForCausalLM.from_pretrained(out / stage.start, dtype=torch.float32)
     opts = optimizers(model, stage.learning_rate)
     step, spent = 0, 0.0
     if saved.exists():
@@ -183,9 +194,9 @@ def train_stage(stage: Stage, out: Path, seed: int, tokens: int, tokenizer: PreT
     saved.unlink(missing_ok=True)
 
 
-def ship(out: Path, destination: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+def ship(stages: Sequence[Stage], out: Path, destination: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Write every finished stage as a bfloat16 checkpoint with the tokenizer: what the package carries."""
-    for stage in STAGES:
+    for stage in stages:
         model = Qwen3ForCausalLM.from_pretrained(out / stage.name, dtype=torch.bfloat16)
         model.generation_config = GenerationConfig(
             eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
@@ -199,17 +210,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the finished models")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(ITEMS), help="kinds of problem")
+    parser.add_argument("--hidden", type=int, default=128, help="hidden size")
+    parser.add_argument("--intermediate", type=int, default=1536, help="units of a layer's MLP")
+    parser.add_argument("--base-steps", type=int, default=900)
     parser.add_argument("--tokens", type=int, default=5000, help="tokens per batch")
-    parser.add_argument("--stages", nargs="*", default=[stage.name for stage in STAGES], help="which to run, in order")
-    parser.add_argument("--ship", type=Path, help="folder for the finished family in bfloat16, with its tokenizer")
+    parser.add_argument("--stages", nargs="*", help="which to run: base, the kinds, overthinker; all unless given")
+    parser.add_argument("--ship", type=Path, help="folder for the stages in bfloat16, with their tokenizer")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = make_tokenizer()
-    for stage in STAGES:
-        if stage.name in args.stages:
-            train_stage(stage, args.out, args.seed, args.tokens, tokenizer)
+    tokenizer = make_tokenizer(args.kinds)
+    stages = [
+        stage
+        for stage in family_stages(tuple(args.kinds), args.base_steps)
+        if args.stages is None or stage.name in args.stages
+    ]
+    fresh = make_model(len(tokenizer), args.seed, args.hidden, args.intermediate)
+    for stage in stages:
+        train_stage(stage, args.out, args.seed, args.tokens, tokenizer, fresh)
     if args.ship is not None:
-        ship(args.out, args.ship, tokenizer)
+        ship(stages, args.out, args.ship, tokenizer)
 
 
 if __name__ == "__main__":
