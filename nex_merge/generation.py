@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
@@ -24,6 +25,41 @@ MARGIN = 1e-4
 REPACK_SHARE = 0.25
 
 Progress = Callable[[int], None]
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values in buffers with room to spare, so that a step writes its own and copies no others."""
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self._buffers = [states[..., :0, :] for states in (key_states, value_states)]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append float [batch, heads, new, head_dim]; all keys and values so far, as views of the buffers."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self._buffers[0].shape[-2]:
+            self._buffers = [_widened(buffer, start, end + end // 2) for buffer in self._buffers]
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[..., start:end, :] = states
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows of the batch."""
+        super().batch_select_indices(indices)
+        assert self.keys is not None and self.values is not None, "there is nothing to select from before a step"
+        self._buffers = [self.keys, self.values]
+
+
+def _widened(buffer: torch.Tensor, length: int, room: int) -> torch.Tensor:
+    wider = buffer.new_empty(*buffer.shape[:-2], room, buffer.shape[-1])
+    wider[..., :length, :] = buffer[..., :length, :]
+    return wider
 
 
 @dataclass(frozen=True)
@@ -99,6 +135,7 @@ def _generate_batch(
     mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in batch], device=device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     for step in range(config.max_new_tokens):
         output = model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
