@@ -40,7 +40,8 @@ class Bench:
         self.family = open_family("qwen3-tiny", None)
         self.tokenizer = load_tokenizer(self.family.folders["base"])
         self.merger = Merger(self.family.folders, "base", "cpu", torch.float32)
-        self.settings = GenerationConfig(max_new_tokens=640, batch_tokens=BATCH_TOKENS)
+        defaults = read_family("qwen3-tiny")[0].defaults["generation"]
+        self.settings = GenerationConfig(**defaults, batch_tokens=BATCH_TOKENS)
         self.problems: list[Problem] = [p for kind in KINDS for p in make_problems(kind, per_kind, SEED)]
         prompts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in self.problems]
         self.encoded = encode_prompts(prompts, self.tokenizer, PromptsConfig(file=""))

@@ -53,7 +53,8 @@ def family_stages(kinds: tuple[str, ...], base_steps: int) -> tuple[Stage, ...]:
     return (
         Stage("base", None, base_steps, 3e-3, kinds, CURRICULUM, warmup=100, decay=0.3),
         *(Stage(kind, "base", 240, EXPERT_RATES.get(kind, 7e-4), (kind,)) for kind in kinds),
-        Stage("overthinker", "base", 400, 1e-3, kinds, rechecks=2),
+        # From the last expert, which has learned what the base hardly knows, so that its answers are right.
+        Stage("overthinker", kinds[-1], 300, 7e-4, kinds, rechecks=2),
     )
 
 
