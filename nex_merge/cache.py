@@ -1,4 +1,4 @@
-"""SparseRows <-> disk: the sole owner of file names and dtypes. Knows nothing of models or of scores.
+"""SparseRows and Credits <-> disk: the sole owner of file names and dtypes. Knows nothing of models or of scores.
 
 The layout is that of the NEX authors' own caches (little-endian raw arrays, memory-mapped on reading), with a
 `manifest.json` beside it that says what made the cache and holds counts, dtypes and checksums.
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.records import SparseGroups, SparseRows
+from nex_merge.records import Credits, SparseGroups, SparseRows
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -29,6 +29,7 @@ DTYPES = {
     "base/keys.uint32": "<u4",
     "base/w_sum.float16": "<f2",
 }
+CREDIT_DTYPES = {"row_ptr.int64": "<i8", "keys.uint32": "<u4", "effective.float32": "<f4", "redundant.float32": "<f4"}
 
 
 def write_cache(folder: Path, cache: SparseRows, made_by: Mapping[str, Any]) -> None:
@@ -43,22 +44,40 @@ def write_cache(folder: Path, cache: SparseRows, made_by: Mapping[str, Any]) -> 
         "base/keys.uint32": cache.base.keys,
         "base/w_sum.float16": cache.base.masses,
     }
+    counts = {
+        "responses": cache.responses,
+        "rows": len(cache.token_row_ptr) - 1,
+        "tokens": int(cache.token_row_ptr[-1]),
+    }
+    _write_arrays(folder, arrays, DTYPES, {"made_by": dict(made_by), **counts})
+
+
+def write_credits(folder: Path, credits: Credits, made_by: Mapping[str, Any]) -> None:
+    """Write the credit of a model's responses, like a cache; `made_by` says what it was found with (rho, min_run)."""
+    arrays = dict(zip(CREDIT_DTYPES, (credits.ptr, credits.keys, credits.effective, credits.redundant), strict=True))
+    _write_arrays(folder, arrays, CREDIT_DTYPES, {"made_by": dict(made_by), "responses": credits.responses})
+
+
+def read_credits(folder: Path) -> Credits:
+    """The credit of a model's responses. Raises InputError where a file is missing or cut short."""
+    arrays = [_read_array(folder, name, CREDIT_DTYPES) for name in CREDIT_DTYPES]
+    if len(arrays[0]) == 0 or any(len(array) != arrays[0][-1] for array in arrays[1:]):
+        raise InputError(f"{folder}: its files don't fit one another; remove it, and it is made again from the cache")
+    return Credits(*arrays)
+
+
+def _write_arrays(
+    folder: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], about: Mapping[str, Any]
+) -> None:
+    """Write arrays and a manifest; `folder` appears whole, by rename, and replaces an earlier one."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     files = {}
     for name, array in arrays.items():
-        data = np.ascontiguousarray(array, DTYPES[name]).tobytes()
+        data = np.ascontiguousarray(array, dtypes[name]).tobytes()
         _write_synced(partial / name, data)
-        files[name] = {"dtype": DTYPES[name], "count": len(array), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest = {
-        "format": FORMAT,
-        "made_by": dict(made_by),
-        "responses": cache.responses,
-        "rows": len(cache.token_row_ptr) - 1,
-        "tokens": int(cache.token_row_ptr[-1]),
-        "files": files,
-    }
-    _write_synced(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
+        files[name] = {"dtype": dtypes[name], "count": len(array), "sha256": hashlib.sha256(data).hexdigest()}
+    _write_synced(partial / MANIFEST, json.dumps({"format": FORMAT, **about, "files": files}, indent=1).encode())
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -84,7 +103,7 @@ def read_cache(folder: Path) -> SparseRows:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; --cache takes a folder with rows/ and base/ in it")
-    arrays = {name: _read_array(folder, name) for name in DTYPES}
+    arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES}
     manifest = read_manifest(folder)
     if manifest is not None:
         for name, entry in manifest["files"].items():
@@ -99,10 +118,15 @@ def read_cache(folder: Path) -> SparseRows:
     return cache
 
 
-def _read_array(folder: Path, name: str) -> np.ndarray:
-    path, dtype = folder / name, np.dtype(DTYPES[name])
+def read_base(folder: Path) -> SparseGroups:
+    """Only the masses of whole responses, which is all that rescoring needs; without checksums."""
+    return SparseGroups(*(_read_array(folder, name, DTYPES) for name in DTYPES if name.startswith("base/")))
+
+
+def _read_array(folder: Path, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
+    path, dtype = folder / name, np.dtype(dtypes[name])
     if not path.is_file():
-        raise InputError(f"{path}: missing; a cache has the files {', '.join(DTYPES)}")
+        raise InputError(f"{path}: missing; the files {', '.join(dtypes)} belong together")
     size = path.stat().st_size
     if size % dtype.itemsize:
         raise InputError(f"{path}: {size} bytes are no whole number of {dtype.name} values; the file is cut short")

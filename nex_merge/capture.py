@@ -6,6 +6,7 @@ activations of one response exist at a time: each layer's best scores are merged
 Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kept scores per row.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -81,13 +82,21 @@ def _capture_response(
 
 
 def _token_stats(unembed: nn.Module, hidden: torch.Tensor, tokens: torch.Tensor) -> TokenStats:
-    entropy, logprob = 0.0, 0.0
+    """Statistics of the distributions that `hidden`, float [n, hidden size], gives for the emitted tokens [n]."""
+    entropies, certainties, logprobs = [], [], []
     for start in range(0, len(tokens), LOGIT_CHUNK):
         part = slice(start, start + LOGIT_CHUNK)
         log_p = unembed(hidden[part]).float().log_softmax(-1)
-        entropy -= float((log_p.exp() * log_p).sum())
-        logprob += float(log_p.gather(1, tokens[part, None]).sum())
-    return TokenStats(entropy / len(tokens), logprob / len(tokens))
+        entropies.append(-(log_p.exp() * log_p).sum(-1))
+        certainties.append(-log_p.mean(-1) - math.log(log_p.shape[-1]))
+        logprobs.append(log_p.gather(1, tokens[part, None])[:, 0])
+    entropy, certainty, logprob = (torch.cat(values).double() for values in (entropies, certainties, logprobs))
+    return TokenStats(
+        entropy=float(entropy.mean()),
+        entropy_spread=float(entropy.std(correction=0)),
+        self_certainty=float(certainty.mean()),
+        logprob=float(logprob.mean()),
+    )
 
 
 class _RowTopK:

@@ -77,13 +77,14 @@ def search(
     from nex_merge.leaderboard import print_table
     from nex_merge.progress import Watcher
     from nex_merge.search import run_search
+    from nex_merge.trials import read_reliability
 
     total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
     done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
     with Watcher(total, done) as watcher:
         watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
         rows = run_search(plan, fresh, watcher)
-    print_table(rows, f"{plan.run}: {total} trials, best first")
+    print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run))
     typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
 
 
@@ -112,17 +113,39 @@ def leaderboard(
     form: Annotated[Format, typer.Option("--format")] = Format.table,
 ) -> None:
     """The ranking of a run."""
-    from nex_merge.leaderboard import print_table, rank, render, sort_rows, with_accuracy
-    from nex_merge.trials import read_results
+    from nex_merge.leaderboard import print_table, read_rows, render, sort_rows
+    from nex_merge.trials import read_reliability
 
-    rows = rank(with_accuracy(run, read_results(run)))
+    rows = read_rows(run)
     if sort is not None:
         rows = sort_rows(rows, sort)
     rows = rows[:top]
     if form is Format.table:
-        print_table(rows, f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}"))
+        print_table(
+            rows, f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}"), read_reliability(run)
+        )
     else:
         typer.echo(render(rows, form.value))
+
+
+@app.command()
+def rescore(
+    run: Run,
+    calibration: Annotated[str, typer.Option(help="self, crossfit, parents or pool")],
+    rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; the run's own")] = None,
+    min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; the run's own")] = None,
+) -> None:
+    """Score a finished run under another calibration, without touching a model; earlier leaderboards are kept."""
+    from nex_merge.leaderboard import print_table
+    from nex_merge.rescore import write_scores
+    from nex_merge.trials import read_reliability, read_settings
+
+    own = configuration.parse(configuration.NexConfig, read_settings(run)["nex"], str(run))
+    asked = {"calibration": calibration, "rho": own.rho if rho is None else rho}
+    asked["min_run"] = own.min_run if min_run is None else min_run
+    nex = configuration.parse(configuration.NexConfig, asked, "rescore")
+    rows = write_scores(run, nex, own)
+    print_table(rows, f"{run}: {len(rows)} trials under calibration {calibration}", read_reliability(run))
 
 
 @app.command()

@@ -53,14 +53,26 @@ class ActivationsConfig(Strict):
 class NexConfig(Strict):
     rho: float = Field(default=0.95, gt=0, lt=1, description="probability of staying in a phase")
     min_run: int = Field(default=2, ge=1, description="shortest phase, in rows")
-    calibration: Literal["self", "pool"] = Field(
-        default="self", description="neuron weights from the variant itself, or from base and parents"
+    calibration: Literal["self", "crossfit", "parents", "pool"] = Field(
+        default="self",
+        description="whose credit the neuron weights come from: the variant's own, that of its other folds of prompts, "
+        "base's and parents', or all variants'",
     )
 
 
 class StudyConfig(Strict):
     trials: int = Field(default=40, ge=0, description="merges to try, baselines not counted")
     sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna's sampler")
+    objective: Literal[
+        "nex", "mean_tokens", "entropy", "entropy_spread", "self_certainty", "perplexity", "utilization", "novelty",
+        "explore_share", "cycles_per_response",
+    ] = Field(default="nex", description="what variants are ranked by")  # fmt: skip
+    direction: Literal["auto", "maximize", "minimize"] = Field(
+        default="auto", description="auto: as the objective is usually read"
+    )
+    max_mean_tokens: float | None = Field(
+        default=None, gt=0, description="token budget: variants with longer responses rank below all others"
+    )
     pruner: Literal["none"] = Field(default="none", description="NEX is known only when all prompts are answered")
     seed: int = Field(default=0, ge=0, description="of the sampler and of stochastic merges")
     storage: str | None = Field(default=None, description="Optuna storage URL; null: study.db in the run folder")

@@ -11,26 +11,30 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nex_merge import trials
-from nex_merge.cache import write_cache
+from nex_merge.cache import write_cache, write_credits
 from nex_merge.capture import capture, gated_mlps
 from nex_merge.config import RunConfig
 from nex_merge.errors import InputError, TrialError
 from nex_merge.families import Family
 from nex_merge.generation import generate
+from nex_merge.guards import collapse, measure_text
 from nex_merge.merging import Merger, preflight, weights_dtype
-from nex_merge.nex.calibration import analyse, calibrate, score
+from nex_merge.nex.calibration import analyse, stack_credits
+from nex_merge.nex.reliability import score
 from nex_merge.prompts import encode_prompts, load_prompts
 from nex_merge.records import (
+    Credits,
+    Evidence,
     MergeRecipe,
     NeuronWeights,
     Response,
     ResponseAnalysis,
+    Rivals,
     SparseRows,
+    TextMeasures,
     TokenStats,
     TrialResult,
 )
-
-DISTINCT_GRAM = 4
 
 # Told the stage that begins, or with a number how far it is.
 Report = Callable[[str, int], None]
@@ -47,6 +51,7 @@ class Measured:
     cache: SparseRows
     stats: Sequence[TokenStats]
     analyses: Sequence[ResponseAnalysis]
+    credits: Credits
     weights_sha256: str
     seconds: Mapping[str, float]
 
@@ -73,7 +78,7 @@ class Evaluator:
         return getattr(torch, ("float32" if device == "cpu" else self.out_dtype) if chosen == "auto" else chosen)
 
     def measure(self, trial: str, name: str, recipe: MergeRecipe) -> Measured:
-        """Steps 1 to 4 of a trial. Raises TrialError where the variant can't be merged or run."""
+        """Steps 1 to 5 of a trial. Raises TrialError where the variant can't be merged or run."""
         folder = trials.trial_folder(self._run, trial)
         seconds: dict[str, float] = {}
         # 1. The recipe is on disk before anything can go wrong with it.
@@ -93,41 +98,69 @@ class Evaluator:
             )
             made_by = {"trial": trial, "weights_sha256": sha256, **self._config.activations.model_dump()}
             write_cache(folder / trials.CACHE, cache, made_by)
+        # 5. Find the phases, and what every response's neurons earned: additive, so that any calibration is a sum.
         with self._stage("score", seconds):
-            analyses = analyse(cache, self._config.nex.rho, self._config.nex.min_run)
-        return Measured(trial, name, recipe, responses, cache, stats, analyses, sha256, seconds)
+            nex = self._config.nex
+            analyses = analyse(cache, nex.rho, nex.min_run)
+            credits = stack_credits(analyses)
+            write_credits(folder / trials.CREDIT, credits, {"rho": nex.rho, "min_run": nex.min_run})
+        return Measured(trial, name, recipe, responses, cache, stats, analyses, credits, sha256, seconds)
 
-    def finish(self, measured: Measured, weights: NeuronWeights | None) -> TrialResult:
-        """Step 5 of a trial: the score, under `weights` or (None) the variant's own. Writes result.json.
+    def finish(
+        self, measured: Measured, shared: NeuronWeights | None, parents: Sequence[TextMeasures] = ()
+    ) -> TrialResult:
+        """Step 6 of a trial: the score, under `shared` weights or (None) those of its own responses; result.json.
 
-        Raises TrialError where no response has activation mass to score.
+        A merge is held against `parents`, the text of base and parents; without them it is one of these itself. Raises
+        TrialError where no response has activation mass to score.
         """
         began = time.perf_counter()
-        own = calibrate(measured.analyses) if weights is None else weights
-        scored = score(measured.cache, measured.analyses, own)
+        responses, recipe = measured.responses, measured.recipe
+        evidence = Evidence(np.array([r.prompt for r in responses]), measured.cache.base, measured.credits)
+        scored = score(evidence, measured.analyses, self._config.nex.calibration, shared)
         if scored.nex is None:
             raise TrialError("no response has any activation mass, so there is nothing to score")
+        text, rivals = measure_text(responses), self._rivals(measured)
+        violation, reason = collapse(text, parents) if recipe.kind == "merge" else (None, None)
+        budget = self._config.study.max_mean_tokens
+        if violation is not None and budget is not None:
+            excess = rivals.mean_tokens / budget - 1
+            if excess > max(violation, 0):
+                reason = f"{rivals.mean_tokens:.0f} tokens a response, study.max_mean_tokens is {budget:g}"
+            violation = max(violation, excess)
         seconds = {**measured.seconds, "score": measured.seconds["score"] + time.perf_counter() - began}
-        responses, recipe = measured.responses, measured.recipe
         result = TrialResult(
             trial=measured.trial,
             kind=recipe.kind,
             name=measured.name,
             method=recipe.method,
             seed=recipe.seed,
-            state="complete",
+            state="complete" if reason is None else "collapsed",
+            reason=reason,
             parameters=recipe.parameters,
             score=scored,
-            mean_tokens=float(np.mean([len(r.token_ids) for r in responses])),
-            truncated=float(np.mean([r.truncated for r in responses])),
-            distinct_ratio=float(np.mean([distinct_ratio(r.token_ids) for r in responses])),
-            entropy=float(np.mean([s.entropy for s in measured.stats])),
-            perplexity=float(np.exp(min(-np.mean([s.logprob for s in measured.stats]), 700.0))),
+            text=text,
+            rivals=rivals,
+            violation=violation,
             weights_sha256=measured.weights_sha256,
             seconds=seconds,
         )
         trials.write_result(self._run, result)
         return result
+
+    def _rivals(self, measured: Measured) -> Rivals:
+        neurons = sum(projection.in_features for projection in gated_mlps(self.merger.model))
+        novelties = [float(item.novelty.slopes.mean()) for item in measured.analyses if item.novelty is not None]
+        stats = measured.stats
+        return Rivals(
+            mean_tokens=float(np.mean([len(r.token_ids) for r in measured.responses])),
+            entropy=float(np.mean([s.entropy for s in stats])),
+            entropy_spread=float(np.mean([s.entropy_spread for s in stats])),
+            self_certainty=float(np.mean([s.self_certainty for s in stats])),
+            perplexity=float(np.exp(min(-np.mean([s.logprob for s in stats]), 700.0))),
+            utilization=float(np.diff(measured.cache.base.ptr).mean()) / neurons,
+            novelty=float(np.mean(novelties)) if novelties else None,
+        )
 
     @contextmanager
     def _stage(self, name: str, seconds: dict[str, float]) -> Iterator[None]:
@@ -175,9 +208,3 @@ def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, mode
             f"generation.max_new_tokens: found {max_new_tokens}; with the longest prompt of {longest} tokens that is "
             f"beyond the model's context of {room}; at most {max(room - longest, 0)} would do"
         )
-
-
-def distinct_ratio(tokens: Sequence[int]) -> float:
-    """Distinct 4-grams of tokens as a share of all of them; 1 for a response too short to have two."""
-    grams = [tuple(tokens[i : i + DISTINCT_GRAM]) for i in range(len(tokens) - DISTINCT_GRAM + 1)]
-    return len(set(grams)) / len(grams) if grams else 1.0

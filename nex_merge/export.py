@@ -14,7 +14,7 @@ from nex_merge import trials
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import InputError, RunError
 from nex_merge.generation import generate
-from nex_merge.leaderboard import rank
+from nex_merge.leaderboard import read_rows
 from nex_merge.merging import digest, tensor_digest
 from nex_merge.rebuild import Rebuilder
 from nex_merge.records import MergeRecipe, TrialResult
@@ -29,7 +29,7 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
     results = trials.read_results(run)
-    result = choose(results, trial)
+    result = choose(run, results, trial)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} exists and is not empty; a new folder would do")
     rebuilder = Rebuilder(run)
@@ -53,16 +53,16 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
     )
 
 
-def choose(results: list[TrialResult], trial: str | None) -> TrialResult:
-    """The trial asked for, or the merge that ranks first."""
+def choose(run: Path, results: list[TrialResult], trial: str | None) -> TrialResult:
+    """The trial asked for, or the sound merge that ranks first on the run's leaderboard."""
     if trial is not None:
         result = trials.find_trial(results, trial)
         if result.state == "failed":
             raise InputError(f"trial {result.trial} failed ({result.reason}); there is nothing to export")
         return result
-    merges = [row["trial"] for row in rank(results) if row["kind"] == "merge" and row["rank"] is not None]
+    merges = [row["trial"] for row in read_rows(run) if row["kind"] == "merge" and row["state"] == "complete"]
     if not merges:
-        raise InputError("no merge of this run is complete, so there is none to export; --trial takes base or a parent")
+        raise InputError("no merge of this run is sound, so there is none to export; --trial takes any other")
     return trials.find_trial(results, merges[0])
 
 
@@ -120,7 +120,7 @@ def _check_answer(rebuilder: Rebuilder, result: TrialResult, folder: Path, out: 
     return f"{out}: transformers loads it and gives the same greedy answer of {len(answer)} tokens to the first prompt"
 
 
-def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, text: str) -> str:
+def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, recipe_text: str) -> str:
     """A Hugging Face model card: what was merged, how, and what the score rests on."""
     import yaml
 
@@ -131,20 +131,20 @@ def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, t
         "library_name": "transformers",
         "tags": ["mergekit", "merge", "nex-merge"],
     }
-    score = result.score
-    assert score is not None
-    public = text
+    score, text, rivals = result.score, result.text, result.rivals
+    assert score is not None and text is not None and rivals is not None, "only scored trials are exported"
+    public = recipe_text
     for name, path in named.folders.items():
         public = public.replace(str(path), locations[name])
     rest = [
-        f"| NEX | {score.nex:.6f} |",
+        f"| NEX, calibration {score.calibration} | {score.nex:.6f} |",
         f"| 95 % interval over prompts | {_number(score.low)} to {_number(score.high)} |",
         f"| responses scored | {score.scored} of {score.responses} |",
         f"| responses that earned credit | {score.credited} |",
         f"| cycles | {score.cycles} |",
-        f"| mean tokens a response | {result.mean_tokens:.1f} |",
-        f"| truncated | {result.truncated:.3f} |",
-        f"| mean token entropy, nats | {result.entropy:.6f} |",
+        f"| mean tokens a response | {rivals.mean_tokens:.1f} |",
+        f"| truncated | {text.truncated:.3f} |",
+        f"| mean token entropy, nats | {rivals.entropy:.6f} |",
     ]
     return "\n".join(
         [

@@ -4,41 +4,64 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from nex_merge import trials
 from nex_merge.config import nearest
 from nex_merge.errors import InputError
-from nex_merge.records import TrialResult
+from nex_merge.records import SCORES, Reliability, TextMeasures, TrialResult
 
 COLUMNS = (
-    "rank", "trial", "kind", "method", "nex", "nex_low", "nex_high", "log_gap", "mean_tokens", "truncated",
-    "distinct_ratio", "entropy", "explore_share", "cycles_per_response", "accuracy", "seconds", "state", "reason",
+    "rank", "trial", "kind", "method", "nex", "nex_low", "nex_high", "beats_parent", "log_gap", "mean_tokens",
+    "truncated", "distinct_ratio", "entropy", "explore_share", "cycles_per_response", "accuracy", "accuracy_low",
+    "accuracy_high", "entropy_spread", "self_certainty", "perplexity", "utilization", "novelty", "repeated", "empty",
+    "non_text", "weighted_mass", "saturation", "violation", "seconds", "state", "reason",
 )  # fmt: skip
 # What fits a terminal of 80 columns; the files have every column.
-TABLE = ("#", "trial", "method", "nex", "95 %", "tokens", "entropy", "cycles", "accuracy", "s")
+TABLE = ("#", "trial", "method", "nex", "95 %", "beats parent", "tokens", "entropy", "cycles", "accuracy", "s")
 FORMATS = ("table", "csv", "json", "md")
-# Columns of which less is better, when sorted by.
-_ASCENDING = ("rank", "trial", "kind", "method", "mean_tokens", "truncated", "entropy", "seconds", "state", "reason")
+# Columns of which less is better, when sorted by; SCORES says it of the scores.
+_ASCENDING = ("rank", "trial", "kind", "method", "truncated", "repeated", "empty", "non_text", "saturation",
+              "violation", "seconds", "state", "reason")  # fmt: skip
 
 Row = dict[str, Any]
 
 
-def rank(results: Sequence[TrialResult]) -> list[Row]:
-    """Rows from the best score to the worst; equal scores in order of trial. Unscored trials come last, without rank.
+@dataclass(frozen=True)
+class Objective:
+    """What a run ranks its variants by."""
 
-    `results` are in order: base, parents, merges by number.
+    name: str
+    sign: int  # +1: more is better
+
+
+def objective_of(study: Mapping[str, Any]) -> Objective:
+    """The objective that the `study` part of a configuration asks for."""
+    name, direction = study["objective"], study["direction"]
+    return Objective(name, SCORES[name] if direction == "auto" else {"maximize": 1, "minimize": -1}[direction])
+
+
+def rank(results: Sequence[TrialResult], objective: Objective = Objective("nex", 1)) -> list[Row]:
+    """Rows from the best to the worst; equal ones in order of trial.
+
+    Collapsed variants come below every sound one, unscored trials last and without rank. `results` are in order: base,
+    parents, merges by number.
     """
-    scored = [result for result in results if result.score is not None and result.state == "complete"]
-    ranked = sorted(scored, key=lambda result: -((result.score and result.score.nex) or 0.0))  # stable
+
+    def key(result: TrialResult) -> tuple[bool, float]:
+        value = result.value(objective.name)
+        return result.state != "complete", -objective.sign * value if value is not None else float("inf")
+
+    scored = [result for result in results if result.score is not None and result.state in ("complete", "collapsed")]
     rest = [result for result in results if result not in scored]
-    rows = [_row(result, place) for place, result in enumerate(ranked, 1)]
+    rows = [_row(result, place) for place, result in enumerate(sorted(scored, key=key), 1)]  # stable
     return rows + [_row(result, None) for result in rest]
 
 
 def _row(result: TrialResult, place: int | None) -> Row:
-    score = result.score
+    score, text = result.score, result.text
     row: Row = {
         "rank": place,
         "trial": result.trial,
@@ -47,14 +70,16 @@ def _row(result: TrialResult, place: int | None) -> Row:
         "nex": score and score.nex,
         "nex_low": score and score.low,
         "nex_high": score and score.high,
+        "beats_parent": score and score.beats_parent,
         "log_gap": score and score.log_gap,
-        "mean_tokens": result.mean_tokens,
-        "truncated": result.truncated,
-        "distinct_ratio": result.distinct_ratio,
-        "entropy": result.entropy,
-        "explore_share": score and score.explore_share,
-        "cycles_per_response": score and score.cycles / max(score.responses, 1),
+        "weighted_mass": score and score.weighted_mass,
+        "saturation": score and score.saturation,
+        **{name: result.value(name) for name in SCORES if name != "nex"},
+        **{item.name: text and getattr(text, item.name) for item in fields(TextMeasures)},
+        "violation": result.violation,
         "accuracy": result.accuracy,
+        "accuracy_low": result.accuracy_low,
+        "accuracy_high": result.accuracy_high,
         "seconds": sum(result.seconds.values()),
         "state": result.state,
         "reason": result.reason,
@@ -69,22 +94,27 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return [*COLUMNS, *sorted({key for row in rows for key in row if key.startswith("p.")})]
 
 
-def write_leaderboard(run: Path) -> list[Row]:
-    """Rank the run's trials and write leaderboard.csv and leaderboard.json."""
-    rows = rank(with_accuracy(run, trials.read_results(run)))
-    trials.write_atomically(run / "leaderboard.csv", as_csv(rows))
-    trials.write_atomically(run / "leaderboard.json", as_json(rows))
+def read_rows(run: Path) -> list[Row]:
+    """The run's trials, ranked, with the scores of its leaderboard and what is known of their accuracy.
+
+    A trial that finished since the leaderboard was written has the score it was given then.
+    """
+    scores = trials.read_scores(run)
+    results = []
+    for result in trials.read_results(run):
+        found = trials.read_accuracy(run, result.trial)
+        known = {name: found.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high")} if found else {}
+        score = scores.get(result.same_as or result.trial, result.score)
+        results.append(replace(result, score=score, **known))
+    return rank(results, objective_of(trials.read_settings(run)["study"]))
+
+
+def write_leaderboard(run: Path, folder: Path | None = None) -> list[Row]:
+    """Write leaderboard.csv and leaderboard.json of the run, in its own folder unless another is given."""
+    rows = read_rows(run)
+    trials.write_atomically((folder or run) / "leaderboard.csv", as_csv(rows))
+    trials.write_atomically((folder or run) / "leaderboard.json", as_json(rows))
     return rows
-
-
-def with_accuracy(run: Path, results: Sequence[TrialResult]) -> list[TrialResult]:
-    """The results with what is known of their accuracy."""
-    from dataclasses import replace
-
-    return [
-        replace(result, accuracy=found["accuracy"]) if (found := trials.read_accuracy(run, result.trial)) else result
-        for result in results
-    ]
 
 
 def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
@@ -94,7 +124,7 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
         raise InputError(f"--sort: no column {column!r}.{nearest(column, known)}")
     with_value = [row for row in rows if row.get(column) is not None]
     without = [row for row in rows if row.get(column) is None]
-    descending = column not in _ASCENDING and not column.startswith("p.")
+    descending = SCORES.get(column, 1) > 0 and column not in _ASCENDING and not column.startswith("p.")
     mixed = len({isinstance(row[column], str) for row in with_value}) > 1
     return sorted(with_value, key=lambda r: str(r[column]) if mixed else r[column], reverse=descending) + without
 
@@ -119,8 +149,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def print_table(rows: Sequence[Row], title: str) -> None:
-    """The ranking on the terminal (stdout), followed by the reasons of failures."""
+def print_table(rows: Sequence[Row], title: str, reliability: Reliability | None = None) -> None:
+    """The ranking on the terminal (stdout), the reasons of failures, and how far the scores can be trusted."""
     from rich.console import Console
     from rich.table import Table
 
@@ -139,6 +169,23 @@ def print_table(rows: Sequence[Row], title: str) -> None:
             console.print(
                 f"trial {_short(row['trial'])} {row['state']}: {row['reason']}", markup=False, highlight=False
             )
+    if reliability is not None:
+        console.print()
+        for line in verdict(reliability):
+            console.print(line, markup=False, highlight=False)
+
+
+def verdict(found: Reliability) -> list[str]:
+    """How far a run's scores can be trusted, in plain words, with what would help."""
+    meaning = {
+        "sound": "the scores can carry this ranking",
+        "weak": "the scores carry a coarse ranking only",
+        "insufficient": "the scores can not carry a ranking",
+    }
+    lines = [f"Verdict: {found.verdict}. On what they rest on, {meaning[found.verdict]}."]
+    lines += [f"  - {reason}" for reason in found.reasons]
+    lines += [f"  What would help: {advice}" for advice in found.advice]
+    return lines
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, str]]]:
@@ -161,6 +208,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         "method": row["kind"] if row["kind"] != "merge" else row["method"],
         "nex": number("nex", 4) if row["state"] != "failed" else "failed",
         "95 %": "-" if row["nex_low"] is None else f"{row['nex_low']:.3f}-{row['nex_high']:.3f}",
+        "beats parent": number("beats_parent", 2),
         "tokens": number("mean_tokens", 0),
         "entropy": number("entropy", 4),
         "cycles": number("cycles_per_response", 1),

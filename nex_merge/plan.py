@@ -31,9 +31,11 @@ class Plan:
 def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     """Load a configuration and what it names. Raises InputError for whatever is wrong with it."""
     config, source = load_config(name, overrides, family_defaults)
-    if config.nex.calibration == "pool" and not config.study.baselines:
-        raise InputError(f"{source}: nex.calibration: found 'pool', which takes its weights from base and parents; "
-                         "study.baselines: true or calibration: self would do")  # fmt: skip
+    if config.nex.calibration in ("parents", "pool") and not config.study.baselines:
+        raise InputError(
+            f"{source}: nex.calibration: found {config.nex.calibration!r}, which takes its weights from base and "
+            "parents; study.baselines: true, or calibration: self, would do"
+        )
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file)
     if prompts is None:

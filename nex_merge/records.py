@@ -35,10 +35,46 @@ class Response:
 
 @dataclass(frozen=True)
 class TokenStats:
-    """Means over the generated tokens of one response, from the capture pass. Natural logarithms."""
+    """Means over the generated tokens of one response, from the capture pass. Natural logarithms.
 
-    entropy: float  # mean entropy of the next-token distribution, nats
+    p is the next-token distribution over V tokens.
+    """
+
+    entropy: float  # mean of H(p), nats
+    entropy_spread: float  # standard deviation of H(p) over the tokens, nats
+    self_certainty: float  # mean of KL(uniform || p) = -log V - mean_j log p_j, nats (arXiv 2502.18581)
     logprob: float  # mean log-probability of the emitted tokens
+
+
+@dataclass(frozen=True)
+class TextMeasures:
+    """What the responses look like as text: means over responses, each between 0 and 1."""
+
+    truncated: float  # cut by max_new_tokens
+    distinct_ratio: float  # distinct token 4-grams / all of them
+    repeated: float  # share of a response's tokens in its longest run of one block said four times or more
+    empty: float  # nothing but blanks
+    non_text: float  # share of characters that no text has
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The simple label-free scores that come from the same responses and the same pass; means over responses."""
+
+    mean_tokens: float
+    entropy: float  # nats
+    entropy_spread: float  # standard deviation over a response's tokens, nats
+    self_certainty: float  # nats
+    perplexity: float  # exp of the mean negative log-probability
+    utilization: float  # distinct neurons of a response / all neurons of the model
+    novelty: float | None  # new neurons per token, mean over a response's rows; None: no response is long enough
+
+
+# What a variant can be ranked by, and which way: +1, more is better. NEX as defined; the rest as they are usually read.
+SCORES: Mapping[str, int] = {
+    "nex": 1, "mean_tokens": -1, "entropy": -1, "entropy_spread": -1, "self_certainty": 1, "perplexity": -1,
+    "utilization": -1, "novelty": -1, "explore_share": -1, "cycles_per_response": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,6 +152,33 @@ class Credit:
 
 
 @dataclass(frozen=True)
+class Credits:
+    """The credit of every response of one model: sparse, one group per response. Any calibration is a sum of these."""
+
+    ptr: np.ndarray  # int64 [R+1]: entries of response i are [ptr[i], ptr[i+1])
+    keys: np.ndarray  # uint32 [E], ascending and unique within a response
+    effective: np.ndarray  # float32 [E]
+    redundant: np.ndarray  # float32 [E]
+
+    def of(self, response: int) -> Credit:
+        entries = slice(int(self.ptr[response]), int(self.ptr[response + 1]))
+        return Credit(self.keys[entries], self.effective[entries], self.redundant[entries])
+
+    @property
+    def responses(self) -> int:
+        return len(self.ptr) - 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model's score is made of, response by response: whose weights they are scored under is open."""
+
+    prompts: np.ndarray  # int64 [R]: the prompt that each response answers
+    base: SparseGroups  # one group per response: its neurons and their masses
+    credits: Credits
+
+
+@dataclass(frozen=True)
 class ResponseAnalysis:
     """Everything NEX finds in one response before weights are known; None where the response is too short."""
 
@@ -139,8 +202,9 @@ class NexScore:
 
     nex: float | None  # mean Good-Mass Fraction; None: no response has retained mass
     log_gap: float | None
-    low: float | None  # 95 % bootstrap interval over responses, the weights held fixed
+    low: float | None  # 95 % bootstrap interval over prompts; weights from the responses themselves are drawn anew
     high: float | None
+    calibration: str  # whose credit the weights come from
     response_scores: tuple[float | None, ...]
     responses: int
     scored: int  # responses with a defined score
@@ -148,6 +212,26 @@ class NexScore:
     credited: int  # responses that earned credit
     explore_share: float | None  # explore rows / retained rows
     fallbacks: Mapping[str, int]  # how often each fallback stood in for the HMM
+    weighted_mass: float | None = None  # share of the activation mass on neurons with a weight
+    saturation: float | None = None  # share of that mass on weights beyond 0.99, as only one kind of credit gives
+    beats_parent: float | None = None  # probability that it beats the best parent, over resampled prompts
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether the scores of a run can carry a ranking, and the figures that say so; medians over the variants."""
+
+    verdict: str  # sound | weak | insufficient
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]  # what would make it better
+    variants: int
+    prompts: int
+    split_half: float | None  # reliability of the ranking over halves of the prompts; None: too few variants
+    cycles_per_response: float
+    credited: float  # share of responses that earned credit
+    weighted_mass: float | None  # share of the activation mass on neurons with a weight
+    saturation: float | None  # share of that mass on weights beyond 0.99
+    beats_parent: float | None  # probability that the best merge beats the best parent, over resampled prompts
 
 
 @dataclass(frozen=True)
@@ -170,18 +254,29 @@ class TrialResult:
     name: str  # base, the parent's name, or the method
     method: str
     seed: int
-    state: str  # complete | failed | duplicate
+    state: str  # complete | collapsed | failed | duplicate
     reason: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     score: NexScore | None = None
-    mean_tokens: float | None = None
-    truncated: float | None = None  # share of responses cut by max_new_tokens
-    distinct_ratio: float | None = None  # distinct token 4-grams / all of them, mean over responses
-    entropy: float | None = None  # mean over responses, nats
-    perplexity: float | None = None
+    text: TextMeasures | None = None
+    rivals: Rivals | None = None
+    violation: float | None = None  # above 0: collapsed, or beyond the token budget; told to the sampler
     weights_sha256: str | None = None  # of the merged tensors that were scored
     seconds: Mapping[str, float] = field(default_factory=dict)
     accuracy: float | None = None
+    accuracy_low: float | None = None  # 95 % binomial interval
+    accuracy_high: float | None = None
+    same_as: str | None = None  # of a duplicate: the earlier trial with the same recipe
+
+    def value(self, name: str) -> float | None:
+        """One of SCORES, None where it is not known."""
+        if name == "nex":
+            return self.score.nex if self.score is not None else None
+        if name == "explore_share":
+            return self.score.explore_share if self.score is not None else None
+        if name == "cycles_per_response":
+            return self.score.cycles / max(self.score.responses, 1) if self.score is not None else None
+        return getattr(self.rivals, name) if self.rivals is not None else None
 
 
 def concatenate_groups(parts: Sequence[SparseGroups]) -> SparseGroups:

@@ -20,8 +20,9 @@ from nex_merge.config import (
     parse,
 )
 from nex_merge.errors import InputError
-from nex_merge.nex.calibration import analyse, calibrate, score
-from nex_merge.records import NeuronWeights, NexScore, SparseRows
+from nex_merge.nex.calibration import analyse, calibrate, stack_credits
+from nex_merge.nex.reliability import score
+from nex_merge.records import Evidence, NeuronWeights, NexScore, SparseRows
 
 
 class ScoreConfig(Strict):
@@ -35,7 +36,9 @@ class ScoreConfig(Strict):
 
 def score_cache(folder: Path, rho: float, min_run: int, weights: Path | None) -> tuple[NexScore, NeuronWeights]:
     """The score of a cache, self-calibrated or under given weights, and the weights used."""
-    return _score(read_cache(folder), rho, min_run, weights)
+    cache = read_cache(folder)
+    # A cache does not say which prompt a response answers: each counts as one of its own.
+    return _score(cache, np.arange(cache.responses), rho, min_run, weights)
 
 
 def score_model(
@@ -68,13 +71,17 @@ def score_model(
     check_context(ids, config.generation.max_new_tokens, loaded.config)
     responses = generate(loaded, tokenizer, ids, config.generation)
     cache, _ = capture(loaded, responses, config.activations)
-    return _score(cache, rho, min_run, weights)
+    return _score(cache, np.array([r.prompt for r in responses]), rho, min_run, weights)
 
 
-def _score(cache: SparseRows, rho: float, min_run: int, weights: Path | None) -> tuple[NexScore, NeuronWeights]:
+def _score(
+    cache: SparseRows, prompts: np.ndarray, rho: float, min_run: int, weights: Path | None
+) -> tuple[NexScore, NeuronWeights]:
     analyses = analyse(cache, rho, min_run)
-    used = calibrate(analyses) if weights is None else load_weights(weights)
-    return score(cache, analyses, used), used
+    credits = stack_credits(analyses)
+    given = None if weights is None else load_weights(weights)
+    found = score(Evidence(prompts, cache.base, credits), analyses, "self" if given is None else "given", given)
+    return found, calibrate(credits) if given is None else given
 
 
 def load_weights(path: Path) -> NeuronWeights:
@@ -115,7 +122,7 @@ def print_score(found: NexScore, form: str) -> None:
     if form == "json":
         print(json.dumps({name: item[name] for name in names}, indent=1))
         return
-    interval = f" (95 % over responses: {found.low:.6f} to {found.high:.6f})" if found.low is not None else ""
+    interval = f" (95 % over prompts: {found.low:.6f} to {found.high:.6f})" if found.low is not None else ""
     print(f"nex        {'undefined' if found.nex is None else f'{found.nex:.6f}'}{interval}")
     print(f"log gap    {'-' if found.log_gap is None else f'{found.log_gap:.6f}'}")
     print(f"responses  {found.responses}, {found.scored} scored, {found.credited} earned credit")

@@ -13,16 +13,16 @@ import yaml
 from filelock import FileLock, Timeout
 
 from nex_merge import trials
-from nex_merge.cache import read_cache
 from nex_merge.config import read_yaml
 from nex_merge.errors import InputError, RunError
 from nex_merge.evaluate import Evaluator, Measured
-from nex_merge.leaderboard import Row, write_leaderboard
+from nex_merge.leaderboard import Row, objective_of
 from nex_merge.merging import method_specs
-from nex_merge.nex.calibration import analyse, calibrate
+from nex_merge.nex.calibration import calibrate
 from nex_merge.plan import Plan
 from nex_merge.proposal import Suggester, equal_weights, passthrough, propose
-from nex_merge.records import MergeRecipe, NeuronWeights, ResponseAnalysis, TrialResult
+from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.rescore import Pool, credits_of, write_scores
 from nex_merge.search_space import load_space
 from nex_merge.study import TRIAL_FAULTS, failed, run_merges
 
@@ -46,21 +46,29 @@ def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
     """
     config, models = plan.config, plan.family.models
     space = load_space(config.search_space, method_specs(), models)
+    objective = objective_of(config.study.model_dump())
     with opened_run(plan, fresh, watcher.note) as run:
         evaluator = Evaluator(config, plan.family, run, watcher.stage)
         check_filters(space.filters, [name for name, _ in evaluator.merger.model.named_parameters()])
-        weights = _baselines(plan, run, evaluator, watcher) if config.study.baselines else None
+        pool = Pool(run, config.nex)
+        if config.study.baselines:
+            _baselines(plan, run, evaluator, pool, watcher)
+        texts = [r.text for r in trials.read_results(run) if r.kind != "merge" and r.text is not None]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
             return propose(space, plan.family.folders, evaluator.out_dtype, trial, seed)
 
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
-            return evaluator.finish(evaluator.measure(trial, name, recipe), weights)
+            return evaluator.finish(evaluator.measure(trial, name, recipe), pool.weights(int(trial)), texts)
+
+        def seen(merges: int) -> dict[str, float] | None:
+            return pool.scores(merges) if objective.name == "nex" else None
 
         try:
-            run_merges(run, config.study, space, equal_weights(space, models), suggest, evaluate, watcher)
+            first = equal_weights(space, models)
+            run_merges(run, config.study, objective, space, first, suggest, evaluate, seen, watcher)
         finally:
-            rows = write_leaderboard(run)
+            rows = write_scores(run, config.nex, config.nex) if trials.read_results(run) else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run}: every trial failed; the first reason: {rows[0]['reason']}")
         return rows
@@ -75,36 +83,41 @@ def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
             )
 
 
-def _baselines(plan: Plan, run: Path, evaluator: Evaluator, watcher: Watcher) -> NeuronWeights | None:
-    """Score base and parents where they aren't scored yet; the pool's neuron weights, or None under `self`.
+def _baselines(plan: Plan, run: Path, evaluator: Evaluator, pool: Pool, watcher: Watcher) -> None:
+    """Score base and parents where they aren't scored yet.
 
-    Raises RunError where the pool would be empty.
+    Where everyone shares weights, theirs are known only once all of them are measured. Raises RunError where base and
+    all parents fail although the weights are to come from them.
     """
-    pool = plan.config.nex.calibration == "pool"
-    missing = [name for name in plan.family.folders if trials.read_result(run, name) is None]
+    shared = plan.config.nex.calibration in ("parents", "pool")
     measured: dict[str, Measured] = {}
-    for name in missing:
-        watcher.begin(name, "base" if name == "base" else "parent")
-        recipe = passthrough(
-            "base" if name == "base" else "parent", name, plan.family.folders[name], evaluator.out_dtype
-        )
+    for name, folder in plan.family.folders.items():
+        if trials.read_result(run, name) is not None:
+            continue
+        kind = "base" if name == "base" else "parent"
+        watcher.begin(name, kind)
+        recipe = passthrough(kind, name, folder, evaluator.out_dtype)
         with _failing(run, name, recipe, watcher):
             measured[name] = evaluator.measure(name, name, recipe)
-            if not pool:
+            if not shared:
                 watcher.end(evaluator.finish(measured[name], None))
-    if not pool:
-        return None
-    # The weights are fixed before the first merge; a run gone on with finds them from the caches again.
-    sources = [name for name in plan.family.folders if name in measured or _is_complete(run, name)]
-    if not sources:
-        raise RunError("nex.calibration: pool has no model to take weights from, as base and all parents failed")
-    weights = calibrate(
-        *(measured[name].analyses if name in measured else _cached(plan, run, name) for name in sources)
-    )
+    if not shared:
+        return
+    earlier = [r.trial for r in trials.read_results(run) if r.kind != "merge" and r.state == "complete"]
+    credits = {
+        name: measured[name].credits if name in measured else credits_of(run, name, plan.config.nex)
+        for name in plan.family.folders
+        if name in measured or name in earlier
+    }
+    if not credits:
+        raise RunError(
+            f"nex.calibration: {plan.config.nex.calibration} has no model to take weights from, as base and all "
+            "parents failed"
+        )
+    weights = calibrate(*credits.values())
     for name, item in measured.items():
         with _failing(run, name, item.recipe, watcher):
             watcher.end(evaluator.finish(item, weights))
-    return weights
 
 
 @contextmanager
@@ -116,16 +129,6 @@ def _failing(run: Path, name: str, recipe: MergeRecipe, watcher: Watcher) -> Ite
         result = failed(name, name, recipe, error, 0.0)
         trials.write_result(run, result)
         watcher.end(result)
-
-
-def _is_complete(run: Path, name: str) -> bool:
-    result = trials.read_result(run, name)
-    return result is not None and result.state == "complete"
-
-
-def _cached(plan: Plan, run: Path, name: str) -> tuple[ResponseAnalysis, ...]:
-    cache = read_cache(trials.trial_folder(run, name) / trials.CACHE)
-    return analyse(cache, plan.config.nex.rho, plan.config.nex.min_run)
 
 
 @contextmanager

@@ -25,10 +25,12 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
+SCORED = ("complete", "collapsed")
 # What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
 TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
 Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
+Seen = Callable[[int], Mapping[str, float] | None]
 
 
 def stable_seed(*parts: object) -> int:
@@ -37,10 +39,14 @@ def stable_seed(*parts: object) -> int:
 
 
 class StatelessSampler(BaseSampler):
-    """An Optuna sampler made anew for every draw, so that resuming needs no state but the study itself."""
+    """An Optuna sampler made anew for every draw, so that resuming needs no state but the study itself.
 
-    def __init__(self, kind: str, seed: int) -> None:
-        self._kind, self._seed = kind, seed
+    `seen` gives the values that earlier trials have for the draw with a number, or None where those told are final:
+    under a pool they change as it grows, and Optuna has to compare like with like.
+    """
+
+    def __init__(self, kind: str, seed: int, seen: Seen = lambda number: None) -> None:
+        self._kind, self._seed, self._seen = kind, seed, seen
 
     def _fresh(self, *parts: object) -> BaseSampler:
         seed = stable_seed(self._seed, *parts)
@@ -53,8 +59,31 @@ class StatelessSampler(BaseSampler):
         return {}
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        values = self._seen(trial.number)
+        if values is not None:
+            study = _with_values(study, values)
         sampler = self._fresh(trial.number, param_name)
         return sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _with_values(study: Any, values: Mapping[str, float]) -> optuna.Study:
+    """A copy in memory of the study, its finished trials with other values."""
+    copy = optuna.create_study(direction=study.direction)
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        value = values.get(trials.trial_id(trial.number))
+        if value is not None:
+            trial.values = [value]
+        copy.add_trial(trial)
+    return copy
+
+
+class Objective(Protocol):
+    """What variants are ranked by (see leaderboard.Objective)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sign(self) -> int: ...
 
 
 class Watcher(Protocol):
@@ -64,14 +93,14 @@ class Watcher(Protocol):
     def end(self, result: TrialResult) -> None: ...
 
 
-def open_study(run: Path, config: StudyConfig) -> optuna.Study:
-    """The run's study, made if it isn't there yet."""
+def open_study(run: Path, config: StudyConfig, sign: int, seen: Seen) -> optuna.Study:
+    """The run's study, made if it isn't there yet; `sign` +1 maximizes."""
     return optuna.create_study(
         study_name=run.resolve().name,
         storage=config.storage or f"sqlite:///{run / trials.STUDY}",
-        sampler=StatelessSampler(config.sampler, config.seed),
+        sampler=StatelessSampler(config.sampler, config.seed, seen),
         pruner=optuna.pruners.NopPruner(),
-        direction="maximize",
+        direction="maximize" if sign > 0 else "minimize",
         load_if_exists=True,
     )
 
@@ -79,14 +108,16 @@ def open_study(run: Path, config: StudyConfig) -> optuna.Study:
 def run_merges(
     run: Path,
     config: StudyConfig,
+    objective: Objective,
     space: SearchSpace,
     first: Mapping[str, Any],
     propose: Propose,
     evaluate: Evaluate,
+    seen: Seen,
     watcher: Watcher,
 ) -> None:
     """Try merges until `config.trials` of them are finished, `first` (study parameters) before all others."""
-    study = open_study(run, config)
+    study = open_study(run, config, objective.sign, seen)
     if config.trials > 0 and not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(first))
     for trial in _trials(study, config.trials):
@@ -99,7 +130,7 @@ def run_merges(
         else:
             propose(trial, 0)  # gives the study the parameters it may lack
         watcher.end(result)
-        _tell(study, trial, result)
+        _tell(study, trial, result, objective)
 
 
 def _trials(study: optuna.Study, wanted: int) -> Iterator[optuna.Trial]:
@@ -129,7 +160,13 @@ def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, spa
         trials.write_recipe(trials.trial_folder(run, number), recipe)
         reason = f"the same recipe as trial {earlier.trial}"
         result = replace(
-            earlier, trial=number, state="duplicate", reason=reason, parameters=recipe.parameters, seconds={}
+            earlier,
+            trial=number,
+            state="duplicate",
+            reason=reason,
+            same_as=earlier.trial,
+            parameters=recipe.parameters,
+            seconds={},
         )
     trials.write_result(run, result)
     return result
@@ -155,16 +192,21 @@ def _same_recipe(run: Path, number: str, recipe: MergeRecipe, space: SearchSpace
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None
     wanted = json.dumps(recipe.config, sort_keys=True)
-    earlier = [r for r in trials.read_results(run) if r.kind == "merge" and r.state == "complete" and r.trial < number]
+    earlier = [r for r in trials.read_results(run) if r.kind == "merge" and r.state in SCORED and r.trial < number]
     same = (r for r in earlier if json.dumps(trials.read_recipe(run, r.trial), sort_keys=True) == wanted)
     return next(same, None)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objective: Objective) -> None:
     trial.set_user_attr("state", result.state)
     if result.reason is not None:
         trial.set_user_attr("reason", result.reason)
-    if result.score is None or result.score.nex is None:
+    if result.violation is not None and "collapse" not in trial.constraints:
+        # Above 0 the trial is infeasible, and the sampler learns to avoid its like. Set already where a kill came
+        # between this and telling.
+        trial.set_constraint("collapse", result.violation)
+    value = result.value(objective.name) if result.score is not None else None
+    if value is None:
         study.tell(trial, state=TrialState.FAIL)
     else:
-        study.tell(trial, result.score.nex)
+        study.tell(trial, value)

@@ -1,7 +1,8 @@
 """The run folder: the sole owner of its file names. Knows how results are stored, not how they come about.
 
-    config.yaml  study.db  leaderboard.csv  leaderboard.json
-    trials/<id>/{recipe.yaml, responses.jsonl, cache/, result.json}
+    config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
+    leaderboards/<scoring>/ the same four files under every scoring that was asked for
+    trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in four digits. `result.json` is written last, by
 atomic rename: it marks the trial as complete.
@@ -17,10 +18,11 @@ from typing import Any
 import yaml
 
 from nex_merge.errors import InputError
-from nex_merge.records import MergeRecipe, NexScore, Response, TrialResult
+from nex_merge.records import MergeRecipe, NexScore, Reliability, Response, Rivals, TextMeasures, TrialResult
 
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
+CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
 
 
@@ -84,16 +86,46 @@ def read_result(run: Path, trial: str) -> TrialResult | None:
     path = trial_folder(run, trial) / RESULT
     if not path.is_file():
         return None
+    try:
+        item = json.loads(path.read_text(encoding="utf-8"))
+        score, text, rivals = item.pop("score"), item.pop("text"), item.pop("rivals")
+        return TrialResult(
+            **item,
+            score=None if score is None else _nex_score(score),
+            text=None if text is None else TextMeasures(**text),
+            rivals=None if rivals is None else Rivals(**rivals),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{path}: is no result that this version wrote ({error}); remove the file and search again"
+        ) from None
+
+
+def _nex_score(item: Mapping[str, Any]) -> NexScore:
+    return NexScore(**{**item, "response_scores": tuple(item["response_scores"])})
+
+
+def read_scores(run: Path) -> dict[str, NexScore]:
+    """The scores of the run's leaderboard by trial; empty before there is one."""
+    path = run / SCORES
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return {trial: _nex_score(item) for trial, item in found["trials"].items()}
+
+
+def read_reliability(run: Path) -> Reliability | None:
+    """What the run's reliability.json says, or None where there is none yet."""
+    path = run / RELIABILITY
+    if not path.is_file():
+        return None
     item = json.loads(path.read_text(encoding="utf-8"))
-    if item["score"] is not None:
-        item["score"] = NexScore(**{**item["score"], "response_scores": tuple(item["score"]["response_scores"])})
-    return TrialResult(**item)
+    return Reliability(**{**item, "reasons": tuple(item["reasons"]), "advice": tuple(item["advice"])})
 
 
 def read_results(run: Path) -> list[TrialResult]:
     """All complete trials: base, parents, then merges by number. Raises InputError where `run` is no run folder."""
-    if not (run / CONFIG).is_file():
-        raise InputError(f"{run}: no run folder (it has no {CONFIG}); the folder that a search printed would do")
+    read_settings(run)
     ids = sorted(path.name for path in (run / TRIALS).glob("*") if path.is_dir())
     found = [result for trial in ids if (result := read_result(run, trial)) is not None]
     return sorted(found, key=_order)
@@ -101,6 +133,13 @@ def read_results(run: Path) -> list[TrialResult]:
 
 def _order(result: TrialResult) -> tuple[int, str]:
     return ("base", "parent", "merge").index(result.kind), result.trial
+
+
+def read_settings(run: Path) -> dict[str, Any]:
+    """The run's configuration as saved. Raises InputError where `run` is no run folder."""
+    if not (run / CONFIG).is_file():
+        raise InputError(f"{run}: no run folder (it has no {CONFIG}); the folder that a search printed would do")
+    return yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
 
 
 def find_trial(results: Sequence[TrialResult], trial: str) -> TrialResult:

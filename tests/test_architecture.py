@@ -19,12 +19,13 @@ STAGES = {
     "capture": {"config"},
     "cache": set(),
     "trials": set(),
+    "guards": set(),
     "study": {"config", "trials"},
     "leaderboard": {"config", "trials"},
     "correlate": {"config", "trials"},
     "progress": set(),
 }
-NEX = ["novelty", "phases", "credit", "good_mass", "calibration"]
+NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "reliability"]
 
 
 def imports(path: Path) -> set[str]:

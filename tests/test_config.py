@@ -44,7 +44,7 @@ def edit(path, *changes):
         ("generation.max_new_tokens", 0, "generation.max_new_tokens: found 0; greater than or equal to 1 would do"),
         ("generation.temperature", True, "generation.temperature: found True; a valid number would do"),
         ("nex.rho", 1.5, "nex.rho: found 1.5; less than 1 would do"),
-        ("nex.calibration", "none", "nex.calibration: found 'none'; 'self' or 'pool' would do"),
+        ("nex.calibration", "none", "nex.calibration: found 'none'; 'self', 'crossfit', 'parents' or 'pool' would do"),
         ("activations.score", "logits", "found 'logits'; 'logit_contribution', 'activation' or 'magnitude' would do"),
         ("runtime.device", "gpu", "runtime.device: found 'gpu'"),
         ("prompts", None, "prompts: missing; it has to be given"),

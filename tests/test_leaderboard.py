@@ -15,7 +15,7 @@ from nex_merge.records import NexScore, TrialResult
 def result(trial, nex, kind="merge", state="complete", **fields):
     score = None
     if nex is not None:
-        score = NexScore(nex, 1.0, nex, nex, (nex,), 1, 1, 2, 1, 0.5, {})
+        score = NexScore(nex, 1.0, nex, nex, "self", (nex,), 1, 1, 2, 1, 0.5, {})
     return TrialResult(trial, kind, "ties", "ties", 0, state, score=score, seconds={"merge": 1.0}, **fields)
 
 
@@ -44,7 +44,7 @@ def test_formats_hold_all_columns():
     assert read[0]["nex"] == "0.9" and read[4]["nex"] == ""
     loaded = json.loads(as_json(rows))
     assert list(loaded[0]) == [*COLUMNS, "p.weight.a"] and loaded[2]["p.weight.a"] is None
-    assert as_markdown(rows).splitlines()[2].startswith("| 1 | 2 | ties | 0.9000 | 0.900-0.900 |")
+    assert as_markdown(rows).splitlines()[2].startswith("| 1 | 2 | ties | 0.9000 | 0.900-0.900 | - |")
 
 
 def test_sorting():
@@ -94,7 +94,7 @@ def test_agreement_needs_accuracy():
 def test_accuracy_files(tmp_path, name, text, message):
     from nex_merge import trials
 
-    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "config.yaml").write_text("study: {objective: nex, direction: auto}\n")
     trials.write_result(tmp_path, RESULTS[0])
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as error:
@@ -106,7 +106,7 @@ def test_accuracy_joins_the_leaderboard(tmp_path):
     from nex_merge import trials
     from nex_merge.leaderboard import write_leaderboard
 
-    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "config.yaml").write_text("study: {objective: nex, direction: auto}\n")
     for item in RESULTS:
         trials.write_result(tmp_path, item)
     (tmp_path / "a.json").write_text('{"base": 0.25, "2": 0.75}')

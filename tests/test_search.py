@@ -59,7 +59,13 @@ def test_a_search_of_four_trials(toy_config, tmp_path):
     assert sorted((row["nex"] for row in rows), reverse=True) == [row["nex"] for row in rows]
     for trial in watcher.ended:
         folder = run / "trials" / trial
-        assert {path.name for path in folder.iterdir()} == {"recipe.yaml", "responses.jsonl", "cache", "result.json"}
+        assert {path.name for path in folder.iterdir()} == {
+            "recipe.yaml",
+            "responses.jsonl",
+            "cache",
+            "credit",
+            "result.json",
+        }
         result = trials.read_result(run, trial)
         assert set(result.seconds) == {"merge", "generate", "capture", "score"}
         assert result.score.responses == 4
@@ -110,10 +116,10 @@ def test_killed_between_result_and_tell(toy_config, tmp_path, monkeypatch):
     whole, _ = search(toy_config, output=str(tmp_path / "whole"))
     tell = study._tell
 
-    def dies(opened, trial, result):
+    def dies(opened, trial, *rest):
         if trial.number == 2:
             raise KeyboardInterrupt
-        tell(opened, trial, result)
+        tell(opened, trial, *rest)
 
     monkeypatch.setattr(study, "_tell", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -167,7 +173,7 @@ def test_identical_recipes_are_evaluated_once(toy_config, tmp_path):
 def test_stochastic_recipes_are_not_duplicates(toy_config):
     space = {"methods": ["dare_linear"], "parameters": {"weight": {"choices": [0.5]}, "density": 0.5}}
     rows, _ = search(with_space(toy_config, space))
-    assert {row["state"] for row in rows} == {"complete"}
+    assert "duplicate" not in {row["state"] for row in rows}
     assert len({row["nex"] for row in rows if row["kind"] == "merge"}) > 1
 
 
@@ -263,3 +269,55 @@ def test_a_filter_that_catches_nothing(toy_config):
 def test_no_room_for_the_response(toy_config):
     with pytest.raises(InputError, match="beyond the model's context of 512"):
         search(toy_config, generation={"max_new_tokens": 500})
+
+
+def test_pool_shows_the_sampler_like_with_like(toy_config, tmp_path, monkeypatch):
+    """Under a pool, earlier trials are rescored when it grows; stopping in between changes nothing."""
+    from nex_merge.nex import calibration
+
+    monkeypatch.setattr(calibration, "FIRST_POOL", 2)
+    pool = {"calibration": "pool"}
+    whole, _ = search(toy_config, nex=pool, study={"trials": 13}, output=str(tmp_path / "whole"))
+    for stop in (3, 9, 13):
+        rows, _ = search(toy_config, nex=pool, study={"trials": stop})
+    assert rows == whole
+    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    final = {row["trial"]: row["nex"] for row in whole}
+    assert any(trial.value != final[f"{trial.number:04d}"] for trial in told), "early scores were rescored"
+
+
+def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_config, tmp_path, monkeypatch):
+    from nex_merge import evaluate
+
+    whole = evaluate.collapse
+    calls = []
+
+    def collapses_first(text, parents):
+        calls.append(1)
+        return (0.5, "planted") if len(calls) == 1 else (min(whole(text, parents)[0], -0.1), None)
+
+    monkeypatch.setattr(evaluate, "collapse", collapses_first)
+    rows, _ = search(toy_config)
+    assert [row["trial"] for row in rows if row["state"] == "collapsed"] == ["0000"]
+    assert rows[-1]["trial"] == "0000" and rows[-1]["reason"] == "planted" and rows[-1]["rank"] == 7
+    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    assert [trial.constraints["collapse"] > 0 for trial in told] == [True, False, False, False]
+
+
+def test_a_token_budget_is_a_constraint(toy_config):
+    rows, _ = search(toy_config, study={"max_mean_tokens": 1.0})
+    merges = [row for row in rows if row["kind"] == "merge"]
+    assert {row["state"] for row in merges} == {"collapsed"}
+    assert all("study.max_mean_tokens is 1" in row["reason"] or "at worst" in row["reason"] for row in merges)
+
+
+def test_another_objective_with_its_direction(toy_config, tmp_path):
+    rows, _ = search(toy_config, study={"objective": "entropy"})
+    entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
+    assert entropies == sorted(entropies)
+    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db")
+    assert opened.direction.name == "MINIMIZE"
+    other = {"objective": "entropy", "direction": "maximize"}
+    rows, _ = search(toy_config, study=other, output=str(tmp_path / "other"))
+    entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
+    assert entropies == sorted(entropies, reverse=True)

@@ -1,20 +1,23 @@
-"""Whose credit the weights come from, and the score with what it rests on. Composes the other steps of NEX.
+"""Whose credit the weights come from. Credit is additive over responses, so every calibration is a sum.
 
-`self`: the candidate's own responses. `pool`: the responses of a fixed set of models, the same weights for everyone.
+`self`: the candidate's own responses (the paper's way of ranking variants). `crossfit`: of the candidate's other folds,
+so that no response is scored by weights that it made. `parents`: base and parents, fixed before the first merge.
+`pool`: base, parents and the merges so far. The last two are one set of weights for everyone.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from nex_merge.nex.credit import response_credit, response_cycles, sum_credit
-from nex_merge.nex.good_mass import good_mass_fractions, log_gap, mean_score, neuron_weights
+from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import response_novelty
 from nex_merge.nex.phases import segment
-from nex_merge.records import NeuronWeights, NexScore, ResponseAnalysis, SparseRows
+from nex_merge.records import Credits, Evidence, NeuronWeights, ResponseAnalysis, SparseRows
 
-RESAMPLES = 2000
+FOLDS = 5
+# A pool is made anew when this many merges are done, and at every doubling; see `pool_size`.
+FIRST_POOL = 8
 
 
 def analyse(cache: SparseRows, rho: float, min_run: int) -> tuple[ResponseAnalysis, ...]:
@@ -31,37 +34,48 @@ def _analyse_response(cache: SparseRows, response: int, rho: float, min_run: int
     return ResponseAnalysis(novelty, phases, cycles, response_credit(novelty, cycles))
 
 
-def calibrate(*analyses: Sequence[ResponseAnalysis]) -> NeuronWeights:
-    """Weights from the credit of all responses given: one model's (`self`) or several models' (`pool`)."""
-    return neuron_weights(sum_credit([item.credit for analysis in analyses for item in analysis]))
-
-
-def score(cache: SparseRows, analyses: Sequence[ResponseAnalysis], weights: NeuronWeights, seed: int = 0) -> NexScore:
-    """The score of a model's responses under `weights`; `seed` draws the bootstrap."""
-    fractions = good_mass_fractions(cache, weights)
-    nex = mean_score(fractions)
-    low, high = _interval([g for g in fractions if g is not None], seed)
-    explored = [item.phases.explore for item in analyses if item.phases is not None]
-    return NexScore(
-        nex=nex,
-        log_gap=None if nex is None else log_gap(nex),
-        low=low,
-        high=high,
-        response_scores=fractions,
-        responses=cache.responses,
-        scored=sum(g is not None for g in fractions),
-        cycles=sum(len(item.cycles) for item in analyses),
-        credited=sum(len(item.credit.keys) > 0 for item in analyses),
-        explore_share=float(np.concatenate(explored).mean()) if explored else None,
-        fallbacks=dict(Counter(p.fallback for item in analyses if (p := item.phases) and p.fallback)),
+def stack_credits(analyses: Sequence[ResponseAnalysis]) -> Credits:
+    """The credit of all responses of a model, in order."""
+    parts = [item.credit for item in analyses]
+    return Credits(
+        np.concatenate([[0], np.cumsum([len(part.keys) for part in parts])]).astype(np.int64),
+        np.concatenate([np.zeros(0, np.uint32), *(part.keys for part in parts)]),
+        np.concatenate([np.zeros(0, np.float32), *(part.effective for part in parts)]),
+        np.concatenate([np.zeros(0, np.float32), *(part.redundant for part in parts)]),
     )
 
 
-def _interval(defined: Sequence[float], seed: int) -> tuple[float | None, float | None]:
-    """95 % percentile bootstrap interval of the mean over responses; None with fewer than two of them."""
-    if len(defined) < 2:
-        return None, None
-    values = np.asarray(defined)
-    picks = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def calibrate(*models: Credits) -> NeuronWeights:
+    """Weights from the credit of all responses of these models: one (`self`) or several (`parents`, `pool`)."""
+    return neuron_weights(sum_credit([credits.of(i) for credits in models for i in range(credits.responses)]))
+
+
+def folds(prompts: np.ndarray) -> np.ndarray:
+    """The fold, 0 to 4, of every response; all samples of a prompt are in the same one."""
+    return np.asarray(prompts) % FOLDS
+
+
+def weights_by_response(evidence: Evidence, shared: NeuronWeights | None, crossfit: bool) -> list[NeuronWeights]:
+    """The weights that each response is scored under: `shared` ones, the model's own, or those of its other folds."""
+    responses = evidence.credits.responses
+    if shared is not None:
+        return [shared] * responses
+    if not crossfit:
+        return [calibrate(evidence.credits)] * responses
+    fold = folds(evidence.prompts)
+    own = {
+        int(k): neuron_weights(sum_credit([evidence.credits.of(i) for i in np.flatnonzero(fold != k).tolist()]))
+        for k in np.unique(fold)
+    }
+    return [own[int(k)] for k in fold]
+
+
+def pool_size(merges: int) -> int:
+    """How many merges, the first by number, a pool holds when `merges` have been tried: 0, then 8, 16, 32, ...
+
+    Pools change at these counts alone, whenever and however often a search was stopped.
+    """
+    size = 0
+    while merges >= max(2 * size, FIRST_POOL):
+        size = max(2 * size, FIRST_POOL)
+    return size

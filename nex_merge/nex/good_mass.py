@@ -1,14 +1,16 @@
 """Steps 5 and 6 of NEX: neuron weights from credit, and the Good-Mass Fraction of responses and models."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from nex_merge.nex.novelty import clean_masses
-from nex_merge.records import RESERVED_LAYER, Credit, NeuronWeights, SparseRows
+from nex_merge.records import RESERVED_LAYER, Credit, NeuronWeights, SparseGroups
 
 EPSILON = 1e-6
 SMALLEST_GAP = 1e-12
+SATURATED = 0.99
 
 
 def neuron_weights(credit: Credit) -> NeuronWeights:
@@ -21,25 +23,41 @@ def neuron_weights(credit: Credit) -> NeuronWeights:
     return NeuronWeights(credit.keys[credited][weights != 0], weights[weights != 0])
 
 
-def good_mass_fractions(cache: SparseRows, weights: NeuronWeights) -> tuple[float | None, ...]:
-    """g = sum m max(w, 0) / sum m |w| of every response, over its summed masses m.
+class Masses(NamedTuple):
+    """What one response's activation mass m falls on, under neuron weights w."""
 
-    0 where no mass falls on a weighted neuron; None where the response has no mass at all.
-    """
-    return tuple(_fraction(*cache.base.group(i), weights) for i in range(cache.responses))
+    good: float  # sum m max(w, 0)
+    weighted: float  # sum m |w|
+    carried: float  # m on neurons with a weight
+    saturated: float  # m on neurons with |w| > 0.99
+    total: float  # sum m
+
+    @property
+    def fraction(self) -> float | None:
+        """g = good / weighted: 0 where no mass falls on a weighted neuron, None where there is no mass at all."""
+        if self.total <= 0:
+            return None
+        return self.good / self.weighted if self.weighted > 0 else 0.0
 
 
-def _fraction(keys: np.ndarray, masses: np.ndarray, weights: NeuronWeights) -> float | None:
+def weigh(base: SparseGroups, response: int, weights: NeuronWeights) -> Masses:
+    """The masses of one response, over its neurons' summed masses."""
+    keys, masses = base.group(response)
     masses = clean_masses(masses).astype(np.float64)
     masses[(keys >> 16) == RESERVED_LAYER] = 0
-    if masses.sum() <= 0:
-        return None
+    total = float(masses.sum())
     if len(weights.keys) == 0:
-        return 0.0
+        return Masses(0.0, 0.0, 0.0, 0.0, total)
     at = np.minimum(np.searchsorted(weights.keys, keys), len(weights.keys) - 1)
     w = np.where(weights.keys[at] == keys, weights.weights[at], 0).astype(np.float64)
-    total = float((masses * np.abs(w)).sum())
-    return float((masses * np.maximum(w, 0)).sum()) / total if total > 0 else 0.0
+    size = np.abs(w)
+    return Masses(
+        good=float((masses * np.maximum(w, 0)).sum()),
+        weighted=float((masses * size).sum()),
+        carried=float(masses[size > 0].sum()),
+        saturated=float(masses[size > SATURATED].sum()),
+        total=total,
+    )
 
 
 def mean_score(response_scores: Sequence[float | None]) -> float | None:

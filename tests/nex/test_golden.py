@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from nex_merge.cache import read_cache
-from nex_merge.nex.calibration import analyse, calibrate, score
-from nex_merge.nex.good_mass import good_mass_fractions
-from nex_merge.records import NeuronWeights
+from nex_merge.nex.calibration import analyse, calibrate, stack_credits
+from nex_merge.nex.good_mass import weigh
+from nex_merge.nex.reliability import score
+from nex_merge.records import Evidence, NeuronWeights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(folder.name for folder in GOLDEN.iterdir())
@@ -51,10 +52,11 @@ def test_stages(case):
 
 def test_weights_and_score(case):
     _, expected, cache, analyses = case
-    weights = calibrate(analyses)
+    credits = stack_credits(analyses)
+    weights = calibrate(credits)
     assert weights.keys.tolist() == expected["weight_keys"]
     np.testing.assert_allclose(weights.weights, expected["weights"], atol=1e-5, rtol=0)
-    found = score(cache, analyses, weights)
+    found = score(Evidence(np.arange(cache.responses), cache.base, credits), analyses, "self")
     scores_equal(found.response_scores, expected["response_scores"])
     assert found.nex == pytest.approx(expected["nex"], abs=1e-6)
 
@@ -64,4 +66,6 @@ def test_archived_weights():
     expected = json.loads((folder / "expected.json").read_text())
     with np.load(folder / "archived_weights.npz") as archive:
         weights = NeuronWeights(archive["keys"], archive["weights"])
-    scores_equal(good_mass_fractions(read_cache(folder), weights), expected["archived_weights_response_scores"])
+    cache = read_cache(folder)
+    found = [weigh(cache.base, i, weights).fraction for i in range(cache.responses)]
+    scores_equal(found, expected["archived_weights_response_scores"])

@@ -1,0 +1,84 @@
+"""Has a variant collapsed? Repetition, truncation, empty and garbled output, measured against the parents' own.
+
+A label-free score can be gamed by text that no reader would accept: a loop recruits and reuses neurons as well as
+reasoning does. Knows tokens and text; knows nothing of models or of scores.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from nex_merge.records import Response, TextMeasures
+
+DISTINCT_GRAM = 4
+LONGEST_PERIOD = 128
+# A repeated run counts from this many copies on: two checks of a finding in a row are not a loop.
+FEWEST_COPIES = 4
+# How much worse than the worst of base and parents a mean may be, in its own unit (shares of 1), before the variant
+# counts as collapsed. results/studies/does-nex-rank-merges.md shows what they catch and what they leave.
+ALLOWANCE = TextMeasures(truncated=0.25, distinct_ratio=0.15, repeated=0.15, empty=0.1, non_text=0.02)
+_WORSE_IF_LOWER = {"distinct_ratio"}
+_WORDS = {
+    "truncated": "responses cut at max_new_tokens",
+    "distinct_ratio": "distinct 4-grams",
+    "repeated": "tokens in a repeated run",
+    "empty": "empty responses",
+    "non_text": "characters that are no text",
+}
+
+
+def measure_text(responses: Sequence[Response]) -> TextMeasures:
+    """Means over the responses, each between 0 and 1."""
+    return TextMeasures(
+        truncated=float(np.mean([r.truncated for r in responses])),
+        distinct_ratio=float(np.mean([distinct_ratio(r.token_ids) for r in responses])),
+        repeated=float(np.mean([repeated_share(r.token_ids) for r in responses])),
+        empty=float(np.mean([not r.text.strip() for r in responses])),
+        non_text=float(np.mean([non_text_share(r.text) for r in responses])),
+    )
+
+
+def distinct_ratio(tokens: Sequence[int]) -> float:
+    """Distinct 4-grams of tokens as a share of all of them; 1 for a response too short to have two."""
+    grams = [tuple(tokens[i : i + DISTINCT_GRAM]) for i in range(len(tokens) - DISTINCT_GRAM + 1)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def repeated_share(tokens: Sequence[int]) -> float:
+    """Share of the tokens in the longest run of one block, of up to 128 tokens, that stands four times or more."""
+    ids = np.asarray(tokens)
+    longest = 0
+    for period in range(1, min(LONGEST_PERIOD, len(ids) // FEWEST_COPIES) + 1):
+        same = np.concatenate([[0], ids[period:] == ids[:-period], [0]])
+        turns = np.flatnonzero(np.diff(same))
+        lengths = turns[1::2] - turns[::2] + period
+        lengths = lengths[lengths >= FEWEST_COPIES * period]
+        longest = max(longest, int(lengths.max(initial=0)))
+    return longest / len(ids) if len(ids) else 0.0
+
+
+def non_text_share(text: str) -> float:
+    """Share of characters that no text has: replacement characters, control codes, unassigned code points."""
+    bad = sum(c == "�" or (unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\n\r\t") for c in text)
+    return bad / len(text) if text else 0.0
+
+
+def collapse(found: TextMeasures, parents: Sequence[TextMeasures]) -> tuple[float, str | None]:
+    """(violation, reason or None) of a variant against base and parents.
+
+    The violation is how far the worst measure lies beyond what is allowed, as a multiple of the allowance: above 0,
+    the variant has collapsed. Without parents, a parent that does everything right stands in.
+    """
+    worst, reason = -1.0, None
+    for item in fields(TextMeasures):
+        sign = -1 if item.name in _WORSE_IF_LOWER else 1
+        value = getattr(found, item.name)
+        theirs = [getattr(parent, item.name) for parent in parents] or [1.0 if sign < 0 else 0.0]
+        reference = min(theirs) if sign < 0 else max(theirs)
+        excess = sign * (value - reference) / getattr(ALLOWANCE, item.name) - 1
+        if excess > worst:
+            worst = excess
+            reason = f"{_WORDS[item.name]} {value:.2f}, base and parents at worst {reference:.2f}"
+    return worst, reason if worst > 0 else None
