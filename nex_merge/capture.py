@@ -42,35 +42,55 @@ def capture(
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[SparseRows, tuple[TokenStats, ...]]:
     """The activation cache of all responses, and each one's token statistics from the same pass."""
-    parts, stats = [], []
+    (cache,), stats = capture_all(model, responses, [config], progress)
+    return cache, stats
+
+
+def capture_all(
+    model: PreTrainedModel,
+    responses: Sequence[Response],
+    configs: Sequence[ActivationsConfig],
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[SparseRows], tuple[TokenStats, ...]]:
+    """One cache per configuration, all from the same single pass, and each response's token statistics."""
+    parts: list[list[SparseGroups]] = [[] for _ in configs]
+    stats = []
     for done, response in enumerate(responses, 1):
-        rows, token_stats = _capture_response(model, response, config)
-        parts.append(rows)
+        groups, token_stats = _capture_response(model, response, configs)
+        for own, rows in zip(parts, groups, strict=True):
+            own.append(rows)
         stats.append(token_stats)
         progress(done)
-    return build_rows(parts, [len(response.token_ids) for response in responses], config.slice_tokens), tuple(stats)
+    lengths = [len(response.token_ids) for response in responses]
+    caches = [build_rows(own, lengths, config.slice_tokens) for own, config in zip(parts, configs, strict=True)]
+    return caches, tuple(stats)
 
 
 @torch.inference_mode()
 def _capture_response(
-    model: PreTrainedModel, response: Response, config: ActivationsConfig
-) -> tuple[SparseGroups, TokenStats]:
+    model: PreTrainedModel, response: Response, configs: Sequence[ActivationsConfig]
+) -> tuple[list[SparseGroups], TokenStats]:
     tokens = torch.tensor(response.token_ids, device=model.device)
     ids = torch.cat([torch.tensor(response.prompt_ids, device=model.device), tokens])[None]
     first = len(response.prompt_ids) - 1  # the position that predicts the first generated token
     unembed = model.get_output_embeddings()
     assert unembed is not None, "a causal language model has one"
-    top = _RowTopK(len(tokens), config.slice_tokens, config.top_k)
+    # A smaller top k is the head of a larger one.
+    largest: dict[tuple[str, int], int] = {}
+    for config in configs:
+        kept = (config.score, config.slice_tokens)
+        largest[kept] = max(largest.get(kept, 0), config.top_k)
+    tops = {(score, width): _RowTopK(len(tokens), width, k) for (score, width), k in largest.items()}
 
     def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            assert isinstance(projection, nn.Linear)
             a = inputs[0][0, first : first + len(tokens)].float()
-            if config.score == "logit_contribution":
-                assert isinstance(projection, nn.Linear)
-                a = a * (unembed.weight[tokens].float() @ projection.weight.float())
-            elif config.score == "magnitude":
-                a = a.abs()
-            top.add(layer, a)
+            for score in sorted({score for score, _ in tops}):
+                scores = _scores(score, a, projection, unembed.weight, tokens)
+                for (wanted, _), top in tops.items():
+                    if wanted == score:
+                        top.add(layer, scores)
 
         return keep
 
@@ -78,7 +98,20 @@ def _capture_response(
         for layer, projection in enumerate(gated_mlps(model)):
             stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[0, first : first + len(tokens)]
-    return top.groups(), _token_stats(unembed, hidden, tokens)
+    groups = [tops[config.score, config.slice_tokens].groups(config.top_k) for config in configs]
+    return groups, _token_stats(unembed, hidden, tokens)
+
+
+def _scores(
+    score: str, a: torch.Tensor, projection: nn.Linear, unembedding: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """What every unit scores at every token, float32 [n, U], from its activations a, float32 [n, U].
+
+    `unembedding` is the unembedding matrix, [V, hidden size].
+    """
+    if score == "logit_contribution":
+        return a * (unembedding[tokens].float() @ projection.weight.float())
+    return a.abs() if score == "magnitude" else a
 
 
 def _token_stats(unembed: nn.Module, hidden: torch.Tensor, tokens: torch.Tensor) -> TokenStats:
@@ -119,9 +152,11 @@ class _RowTopK:
         kept = merged.topk(min(self._k, merged.shape[1]), dim=1)
         self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
 
-    def groups(self) -> SparseGroups:
-        row, column = torch.nonzero(self._scores > 0, as_tuple=True)
-        return _sum_by_key(row.numpy(), self._keys[row, column].numpy(), self._scores[row, column].numpy(), self._rows)
+    def groups(self, k: int) -> SparseGroups:
+        """The k highest of every row; k is at most the number kept."""
+        scores, keys = self._scores[:, :k], self._keys[:, :k]
+        row, column = torch.nonzero(scores > 0, as_tuple=True)
+        return _sum_by_key(row.numpy(), keys[row, column].numpy(), scores[row, column].numpy(), self._rows)
 
 
 def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups: int) -> SparseGroups:

@@ -1,165 +1,195 @@
-"""Does the score agree with accuracy? Correlations with intervals and regret, for NEX and for simple rivals.
+"""Does a score agree with accuracy? For NEX, the leaderboard's own order and every rival that comes for free.
 
-Pure statistics over leaderboard rows, plus the reading of accuracy files.
+Pure statistics over leaderboard rows. Symbols: n variants, B bootstrap resamples of them; x a score, turned so that
+more is better, y accuracy.
 """
 
-import csv
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from nex_merge import trials
-from nex_merge.config import is_number
 from nex_merge.errors import InputError
+from nex_merge.records import SCORES
 
-# What is compared with accuracy, and which way it is meant: +1, more is better. Fewer tokens and lower entropy are the
-# usual label-free guesses.
-SCORES = {"nex": 1, "mean_tokens": -1, "entropy": -1}
+# The leaderboard's order counts as a score of its own: it puts collapsed variants below all sound ones.
+COMPARED: Mapping[str, int] = {"rank": -1, **SCORES}
+CURVED = ("entropy", "novelty", "explore_share")
+TOPS = (1, 3, 5)
 FEWEST = 3
+FEWEST_FOR_CURVE = 5  # a parabola goes through any three points
 RESAMPLES = 2000
-
-
-def attach_accuracy(run: Path, file: Path) -> None:
-    """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and keep them beside the trials.
-
-    `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
-    """
-    results = trials.read_results(run)
-    for number, item in enumerate(_read_rows(file), 1):
-        where = f"{file} row {number}"
-        value = item.get("accuracy")
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do") from None
-        if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
-            raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
-        try:
-            trial = _trial_of(run, item, results, where)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        trials.write_accuracy(run, trial, {"accuracy": float(value), "source": str(file)})  # pyright: ignore[reportArgumentType]
-
-
-def _read_rows(file: Path) -> list[Mapping[str, Any]]:
-    if not file.is_file():
-        raise InputError(f"--accuracy: no file {file}; a CSV or JSON file, or 'builtin' for qwen3-tiny, would do")
-    text = file.read_text(encoding="utf-8")
-    if file.suffix == ".csv":
-        rows: Any = list(csv.DictReader(text.splitlines()))
-    elif file.suffix == ".json":
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}: not valid JSON ({error.msg} in line {error.lineno})") from None
-        if isinstance(rows, dict) and all(is_number(value) for value in rows.values()):
-            rows = [{"trial": key, "accuracy": value} for key, value in rows.items()]
-    else:
-        raise InputError(f"--accuracy: {file} is {file.suffix or 'of no type'}; .csv or .json would do")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise InputError(f"{file}: found no rows; a list of {{trial, accuracy}} would do")
-    for key in ("accuracy",):
-        if key not in rows[0]:
-            raise InputError(f"{file}: has no {key}; it has {', '.join(map(str, rows[0]))}")
-    return rows
-
-
-def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[Any], where: str) -> str:
-    if item.get("trial") not in (None, ""):
-        return trials.find_trial(results, str(item["trial"])).trial
-    recipe = item.get("recipe")
-    if isinstance(recipe, str) and Path(recipe).is_file():
-        import yaml
-
-        recipe = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-    if not isinstance(recipe, Mapping):
-        raise InputError("neither trial nor recipe is given; a trial's id or the path of its recipe.yaml would do")
-    wanted = json.dumps(recipe, sort_keys=True)
-    for result in results:
-        if json.dumps(trials.read_recipe(run, result.trial), sort_keys=True) == wanted:
-            return result.trial
-    raise InputError("no trial of this run has that recipe")
+LEVEL = (0.025, 0.975)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Agreement of every score with accuracy over the leaderboard rows that have both.
+    """Agreement of every score with accuracy over the ranked leaderboard rows that have it.
 
     Raises InputError where fewer than three rows have accuracy.
     """
-    known = [row for row in rows if row["accuracy"] is not None and row["state"] == "complete"]
+    known = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
     if len(known) < FEWEST:
         raise InputError(
             f"only {len(known)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "
-            "or measure it with --accuracy builtin (qwen3-tiny only)"
+            "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
         )
     accuracy = np.array([row["accuracy"] for row in known], float)
+    parents = [row["accuracy"] for row in known if row["kind"] == "parent"]
     best = int(np.argmax(accuracy))
     return {
         "trials": len(known),
+        "collapsed": sum(row["state"] == "collapsed" for row in known),
         "best_accuracy": float(accuracy[best]),
         "best_trial": known[best]["trial"],
-        "scores": {name: _agreement_of(name, known, accuracy) for name in SCORES},
+        "best_parent_accuracy": max(parents) if parents else None,
+        "scores": {name: found for name in COMPARED if (found := _agreement_of(name, known, accuracy)) is not None},
+        "curves": {name: found for name in CURVED if (found := curve(_column(known, name), accuracy)) is not None},
     }
 
 
-def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.ndarray) -> dict[str, Any]:
-    values = SCORES[name] * np.array([row[name] for row in rows], float)
-    top = int(np.argmax(values))
-    measures = {"spearman": stats.spearmanr, "kendall": stats.kendalltau, "pearson": stats.pearsonr}
+def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    return np.array([np.nan if row[name] is None else row[name] for row in rows], float)
+
+
+def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.ndarray) -> dict[str, Any] | None:
+    """The figures of one score; None where a variant lacks it."""
+    x = COMPARED[name] * _column(rows, name)
+    if np.isnan(x).any():
+        return None
+    order = np.argsort(-x, kind="stable")
+    best = np.argsort(-accuracy, kind="stable")
+    top = rows[int(order[0])]
     return {
-        "direction": "higher is better" if SCORES[name] > 0 else "lower is better",
-        **{measure: _with_interval(function, values, accuracy) for measure, function in measures.items()},
-        "top_trial": rows[top]["trial"],
-        "top_accuracy": float(accuracy[top]),
-        "regret": float(accuracy.max() - accuracy[top]),
+        "direction": "higher is better" if COMPARED[name] > 0 else "lower is better",
+        **correlations(x, accuracy),
+        "top_trial": top["trial"],
+        "top_accuracy": top["accuracy"],
+        "regret": {str(k): float(accuracy.max() - accuracy[order[:k]].max()) for k in TOPS},
+        "overlap": {str(k): len({*order[:k].tolist()} & {*best[:k].tolist()}) / k for k in TOPS},
     }
 
 
-def _with_interval(function: Any, x: np.ndarray, y: np.ndarray) -> dict[str, float | None]:
-    """A correlation with its 95 % percentile bootstrap interval over trials; None where it is not defined."""
+def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Spearman's, Kendall's (tau b) and Pearson's correlation of x and y, float64 [n], each with its 95 % percentile
+    bootstrap interval over the variants; None where either is constant.
+    """
+    names = ("spearman", "kendall", "pearson")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return {name: {"value": None, "low": None, "high": None} for name in names}
+    points = (stats.spearmanr(x, y)[0], stats.kendalltau(x, y)[0], stats.pearsonr(x, y)[0])
+    picks = np.random.default_rng(0).integers(len(x), size=(RESAMPLES, len(x)))
+    ranked = [stats.rankdata(values[picks], axis=1) for values in (x, y)]
+    drawn = (_pearson(*ranked), _kendall(x, y, picks), _pearson(x[picks], y[picks]))
+    result = {}
+    for name, point, values in zip(names, points, drawn, strict=True):
+        # A resample of equal values has no correlation, and is left out.
+        low, high = np.nanquantile(values, LEVEL)
+        result[name] = {"value": float(point), "low": float(low), "high": float(high)}  # pyright: ignore[reportArgumentType]
+    return result
 
-    def statistic(a: np.ndarray, b: np.ndarray) -> float:
-        return float(function(a, b).statistic)
 
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return {"value": None, "low": None, "high": None}
-    rng = np.random.default_rng(0)
+def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of every pair of rows of x and y, float64 [B, n]; NaN where one is constant."""
+    x, y = (values - values.mean(axis=1, keepdims=True) for values in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+
+
+def _kendall(x: np.ndarray, y: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """Kendall's tau b of x[pick] and y[pick] for every row of picks, int64 [B, n]; NaN where one is constant."""
+    counts = np.stack([np.bincount(pick, minlength=len(x)) for pick in picks]).astype(float)
+    signs = [np.sign(values[:, None] - values[None]) for values in (x, y)]
+
+    def total(pairs: np.ndarray) -> np.ndarray:
+        return ((counts @ pairs) * counts).sum(axis=1)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total(signs[0] * signs[1]) / np.sqrt(total(np.abs(signs[0])) * total(np.abs(signs[1])))
+
+
+def curve(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
+    """Does y follow an inverted U over x? A line and a parabola by least squares, compared by AIC.
+
+    AIC = n log(RSS / n) + 2 (coefficients + 1), Gaussian errors. `vertex` is where the parabola turns, with its 95 %
+    percentile bootstrap interval. None with fewer than five different values of x.
+    """
+    if np.isnan(x).any() or len(np.unique(x)) < FEWEST_FOR_CURVE:
+        return None
+    aic = {}
+    for name, degree in (("linear", 1), ("quadratic", 2)):
+        rss = float(np.square(y - np.polyval(np.polyfit(x, y, degree), x)).sum())
+        aic[name] = len(x) * float(np.log(max(rss, 1e-300) / len(x))) + 2 * (degree + 2)
+    bend, slope, _ = np.polyfit(x, y, 2)
+    vertices = []
+    picks = np.random.default_rng(0).integers(len(x), size=(RESAMPLES // 4, len(x)))
     with warnings.catch_warnings():
-        # A resample of equal values has no correlation; it is left out below.
-        warnings.simplefilter("ignore")
-        picks = [rng.integers(len(x), size=len(x)) for _ in range(RESAMPLES)]
-        drawn = np.array([statistic(x[pick], y[pick]) for pick in picks])
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return {"value": statistic(x, y), "low": float(low), "high": float(high)}
+        warnings.simplefilter("ignore", np.exceptions.RankWarning)  # a resample of few different values
+        for pick in picks:
+            a, b, _ = np.polyfit(x[pick], y[pick], 2)
+            if a != 0:
+                vertices.append(-b / (2 * a))
+    low, high = np.quantile(vertices, LEVEL) if vertices else (None, None)
+    inside = bend != 0 and float(x.min()) < -slope / (2 * bend) < float(x.max())
+    return {
+        "aic_linear": aic["linear"],
+        "aic_quadratic": aic["quadratic"],
+        "vertex": {
+            "value": float(-slope / (2 * bend)) if bend != 0 else None,
+            "low": None if low is None else float(low),
+            "high": None if high is None else float(high),
+        },
+        "inverted_u": bool(bend < 0 and inside and aic["quadratic"] < aic["linear"] - 2),
+    }
 
 
-def print_agreement(found: Mapping[str, Any]) -> None:
+def split(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of every value of a column (for example method), base and parents in every part."""
+    shared = [row for row in rows if row["kind"] != "merge"]
+    values = sorted({str(row[by]) for row in rows if row["kind"] == "merge"})
+    return {
+        value: [*shared, *(row for row in rows if row["kind"] == "merge" and str(row[by]) == value)] for value in values
+    }
+
+
+def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
     """The agreement as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    title = (
-        f"Agreement with accuracy over {found['trials']} trials; "
-        f"best accuracy {found['best_accuracy']:.3f} (trial {found['best_trial']})"
+    parent = found["best_parent_accuracy"]
+    head = (
+        f"{title}{found['trials']} variants with accuracy ({found['collapsed']} collapsed); best "
+        f"{found['best_accuracy']:.3f} (trial {_short(found['best_trial'])})"
+        + ("" if parent is None else f", best parent {parent:.3f}")
     )
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in ("score", "spearman", "kendall", "pearson", "its top trial", "accuracy", "regret"):
-        table.add_column(column, justify="left" if column in ("score", "its top trial") else "right")
+    table = Table(title=head, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+    for column in ("score", "Spearman", "Kendall", "Pearson", "top", "accuracy", "regret 1", "3", "5", "overlap 5"):
+        table.add_column(column, justify="left" if column in ("score", "top") else "right", no_wrap=True)
     for name, item in found["scores"].items():
         sign = "" if item["direction"] == "higher is better" else "-"
-        correlations = [_shown(item[measure]) for measure in ("spearman", "kendall", "pearson")]
-        top = item["top_trial"].lstrip("0") or "0"
-        table.add_row(sign + name, *correlations, top, f"{item['top_accuracy']:.3f}", f"{item['regret']:.3f}")
+        correlation = [_shown(item[measure]) for measure in ("spearman", "kendall", "pearson")]
+        regret = [f"{item['regret'][str(k)]:.3f}" for k in TOPS]
+        table.add_row(
+            sign + name, *correlation, _short(item["top_trial"]), f"{item['top_accuracy']:.3f}", *regret,
+            f"{item['overlap']['5']:.1f}",
+        )  # fmt: skip
     console.print(table)
-    console.print("Intervals: 95 % bootstrap over trials. Regret: best accuracy minus that of the score's top trial.")
+    for name, item in found["curves"].items():
+        shape = "an inverted U" if item["inverted_u"] else "no inverted U"
+        vertex = item["vertex"]
+        console.print(
+            f"Accuracy over {name}: {shape} (AIC {item['aic_quadratic']:.1f} quadratic, {item['aic_linear']:.1f} "
+            f"linear; vertex {vertex['value']:.3g} [{vertex['low']:.3g}, {vertex['high']:.3g}])",
+            highlight=False,
+        )
+
+
+def _short(trial: str) -> str:
+    return str(int(trial)) if trial.isdigit() else trial
 
 
 def _shown(item: Mapping[str, float | None]) -> str:

@@ -1,7 +1,7 @@
 """Files -> Prompts -> token ids. Knows file formats and chat templates; knows nothing of models."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +33,20 @@ def load_prompts(config: PromptsConfig) -> tuple[Prompt, ...]:
 
 
 def _read_jsonl(path: Path, column: str | None) -> list[Prompt]:
-    prompts = []
+    return [prompt for _, _, prompt in read_jsonl(path, column or "prompt")]
+
+
+def read_jsonl(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
+    """(place for messages, the line's mapping, its prompt) of every line of a JSONL file that isn't blank."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
+        where = f"{path} line {number}"
         try:
             item = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number}: not valid JSON ({error.msg})") from None
-        prompts.append(_from_mapping(item, column or "prompt", f"{path} line {number}"))
-    return prompts
+            raise InputError(f"{where}: not valid JSON ({error.msg})") from None
+        yield where, item, _from_mapping(item, column, where)
 
 
 def _from_mapping(item: Any, column: str, where: str) -> Prompt:

@@ -7,8 +7,11 @@ the values it was given, under its own number.
 
 import hashlib
 import json
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -117,34 +120,51 @@ def run_merges(
     watcher: Watcher,
 ) -> None:
     """Try merges until `config.trials` of them are finished, `first` (study parameters) before all others."""
-    study = open_study(run, config, objective.sign, seen)
-    if config.trials > 0 and not study.get_trials(deepcopy=False):
-        study.enqueue_trial(dict(first))
-    for trial in _trials(study, config.trials):
-        number = trials.trial_id(trial.number)
+    with undisturbed():
+        study = open_study(run, config, objective.sign, seen)
+        if config.trials > 0 and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(dict(first))
+    while True:
+        with undisturbed():
+            trial = _next_trial(study, config.trials)
+            if trial is None:
+                return
+            number = trials.trial_id(trial.number)
+            # Where the result is there already, this gives the study the parameters it may lack.
+            recipe = propose(trial, stable_seed("merge", config.seed, trial.number))
         result = trials.read_result(run, number)
         if result is None:
-            recipe = propose(trial, stable_seed("merge", config.seed, trial.number))
             watcher.begin(number, recipe.method)
             result = _finish(run, number, recipe, evaluate, space)
-        else:
-            propose(trial, 0)  # gives the study the parameters it may lack
         watcher.end(result)
-        _tell(study, trial, result, objective)
+        with undisturbed():
+            _tell(study, trial, result, objective)
 
 
-def _trials(study: optuna.Study, wanted: int) -> Iterator[optuna.Trial]:
-    """Trials to work on: what a dead process left running, then new ones."""
-    while True:
-        known = study.get_trials(deepcopy=False)
-        left = [trial for trial in known if trial.state is TrialState.RUNNING]
-        if left:
-            # The run folder is locked, so whoever ran this trial is gone.
-            yield optuna.Trial(study, left[0]._trial_id)
-        elif sum(trial.state.is_finished() for trial in known) < wanted:
-            yield study.ask()
-        else:
-            return
+def _next_trial(study: optuna.Study, wanted: int) -> optuna.Trial | None:
+    """What a dead process left running, then a new trial; None once `wanted` are finished."""
+    known = study.get_trials(deepcopy=False)
+    left = [trial for trial in known if trial.state is TrialState.RUNNING]
+    if left:
+        # The run folder is locked, so whoever ran this trial is gone.
+        return optuna.Trial(study, left[0]._trial_id)
+    return study.ask() if sum(trial.state.is_finished() for trial in known) < wanted else None
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C while the study's database is at work, which would roll back with a traceback of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:

@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from nex_merge.capture import capture, gated_mlps
+from nex_merge.capture import capture, capture_all, gated_mlps
 from nex_merge.config import ActivationsConfig
 from nex_merge.errors import InputError
 from nex_merge.records import Response
@@ -129,3 +129,17 @@ def test_llama_works_and_gpt2_is_refused():
     assert cache.responses == 2 and len(cache.rows.keys) > 0
     with pytest.raises(InputError, match="GPT2LMHeadModel has no gated MLPs"):
         gated_mlps(GPT2LMHeadModel(GPT2Config(vocab_size=70, n_embd=8, n_layer=1, n_head=1)))
+
+
+def test_one_pass_for_many_configurations_gives_what_each_alone_gives(model):
+    configs = [
+        ActivationsConfig(score=score, slice_tokens=width, top_k=k)
+        for score in ("logit_contribution", "magnitude")
+        for width, k in ((2, 3), (2, 8), (5, 4))
+    ]
+    caches, _ = capture_all(model, RESPONSES, configs)
+    for config, cache in zip(configs, caches, strict=True):
+        alone, _ = capture(model, RESPONSES, config)
+        assert np.array_equal(cache.rows.keys, alone.rows.keys) and np.array_equal(cache.rows.ptr, alone.rows.ptr)
+        assert np.array_equal(cache.rows.masses, alone.rows.masses)
+        assert np.array_equal(cache.token_row_ptr, alone.token_row_ptr)

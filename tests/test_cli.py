@@ -130,6 +130,9 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
         (("search", "configs/qwen3_4b_ties.yaml"), "the family that always works: qwen3-tiny"),
         (("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"), "found 'a', not in family qwen3-tiny"),
         (("search",), "Missing argument"),
+        (("rescore", "nowhere", "--calibration", "self"), "nowhere: no run folder"),
+        (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no file none.jsonl"),
+        (("correlate", "nowhere"), "nowhere: no run folder"),
         (("serach",), "No such command"),
     ],
 )
@@ -168,6 +171,23 @@ def test_dry_run_and_validate_say_what_would_be_done(finished):
         assert done.returncode == 0, done.stderr
         for word in ("recipes", "memory", "disk", "tokens", "at most 432 to generate (3 prompts"):
             assert word in done.stdout
+
+
+def test_rescore_benchmark_and_correlate(finished, tmp_path):
+    done = run("rescore", finished / "run", "--calibration", "crossfit")
+    assert done.returncode == 0, done.stderr
+    assert "under calibration crossfit" in done.stdout and "Verdict: " in done.stdout
+    (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": "."}\n{"prompt": "signs", "answer": "zz"}\n')
+    done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "regex")
+    assert done.returncode == 0, done.stderr
+    assert "[6/6]" in done.stderr and "0.500" in done.stdout
+    done = run("correlate", finished / "run", "--by", "method", "--plots", tmp_path / "plots")
+    assert done.returncode == 0, done.stderr
+    assert "6 variants with accuracy" in done.stdout and "method dare_ties: " in done.stdout
+    assert (tmp_path / "plots" / "nex.png").exists()
+    found = json.loads(run("correlate", finished / "run", "--format", "json", "--by", "method").stdout)
+    assert found["trials"] == 6 and set(found["by"]) == {"method dare_ties"}
+    run("rescore", finished / "run", "--calibration", "self")
 
 
 def test_listings():

@@ -1,4 +1,4 @@
-"""Ranking, ties, formats; correlation against closed forms; accuracy files."""
+"""Ranking, ties, formats, verdicts; accuracy files."""
 
 import csv
 import io
@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from nex_merge.correlate import agreement, attach_accuracy
+from nex_merge.benchmark import attach_accuracy
+from nex_merge.config import StudyConfig
 from nex_merge.errors import InputError
-from nex_merge.leaderboard import COLUMNS, as_csv, as_json, as_markdown, rank, sort_rows
-from nex_merge.records import NexScore, TrialResult
+from nex_merge.leaderboard import COLUMNS, as_csv, as_json, as_markdown, objective_of, rank, sort_rows, verdict
+from nex_merge.records import SCORES, NexScore, Reliability, Rivals, TrialResult
 
 
 def result(trial, nex, kind="merge", state="complete", **fields):
@@ -54,28 +55,35 @@ def test_sorting():
         sort_rows(rows, "nexx")
 
 
-def rows_with(accuracy, nex, tokens):
-    return [
-        {"trial": f"{i:04d}", "state": "complete", "accuracy": a, "nex": n, "mean_tokens": t, "entropy": 0.5}
-        for i, (a, n, t) in enumerate(zip(accuracy, nex, tokens, strict=True))
+def test_collapsed_ranks_below_every_sound_one():
+    rows = rank([*RESULTS, result("0005", 0.99, state="collapsed", reason="loops")])
+    assert [(row["rank"], row["trial"]) for row in rows][4:6] == [(5, "0005"), (None, "0001")]
+
+
+def test_another_objective_and_direction():
+    def with_tokens(trial, tokens):
+        return result(trial, 0.5, rivals=Rivals(tokens, 0.1, 0.1, 1.0, 1.0, 0.1, None))
+
+    found = [with_tokens("0000", 30.0), with_tokens("0001", 10.0), with_tokens("0002", 20.0)]
+    objective = objective_of({"objective": "mean_tokens", "direction": "auto"})
+    assert [row["trial"] for row in rank(found, objective)] == ["0001", "0002", "0000"]
+    objective = objective_of({"objective": "mean_tokens", "direction": "maximize"})
+    assert [row["trial"] for row in rank(found, objective)] == ["0000", "0002", "0001"]
+
+
+def test_every_score_can_be_the_objective():
+    choices = StudyConfig.model_fields["objective"].annotation.__args__
+    assert choices == tuple(SCORES)
+    assert set(SCORES) <= set(COLUMNS)
+
+
+def test_the_verdict_in_plain_words():
+    found = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9)
+    assert verdict(found) == [
+        "Verdict: weak. On what they rest on, the scores carry a coarse ranking only.",
+        "  - few cycles",
+        "  What would help: longer responses",
     ]
-
-
-def test_agreement_in_closed_form():
-    found = agreement(rows_with([0.1, 0.2, 0.3, 0.4], [1, 2, 4, 3], [1, 2, 3, 4]))
-    nex, tokens = found["scores"]["nex"], found["scores"]["mean_tokens"]
-    assert nex["spearman"]["value"] == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
-    assert nex["kendall"]["value"] == pytest.approx(2 / 3)  # 5 pairs agree, 1 does not
-    assert nex["top_trial"] == "0002" and nex["regret"] == pytest.approx(0.1)
-    assert tokens["spearman"]["value"] == pytest.approx(-1), "fewer tokens are ranked first"
-    assert tokens["regret"] == pytest.approx(0.3)
-    assert found["scores"]["entropy"]["spearman"]["value"] is None, "a constant has no correlation"
-    assert nex["spearman"]["low"] <= 0.8 <= nex["spearman"]["high"]
-
-
-def test_agreement_needs_accuracy():
-    with pytest.raises(InputError, match="only 2 of 4 trials have accuracy"):
-        agreement(rows_with([0.1, 0.2, None, None], [1, 2, 3, 4], [1, 2, 3, 4]))
 
 
 @pytest.mark.parametrize(

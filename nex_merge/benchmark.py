@@ -1,0 +1,200 @@
+"""Accuracy of a run's variants on labelled prompts, by greedy answers. Attached to the trials, never fed to the search.
+
+Composes rebuilding, generation and matching. A variant measured on the same data is not measured again.
+"""
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nex_merge import trials
+from nex_merge.config import PromptsConfig, is_number
+from nex_merge.errors import InputError
+from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
+from nex_merge.generation import generate
+from nex_merge.prompts import encode_prompts, read_jsonl
+from nex_merge.rebuild import Rebuilder
+from nex_merge.records import Prompt, TrialResult
+
+# The search's prompts come from seed 1, so none of them is among these.
+HELD_OUT_SEED = 2
+FAMILY = "qwen3-tiny"
+MATCHES = ("exact", "number", "choice", "regex")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)(?:\.\d+)?")
+_CHOICE = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled prompt: `is_right` says of a response's text whether it is right."""
+
+    prompt: Prompt
+    is_right: Callable[[str], bool]
+    kind: str = ""
+
+
+def conclusion(response: str) -> str:
+    """What stands after the thinking; all of it where there is none."""
+    return response.rpartition("</think>")[2].strip()
+
+
+def matcher(match: str, answer: str) -> Callable[[str], bool]:
+    """Whether a response gives the answer.
+
+    exact: the conclusion is the answer, blanks aside. number: its last number equals it. choice: its last capital
+    letter that stands alone is it. regex: the answer, a pattern, is found in it.
+    """
+    if match == "exact":
+        return lambda text: " ".join(conclusion(text).split()) == " ".join(answer.split())
+    if match == "number":
+        wanted = float(answer.replace(",", ""))
+        return lambda text: (
+            bool(found := _NUMBER.findall(conclusion(text))) and (float(found[-1].replace(",", "")) == wanted)
+        )
+    if match == "choice":
+        return lambda text: bool(found := _CHOICE.findall(conclusion(text))) and found[-1] == answer.strip()
+    pattern = re.compile(answer)
+    return lambda text: pattern.search(conclusion(text)) is not None
+
+
+def load_items(file: Path, match: str) -> list[Item]:
+    """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
+    if match not in MATCHES:
+        raise InputError(f"--match: found {match!r}; {', '.join(MATCHES)} would do")
+    if not file.is_file():
+        raise InputError(f"--data: no file {file}")
+    items = []
+    for where, data, prompt in read_jsonl(file, "prompt"):
+        answer = data.get("answer")
+        if is_number(answer):
+            answer = str(answer)
+        if not isinstance(answer, str) or not answer.strip():
+            raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
+        try:
+            items.append(Item(prompt, matcher(match, answer)))
+        except (ValueError, re.error) as error:
+            raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
+    if not items:
+        raise InputError(f"--data: {file} holds no labelled prompts")
+    return items
+
+
+def builtin_items(count: int) -> list[Item]:
+    """`count` problems of each of qwen3-tiny's kinds that no training batch and no search prompt was drawn from."""
+    problems = [problem for kind in KINDS for problem in make_problems(kind, count, HELD_OUT_SEED)]
+    return [Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.is_right, p.kind) for p in problems]
+
+
+def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The trials to measure: the best `top`, those named, or (neither) all that were scored."""
+    if top is not None and ids:
+        raise InputError("benchmark: give either --top or --trials")
+    if ids:
+        results = trials.read_results(run)
+        return [trials.find_trial(results, trial).trial for trial in ids]
+    return [row["trial"] for row in rows if row["rank"] is not None][:top]
+
+
+def benchmark(run: Path, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
+    """Measure the chosen trials on the items and keep each one's accuracy, with its 95 % Wilson interval."""
+    from scipy.stats import binomtest
+
+    rebuilder = Rebuilder(run)
+    config = rebuilder.config
+    prompts = config.prompts if name != "builtin" else PromptsConfig(file="")
+    encoded = encode_prompts([item.prompt for item in items], rebuilder.tokenizer, prompts)
+    settings = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
+    identity = json.dumps([encoded, settings.max_new_tokens, name])
+    source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    for done, trial in enumerate(chosen, 1):
+        known = trials.read_accuracy(run, trial)
+        if known is None or known.get("source") != source:
+            result = trials.find_trial(trials.read_results(run), trial)
+            known = _measure(rebuilder, result, items, encoded, settings)
+            interval = binomtest(known["right"], known["n"]).proportion_ci(method="wilson")
+            known |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
+            trials.write_accuracy(run, trial, known)
+        note(
+            f"[{done}/{len(chosen)}] trial {trial}: {known['right']} of {known['n']} right, {known['accuracy']:.3f} "
+            f"[{known['accuracy_low']:.3f}, {known['accuracy_high']:.3f}]"
+        )
+
+
+def _measure(
+    rebuilder: Rebuilder, result: TrialResult, items: Sequence[Item], encoded: Sequence[Sequence[int]], settings: Any
+) -> dict[str, Any]:
+    rebuilder.load(result)
+    responses = generate(rebuilder.merger.model, rebuilder.tokenizer, encoded, settings)
+    right = [item.is_right(response.text) for item, response in zip(items, responses, strict=True)]
+    found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
+    for kind in sorted({item.kind for item in items if item.kind}):
+        own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
+        found[kind] = sum(own) / len(own)
+    return found
+
+
+def attach_accuracy(run: Path, file: Path) -> None:
+    """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and keep them beside the trials.
+
+    `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
+    """
+    results = trials.read_results(run)
+    for number, item in enumerate(_read_rows(file), 1):
+        where = f"{file} row {number}"
+        value = item.get("accuracy")
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do") from None
+        if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
+            raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
+        try:
+            trial = _trial_of(run, item, results)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        trials.write_accuracy(run, trial, {"accuracy": float(value), "source": str(file)})  # pyright: ignore[reportArgumentType]
+
+
+def _read_rows(file: Path) -> list[Mapping[str, Any]]:
+    if not file.is_file():
+        raise InputError(f"--accuracy: no file {file}; a CSV or JSON file, or 'builtin' for qwen3-tiny, would do")
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".csv":
+        rows: Any = list(csv.DictReader(text.splitlines()))
+    elif file.suffix == ".json":
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file}: not valid JSON ({error.msg} in line {error.lineno})") from None
+        if isinstance(rows, dict) and all(is_number(value) for value in rows.values()):
+            rows = [{"trial": key, "accuracy": value} for key, value in rows.items()]
+    else:
+        raise InputError(f"--accuracy: {file} is {file.suffix or 'of no type'}; .csv or .json would do")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise InputError(f"{file}: found no rows; a list of {{trial, accuracy}} would do")
+    if "accuracy" not in rows[0]:
+        raise InputError(f"{file}: has no accuracy; it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+
+def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[TrialResult]) -> str:
+    if item.get("trial") not in (None, ""):
+        return trials.find_trial(results, str(item["trial"])).trial
+    recipe = item.get("recipe")
+    if isinstance(recipe, str) and Path(recipe).is_file():
+        import yaml
+
+        recipe = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    if not isinstance(recipe, Mapping):
+        raise InputError("neither trial nor recipe is given; a trial's id or the path of its recipe.yaml would do")
+    wanted = json.dumps(recipe, sort_keys=True)
+    for result in results:
+        if json.dumps(trials.read_recipe(run, result.trial), sort_keys=True) == wanted:
+            return result.trial
+    raise InputError("no trial of this run has that recipe")

@@ -1,0 +1,79 @@
+"""Scatter plots of scores against accuracy: PNG files, and characters for the terminal. Knows rows, no statistics."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nex_merge.errors import InputError
+
+WIDTH, HEIGHT = 60, 14
+_MARKS = {"base": "B", "parent": "P", "merge": "o"}
+
+
+def scatter_text(rows: Sequence[Mapping[str, Any]], score: str) -> str:
+    """Accuracy over a score: B base, P parent, o merge, x collapsed."""
+    points = [(row[score], row["accuracy"], row) for row in rows if row[score] is not None]
+    points = [point for point in points if point[1] is not None]
+    if not points:
+        return ""
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    grid = [[" "] * WIDTH for _ in range(HEIGHT)]
+    for x, y, row in points:
+        column = round((x - min(xs)) / ((max(xs) - min(xs)) or 1) * (WIDTH - 1))
+        line = HEIGHT - 1 - round((y - min(ys)) / ((max(ys) - min(ys)) or 1) * (HEIGHT - 1))
+        grid[line][column] = "x" if row["state"] == "collapsed" else _MARKS[row["kind"]]
+    lines = [f"{'accuracy':>8} |"]
+    for i, line in enumerate(grid):
+        label = f"{max(ys):.3f}" if i == 0 else f"{min(ys):.3f}" if i == HEIGHT - 1 else ""
+        lines.append(f"{label:>8} |{''.join(line).rstrip()}")
+    lines.append(" " * 9 + "+" + "-" * WIDTH)
+    low, high = f"{min(xs):.4g}", f"{max(xs):.4g}"
+    lines.append(" " * 10 + low + score.center(WIDTH - len(low) - len(high)) + high)
+    lines.append(" " * 10 + "B base, P parent, o merge, x collapsed")
+    return "\n".join(lines)
+
+
+def write_scatters(rows: Sequence[Mapping[str, Any]], scores: Sequence[str], folder: Path) -> list[Path]:
+    """One PNG per score: accuracy with its binomial interval over the score (NEX with its own). Returns the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--plots: {folder} is a file; a folder would do")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for score in scores:
+        known = [row for row in rows if row["accuracy"] is not None and row[score] is not None]
+        figure, axes = pyplot.subplots(figsize=(6, 4.2), dpi=150)
+        for kind, state, colour, label in (
+            ("merge", "complete", "#2b6cb0", "merge"),
+            ("merge", "collapsed", "#c05621", "collapsed merge"),
+            ("parent", "complete", "#2f855a", "parent"),
+            ("base", "complete", "#4a5568", "base"),
+        ):
+            part = [row for row in known if row["kind"] == kind and row["state"] == state]
+            if part:
+                axes.errorbar(
+                    [row[score] for row in part], [row["accuracy"] for row in part], label=label, color=colour,
+                    xerr=_bars(part, score, "nex_low", "nex_high") if score == "nex" else None,
+                    yerr=_bars(part, "accuracy", "accuracy_low", "accuracy_high"),
+                    fmt="o", markersize=4, elinewidth=0.6, alpha=0.85,
+                )  # fmt: skip
+        axes.set_xlabel("NEX" if score == "nex" else score.replace("_", " "))
+        axes.set_ylabel("accuracy")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=8)
+        figure.tight_layout()
+        files.append(folder / f"{score}.png")
+        figure.savefig(files[-1])
+        pyplot.close(figure)
+    return files
+
+
+def _bars(rows: Sequence[Mapping[str, Any]], value: str, low: str, high: str) -> list[list[float]] | None:
+    if any(row[low] is None for row in rows):
+        return None
+    # A percentile interval need not hold the value itself.
+    return [[max(row[value] - row[low], 0) for row in rows], [max(row[high] - row[value], 0) for row in rows]]
