@@ -2,6 +2,7 @@
 families of trained models, against every rival.
 
     python results/studies/does_nex_rank_merges.py measure FAMILY...   # resumable; one process per family is fine
+    python results/studies/does_nex_rank_merges.py planted              # collapsed merges of qwen3-tiny on purpose
     python results/studies/does_nex_rank_merges.py tables               # CSV beside this file, figures on stdout
 
 Defaults are chosen on the first three families. The last, HELD_OUT, is looked at once, with what was chosen.
@@ -182,6 +183,66 @@ def measure(family: str, per_kind: int) -> None:
         os.replace(partial, file)
         seconds = time.monotonic() - began
         print(f"{family} {name} {recipe.method}: accuracy {about['accuracy']:.3f}, {seconds:.0f} s", flush=True)
+
+
+def planted() -> None:
+    """Merges of qwen3-tiny that are broken on purpose, and its sound members: raw NEX, text, and what guards say."""
+    import torch
+
+    from nex_merge.capture import capture_all
+    from nex_merge.evaluate import load_tokenizer
+    from nex_merge.generation import generate
+    from nex_merge.merging import Merger
+    from nex_merge.prompts import encode_prompts
+    from nex_merge.proposal import passthrough
+    from nex_merge.records import MergeRecipe, Prompt
+
+    root, kinds = FAMILIES["qwen3-tiny"]
+    folders = {name: Path(root).resolve() / name for name in ("base", *kinds, "overthinker")}
+    merger = Merger(folders, "base", "cpu", torch.float32)
+    tokenizer = load_tokenizer(folders["base"])
+    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
+    texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in prompts]
+    encoded = encode_prompts(texts, tokenizer, PromptsConfig(file=""))
+    variants = {name: passthrough("parent", name, folder, "bfloat16") for name, folder in folders.items()}
+
+    def merge(method: str, weights: dict[str, float], **parameters: float) -> MergeRecipe:
+        models = [
+            {"model": str(folders[name]), "parameters": {"weight": weight, **parameters}}
+            for name, weight in weights.items()
+        ]
+        config = {"merge_method": method, "base_model": str(folders["base"]), "models": models, "dtype": "float32",
+                  "out_dtype": "bfloat16"}  # fmt: skip
+        return MergeRecipe("merge", method, config, 0)
+
+    for weight in (1.0, 1.25, 1.5, 2.0, 3.0, 5.0):
+        variants[f"task_arithmetic both {weight:g}"] = merge("task_arithmetic", dict.fromkeys(kinds, weight))
+    for name in kinds:
+        for weight in (1.5, 2.0, 3.0):
+            variants[f"task_arithmetic {name} {weight:g}"] = merge("task_arithmetic", {name: weight})
+    variants["ties both 3, density 0.2"] = merge("ties", dict.fromkeys(kinds, 3.0), density=0.2)
+    settings = GenerationConfig(max_new_tokens=832, batch_tokens=400_000)
+    rows, parents = [], []
+    for name, recipe in variants.items():
+        merger.load(recipe)
+        responses = generate(merger.model, tokenizer, encoded, settings)
+        caches, _ = capture_all(merger.model, responses, [SETTINGS[1]])
+        analyses = analyse(caches[0], RHO, MIN_RUN)
+        evidence = Evidence(np.arange(caches[0].responses), caches[0].base, stack_credits(analyses))
+        scored = score(evidence, analyses, "self")
+        text = measure_text(responses)
+        if recipe.kind != "merge" and name != "overthinker":
+            parents.append(text)
+        violation, reason = collapse(text, parents)
+        right = np.mean([p.is_right(r.text) for p, r in zip(prompts, responses, strict=True)])
+        rows.append({
+            "variant": name, "accuracy on the prompts": float(right), "nex": scored.nex,
+            "cycles_per_response": scored.cycles / scored.responses,
+            "mean_tokens": float(np.mean([len(r.token_ids) for r in responses])), **dataclasses.asdict(text),
+            "violation": violation, "reason": reason or "",
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    write_csv("ranking_planted.csv", rows)
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -402,13 +463,14 @@ def main() -> None:
     measuring = commands.add_parser("measure")
     measuring.add_argument("families", nargs="+", choices=list(FAMILIES))
     measuring.add_argument("--problems", type=int, default=256, help="of each kind, for accuracy")
+    commands.add_parser("planted")
     commands.add_parser("tables")
     args = parser.parse_args()
     if args.command == "measure":
         for family in args.families:
             measure(family, args.problems)
     else:
-        tables()
+        {"planted": planted, "tables": tables}[args.command]()
 
 
 if __name__ == "__main__":
