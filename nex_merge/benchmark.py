@@ -34,6 +34,7 @@ class Item:
     """One labelled prompt: `is_right` says of a response's text whether it is right."""
 
     prompt: Prompt
+    answer: str
     is_right: Callable[[str], bool]
     kind: str = ""
 
@@ -76,7 +77,7 @@ def load_items(file: Path, match: str) -> list[Item]:
         if not isinstance(answer, str) or not answer.strip():
             raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
         try:
-            items.append(Item(prompt, matcher(match, answer)))
+            items.append(Item(prompt, answer, matcher(match, answer)))
         except (ValueError, re.error) as error:
             raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
     if not items:
@@ -87,7 +88,9 @@ def load_items(file: Path, match: str) -> list[Item]:
 def builtin_items(count: int) -> list[Item]:
     """`count` problems of each of qwen3-tiny's kinds that no training batch and no search prompt was drawn from."""
     problems = [problem for kind in KINDS for problem in make_problems(kind, count, HELD_OUT_SEED)]
-    return [Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.is_right, p.kind) for p in problems]
+    return [
+        Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.answer, p.is_right, p.kind) for p in problems
+    ]
 
 
 def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -96,7 +99,11 @@ def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence
         raise InputError("benchmark: give either --top or --trials")
     if ids:
         results = trials.read_results(run)
-        return [trials.find_trial(results, trial).trial for trial in ids]
+        found = [trials.find_trial(results, trial) for trial in ids]
+        for result in found:
+            if result.state == "failed":
+                raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it can't be measured")
+        return [result.trial for result in found]
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
 
@@ -109,13 +116,13 @@ def benchmark(run: Path, items: Sequence[Item], name: str, chosen: Sequence[str]
     prompts = config.prompts if name != "builtin" else PromptsConfig(file="")
     encoded = encode_prompts([item.prompt for item in items], rebuilder.tokenizer, prompts)
     settings = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
-    identity = json.dumps([encoded, settings.max_new_tokens, name])
+    identity = json.dumps([encoded, [item.answer for item in items], settings.max_new_tokens, name])
     source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     for done, trial in enumerate(chosen, 1):
         known = trials.read_accuracy(run, trial)
         if known is None or known.get("source") != source:
             result = trials.find_trial(trials.read_results(run), trial)
-            known = _measure(rebuilder, result, items, encoded, settings)
+            known = _measure(rebuilder, result, items, encoded, settings, prompts.thinking)
             interval = binomtest(known["right"], known["n"]).proportion_ci(method="wilson")
             known |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
             trials.write_accuracy(run, trial, known)
@@ -126,11 +133,18 @@ def benchmark(run: Path, items: Sequence[Item], name: str, chosen: Sequence[str]
 
 
 def _measure(
-    rebuilder: Rebuilder, result: TrialResult, items: Sequence[Item], encoded: Sequence[Sequence[int]], settings: Any
+    rebuilder: Rebuilder,
+    result: TrialResult,
+    items: Sequence[Item],
+    encoded: Sequence[Sequence[int]],
+    settings: Any,
+    thinking: bool,
 ) -> dict[str, Any]:
     rebuilder.load(result)
     responses = generate(rebuilder.merger.model, rebuilder.tokenizer, encoded, settings)
-    right = [item.is_right(response.text) for item, response in zip(items, responses, strict=True)]
+    # What was cut off while thinking has not answered, whatever its last words are.
+    cut = [thinking and r.truncated and "</think>" not in r.text for r in responses]
+    right = [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
     found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
     for kind in sorted({item.kind for item in items if item.kind}):
         own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
@@ -144,6 +158,7 @@ def attach_accuracy(run: Path, file: Path) -> None:
     `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
     """
     results = trials.read_results(run)
+    found: dict[str, float] = {}
     for number, item in enumerate(_read_rows(file), 1):
         where = f"{file} row {number}"
         value = item.get("accuracy")
@@ -155,16 +170,17 @@ def attach_accuracy(run: Path, file: Path) -> None:
         if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
             raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
         try:
-            trial = _trial_of(run, item, results)
+            found[_trial_of(run, item, results)] = float(value)  # pyright: ignore[reportArgumentType]
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        trials.write_accuracy(run, trial, {"accuracy": float(value), "source": str(file)})  # pyright: ignore[reportArgumentType]
+    for trial, accuracy in found.items():
+        trials.write_accuracy(run, trial, {"accuracy": accuracy, "source": str(file)})
 
 
 def _read_rows(file: Path) -> list[Mapping[str, Any]]:
     if not file.is_file():
         raise InputError(f"--accuracy: no file {file}; a CSV or JSON file, or 'builtin' for qwen3-tiny, would do")
-    text = file.read_text(encoding="utf-8")
+    text = _text(file)
     if file.suffix == ".csv":
         rows: Any = list(csv.DictReader(text.splitlines()))
     elif file.suffix == ".json":
@@ -183,6 +199,13 @@ def _read_rows(file: Path) -> list[Mapping[str, Any]]:
     return rows
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text") from None
+
+
 def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[TrialResult]) -> str:
     if item.get("trial") not in (None, ""):
         return trials.find_trial(results, str(item["trial"])).trial
@@ -190,6 +213,10 @@ def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[TrialResult]
     if isinstance(recipe, str) and Path(recipe).is_file():
         import yaml
 
+        folder = Path(recipe).resolve().parent
+        if folder.parent == (run / trials.TRIALS).resolve():
+            # Recipes of stochastic methods may be equal and their seeds differ.
+            return trials.find_trial(results, folder.name).trial
         recipe = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
     if not isinstance(recipe, Mapping):
         raise InputError("neither trial nor recipe is given; a trial's id or the path of its recipe.yaml would do")

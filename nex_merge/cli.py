@@ -74,17 +74,18 @@ def search(
         return
     plan = make_plan(config, overrides)
     # Heavy imports come after everything that can be refused without them.
-    from nex_merge.leaderboard import print_table
+    from nex_merge.leaderboard import objective_of, print_table
     from nex_merge.progress import Watcher
     from nex_merge.search import run_search
     from nex_merge.trials import read_reliability
 
     total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
     done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
-    with Watcher(total, done) as watcher:
+    objective = objective_of(plan.config.study.model_dump())
+    with Watcher(total, done, objective.name, objective.sign) as watcher:
         watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
         rows = run_search(plan, fresh, watcher)
-    print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run))
+    print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run), objective.name)
     typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
 
 
@@ -114,16 +115,15 @@ def leaderboard(
 ) -> None:
     """The ranking of a run."""
     from nex_merge.leaderboard import print_table, read_rows, render, sort_rows
-    from nex_merge.trials import read_reliability
+    from nex_merge.trials import read_reliability, read_settings
 
     rows = read_rows(run)
     if sort is not None:
         rows = sort_rows(rows, sort)
     rows = rows[:top]
     if form is Format.table:
-        print_table(
-            rows, f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}"), read_reliability(run)
-        )
+        title = f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}")
+        print_table(rows, title, read_reliability(run), read_settings(run)["study"]["objective"])
     else:
         typer.echo(render(rows, form.value))
 
@@ -145,7 +145,8 @@ def rescore(
     asked["min_run"] = own.min_run if min_run is None else min_run
     nex = configuration.parse(configuration.NexConfig, asked, "rescore")
     rows = write_scores(run, nex, own)
-    print_table(rows, f"{run}: {len(rows)} trials under calibration {calibration}", read_reliability(run))
+    title = f"{run}: {len(rows)} trials under calibration {calibration}"
+    print_table(rows, title, read_reliability(run), read_settings(run)["study"]["objective"])
 
 
 @app.command()
@@ -184,7 +185,7 @@ def correlate(
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
     """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
-    from nex_merge.correlate import agreement, print_agreement, split
+    from nex_merge.correlate import FEWEST, agreement, print_agreement, split
     from nex_merge.leaderboard import columns_of, read_rows, write_leaderboard
 
     if accuracy == "builtin":
@@ -206,7 +207,12 @@ def correlate(
         raise InputError(f"--by: no column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     found = agreement(rows)
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
-    groups = {name: agreement(part) for name, part in parts.items()}
+    groups = {}
+    for name, part in parts.items():
+        if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
+            typer.echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
+        else:
+            groups[name] = agreement(part)
     if plots is not None:
         from nex_merge.plots import write_scatters
 

@@ -71,7 +71,7 @@ class StudyConfig(Strict):
         default="auto", description="auto: as the objective is usually read"
     )
     max_mean_tokens: float | None = Field(
-        default=None, gt=0, description="token budget: variants with longer responses rank below all others"
+        default=None, gt=0, description="token budget: merges with longer responses rank below all others"
     )
     pruner: Literal["none"] = Field(default="none", description="NEX is known only when all prompts are answered")
     seed: int = Field(default=0, ge=0, description="of the sampler and of stochastic merges")
@@ -135,10 +135,15 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", key_node.start_mark)
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
+    loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 
 

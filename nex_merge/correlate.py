@@ -30,10 +30,18 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Raises InputError where fewer than three rows have accuracy.
     """
     known = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
+    # Equal scores stand in order of trial, whatever the leaderboard is sorted by.
+    known.sort(key=lambda row: (("base", "parent", "merge").index(row["kind"]), row["trial"]))
     if len(known) < FEWEST:
         raise InputError(
             f"only {len(known)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "
             "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
+        )
+    sources = sorted({str(row["accuracy_source"]) for row in known})
+    if len(sources) > 1:
+        raise InputError(
+            f"accuracy comes from different data ({'; '.join(sources)}), which can't be compared; measure all variants "
+            "on the same"
         )
     accuracy = np.array([row["accuracy"] for row in known], float)
     parents = [row["accuracy"] for row in known if row["kind"] == "parent"]
@@ -45,6 +53,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "best_trial": known[best]["trial"],
         "best_parent_accuracy": max(parents) if parents else None,
         "scores": {name: found for name in COMPARED if (found := _agreement_of(name, known, accuracy)) is not None},
+        "left_out": [name for name in COMPARED if np.isnan(_column(known, name)).any()],
         "curves": {name: found for name in CURVED if (found := curve(_column(known, name), accuracy)) is not None},
     }
 
@@ -59,7 +68,6 @@ def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.nda
     if np.isnan(x).any():
         return None
     order = np.argsort(-x, kind="stable")
-    best = np.argsort(-accuracy, kind="stable")
     top = rows[int(order[0])]
     return {
         "direction": "higher is better" if COMPARED[name] > 0 else "lower is better",
@@ -67,8 +75,19 @@ def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.nda
         "top_trial": top["trial"],
         "top_accuracy": top["accuracy"],
         "regret": {str(k): float(accuracy.max() - accuracy[order[:k]].max()) for k in TOPS},
-        "overlap": {str(k): len({*order[:k].tolist()} & {*best[:k].tolist()}) / k for k in TOPS},
+        "overlap": {str(k): _overlap(x, accuracy, k) for k in TOPS},
     }
+
+
+def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
+    """Share of the top k by x that are in the top k by y; where the k-th place is tied, its expectation."""
+    k = min(k, len(x))
+    inside = []
+    for values in (x, y):
+        edge = np.sort(values)[-k]
+        above, tied = values > edge, values == edge
+        inside.append(above + tied * (k - above.sum()) / tied.sum())
+    return float((inside[0] * inside[1]).sum() / k)
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | None]]:
@@ -92,9 +111,12 @@ def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | No
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Pearson's correlation of every pair of rows of x and y, float64 [B, n]; NaN where one is constant."""
+    varied = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)
     x, y = (values - values.mean(axis=1, keepdims=True) for values in (x, y))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+        found = (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    # The mean of equal floats need not be exact, so constancy is not left to the sums.
+    return np.where(varied, found, np.nan)
 
 
 def _kendall(x: np.ndarray, y: np.ndarray, picks: np.ndarray) -> np.ndarray:
@@ -113,9 +135,9 @@ def curve(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
     """Does y follow an inverted U over x? A line and a parabola by least squares, compared by AIC.
 
     AIC = n log(RSS / n) + 2 (coefficients + 1), Gaussian errors. `vertex` is where the parabola turns, with its 95 %
-    percentile bootstrap interval. None with fewer than five different values of x.
+    percentile bootstrap interval. None with fewer than five different values of x, or equal values of y.
     """
-    if np.isnan(x).any() or len(np.unique(x)) < FEWEST_FOR_CURVE:
+    if np.isnan(x).any() or len(np.unique(x)) < FEWEST_FOR_CURVE or np.ptp(y) == 0:
         return None
     aic = {}
     for name, degree in (("linear", 1), ("quadratic", 2)):
@@ -178,6 +200,8 @@ def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
             f"{item['overlap']['5']:.1f}",
         )  # fmt: skip
     console.print(table)
+    if found["left_out"]:
+        console.print(f"Left out, as some variant lacks it: {', '.join(found['left_out'])}")
     for name, item in found["curves"].items():
         shape = "an inverted U" if item["inverted_u"] else "no inverted U"
         vertex = item["vertex"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from nex_merge.errors import InputError
 from nex_merge.plan import Plan
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -20,11 +21,12 @@ def estimate(plan: Plan) -> Iterator[str]:
 
     Raises InputError for whatever the search itself would refuse.
     """
-    from nex_merge.evaluate import check_context, load_tokenizer, resolve_device
+    from nex_merge.evaluate import check_context, check_prompts, load_tokenizer, resolve_device
     from nex_merge.generation import AUTO_BATCH_TOKENS
     from nex_merge.merging import member_configs, method_specs, preflight, weights_dtype
     from nex_merge.prompts import encode_prompts, load_prompts
     from nex_merge.proposal import count_recipes
+    from nex_merge.search import check_filters
     from nex_merge.search_space import load_space
 
     config, family = plan.config, plan.family
@@ -36,10 +38,17 @@ def estimate(plan: Plan) -> Iterator[str]:
     device = resolve_device(config.runtime.device)
     check_context(ids, config.generation.max_new_tokens, model)
 
+    check_prompts(config, ids)
+    check_filters(space.filters, list(tensors))
+    if not any(name.endswith(".mlp.down_proj.weight") for name in tensors):
+        raise InputError(
+            f"family {family.name}: has no gated MLPs (model.layers[i].mlp.down_proj), whose units are scored"
+        )
+    stored = weights_dtype(tensors)
     parameters = sum(math.prod(shape) for _, shape in tensors.values())
-    parents = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in tensors.values()) * len(family.folders)
+    parents = sum(_BYTES.get(dtype, 4) * math.prod(shape) for dtype, shape in tensors.values()) * len(family.folders)
     compute = config.runtime.dtype
-    compute = ("float32" if device == "cpu" else weights_dtype(tensors)) if compute == "auto" else compute
+    compute = ("float32" if device == "cpu" else stored) if compute == "auto" else compute
     resident = parameters * _COMPUTE_BYTES[compute]
     head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     per_token = 2 * model.num_hidden_layers * model.num_key_value_heads * head * _COMPUTE_BYTES[compute]

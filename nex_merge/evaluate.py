@@ -70,6 +70,7 @@ class Evaluator:
         device = resolve_device(config.runtime.device)
         self.merger = Merger(family.folders, family.donor, device, self._dtype(device))
         gated_mlps(self.merger.model)
+        check_prompts(config, self.prompt_ids)
         check_context(self.prompt_ids, config.generation.max_new_tokens, self.merger.model.config)
 
     def _dtype(self, device: str) -> torch.dtype:
@@ -198,6 +199,12 @@ def resolve_device(wanted: str) -> str:
             f"runtime.device: found {wanted!r}, but this machine has {torch.cuda.device_count()} CUDA devices"
         )
     return wanted
+
+
+def check_prompts(config: RunConfig, prompt_ids: Sequence[Sequence[int]]) -> None:
+    """Refuse what a single prompt can't give."""
+    if config.nex.calibration == "crossfit" and len(prompt_ids) < 2:
+        raise InputError("nex.calibration: crossfit scores prompts by other prompts, found one; self would do")
 
 
 def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, model_config: object) -> None:

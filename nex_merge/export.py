@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from nex_merge import trials
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import InputError, RunError
-from nex_merge.generation import generate
+from nex_merge.generation import end_tokens, generate
 from nex_merge.leaderboard import read_rows
-from nex_merge.merging import digest, tensor_digest
+from nex_merge.merging import digest, generation_config, tensor_digest
 from nex_merge.rebuild import Rebuilder
 from nex_merge.records import MergeRecipe, TrialResult
 
@@ -28,8 +29,10 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
-    results = trials.read_results(run)
-    result = choose(run, results, trial)
+    out = out.resolve()
+    result = choose(run, trials.read_results(run), trial)
+    # The figures to tell are those of the leaderboard, which may have been scored again since.
+    result = replace(result, score=trials.read_scores(run).get(result.same_as or result.trial, result.score))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: {out} exists and is not empty; a new folder would do")
     rebuilder = Rebuilder(run)
@@ -75,10 +78,8 @@ def _write(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, folde
     shell.load_state_dict(state, strict=False)
     shell.tie_weights()
     donor = rebuilder.family.folders[rebuilder.merger.member_of(recipe)]
-    if (donor / "generation_config.json").is_file():
-        from transformers import GenerationConfig as ModelGenerationConfig
-
-        shell.generation_config = ModelGenerationConfig.from_pretrained(donor)
+    shell.generation_config = generation_config(donor)
+    shell.generation_config.eos_token_id = sorted(end_tokens(model, rebuilder.tokenizer))
     shell.save_pretrained(folder)
     rebuilder.tokenizer.save_pretrained(folder)
     text = (trials.trial_folder(rebuilder.run, result.trial) / trials.RECIPE).read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def checkpoint_digest(folder: Path) -> str:
 
 def _check_answer(rebuilder: Rebuilder, result: TrialResult, folder: Path, out: Path) -> str:
     """Load the checkpoint with transformers alone and compare its greedy answer with the resident model's."""
-    response = trials.read_responses(trials.trial_folder(rebuilder.run, result.trial))[0]
+    response = trials.read_responses(trials.trial_folder(rebuilder.run, result.same_as or result.trial))[0]
     tokens = rebuilder.config.generation.max_new_tokens
     greedy = GenerationConfig(max_new_tokens=tokens)
     expected = generate(rebuilder.merger.model, rebuilder.tokenizer, [response.prompt_ids], greedy)[0]
@@ -112,6 +113,7 @@ def _check_answer(rebuilder: Rebuilder, result: TrialResult, folder: Path, out: 
     answer = loaded.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, num_beams=1,
         temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
+        eos_token_id=sorted(end_tokens(rebuilder.merger.model, rebuilder.tokenizer)),
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     if answer != list(expected.token_ids):
         raise RunError(

@@ -16,12 +16,13 @@ from nex_merge.records import SCORES, Reliability, TextMeasures, TrialResult
 COLUMNS = (
     "rank", "trial", "kind", "method", "nex", "nex_low", "nex_high", "beats_parent", "log_gap", "mean_tokens",
     "truncated", "distinct_ratio", "entropy", "explore_share", "cycles_per_response", "accuracy", "accuracy_low",
-    "accuracy_high", "entropy_spread", "self_certainty", "perplexity", "utilization", "novelty", "repeated", "empty",
-    "non_text", "weighted_mass", "saturation", "violation", "seconds", "state", "reason",
+    "accuracy_high", "accuracy_source", "entropy_spread", "self_certainty", "perplexity", "utilization", "novelty",
+    "repeated", "empty", "non_text", "weighted_mass", "saturation", "violation", "seconds", "state", "reason",
 )  # fmt: skip
 # What fits a terminal of 80 columns; the files have every column.
-TABLE = ("#", "trial", "method", "nex", "95 %", "beats parent", "tokens", "entropy", "cycles", "accuracy", "s")
+TABLE = ("#", "trial", "method", "nex", "95 %", "beats", "tokens", "entropy", "cycles", "acc", "s")
 FORMATS = ("table", "csv", "json", "md")
+LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 # Columns of which less is better, when sorted by; SCORES says it of the scores.
 _ASCENDING = ("rank", "trial", "kind", "method", "truncated", "repeated", "empty", "non_text", "saturation",
               "violation", "seconds", "state", "reason")  # fmt: skip
@@ -80,6 +81,7 @@ def _row(result: TrialResult, place: int | None) -> Row:
         "accuracy": result.accuracy,
         "accuracy_low": result.accuracy_low,
         "accuracy_high": result.accuracy_high,
+        "accuracy_source": result.accuracy_source,
         "seconds": sum(result.seconds.values()),
         "state": result.state,
         "reason": result.reason,
@@ -103,17 +105,18 @@ def read_rows(run: Path) -> list[Row]:
     results = []
     for result in trials.read_results(run):
         found = trials.read_accuracy(run, result.trial)
-        known = {name: found.get(name) for name in ("accuracy", "accuracy_low", "accuracy_high")} if found else {}
+        names = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
+        known = {name: found.get(name.replace("accuracy_source", "source")) for name in names} if found else {}
         score = scores.get(result.same_as or result.trial, result.score)
         results.append(replace(result, score=score, **known))
     return rank(results, objective_of(trials.read_settings(run)["study"]))
 
 
-def write_leaderboard(run: Path, folder: Path | None = None) -> list[Row]:
-    """Write leaderboard.csv and leaderboard.json of the run, in its own folder unless another is given."""
+def write_leaderboard(run: Path) -> list[Row]:
+    """Rank the run's trials and write leaderboard.csv and leaderboard.json."""
     rows = read_rows(run)
-    trials.write_atomically((folder or run) / "leaderboard.csv", as_csv(rows))
-    trials.write_atomically((folder or run) / "leaderboard.json", as_json(rows))
+    for name, text in zip(LEADERBOARD_FILES, (as_csv(rows), as_json(rows)), strict=True):
+        trials.write_atomically(run / name, text)
     return rows
 
 
@@ -149,7 +152,9 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def print_table(rows: Sequence[Row], title: str, reliability: Reliability | None = None) -> None:
+def print_table(
+    rows: Sequence[Row], title: str, reliability: Reliability | None = None, objective: str = "nex"
+) -> None:
     """The ranking on the terminal (stdout), the reasons of failures, and how far the scores can be trusted."""
     from rich.console import Console
     from rich.table import Table
@@ -164,6 +169,7 @@ def print_table(rows: Sequence[Row], title: str, reliability: Reliability | None
         style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
         table.add_row(*(cells[column] for column in columns), style=style)
     console.print(table)
+    console.print("beats: probability of beating the best parent, over resampled prompts", highlight=False)
     for row in rows:
         if row["reason"] is not None:
             console.print(
@@ -171,18 +177,19 @@ def print_table(rows: Sequence[Row], title: str, reliability: Reliability | None
             )
     if reliability is not None:
         console.print()
-        for line in verdict(reliability):
+        for line in verdict(reliability, objective):
             console.print(line, markup=False, highlight=False)
 
 
-def verdict(found: Reliability) -> list[str]:
-    """How far a run's scores can be trusted, in plain words, with what would help."""
+def verdict(found: Reliability, objective: str = "nex") -> list[str]:
+    """How far a run's NEX can be trusted, in plain words, with what would help."""
     meaning = {
-        "sound": "the scores can carry this ranking",
-        "weak": "the scores carry a coarse ranking only",
-        "insufficient": "the scores can not carry a ranking",
+        "sound": "its scores can carry a ranking",
+        "weak": "its scores carry a coarse ranking only",
+        "insufficient": "its scores can not carry a ranking",
     }
-    lines = [f"Verdict: {found.verdict}. On what they rest on, {meaning[found.verdict]}."]
+    aside = "" if objective == "nex" else f" (this ranking is by {objective})"
+    lines = [f"Verdict on NEX{aside}: {found.verdict}. On what they rest on, {meaning[found.verdict]}."]
     lines += [f"  - {reason}" for reason in found.reasons]
     lines += [f"  What would help: {advice}" for advice in found.advice]
     return lines
@@ -191,7 +198,7 @@ def verdict(found: Reliability) -> list[str]:
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[dict[str, str]]]:
     """The columns worth showing and every row's cells; accuracy is left out where there is none."""
     measured = any(row["accuracy"] is not None for row in rows)
-    return [column for column in TABLE if measured or column != "accuracy"], [_cells(row) for row in rows]
+    return [column for column in TABLE if measured or column != "acc"], [_cells(row) for row in rows]
 
 
 def _short(trial: str) -> str:
@@ -208,11 +215,11 @@ def _cells(row: Mapping[str, Any]) -> dict[str, str]:
         "method": row["kind"] if row["kind"] != "merge" else row["method"],
         "nex": number("nex", 4) if row["state"] != "failed" else "failed",
         "95 %": "-" if row["nex_low"] is None else f"{row['nex_low']:.3f}-{row['nex_high']:.3f}",
-        "beats parent": number("beats_parent", 2),
+        "beats": number("beats_parent", 2),
         "tokens": number("mean_tokens", 0),
         "entropy": number("entropy", 4),
         "cycles": number("cycles_per_response", 1),
-        "accuracy": number("accuracy", 3),
+        "acc": number("accuracy", 3),
         "s": number("seconds", 1),
     }
 

@@ -125,7 +125,7 @@ def preflight(folders: Mapping[str, Path], donor: str) -> dict[str, tuple[str, l
 def _vocabulary(folder: Path) -> Any:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        return None
+        raise InputError(f"{folder}: has no tokenizer.json; a checkpoint with its (fast) tokenizer would do")
     data = json.loads(path.read_text(encoding="utf-8"))
     return data["model"].get("vocab")
 
@@ -168,16 +168,17 @@ class Merger:
 
     def __init__(self, folders: Mapping[str, Path], donor: str, device: str, dtype: torch.dtype) -> None:
         self._configs = member_configs(folders)
-        self._names = {str(folder): name for name, folder in folders.items()}
         self._donor = donor
         with torch.device(device):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 copy.deepcopy(self._configs[donor]), dtype=dtype, trust_remote_code=False
             )
         self.model.eval().requires_grad_(False)
-        if (folders[donor] / "generation_config.json").is_file():
-            # It may name more end tokens than config.json.
-            self.model.generation_config = GenerationConfig.from_pretrained(folders[donor])
+        self.model.generation_config = generation_config(folders[donor])
+        # A base often ends with another token than its chat fine-tunes; a merge may use either's.
+        self.model.generation_config.eos_token_id = sorted(
+            {token for name, folder in folders.items() for token in _end_tokens(folder, self._configs[name])}
+        )
         self._rotary = {"": self.model.model.rotary_emb}
 
     def load(self, recipe: MergeRecipe) -> str:
@@ -203,7 +204,7 @@ class Merger:
 
     def member_of(self, recipe: MergeRecipe) -> str:
         """Whose config a variant runs under: base's and parents' own, the donor's for merges."""
-        return self._donor if recipe.kind == "merge" else self._names[recipe.config["models"][0]["model"]]
+        return self._donor if recipe.kind == "merge" else recipe.parameters["model"]
 
     def config_of(self, recipe: MergeRecipe) -> PreTrainedConfig:
         """The config that a variant runs under, to be saved with it."""
@@ -218,6 +219,20 @@ class Merger:
             kind = type(self._rotary[""])
             self._rotary[member] = kind(self._configs[member]).to(self.model.device)
         self.model.model.rotary_emb = self._rotary[member]
+
+
+def generation_config(folder: Path) -> GenerationConfig:
+    """A checkpoint's generation config; without one, an empty one."""
+    if (folder / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig()
+
+
+def _end_tokens(folder: Path, config: PreTrainedConfig) -> set[int]:
+    found: set[int] = set()
+    for value in (generation_config(folder).eos_token_id, config.eos_token_id):
+        found |= set(value) if isinstance(value, list) else {value} if isinstance(value, int) else set()
+    return found
 
 
 def merged_tensors(recipe: MergeRecipe) -> Iterator[tuple[str, torch.Tensor]]:

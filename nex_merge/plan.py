@@ -12,6 +12,7 @@ from nex_merge.errors import InputError
 from nex_merge.families import Family, family_defaults, open_family, read_family
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
+_SAMPLES, _BLOCK = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Plan:
     config: RunConfig
     family: Family
     source: str
-    resolved: Mapping[str, Any]  # the family and search space as read, the prompts' checksum, library versions
+    # The family and search space as read, checksums of checkpoints and prompts, library versions.
+    resolved: Mapping[str, Any]
 
     @property
     def run(self) -> Path:
@@ -47,7 +49,24 @@ def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
     resolved = {
         "family": read_family(config.family)[0].model_dump(exclude_none=True),
         "search_space": space,
+        "checkpoints": {name: fingerprint(folder) for name, folder in family.folders.items()},
         "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.is_file() else None,
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
     return Plan(config, family, source, resolved)
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the sizes of a checkpoint's weight files and 64 evenly spaced blocks of each.
+
+    Training changes nearly every weight, so samples tell, and a checkpoint of many gigabytes is not read through.
+    """
+    content = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        content.update(f"{path.name} {size}\n".encode())
+        with open(path, "rb") as file:
+            for i in range(_SAMPLES):
+                file.seek(i * size // _SAMPLES)
+                content.update(file.read(_BLOCK))
+    return content.hexdigest()

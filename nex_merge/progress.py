@@ -14,9 +14,10 @@ _UNITS = {"generate": "tokens", "capture": "responses"}
 class Watcher:
     """Told when stages and trials begin and end; knows how many there will be."""
 
-    def __init__(self, total: int, done: int = 0) -> None:
+    def __init__(self, total: int, done: int = 0, objective: str = "nex", sign: int = 1) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._total, self._done = total, done
+        self._objective, self._sign = objective, sign
         self._status: Status | None = None
         self._trial, self._best = "", None
         self._began = time.monotonic()
@@ -46,10 +47,10 @@ class Watcher:
     def end(self, result: TrialResult) -> None:
         self._done += 1
         self._here += 1
-        score = result.score.nex if result.score is not None and result.state == "complete" else None
-        if score is not None and (self._best is None or score > self._best[0]):
+        score = result.value(self._objective) if result.state == "complete" else None
+        if score is not None and (self._best is None or self._sign * (score - self._best[0]) > 0):
             self._best = (score, result.trial)
-        found = f"nex {score:.4f}" if score is not None else f"{result.state}: {result.reason}"
+        found = f"{self._objective} {score:.4f}" if score is not None else f"{result.state}: {result.reason}"
         best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best is not None else ""
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.note(

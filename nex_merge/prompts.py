@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from nex_merge.config import PromptsConfig, find_file
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
@@ -23,10 +25,7 @@ def load_prompts(config: PromptsConfig) -> tuple[Prompt, ...]:
     readers = {".jsonl": _read_jsonl, ".txt": _read_text, ".csv": _read_table, ".parquet": _read_table}
     if path.suffix not in readers:
         raise InputError(f"prompts.file: {path} is {path.suffix or 'of no type'}; {_FORMATS} are read")
-    try:
-        prompts = readers[path.suffix](path, config.column)
-    except UnicodeDecodeError:
-        raise InputError(f"prompts.file: {path} is not UTF-8 text") from None
+    prompts = readers[path.suffix](path, config.column)
     if not prompts:
         raise InputError(f"prompts.file: {path} holds no prompts")
     return tuple(prompts[: config.limit])
@@ -38,7 +37,7 @@ def _read_jsonl(path: Path, column: str | None) -> list[Prompt]:
 
 def read_jsonl(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
     """(place for messages, the line's mapping, its prompt) of every line of a JSONL file that isn't blank."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
         where = f"{path} line {number}"
@@ -70,7 +69,15 @@ def _is_message(message: Any) -> bool:
 
 
 def _read_text(path: Path, column: str | None) -> list[Prompt]:
-    return [_user(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [_user(line) for line in _lines(path) if line.strip()]
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines by line feeds alone: text may hold the other characters that str.splitlines takes for breaks."""
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
 
 
 def _read_table(path: Path, column: str | None) -> list[Prompt]:
@@ -78,7 +85,11 @@ def _read_table(path: Path, column: str | None) -> list[Prompt]:
 
     column = column or "prompt"
     try:
-        table = pandas.read_csv(path, dtype=str) if path.suffix == ".csv" else pandas.read_parquet(path)
+        table = (
+            pandas.read_csv(path, dtype=str, encoding="utf-8-sig")
+            if path.suffix == ".csv"
+            else pandas.read_parquet(path)
+        )
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: can't be read as {path.suffix[1:]} ({error})") from None
     if column not in table.columns:
@@ -116,8 +127,11 @@ def encode_prompts(
             continue
         if not tokenizer.chat_template:
             raise InputError("prompts.chat_template: the tokenizer has no chat template; false would do")
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
+            )
+        except TemplateError as error:
+            raise InputError(f"prompt {number}: the tokenizer's chat template refuses it ({error})") from None
         encoded.append(list(tokenizer(str(text), add_special_tokens=False)["input_ids"]))
     return encoded

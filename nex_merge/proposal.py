@@ -169,8 +169,9 @@ def _nearest_value(dimension: Dimension, wish: Any) -> Any:
         wish = (dimension.low + dimension.high) / 2
     value = min(max(wish, dimension.low), dimension.high)
     if dimension.step is not None:
-        value = dimension.low + math.floor((value - dimension.low) / dimension.step + 0.5) * dimension.step
-        value = min(value, dimension.high)
+        steps = math.floor((dimension.high - dimension.low) / dimension.step + 1e-9)
+        value = dimension.low + min(math.floor((value - dimension.low) / dimension.step + 0.5), steps) * dimension.step
+        value = min(value, dimension.high)  # steps add up to 0.8500000000000001 and the like
     return round(value) if dimension.type == "int" else float(value)
 
 

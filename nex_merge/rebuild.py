@@ -1,5 +1,6 @@
 """A finished run's variants, made again from what its folder holds. Composes config, families and merging."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ class Rebuilder:
         saved = read_yaml(run / trials.CONFIG) if (run / trials.CONFIG).is_file() else None
         if saved is None:
             raise InputError(f"{run}: no run folder (it has no {trials.CONFIG}); the folder a search printed would do")
-        saved.pop("resolved", None)
+        resolved = saved.pop("resolved", {})
         self.run = run
         self.config: RunConfig = parse(RunConfig, saved, str(run / trials.CONFIG))
-        self.family: Family = open_family(self.config.family, self.config.models)
+        # As it was read then: a family file that has changed since would make another model of the same tensors.
+        named = self.config.family if isinstance(self.config.family, str) else "custom"
+        family = open_family(resolved.get("family", self.config.family), self.config.models)
+        self.family: Family = replace(family, name=Path(named).stem)
         self.out_dtype = weights_dtype(preflight(self.family.folders, self.family.donor))
         self.tokenizer = load_tokenizer(self.family.folders[self.family.donor])
         device = resolve_device(self.config.runtime.device)

@@ -266,6 +266,7 @@ class TrialResult:
     accuracy: float | None = None
     accuracy_low: float | None = None  # 95 % binomial interval
     accuracy_high: float | None = None
+    accuracy_source: str | None = None
     same_as: str | None = None  # of a duplicate: the earlier trial with the same recipe
 
     def value(self, name: str) -> float | None:

@@ -11,8 +11,9 @@ from nex_merge import trials
 from nex_merge.cache import read_base, read_cache, read_credits, read_manifest
 from nex_merge.config import NexConfig
 from nex_merge.errors import InputError
-from nex_merge.leaderboard import Row, write_leaderboard
+from nex_merge.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
 from nex_merge.nex.calibration import analyse, calibrate, pool_size, stack_credits
+from nex_merge.nex.good_mass import mean_score, weigh
 from nex_merge.nex.reliability import assess, halves, resampled, resamples, rescore, score, split_half, superiority
 from nex_merge.records import Credits, Evidence, NeuronWeights, NexScore, Reliability, TrialResult
 
@@ -29,6 +30,7 @@ class Pool:
         self._run, self._nex = run, nex
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
+        self._scores: dict[str, float] = {}  # of trials scored under these weights so far
 
     def weights(self, merges: int) -> NeuronWeights | None:
         """The weights for the merge with this number; None where a variant is scored under its own."""
@@ -37,7 +39,7 @@ class Pool:
         size = pool_size(merges) if self._nex.calibration == "pool" else 0
         if size != self._size:
             results = [r for r in trials.read_results(self._run) if r.kind != "merge" or int(r.trial) < size]
-            self._size, self._weights = size, shared_weights(self._run, results, self._nex)
+            self._size, self._weights, self._scores = size, shared_weights(self._run, results, self._nex), {}
         return self._weights
 
     def scores(self, merges: int) -> dict[str, float] | None:
@@ -45,16 +47,19 @@ class Pool:
         if self._nex.calibration != "pool":
             return None
         weights = self.weights(merges)
-        found = {}
+        assert weights is not None, "a pool has weights"
         for result in trials.read_results(self._run):
-            if result.kind == "merge" and result.state in SCORED and int(result.trial) < merges:
-                assert result.score is not None
-                nex = rescore(result.score, evidence_of(self._run, result, self._nex), "pool", weights).nex
+            if result.kind != "merge" or int(result.trial) >= merges or result.trial in self._scores:
+                continue
+            if result.state in SCORED:
+                evidence = evidence_of(self._run, result, self._nex)
+                masses = [weigh(evidence.base, i, weights) for i in range(evidence.credits.responses)]
+                nex = mean_score([item.fraction for item in masses])
                 if nex is not None:
-                    found[result.trial] = nex
-            elif result.same_as in found:  # a duplicate comes after what it duplicates
-                found[result.trial] = found[result.same_as]
-        return found
+                    self._scores[result.trial] = nex
+            elif result.same_as in self._scores:  # a duplicate comes after what it duplicates
+                self._scores[result.trial] = self._scores[result.same_as]
+        return self._scores
 
 
 def shared_weights(run: Path, results: Sequence[TrialResult], nex: NexConfig) -> NeuronWeights | None:
@@ -112,15 +117,17 @@ def score_run(run: Path, nex: NexConfig, own: NexConfig) -> tuple[dict[str, NexS
         drawn[result.trial] = resampled(*draw, resamples(evidence.prompts))
         halved[result.trial] = resampled(*draw, halves(evidence.prompts))
     parent = _best(results, scores, "parent")
-    if parent is not None:
+    if parent is not None and prompts > 1:
         scores = {
             trial: dataclasses.replace(found, beats_parent=superiority(drawn[trial], drawn[parent]))
             for trial, found in scores.items()
         }
     merge = _best(results, scores, "merge")
     sound = [result.trial for result in results if result.state == "complete"]
+    taught = [r.trial for r in results if r.state == "complete" and r.kind != "merge"]
     reliability = assess(
         [scores[trial] for trial in sound],
+        [scores[trial] for trial in (taught if nex.calibration == "parents" else sound)],
         prompts,
         split_half(np.stack([halved[trial] for trial in sound])) if sound else None,
         scores[merge].beats_parent if merge is not None else None,
@@ -142,9 +149,10 @@ def write_scores(run: Path, nex: NexConfig, own: NexConfig) -> list[Row]:
     scores, reliability = score_run(run, nex, own)
     about = {"calibration": nex.calibration, "rho": nex.rho, "min_run": nex.min_run}
     content = json.dumps({**about, "trials": {t: dataclasses.asdict(s) for t, s in scores.items()}}, indent=1)
+    trials.write_atomically(run / trials.SCORES, content)
+    trials.write_atomically(run / trials.RELIABILITY, json.dumps(dataclasses.asdict(reliability), indent=1))
+    rows = write_leaderboard(run)
     kept = run / trials.LEADERBOARDS / f"{nex.calibration}-rho{nex.rho:g}-min_run{nex.min_run}"
-    for folder in (kept, run):
-        trials.write_atomically(folder / trials.SCORES, content)
-        trials.write_atomically(folder / trials.RELIABILITY, json.dumps(dataclasses.asdict(reliability), indent=1))
-        rows = write_leaderboard(run, folder)
+    for name in (trials.SCORES, trials.RELIABILITY, *LEADERBOARD_FILES):
+        trials.write_atomically(kept / name, (run / name).read_text(encoding="utf-8"))
     return rows

@@ -24,7 +24,7 @@ from nex_merge.proposal import Suggester, equal_weights, passthrough, propose
 from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.rescore import Pool, credits_of, write_scores
 from nex_merge.search_space import load_space
-from nex_merge.study import TRIAL_FAULTS, failed, run_merges
+from nex_merge.study import TRIAL_FAULTS, failed, open_study, run_merges
 
 # What may change between two starts of the same run: how long it goes on, and where it lies.
 _FREE = (("study", "trials"), ("output",))
@@ -47,12 +47,23 @@ def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
     config, models = plan.config, plan.family.models
     space = load_space(config.search_space, method_specs(), models)
     objective = objective_of(config.study.model_dump())
+    if not fresh:
+        _compare(plan)
+    # An earlier run is moved aside only once everything that can be refused has been looked at.
+    evaluator = Evaluator(config, plan.family, plan.run, watcher.stage)
+    check_filters(space.filters, [name for name, _ in evaluator.merger.model.named_parameters()])
     with opened_run(plan, fresh, watcher.note) as run:
-        evaluator = Evaluator(config, plan.family, run, watcher.stage)
-        check_filters(space.filters, [name for name, _ in evaluator.merger.model.named_parameters()])
         pool = Pool(run, config.nex)
+
+        def seen(merges: int) -> dict[str, float] | None:
+            return pool.scores(merges) if objective.name == "nex" else None
+
+        study = open_study(run, config.study, objective.sign, seen)
         if config.study.baselines:
-            _baselines(plan, run, evaluator, pool, watcher)
+            _baselines(plan, run, evaluator, watcher)
+        if trials.read_scores(run):
+            # The leaderboard may have been scored otherwise since; it must not mix with what is scored now.
+            write_scores(run, config.nex, config.nex)
         texts = [r.text for r in trials.read_results(run) if r.kind != "merge" and r.text is not None]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
@@ -61,12 +72,9 @@ def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return evaluator.finish(evaluator.measure(trial, name, recipe), pool.weights(int(trial)), texts)
 
-        def seen(merges: int) -> dict[str, float] | None:
-            return pool.scores(merges) if objective.name == "nex" else None
-
         try:
             first = equal_weights(space, models)
-            run_merges(run, config.study, objective, space, first, suggest, evaluate, seen, watcher)
+            run_merges(run, study, config.study, objective, space, first, suggest, evaluate, watcher)
         finally:
             rows = write_scores(run, config.nex, config.nex) if trials.read_results(run) else []
         if rows and not any(row["rank"] for row in rows):
@@ -83,7 +91,7 @@ def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
             )
 
 
-def _baselines(plan: Plan, run: Path, evaluator: Evaluator, pool: Pool, watcher: Watcher) -> None:
+def _baselines(plan: Plan, run: Path, evaluator: Evaluator, watcher: Watcher) -> None:
     """Score base and parents where they aren't scored yet.
 
     Where everyone shares weights, theirs are known only once all of them are measured. Raises RunError where base and
@@ -106,7 +114,7 @@ def _baselines(plan: Plan, run: Path, evaluator: Evaluator, pool: Pool, watcher:
     earlier = [r.trial for r in trials.read_results(run) if r.kind != "merge" and r.state == "complete"]
     credits = {
         name: measured[name].credits if name in measured else credits_of(run, name, plan.config.nex)
-        for name in plan.family.folders
+        for name in sorted(plan.family.folders, key=lambda name: (name != "base", name))
         if name in measured or name in earlier
     }
     if not credits:
@@ -140,9 +148,17 @@ def opened_run(plan: Plan, fresh: bool, warn: Callable[[str], None]) -> Iterator
     run = plan.run
     if fresh and run.exists():
         aside = next(path for i in range(1, 10_000) if not (path := run.with_name(f"{run.name}.{i}")).exists())
-        os.replace(run, aside)
+        with _locked(run):
+            os.replace(run, aside)
         warn(f"kept the earlier run as {aside}")
     run.mkdir(parents=True, exist_ok=True)
+    with _locked(run):
+        _hold(plan, run, warn)
+        yield run
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
     # The kernel frees this lock when its holder dies.
     lock = FileLock(run / trials.LOCK)
     try:
@@ -152,33 +168,39 @@ def opened_run(plan: Plan, fresh: bool, warn: Callable[[str], None]) -> Iterator
             f"{run}: another search is at work in this folder; wait for it, or choose another output"
         ) from None
     try:
-        _hold(plan, run, warn)
-        yield run
+        yield
     finally:
         lock.release()
 
 
-def _hold(plan: Plan, run: Path, warn: Callable[[str], None]) -> None:
-    """Save the configuration, or compare it with the one saved."""
-    asked = {**plan.config.model_dump(), "resolved": dict(plan.resolved)}
-    path = run / trials.CONFIG
+def _asked(plan: Plan) -> dict[str, Any]:
+    return {**plan.config.model_dump(), "resolved": dict(plan.resolved)}
+
+
+def _compare(plan: Plan) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Refuse, with InputError, a configuration that differs from the run folder's; library versions then and now."""
+    path = plan.run / trials.CONFIG
     if not path.exists():
-        if (run / trials.TRIALS).exists():
-            raise InputError(f"{run}: has trials but no {trials.CONFIG}; --fresh starts over and keeps it aside")
-        trials.write_atomically(path, yaml.safe_dump(asked, sort_keys=False))
-        return
+        if (plan.run / trials.TRIALS).exists():
+            raise InputError(f"{plan.run}: has trials but no {trials.CONFIG}; --fresh starts over and keeps it aside")
+        return {}, {}
     saved = read_yaml(path)
     versions = saved.get("resolved", {}).pop("versions", {}), plan.resolved["versions"]
-    changed = [line for line in _differences(saved, {**asked, "resolved": {**plan.resolved, "versions": None}})]
+    changed = list(_differences(saved, {**_asked(plan), "resolved": {**plan.resolved, "versions": None}}))
     if changed:
         raise InputError(
-            f"{run} was begun with another configuration:\n  " + "\n  ".join(changed) +
+            f"{plan.run} was begun with another configuration:\n  " + "\n  ".join(changed) +
             "\nGo back to it, choose another output, or start over with --fresh (the earlier run is kept aside)"
         )  # fmt: skip
-    for line in _differences(*versions):
+    return versions
+
+
+def _hold(plan: Plan, run: Path, warn: Callable[[str], None]) -> None:
+    """Save the configuration, once it is compared with the one saved."""
+    for line in _differences(*_compare(plan)):
         warn(f"this run was begun with other library versions: {line}; scores may differ in their last digits")
     # How long to go on is saved as last asked.
-    trials.write_atomically(path, yaml.safe_dump(asked, sort_keys=False))
+    trials.write_atomically(run / trials.CONFIG, yaml.safe_dump(_asked(plan), sort_keys=False))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[str]:

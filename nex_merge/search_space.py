@@ -110,8 +110,9 @@ def _parse_dimension(kind: str, value: Any, where: str) -> Dimension:
     if kind == "bool":
         raise InputError(f"{where}: found a range; true, false or {{choices: [true, false]}} would do")
     given = parse(RangeConfig, value, where)
-    for key in ("low", "high"):
-        _scalar(kind, getattr(given, key), f"{where}.{key}")
+    for key in ("low", "high", "step"):
+        if getattr(given, key) is not None:
+            _scalar(kind, getattr(given, key), f"{where}.{key}")
     if given.low >= given.high:
         raise InputError(f"{where}: low {given.low} is not below high {given.high}; a range the right way up would do")
     if given.log and (given.low <= 0 or given.step is not None):

@@ -19,10 +19,11 @@ from typing import Any, Protocol
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from nex_merge import trials
 from nex_merge.config import StudyConfig
-from nex_merge.errors import TrialError
+from nex_merge.errors import InputError, TrialError
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -97,31 +98,48 @@ class Watcher(Protocol):
 
 
 def open_study(run: Path, config: StudyConfig, sign: int, seen: Seen) -> optuna.Study:
-    """The run's study, made if it isn't there yet; `sign` +1 maximizes."""
-    return optuna.create_study(
-        study_name=run.resolve().name,
-        storage=config.storage or f"sqlite:///{run / trials.STUDY}",
-        sampler=StatelessSampler(config.sampler, config.seed, seen),
-        pruner=optuna.pruners.NopPruner(),
-        direction="maximize" if sign > 0 else "minimize",
-        load_if_exists=True,
-    )
+    """The run's study, made if it isn't there yet; `sign` +1 maximizes.
+
+    Raises InputError where the storage can't be opened, or holds another run's study of the same name.
+    """
+    try:
+        with undisturbed():
+            study = optuna.create_study(
+                study_name=run.resolve().name,
+                storage=config.storage or f"sqlite:///{run / trials.STUDY}",
+                sampler=StatelessSampler(config.sampler, config.seed, seen),
+                pruner=optuna.pruners.NopPruner(),
+                direction="maximize" if sign > 0 else "minimize",
+                load_if_exists=True,
+            )
+            finished = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.StorageInternalError) as error:
+        raise InputError(
+            f"study.storage: {config.storage or run / trials.STUDY} can't be opened "
+            f"({str(error).splitlines()[0]}); null, or a URL like sqlite:///study.db, would do"
+        ) from None
+    for number in finished:
+        if trials.read_result(run, trials.trial_id(number)) is None:
+            raise InputError(
+                f"study.storage: the study {study.study_name!r} there has trial {number}, which {run} does not; it is "
+                "another run's. An output folder of another name would do"
+            )
+    return study
 
 
 def run_merges(
     run: Path,
+    study: optuna.Study,
     config: StudyConfig,
     objective: Objective,
     space: SearchSpace,
     first: Mapping[str, Any],
     propose: Propose,
     evaluate: Evaluate,
-    seen: Seen,
     watcher: Watcher,
 ) -> None:
     """Try merges until `config.trials` of them are finished, `first` (study parameters) before all others."""
     with undisturbed():
-        study = open_study(run, config, objective.sign, seen)
         if config.trials > 0 and not study.get_trials(deepcopy=False):
             study.enqueue_trial(dict(first))
     while True:

@@ -53,22 +53,22 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
-    """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces it in a comment."""
-    head = f"# mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}\n"
+    """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment."""
+    head = f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}\n"
     write_atomically(
         folder / RECIPE, head + yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
     )
 
 
 def write_responses(folder: Path, responses: Sequence[Response]) -> None:
-    lines = [json.dumps(dataclasses.asdict(response), ensure_ascii=False) for response in responses]
+    lines = [json.dumps(dataclasses.asdict(response)) for response in responses]
     write_atomically(folder / RESPONSES, "\n".join(lines) + "\n")
 
 
 def read_responses(folder: Path) -> list[Response]:
     """The responses of a trial, in order of prompt and sample."""
     responses = []
-    for line in (folder / RESPONSES).read_text(encoding="utf-8").splitlines():
+    for line in (folder / RESPONSES).read_text(encoding="utf-8").rstrip("\n").split("\n"):
         item = json.loads(line)
         responses.append(
             Response(**{**item, "prompt_ids": tuple(item["prompt_ids"]), "token_ids": tuple(item["token_ids"])})

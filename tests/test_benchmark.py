@@ -61,7 +61,9 @@ def test_builtin_problems_are_not_the_search_prompts():
 
 
 def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_twice(toy_config, tmp_path, monkeypatch):
-    run_search(make_plan(str(toy_config), {"study": {"trials": 2}}), False, Silent())
+    # Without thinking, what is cut off may have answered.
+    plan = make_plan(str(toy_config), {"study": {"trials": 2}, "prompts": {"thinking": False}})
+    run_search(plan, False, Silent())
     run = tmp_path / "run"
     before = [row["trial"] for row in read_rows(run)]
     (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": ".*"}\n{"prompt": "signs", "answer": "zz"}\n')
@@ -83,6 +85,18 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     benchmark(run, items, "bench", choose_trials(run, None, [], rows), notes.append)
     assert sorted(measured) == sorted(before[3:]), "a run that was stopped goes on"
     assert trials.read_accuracy(run, "base")["n"] == 2
+
+
+def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):
+    run_search(make_plan(str(toy_config), {"study": {"trials": 0}}), False, Silent())
+    run, data = tmp_path / "run", tmp_path / "bench.jsonl"
+    data.write_text('{"prompt": "pairs", "answer": ".*"}\n')
+    benchmark(run, load_items(data, "regex"), "bench", ["base"], lambda text: None)
+    assert trials.read_accuracy(run, "base")["accuracy"] == 0, "24 tokens of a toy never close their thinking"
+    first = trials.read_accuracy(run, "base")["source"]
+    data.write_text('{"prompt": "pairs", "answer": "x?"}\n')
+    benchmark(run, load_items(data, "regex"), "bench", ["base"], lambda text: None)
+    assert trials.read_accuracy(run, "base")["source"] != first
 
 
 def test_choosing_trials(toy_config, tmp_path):

@@ -32,7 +32,7 @@ def finished(toy, tmp_path_factory):
     config = {
         "family": {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}},
         "search_space": "dare_ties",
-        "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 3},
+        "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 3, "thinking": False},
         "generation": {"max_new_tokens": 24},
         "activations": {"slice_tokens": 2, "top_k": 8},
         "study": {"trials": 3},
@@ -176,7 +176,7 @@ def test_dry_run_and_validate_say_what_would_be_done(finished):
 def test_rescore_benchmark_and_correlate(finished, tmp_path):
     done = run("rescore", finished / "run", "--calibration", "crossfit")
     assert done.returncode == 0, done.stderr
-    assert "under calibration crossfit" in done.stdout and "Verdict: " in done.stdout
+    assert "under calibration crossfit" in done.stdout and "Verdict on NEX: " in done.stdout
     (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": "."}\n{"prompt": "signs", "answer": "zz"}\n')
     done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "regex")
     assert done.returncode == 0, done.stderr

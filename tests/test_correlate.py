@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nex_merge.correlate import _kendall, _pearson, agreement, curve, split
+from nex_merge.correlate import _kendall, _overlap, _pearson, agreement, curve, split
 from nex_merge.errors import InputError
 from nex_merge.plots import scatter_text, write_scatters
 from nex_merge.records import SCORES
 
 
 def rows_with(accuracy, nex, tokens, kinds=None):
-    columns = {**dict.fromkeys(SCORES, 0.5), "accuracy_low": None, "accuracy_high": None}
+    columns = {**dict.fromkeys(SCORES, 0.5), "accuracy_low": None, "accuracy_high": None, "accuracy_source": "x"}
     return [
         {
             **columns, "rank": i + 1, "trial": f"{i:04d}", "kind": (kinds or ["merge"] * 99)[i], "state": "complete",
@@ -29,9 +29,29 @@ def test_agreement_in_closed_form():
     assert nex["top_trial"] == "0002" and nex["regret"] == pytest.approx({"1": 0.1, "3": 0.0, "5": 0.0})
     assert tokens["spearman"]["value"] == pytest.approx(-1), "fewer tokens are ranked first"
     assert tokens["regret"]["1"] == pytest.approx(0.3) and tokens["regret"]["3"] == pytest.approx(0.1)
-    assert tokens["overlap"] == {"1": 0.0, "3": pytest.approx(2 / 3), "5": pytest.approx(4 / 5)}
+    assert tokens["overlap"] == {"1": 0.0, "3": pytest.approx(2 / 3), "5": 1.0}
     assert found["scores"]["entropy"]["spearman"]["value"] is None, "a constant has no correlation"
     assert nex["spearman"]["low"] <= 0.8 <= nex["spearman"]["high"]
+
+
+def test_overlap_over_ties_is_its_expectation():
+    x, y = np.array([4.0, 3, 2, 1]), np.array([0.5, 0.5, 0.5, 0.1])
+    assert _overlap(x, y, 1) == pytest.approx(1 / 3)
+    assert _overlap(x, y, 2) == pytest.approx(2 / 3)
+    assert _overlap(x, y, 3) == 1
+
+
+def test_accuracy_from_different_data_is_refused():
+    rows = rows_with([0.1, 0.2, 0.3], [1, 2, 3], [1, 2, 3])
+    rows[1]["accuracy_source"] = "y"
+    with pytest.raises(InputError, match="comes from different data \\(x; y\\)"):
+        agreement(rows)
+
+
+def test_equal_accuracies_have_neither_correlation_nor_curve():
+    rows = [{**row, "entropy": i} for i, row in enumerate(rows_with([0.0] * 6, range(6), range(6)))]
+    found = agreement(rows)
+    assert found["scores"]["nex"]["spearman"]["value"] is None and found["curves"] == {}
 
 
 def test_the_best_parent_is_named_beside():

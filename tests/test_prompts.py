@@ -72,3 +72,11 @@ def test_chat_template_system_prompt_and_thinking(toy, tmp_path):
     tokenizer.chat_template = None
     with pytest.raises(InputError, match="the tokenizer has no chat template"):
         text()
+
+
+def test_only_line_feeds_end_a_line(tmp_path):
+    """Text may hold line separators that str.splitlines would cut at."""
+    (tmp_path / "p.jsonl").write_text('\ufeff{"prompt": "a\u2028b\u0085c"}\n', encoding="utf-8")
+    assert [p.raw for p in load_prompts(PromptsConfig(file=str(tmp_path / "p.jsonl")))] == ["a\u2028b\u0085c"]
+    (tmp_path / "p.txt").write_text("a\u2028b\n", encoding="utf-8")
+    assert len(load_prompts(PromptsConfig(file=str(tmp_path / "p.txt")))) == 1

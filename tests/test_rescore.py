@@ -51,6 +51,8 @@ def test_earlier_leaderboards_are_kept_and_the_last_asked_for_shows(run):
     assert kept == ["parents-rho0.95-min_run2", "self-rho0.95-min_run2"]
     first = json.loads((run / "leaderboards" / kept[1] / "leaderboard.json").read_text())
     assert scores(first) == scores(before)
+    other = json.loads((run / "leaderboards" / kept[0] / "leaderboard.json").read_text())
+    assert scores(other) == scores(read_rows(run))
     assert scores(read_rows(run)) == scores(json.loads((run / "leaderboard.json").read_text())) != scores(before)
     rescore.write_scores(run, NexConfig(), NexConfig())
     assert scores(read_rows(run)) == scores(before)

@@ -321,3 +321,56 @@ def test_another_objective_with_its_direction(toy_config, tmp_path):
     rows, _ = search(toy_config, study=other, output=str(tmp_path / "other"))
     entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
     assert entropies == sorted(entropies, reverse=True)
+
+
+def test_fresh_does_not_step_around_a_search_at_work(toy_config, tmp_path):
+    from filelock import FileLock
+
+    search(toy_config, study={"trials": 0})
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is at work"):
+        search(toy_config, fresh=True, study={"trials": 0})
+    assert (tmp_path / "run" / "trials" / "base" / "result.json").exists(), "nothing was moved aside"
+
+
+def test_what_is_refused_moves_nothing_aside(toy_config, tmp_path):
+    search(toy_config, study={"trials": 0})
+    with pytest.raises(InputError, match="beyond the model's context"):
+        search(toy_config, fresh=True, generation={"max_new_tokens": 500})
+    assert not (tmp_path / "run.1").exists()
+
+
+def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path):
+    import shutil
+
+    own = tmp_path / "own"
+    shutil.copytree(toy["a"], own)
+    config = yaml.safe_load(toy_config.read_text())
+    config["family"]["models"]["a"] = str(own)
+    toy_config.write_text(yaml.safe_dump(config))
+    search(toy_config, study={"trials": 0})
+    shutil.copy(toy["b"] / "model.safetensors", own / "model.safetensors")
+    with pytest.raises(InputError, match=r"resolved\.checkpoints\.a"):
+        search(toy_config, study={"trials": 0})
+
+
+@pytest.mark.parametrize("storage", ["mydb", "foo://x", "sqlite:////nowhere/at/all.db"])
+def test_a_storage_that_can_not_be_opened(toy_config, storage):
+    with pytest.raises(InputError, match=r"study\.storage: .* can't be opened"):
+        search(toy_config, study={"trials": 1, "storage": storage})
+
+
+def test_a_study_of_another_run_is_refused(toy_config, tmp_path):
+    shared = f"sqlite:///{tmp_path}/shared.db"
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "one" / "x"))
+    with pytest.raises(InputError, match="it is another run's"):
+        search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "two" / "x"))
+
+
+def test_one_prompt_gives_no_interval(toy_config, tmp_path):
+    prompts = {"limit": 1}
+    rows, _ = search(toy_config, prompts=prompts, study={"trials": 0})
+    assert {row["nex_low"] for row in rows} == {row["beats_parent"] for row in rows} == {None}
+    with pytest.raises(InputError, match="crossfit scores prompts by other prompts"):
+        search(toy_config, prompts=prompts, nex={"calibration": "crossfit"}, output=str(tmp_path / "other"))

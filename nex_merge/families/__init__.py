@@ -134,6 +134,7 @@ def locate(location: Location, source: str) -> Path:
 
 
 def _fetch(location: Location, source: str) -> Path:
+    import httpx2
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -141,7 +142,13 @@ def _fetch(location: Location, source: str) -> Path:
         folder = huggingface_hub.snapshot_download(
             location.path, revision=location.revision, allow_patterns=_FILES, etag_timeout=5, max_workers=4
         )
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.HFValidationError, OSError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.HFValidationError,
+        httpx2.HTTPError,
+        OSError,
+    ) as error:
         at = f" at revision {location.revision}" if location.revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

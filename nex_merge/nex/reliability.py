@@ -63,7 +63,7 @@ def rescore(earlier: NexScore, evidence: Evidence, calibration: str, shared: Neu
     nex = mean_score(fractions)
     total, carried = sum(item.total for item in masses), sum(item.carried for item in masses)
     drawn = resampled(evidence, fractions, calibration, resamples(evidence.prompts))
-    low, high = interval(drawn)
+    low, high = interval(drawn, len(np.unique(evidence.prompts)))
     return replace(
         earlier,
         nex=nex,
@@ -140,10 +140,10 @@ def _recalibrated(evidence: Evidence, counts: np.ndarray, crossfit: bool) -> np.
     return result
 
 
-def interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
-    """95 % percentile interval of resampled scores; None with fewer than two different prompts' worth of them."""
+def interval(drawn: np.ndarray, prompts: int) -> tuple[float | None, float | None]:
+    """95 % percentile interval of scores on resamples of so many prompts; None with fewer than two of either."""
     known = drawn[np.isfinite(drawn)]
-    if len(known) < 2:
+    if len(known) < 2 or prompts < 2:
         return None, None
     low, high = np.quantile(known, LEVEL)
     return float(low), float(high)
@@ -175,14 +175,19 @@ def split_half(scores: np.ndarray) -> float | None:
 
 
 def assess(
-    scores: Sequence[NexScore], prompts: int, split_half_reliability: float | None, beats_parent: float | None
+    scores: Sequence[NexScore],
+    teachers: Sequence[NexScore],
+    prompts: int,
+    split_half_reliability: float | None,
+    beats_parent: float | None,
 ) -> Reliability:
     """Whether the scores of a run's variants can carry a ranking, with the reasons and what would help.
 
+    `teachers` are those whose credit the weights come from: the variants themselves, or base and parents.
     `beats_parent` is the probability that the best merge beats the best parent, None where there is no such pair.
     """
-    cycles = float(np.median([s.cycles / max(s.responses, 1) for s in scores])) if scores else 0.0
-    credited = float(np.median([s.credited / max(s.responses, 1) for s in scores])) if scores else 0.0
+    cycles = float(np.median([s.cycles / max(s.responses, 1) for s in teachers])) if teachers else 0.0
+    credited = float(np.median([s.credited / max(s.responses, 1) for s in teachers])) if teachers else 0.0
     known = [s.saturation for s in scores if s.saturation is not None]
     weighted = [s.weighted_mass for s in scores if s.weighted_mass is not None]
     findings = [
@@ -203,7 +208,7 @@ def assess(
             credited,
             CREDITED,
             "{} responses earn credit at all ({:.0%})",
-            "longer responses, or calibration: parents, which needs no credit of a variant's own",
+            "longer responses, or shorter rows (activations.slice_tokens)",
         ),
     ]
     words = ({0: "nothing", 1: "little"}, {0: "too few", 1: "few"}, {0: "hardly any", 1: "few"})

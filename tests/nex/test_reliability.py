@@ -111,7 +111,8 @@ def a_score(cycles, credited):
     ],
 )
 def test_verdicts(cycles, credited, halves, beats, verdict, words):
-    found = reliability.assess([a_score(cycles, credited)] * 4, 10, halves, beats)
+    scores = [a_score(cycles, credited)] * 4
+    found = reliability.assess(scores, scores, 10, halves, beats)
     assert found.verdict == verdict
     assert len(found.reasons) == len(words)
     for reason, word in zip(found.reasons, words, strict=True):
