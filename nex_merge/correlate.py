@@ -188,7 +188,8 @@ def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
         f"{found['best_accuracy']:.3f} (trial {_short(found['best_trial'])})"
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
-    table = Table(title=head, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+    console.print(head, highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("score", "Spearman", "Kendall", "Pearson", "top", "accuracy", "regret 1", "3", "5", "overlap 5"):
         table.add_column(column, justify="left" if column in ("score", "top") else "right", no_wrap=True)
     for name, item in found["scores"].items():

@@ -162,7 +162,9 @@ def print_table(
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     columns, shown = table_cells(rows)
-    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, header_style="bold")
+    # Not the table's own title, which is folded to the table's width.
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
     for row, cells in zip(rows, shown, strict=True):
@@ -173,12 +175,15 @@ def print_table(
     for row in rows:
         if row["reason"] is not None:
             console.print(
-                f"trial {_short(row['trial'])} {row['state']}: {row['reason']}", markup=False, highlight=False
+                f"trial {_short(row['trial'])} {row['state']}: {row['reason']}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
     if reliability is not None:
         console.print()
         for line in verdict(reliability, objective):
-            console.print(line, markup=False, highlight=False)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def verdict(found: Reliability, objective: str = "nex") -> list[str]:

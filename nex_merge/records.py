@@ -232,6 +232,7 @@ class Reliability:
     weighted_mass: float | None  # share of the activation mass on neurons with a weight
     saturation: float | None  # share of that mass on weights beyond 0.99
     beats_parent: float | None  # probability that the best merge beats the best parent, over resampled prompts
+    follows_length: float | None  # Spearman of NEX and mean tokens over the variants; None: too few, or no differences
 
 
 @dataclass(frozen=True)

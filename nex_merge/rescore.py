@@ -14,7 +14,7 @@ from nex_merge.errors import InputError
 from nex_merge.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
 from nex_merge.nex.calibration import analyse, calibrate, pool_size, stack_credits
 from nex_merge.nex.good_mass import mean_score, weigh
-from nex_merge.nex.reliability import assess, halves, resampled, resamples, rescore, score, split_half, superiority
+from nex_merge.nex.reliability import assess, halves, resampled, rescore, score, split_half, superiority
 from nex_merge.records import Credits, Evidence, NeuronWeights, NexScore, Reliability, TrialResult
 
 SCORED = ("complete", "collapsed")
@@ -107,15 +107,14 @@ def score_run(run: Path, nex: NexConfig, own: NexConfig) -> tuple[dict[str, NexS
         assert result.score is not None
         evidence = evidence_of(run, result, nex)
         prompts = len(np.unique(evidence.prompts))
-        if same_phases:
-            found = rescore(result.score, evidence, nex.calibration, shared)
-        else:
+        earlier = result.score
+        if not same_phases:
             cache = read_cache(trials.trial_folder(run, result.trial) / trials.CACHE)
-            found = score(evidence, analyse(cache, nex.rho, nex.min_run), nex.calibration, shared)
+            earlier = score(evidence, analyse(cache, nex.rho, nex.min_run), nex.calibration, shared)
+        found, drawn[result.trial] = rescore(earlier, evidence, nex.calibration, shared)
         scores[result.trial] = found
-        draw = (evidence, found.response_scores, nex.calibration)
-        drawn[result.trial] = resampled(*draw, resamples(evidence.prompts))
-        halved[result.trial] = resampled(*draw, halves(evidence.prompts))
+        counts = halves(evidence.prompts)
+        halved[result.trial] = resampled(evidence, found.response_scores, nex.calibration, counts)
     parent = _best(results, scores, "parent")
     if parent is not None and prompts > 1:
         scores = {
@@ -123,10 +122,12 @@ def score_run(run: Path, nex: NexConfig, own: NexConfig) -> tuple[dict[str, NexS
             for trial, found in scores.items()
         }
     merge = _best(results, scores, "merge")
-    sound = [result.trial for result in results if result.state == "complete"]
+    lengths = {r.trial: r.rivals.mean_tokens for r in results if r.state == "complete" and r.rivals is not None}
+    sound = list(lengths)
     taught = [r.trial for r in results if r.state == "complete" and r.kind != "merge"]
     reliability = assess(
         [scores[trial] for trial in sound],
+        list(lengths.values()),
         [scores[trial] for trial in (taught if nex.calibration == "parents" else sound)],
         prompts,
         split_half(np.stack([halved[trial] for trial in sound])) if sound else None,

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.stats import spearmanr
 
-from nex_merge.nex.calibration import FOLDS, folds, weights_by_response
+from nex_merge.nex.calibration import folds, weights_by_response
 from nex_merge.nex.credit import EPSILON
 from nex_merge.nex.good_mass import log_gap, mean_score, weigh
 from nex_merge.nex.novelty import clean_masses
@@ -23,6 +23,9 @@ from nex_merge.records import RESERVED_LAYER, Evidence, NeuronWeights, NexScore,
 SPLIT_HALF = (0.5, 0.8)
 CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
+# From this correlation with mean tokens on, the score says little that response length does not say.
+FOLLOWS_LENGTH = 0.8
+FEWEST_FOR_LENGTH = 5
 RESAMPLES = 400
 HALVINGS = 20
 # Resamples that are worked on at once: what bounds the memory of [B, N] matrices.
@@ -52,11 +55,13 @@ def score(
         explore_share=float(np.concatenate(explored).mean()) if explored else None,
         fallbacks=dict(Counter(p.fallback for item in analyses if (p := item.phases) and p.fallback)),
     )
-    return rescore(empty, evidence, calibration, shared)
+    return rescore(empty, evidence, calibration, shared)[0]
 
 
-def rescore(earlier: NexScore, evidence: Evidence, calibration: str, shared: NeuronWeights | None = None) -> NexScore:
-    """A score under another calibration; phases and cycles stay as they were found."""
+def rescore(
+    earlier: NexScore, evidence: Evidence, calibration: str, shared: NeuronWeights | None = None
+) -> tuple[NexScore, np.ndarray]:
+    """A score under another calibration, and its bootstrap, float64 [B]; phases and cycles stay as they were found."""
     weights = weights_by_response(evidence, shared, calibration == "crossfit")
     masses = [weigh(evidence.base, i, w) for i, w in enumerate(weights)]
     fractions = tuple(item.fraction for item in masses)
@@ -64,7 +69,7 @@ def rescore(earlier: NexScore, evidence: Evidence, calibration: str, shared: Neu
     total, carried = sum(item.total for item in masses), sum(item.carried for item in masses)
     drawn = resampled(evidence, fractions, calibration, resamples(evidence.prompts))
     low, high = interval(drawn, len(np.unique(evidence.prompts)))
-    return replace(
+    found = replace(
         earlier,
         nex=nex,
         log_gap=None if nex is None else log_gap(nex),
@@ -76,6 +81,7 @@ def rescore(earlier: NexScore, evidence: Evidence, calibration: str, shared: Neu
         weighted_mass=carried / total if total > 0 else None,
         saturation=sum(item.saturated for item in masses) / carried if carried > 0 else None,
     )
+    return found, drawn
 
 
 def resamples(prompts: np.ndarray, count: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -127,16 +133,21 @@ def _recalibrated(evidence: Evidence, counts: np.ndarray, crossfit: bool) -> np.
     result = np.zeros(counts.shape)
     for start in range(0, len(counts), CHUNK):
         part = counts[start : start + CHUNK].astype(np.float32)
-        for k in range(FOLDS) if crossfit else (None,):
-            teaching = part if k is None else part * (fold != k)
+        for k in np.unique(fold) if crossfit else (None,):
+            teachers, scored = (slice(None), slice(None)) if k is None else (fold != k, fold == k)
             # tanh(log(a / b)) = (a a - b b) / (a a + b b)
-            a, b = (np.square(teaching @ credit + np.float32(EPSILON)) for credit in (effective, redundant))
+            a, b = (part[:, teachers] @ credit[teachers] for credit in (effective, redundant))
+            for credit in (a, b):
+                credit += np.float32(EPSILON)
+                np.square(credit, out=credit)
             w = (a - b) / (a + b)
-            weighted = np.abs(w) @ masses.T
-            good = np.maximum(w, 0) @ masses.T
-            g = np.divide(good, weighted, out=np.zeros_like(good), where=weighted > 0)
-            scored = slice(None) if k is None else fold == k
-            result[start : start + CHUNK, scored] = g[:, scored]
+            signed = w @ masses[scored].T
+            weighted = np.abs(w, out=w) @ masses[scored].T
+            # max(w, 0) = (w + |w|) / 2
+            good = (signed + weighted) / 2
+            result[start : start + CHUNK, scored] = np.divide(
+                good, weighted, out=np.zeros_like(good), where=weighted > 0
+            )
     return result
 
 
@@ -176,6 +187,7 @@ def split_half(scores: np.ndarray) -> float | None:
 
 def assess(
     scores: Sequence[NexScore],
+    mean_tokens: Sequence[float],
     teachers: Sequence[NexScore],
     prompts: int,
     split_half_reliability: float | None,
@@ -183,8 +195,9 @@ def assess(
 ) -> Reliability:
     """Whether the scores of a run's variants can carry a ranking, with the reasons and what would help.
 
-    `teachers` are those whose credit the weights come from: the variants themselves, or base and parents.
-    `beats_parent` is the probability that the best merge beats the best parent, None where there is no such pair.
+    `mean_tokens` are the variants' own, in the same order. `teachers` are those whose credit the weights come from: the
+    variants themselves, or base and parents. `beats_parent` is the probability that the best merge beats the best
+    parent, None where there is no such pair.
     """
     cycles = float(np.median([s.cycles / max(s.responses, 1) for s in teachers])) if teachers else 0.0
     credited = float(np.median([s.credited / max(s.responses, 1) for s in teachers])) if teachers else 0.0
@@ -223,6 +236,15 @@ def assess(
             level = min(level, reached)
             reasons.append(text.format(word[reached], value))
             advice.append(cure)
+    length = follows_length(scores, mean_tokens)
+    if length is not None and abs(length) >= FOLLOWS_LENGTH:
+        level = min(level, 1)
+        order = "longer" if length > 0 else "shorter"
+        reasons.append(
+            f"the score orders the variants as the length of their responses does, {order} first (Spearman "
+            f"{abs(length):.2f} with mean tokens); where wrong answers ramble, that is upside down"
+        )
+        advice.append("a look at the responses, and accuracy for a few variants (benchmark, correlate)")
     if beats_parent is not None and level == 2 and beats_parent < 0.95:
         reasons.append(f"the best merge beats the best parent in {beats_parent:.0%} of resamples of the prompts only")
     return Reliability(
@@ -237,4 +259,13 @@ def assess(
         weighted_mass=float(np.median(weighted)) if weighted else None,
         saturation=float(np.median(known)) if known else None,
         beats_parent=beats_parent,
+        follows_length=length,
     )
+
+
+def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> float | None:
+    """Spearman's correlation of NEX with mean tokens over variants; None with fewer than five, or no differences."""
+    known = [(s.nex, tokens) for s, tokens in zip(scores, mean_tokens, strict=True) if s.nex is not None]
+    if len(known) < FEWEST_FOR_LENGTH or min(np.ptp(known, axis=0)) == 0:
+        return None
+    return float(spearmanr(*zip(*known, strict=True))[0])  # pyright: ignore[reportArgumentType]

@@ -20,7 +20,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -29,9 +29,10 @@ from nex_merge.config import ActivationsConfig, GenerationConfig, PromptsConfig
 from nex_merge.correlate import correlations, curve
 from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.guards import collapse, measure_text
-from nex_merge.nex.calibration import analyse, calibrate, stack_credits
+from nex_merge.nex.calibration import analyse, calibrate, stack_credits, weights_by_response
+from nex_merge.nex.good_mass import mean_score, weigh
 from nex_merge.nex.reliability import halves, resampled, score, split_half
-from nex_merge.records import Credits, Evidence, NeuronWeights, NexScore, SparseGroups, TextMeasures
+from nex_merge.records import Credits, Evidence, NeuronWeights, SparseGroups, TextMeasures
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data"
@@ -97,7 +98,7 @@ def recipes(folders: dict[str, Path]) -> dict[str, Any]:
     return found
 
 
-def measure(family: str, per_kind: int) -> None:
+def measure(family: str, per_kind: int, every: int) -> None:
     """Merge, answer, capture and analyse every variant of a family; one .npz each."""
     import torch
 
@@ -123,7 +124,7 @@ def measure(family: str, per_kind: int) -> None:
     (DATA / family).mkdir(parents=True, exist_ok=True)
     for name, recipe in recipes(folders).items():
         file = DATA / family / f"{name}.npz"
-        if file.exists():
+        if file.exists() or (name.isdigit() and int(name) % every):
             continue
         began = time.monotonic()
         merger.load(recipe)
@@ -248,12 +249,23 @@ def planted() -> None:
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
+class Scored(NamedTuple):
+    """A variant's score: what reliability.score gives, without its interval, which is not needed here."""
+
+    nex: float | None
+    response_scores: list[float | None]
+    weighted_mass: float
+    saturation: float
+
+
 class Variants:
     """Everything measured of one family."""
 
     def __init__(self, family: str) -> None:
         self.family = family
-        self.files = {path.stem: np.load(path) for path in sorted((DATA / family).glob("*.npz"))}
+        self.files = {
+            path.stem: np.load(path) for path in sorted((DATA / family).glob("*.npz")) if "partial" not in path.name
+        }
         self.about = {name: json.loads(str(file["about"])) for name, file in self.files.items()}
         self.names = list(self.files)
         self.accuracy = np.array([self.about[name]["accuracy"] for name in self.names])
@@ -272,20 +284,26 @@ class Variants:
         credits = Credits(part("ptr"), part("keys"), part("effective"), part("redundant"))
         return Evidence(np.arange(len(base.ptr) - 1), base, credits)
 
-    def scores(self, setting: ActivationsConfig) -> dict[str, list[NexScore]]:
+    def scores(self, setting: ActivationsConfig) -> dict[str, list[Scored]]:
         """Every variant's score under every calibration."""
         evidences = [self.evidence(name, setting) for name in self.names]
         merge = [self.about[name]["kind"] == "merge" for name in self.names]
         shared = {
             "parents": calibrate(*(e.credits for e, m in zip(evidences, merge, strict=True) if not m)),
-            "pool": calibrate(*(
-                e.credits for e, gone in zip(evidences, self.collapsed, strict=True) if not gone
-            )),
-        }  # fmt: skip
-        return {
-            calibration: [score(e, (), calibration, shared.get(calibration)) for e in evidences]
-            for calibration in CALIBRATIONS
+            "pool": calibrate(*(e.credits for e, gone in zip(evidences, self.collapsed, strict=True) if not gone)),
         }
+        found: dict[str, list[Scored]] = {}
+        for calibration in CALIBRATIONS:
+            for evidence in evidences:
+                weights = weights_by_response(evidence, shared.get(calibration), calibration == "crossfit")
+                masses = [weigh(evidence.base, i, w) for i, w in enumerate(weights)]
+                carried, total = sum(m.carried for m in masses), sum(m.total for m in masses)
+                fractions = [m.fraction for m in masses]
+                saturated = sum(m.saturated for m in masses)
+                found.setdefault(calibration, []).append(
+                    Scored(mean_score(fractions), fractions, carried / total, saturated / carried if carried else 0.0)
+                )
+        return found
 
     def column(self, key: str) -> np.ndarray:
         return np.array([self.about[name][key] for name in self.names], float)
@@ -337,8 +355,8 @@ def rows_of(variants: Variants, settings: list[ActivationsConfig]) -> list[dict[
                     "auc_pooled": auc(g.ravel(), variants.right.ravel()),
                     "auc_within": float(np.mean(within)) if within else None,
                     "cycles_per_response": float(variants.setting_column("cycles", setting).mean() / g.shape[1]),
-                    "weighted_mass": float(np.mean([s.weighted_mass or 0 for s in found])),
-                    "saturation": float(np.mean([s.saturation or 0 for s in found])),
+                    "weighted_mass": float(np.mean([s.weighted_mass for s in found])),
+                    "saturation": float(np.mean([s.saturation for s in found])),
                 })  # fmt: skip
         for name, sign in SETTING_RIVALS.items():
             x = sign * variants.setting_column(name, setting)
@@ -464,11 +482,12 @@ def main() -> None:
     measuring.add_argument("families", nargs="+", choices=list(FAMILIES))
     measuring.add_argument("--problems", type=int, default=256, help="of each kind, for accuracy")
     commands.add_parser("planted")
+    measuring.add_argument("--every", type=int, default=1, help="only every so many-th of the 40 variants")
     commands.add_parser("tables")
     args = parser.parse_args()
     if args.command == "measure":
         for family in args.families:
-            measure(family, args.problems)
+            measure(family, args.problems, args.every)
     else:
         {"planted": planted, "tables": tables}[args.command]()
 

@@ -1,5 +1,6 @@
 """Intervals, superiority, split halves and verdicts, against slow or closed forms."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +113,30 @@ def a_score(cycles, credited):
 )
 def test_verdicts(cycles, credited, halves, beats, verdict, words):
     scores = [a_score(cycles, credited)] * 4
-    found = reliability.assess(scores, scores, 10, halves, beats)
+    found = reliability.assess(scores, [9.0] * 4, scores, 10, halves, beats)
     assert found.verdict == verdict
     assert len(found.reasons) == len(words)
     for reason, word in zip(found.reasons, words, strict=True):
         assert word in reason
     assert bool(found.advice) == any("beats" not in word and "too few variants" not in word for word in words)
+
+
+def with_nex(nex):
+    return replace(a_score(30, 9), nex=nex)
+
+
+def test_a_score_that_follows_length_says_so():
+    scores = [with_nex(nex) for nex in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    found = reliability.assess(scores, [10.0, 20.0, 30.0, 40.0, 50.0], scores, 10, 0.9, 0.99)
+    assert found.verdict == "weak" and found.follows_length == pytest.approx(1.0)
+    assert "longer first (Spearman 1.00 with mean tokens)" in found.reasons[0]
+    found = reliability.assess(scores, [50.0, 40.0, 30.0, 20.0, 10.0], scores, 10, 0.9, 0.99)
+    assert "shorter first" in found.reasons[0]
+    found = reliability.assess(scores, [30.0, 10.0, 50.0, 20.0, 40.0], scores, 10, 0.9, 0.99)
+    assert found.verdict == "sound" and found.reasons == ()
+
+
+def test_too_few_or_equal_variants_tell_nothing_of_length():
+    scores = [with_nex(0.1)] * 6
+    assert reliability.follows_length(scores, [1.0, 2, 3, 4, 5, 6]) is None
+    assert reliability.follows_length(scores[:4], [1.0, 2, 3, 4]) is None
