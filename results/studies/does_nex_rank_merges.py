@@ -333,6 +333,16 @@ def agreement(x: np.ndarray, accuracy: np.ndarray, use: np.ndarray) -> dict[str,
     return found | {f"regret_{k}": float(accuracy.max() - accuracy[order[:k]].max()) for k in (1, 3, 5)}
 
 
+def length_of(x: np.ndarray, accuracy: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
+    """Spearman of a score with mean tokens, and with accuracy once both are freed of mean tokens (by ranks)."""
+    ranks = [rankdata(values) for values in (x, accuracy, tokens)]
+    freed = [r - np.polyval(np.polyfit(ranks[2], r, 1), ranks[2]) for r in ranks[:2]]
+    return {
+        "spearman_with_tokens": float(np.corrcoef(ranks[0], ranks[2])[0, 1]),
+        "spearman_given_tokens": float(np.corrcoef(*freed)[0, 1]),
+    }
+
+
 RIVALS = {"mean_tokens": -1, "entropy": -1, "entropy_spread": -1, "self_certainty": 1, "perplexity": -1}
 SETTING_RIVALS = {"utilization": -1, "novelty": -1, "explore_share": -1, "cycles": 1}
 
@@ -352,6 +362,7 @@ def rows_of(variants: Variants, settings: list[ActivationsConfig]) -> list[dict[
                     "family": variants.family, "what": "nex", "score": setting.score,
                     "slice_tokens": setting.slice_tokens, "top_k": setting.top_k, "calibration": calibration,
                     "variants": subset, "n": int(use.sum()), **agreement(x, variants.accuracy, use),
+                    **length_of(x[use], variants.accuracy[use], variants.column("mean_tokens")[use]),
                     "auc_pooled": auc(g.ravel(), variants.right.ravel()),
                     "auc_within": float(np.mean(within)) if within else None,
                     "cycles_per_response": float(variants.setting_column("cycles", setting).mean() / g.shape[1]),
