@@ -189,12 +189,12 @@ def print_table(
 def verdict(found: Reliability, objective: str = "nex") -> list[str]:
     """How far a run's NEX can be trusted, in plain words, with what would help."""
     meaning = {
-        "sound": "its scores can carry a ranking",
-        "weak": "its scores carry a coarse ranking only",
-        "insufficient": "its scores can not carry a ranking",
+        "sound": "other prompts would give much the same ranking; whether accuracy agrees, only labels tell",
+        "weak": "this ranking is coarse, or says little that length does not",
+        "insufficient": "this ranking is mostly noise: other prompts would give another",
     }
     aside = "" if objective == "nex" else f" (this ranking is by {objective})"
-    lines = [f"Verdict on NEX{aside}: {found.verdict}. On what they rest on, {meaning[found.verdict]}."]
+    lines = [f"Verdict on NEX{aside}: {found.verdict}; {meaning[found.verdict]}."]
     lines += [f"  - {reason}" for reason in found.reasons]
     lines += [f"  What would help: {advice}" for advice in found.advice]
     return lines

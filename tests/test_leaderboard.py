@@ -80,7 +80,7 @@ def test_every_score_can_be_the_objective():
 def test_the_verdict_in_plain_words():
     found = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
     assert verdict(found) == [
-        "Verdict on NEX: weak. On what they rest on, its scores carry a coarse ranking only.",
+        "Verdict on NEX: weak; this ranking is coarse, or says little that length does not.",
         "  - few cycles",
         "  What would help: longer responses",
     ]
