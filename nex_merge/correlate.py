@@ -21,6 +21,7 @@ TOPS = (1, 3, 5)
 FEWEST = 3
 FEWEST_FOR_CURVE = 5  # a parabola goes through any three points
 RESAMPLES = 2000
+WIDE = 140  # columns
 LEVEL = (0.025, 0.975)
 
 
@@ -181,7 +182,7 @@ def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
     from rich.table import Table
 
     console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = console if console.is_terminal else Console(width=WIDE)
     parent = found["best_parent_accuracy"]
     head = (
         f"{title}{found['trials']} variants with accuracy ({found['collapsed']} collapsed); best "
@@ -189,16 +190,19 @@ def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
     console.print(head, highlight=False, soft_wrap=True)
+    # A narrow terminal leaves room for the gist; JSON has everything.
+    wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("score", "Spearman", "Kendall", "Pearson", "top", "accuracy", "regret 1", "3", "5", "overlap 5"):
+    last = ("acc", "regret 1, 3, 5", "overlap 5") if wide else ("regret 1",)
+    for column in ("score", "Spearman", "Kendall", "Pearson", "top", *last):
         table.add_column(column, justify="left" if column in ("score", "top") else "right", no_wrap=True)
     for name, item in found["scores"].items():
         sign = "" if item["direction"] == "higher is better" else "-"
-        correlation = [_shown(item[measure]) for measure in ("spearman", "kendall", "pearson")]
         regret = [f"{item['regret'][str(k)]:.3f}" for k in TOPS]
+        details = (f"{item['top_accuracy']:.3f}", " ".join(regret), f"{item['overlap']['5']:.1f}")
         table.add_row(
-            sign + name, *correlation, _short(item["top_trial"]), f"{item['top_accuracy']:.3f}", *regret,
-            f"{item['overlap']['5']:.1f}",
+            sign + name, _shown(item["spearman"], True), _shown(item["kendall"], wide), _shown(item["pearson"], wide),
+            _short(item["top_trial"]), *(details if wide else regret[:1]),
         )  # fmt: skip
     console.print(table)
     if found["left_out"]:
@@ -217,7 +221,9 @@ def _short(trial: str) -> str:
     return str(int(trial)) if trial.isdigit() else trial
 
 
-def _shown(item: Mapping[str, float | None]) -> str:
+def _shown(item: Mapping[str, float | None], interval: bool) -> str:
     if item["value"] is None:
         return "-"
+    if not interval:
+        return f"{item['value']:.2f}"
     return f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"
