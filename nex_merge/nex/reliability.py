@@ -25,7 +25,8 @@ CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
 # From this correlation with mean tokens on, the score says little that response length does not say.
 FOLLOWS_LENGTH = 0.8
-FEWEST_FOR_LENGTH = 5
+# With fewer variants a rank correlation says nothing.
+FEWEST_VARIANTS = 5
 RESAMPLES = 400
 HALVINGS = 20
 # Resamples that are worked on at once: what bounds the memory of [B, N] matrices.
@@ -172,10 +173,10 @@ def split_half(scores: np.ndarray) -> float | None:
     """Reliability of the ranking, from scores on halves of the prompts, float64 [K variants, 2 x halvings].
 
     Spearman's correlation between the two halves over the variants, by Spearman and Brown's formula brought to the full
-    number of prompts, mean over the halvings. None with fewer than three variants or no differences.
+    number of prompts, mean over the halvings. None with fewer than five variants or no differences.
     """
     usable = scores[np.isfinite(scores).all(axis=1)]
-    if len(usable) < 3:
+    if len(usable) < FEWEST_VARIANTS:
         return None
     found = []
     for first, second in zip(usable.T[::2], usable.T[1::2], strict=True):
@@ -266,6 +267,6 @@ def assess(
 def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> float | None:
     """Spearman's correlation of NEX with mean tokens over variants; None with fewer than five, or no differences."""
     known = [(s.nex, tokens) for s, tokens in zip(scores, mean_tokens, strict=True) if s.nex is not None]
-    if len(known) < FEWEST_FOR_LENGTH or min(np.ptp(known, axis=0)) == 0:
+    if len(known) < FEWEST_VARIANTS or min(np.ptp(known, axis=0)) == 0:
         return None
     return float(spearmanr(*zip(*known, strict=True))[0])  # pyright: ignore[reportArgumentType]

@@ -91,7 +91,7 @@ def test_split_half_in_closed_form():
     mixed = np.stack([order, np.array([1.0, 0, 3, 2, 5, 4])], axis=1)  # Spearman 1 - 6 * 6 / (6 * 35)
     r = 1 - 36 / 210
     assert reliability.split_half(mixed) == pytest.approx(2 * r / (1 + r))
-    assert reliability.split_half(mixed[:2]) is None
+    assert reliability.split_half(mixed[:4]) is None
 
 
 def a_score(cycles, credited):
