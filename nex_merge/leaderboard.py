@@ -55,7 +55,7 @@ def rank(results: Sequence[TrialResult], objective: Objective = Objective("nex",
         value = result.value(objective.name)
         return result.state != "complete", -objective.sign * value if value is not None else float("inf")
 
-    scored = [result for result in results if result.score is not None and result.state in ("complete", "collapsed")]
+    scored = [result for result in results if result.score is not None and result.state in trials.SCORED]
     rest = [result for result in results if result not in scored]
     rows = [_row(result, place) for place, result in enumerate(sorted(scored, key=key), 1)]  # stable
     return rows + [_row(result, None) for result in rest]

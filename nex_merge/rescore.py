@@ -17,8 +17,6 @@ from nex_merge.nex.good_mass import mean_score, weigh
 from nex_merge.nex.reliability import assess, halves, resampled, rescore, score, split_half, superiority
 from nex_merge.records import Credits, Evidence, NeuronWeights, NexScore, Reliability, TrialResult
 
-SCORED = ("complete", "collapsed")
-
 
 class Pool:
     """The neuron weights that everyone shares, as the run's folder gives them at any point of a search.
@@ -51,7 +49,7 @@ class Pool:
         for result in trials.read_results(self._run):
             if result.kind != "merge" or int(result.trial) >= merges or result.trial in self._scores:
                 continue
-            if result.state in SCORED:
+            if result.state in trials.SCORED:
                 evidence = evidence_of(self._run, result, self._nex)
                 masses = [weigh(evidence.base, i, weights) for i in range(evidence.credits.responses)]
                 nex = mean_score([item.fraction for item in masses])
@@ -96,7 +94,7 @@ def evidence_of(run: Path, result: TrialResult, nex: NexConfig) -> Evidence:
 
 def score_run(run: Path, nex: NexConfig, own: NexConfig) -> tuple[dict[str, NexScore], Reliability]:
     """Every trial's score under `nex`, and how far they can be trusted. `own` is what the run was searched with."""
-    results = [result for result in trials.read_results(run) if result.state in SCORED]
+    results = [result for result in trials.read_results(run) if result.state in trials.SCORED]
     shared = shared_weights(run, results, nex)
     same_phases = (nex.rho, nex.min_run) == (own.rho, own.min_run)
     scores: dict[str, NexScore] = {}

@@ -29,7 +29,6 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
-SCORED = ("complete", "collapsed")
 # What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
 TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
@@ -230,7 +229,9 @@ def _same_recipe(run: Path, number: str, recipe: MergeRecipe, space: SearchSpace
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None
     wanted = json.dumps(recipe.config, sort_keys=True)
-    earlier = [r for r in trials.read_results(run) if r.kind == "merge" and r.state in SCORED and r.trial < number]
+    earlier = [
+        r for r in trials.read_results(run) if r.kind == "merge" and r.state in trials.SCORED and r.trial < number
+    ]
     same = (r for r in earlier if json.dumps(trials.read_recipe(run, r.trial), sort_keys=True) == wanted)
     return next(same, None)
 

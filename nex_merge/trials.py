@@ -24,6 +24,7 @@ CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
+SCORED = ("complete", "collapsed")  # states of trials that have responses and a score of their own
 
 
 def trial_id(number: int) -> str:
