@@ -23,7 +23,7 @@ def estimate(plan: Plan) -> Iterator[str]:
     """
     from nex_merge.evaluate import check_context, check_prompts, load_tokenizer, resolve_device
     from nex_merge.generation import AUTO_BATCH_TOKENS
-    from nex_merge.merging import member_configs, method_specs, preflight, weights_dtype
+    from nex_merge.merging import member_configs, method_specs, preflight, rank_bytes, weights_dtype
     from nex_merge.prompts import encode_prompts, load_prompts
     from nex_merge.proposal import count_recipes
     from nex_merge.search import check_filters
@@ -63,6 +63,8 @@ def estimate(plan: Plan) -> Iterator[str]:
     tokens = variants * responses * config.generation.max_new_tokens
     rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens)
     disk = variants * responses * rows * config.activations.top_k * _ENTRY_BYTES
+    kept = {kind: size for method in space.methods for kind, size in rank_bytes(method.name).items()}
+    orders = sum(kept.values()) * parameters * len(family.models)
     free_disk = shutil.disk_usage(
         next(p for p in [plan.run.absolute(), *plan.run.absolute().parents] if p.exists())
     ).free
@@ -80,9 +82,15 @@ def estimate(plan: Plan) -> Iterator[str]:
         f"memory         about {_size(need)}: parents {_size(parents)} (mapped), resident model {_size(resident)} "
         f"({compute} on {device}), keys and values {_size(keys_values)}; free {_size(free_memory)}"
     )
-    yield f"disk           at most {_size(disk)} of caches in {Path(config.output)}; free {_size(free_disk)}"
+    while_running = f", and {_size(orders)} of sorted weights while it runs" if orders else ""
+    yield (
+        f"disk           at most {_size(disk)} of caches{while_running} in {Path(config.output)}; "
+        f"free {_size(free_disk)}"
+    )
     if disk > free_disk:
         yield "warning        the caches may not fit the disk: fewer trials, or a smaller activations.top_k, would do"
+    elif disk + orders > free_disk:
+        yield "warning        sorted weights may not fit the disk: merging would then sort them in every trial"
     if device == "cpu" and need > free_memory:
         yield "warning        this may not fit the memory: a smaller generation.batch_tokens would do with less"
 

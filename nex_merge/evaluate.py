@@ -68,7 +68,7 @@ class Evaluator:
         self.tokenizer = load_tokenizer(family.folders[family.donor])
         self.prompt_ids = encode_prompts(load_prompts(config.prompts), self.tokenizer, config.prompts)
         device = resolve_device(config.runtime.device)
-        self.merger = Merger(family.folders, family.donor, device, self._dtype(device))
+        self.merger = Merger(family.folders, family.donor, device, self._dtype(device), run / trials.ORDERS)
         gated_mlps(self.merger.model)
         check_prompts(config, self.prompt_ids)
         check_context(self.prompt_ids, config.generation.max_new_tokens, self.merger.model.config)

@@ -4,6 +4,7 @@ Composes everything; knows no details of any stage.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,7 @@ def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
         try:
             first = equal_weights(space, models)
             run_merges(run, study, config.study, objective, space, first, suggest, evaluate, watcher)
+            shutil.rmtree(run / trials.ORDERS, ignore_errors=True)
         finally:
             rows = write_scores(run, config.nex, config.nex) if trials.read_results(run) else []
         if rows and not any(row["rank"] for row in rows):

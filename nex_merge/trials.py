@@ -24,6 +24,7 @@ CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
+ORDERS = "orders"  # of weights by magnitude, while a search is under way
 SCORED = ("complete", "collapsed")  # states of trials that have responses and a score of their own
 
 

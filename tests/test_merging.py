@@ -93,10 +93,10 @@ def test_a_merge_that_is_not_finite_fails(toy):
 
 
 def test_an_unwritten_parameter_fails(toy, monkeypatch):
-    from nex_merge import merging
+    from nex_merge.merging.recipes import Streamer
 
-    whole = merging.merged_tensors
-    monkeypatch.setattr(merging, "merged_tensors", lambda recipe: list(whole(recipe))[:-1])
+    whole = Streamer.tensors
+    monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])
     with pytest.raises(TrialError, match="left 1 parameters unwritten"):
         Merger(toy, "base", "cpu", torch.float32).load(passthrough("base", "base", toy["base"], "bfloat16"))
 

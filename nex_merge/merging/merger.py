@@ -1,0 +1,101 @@
+"""The resident model, which every variant overwrites; nothing is written to disk.
+
+Its tensors are bit for bit those that `mergekit-yaml` writes for the same recipe and seed on the CPU.
+"""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from nex_merge.errors import TrialError
+from nex_merge.merging.members import end_tokens, generation_config, member_configs
+from nex_merge.merging.recipes import Streamer
+from nex_merge.records import MergeRecipe
+
+
+class Merger:
+    """A family's resident model. `load(recipe)` overwrites it with a variant.
+
+    `device` and `dtype` are those of computing; the variant's tensors are first rounded to the recipe's `out_dtype`,
+    so that a wider dtype holds exactly what an export stores. `ranks`: see `Streamer`.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], donor: str, device: str, dtype: torch.dtype, ranks: Path | None = None
+    ) -> None:
+        self._streamer = Streamer(ranks)
+        self._configs = member_configs(folders)
+        self._donor = donor
+        with torch.device(device):
+            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                copy.deepcopy(self._configs[donor]), dtype=dtype, trust_remote_code=False
+            )
+        self.model.eval().requires_grad_(False)
+        self.model.generation_config = generation_config(folders[donor])
+        # A base often ends with another token than its chat fine-tunes; a merge may use either's.
+        self.model.generation_config.eos_token_id = sorted(
+            {token for name, folder in folders.items() for token in end_tokens(folder, self._configs[name])}
+        )
+        self._rotary = {"": self.model.model.rotary_emb}
+
+    def load(self, recipe: MergeRecipe) -> str:
+        """Merge `recipe` into the resident model; the sha256 of the merged tensors (see `digest`).
+
+        Raises TrialError where a tensor is not finite, or a parameter was not written.
+        """
+        self._run_as(recipe)
+        parameters = dict(self.model.named_parameters())
+        digests = {}
+        # Hashing keeps no other thread from merging the next tensor meanwhile.
+        with ThreadPoolExecutor(1) as hashing:
+            for name, tensor in self._streamer.tensors(recipe):
+                if name not in parameters:
+                    raise TrialError(f"the merge gave a tensor that the model does not have: {name}")
+                if not _is_finite(tensor):
+                    raise TrialError(f"the merge is not finite: {name}")
+                digests[name] = hashing.submit(tensor_digest, name, tensor)
+                parameters[name].copy_(tensor)
+        missing = sorted(parameters.keys() - digests.keys())
+        if missing:
+            raise TrialError(f"the merge left {len(missing)} parameters unwritten, the first {missing[0]}")
+        return digest({name: future.result() for name, future in digests.items()})
+
+    def member_of(self, recipe: MergeRecipe) -> str:
+        """Whose config a variant runs under: base's and parents' own, the donor's for merges."""
+        return self._donor if recipe.kind == "merge" else recipe.parameters["model"]
+
+    def config_of(self, recipe: MergeRecipe) -> PreTrainedConfig:
+        """The config that a variant runs under, to be saved with it."""
+        return copy.deepcopy(self._configs[self.member_of(recipe)])
+
+    def _run_as(self, recipe: MergeRecipe) -> None:
+        """Give base and parents their own rotary embedding, and merges the donor's."""
+        member = self.member_of(recipe)
+        if self._configs[member].to_dict().get("rope_parameters") == self._configs[self._donor].rope_parameters:
+            member = ""
+        if member not in self._rotary:
+            kind = type(self._rotary[""])
+            self._rotary[member] = kind(self._configs[member]).to(self.model.device)
+        self.model.model.rotary_emb = self._rotary[member]
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # One pass: only a sum that is not finite, for which large finite numbers may be enough, needs a closer look.
+    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+
+
+def tensor_digest(name: str, tensor: torch.Tensor) -> str:
+    """sha256 over a tensor's name, dtype, shape and bytes."""
+    content = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+def digest(tensors: Mapping[str, str]) -> str:
+    """sha256 of a checkpoint from its tensors' digests, whatever their order."""
+    return hashlib.sha256("\n".join(tensors[name] for name in sorted(tensors)).encode()).hexdigest()

@@ -1,0 +1,195 @@
+"""MergeRecipe -> tensors, as `mergekit-yaml` would write them. The only module that imports mergekit.
+
+mergekit plans: it reads the recipe, resolves gradients and filters, and orders the tensors. What it plans is computed
+by `kernels` for the methods they know, and by mergekit itself for the others; the bits are the same.
+"""
+
+import copy
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from nex_merge.errors import TrialError
+from nex_merge.merging import kernels
+from nex_merge.merging.members import first_line
+from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
+
+# mergekit reports routine steps (a base that it adds as an input) as warnings and infos on the root logger.
+logging.getLogger("mergekit").setLevel(logging.ERROR)
+
+_RANDOM_METHODS = ("dare_", "della", "arcee_fusion")
+_EXCLUDED = {"passthrough"}  # copies one model, merges nothing
+
+
+def method_specs() -> dict[str, MethodSpec]:
+    """The merge methods that mergekit's registry offers, by name."""
+    from mergekit.merge_methods import ParameterScope, registered_methods
+    from mergekit.merge_methods.base import BasePolicy
+
+    specs = {}
+    for method in registered_methods():
+        spec, contract = method.spec, method.spec.contract
+        if spec.name in _EXCLUDED:
+            continue
+        two_inputs = contract.max_inputs == 2
+        names_base = contract.base in (BasePolicy.REQUIRED, BasePolicy.OPTIONAL) and not two_inputs
+        parameters = {}
+        for item in spec.parameters:
+            required = getattr(item, "required", not isinstance(item.default, bool | int | float | type(None)))
+            parameters[item.name] = MethodParameter(
+                name=item.name,
+                type=item.value_type.__name__,
+                per_model=item.scope is not ParameterScope.SHARED,
+                required=required,
+                default=None if required else item.default,
+            )
+        fewest = max(contract.min_non_base or 1, (contract.min_inputs or 1) - (1 if names_base or two_inputs else 0))
+        specs[spec.name] = MethodSpec(
+            name=spec.name,
+            title=spec.pretty_name or spec.name,
+            parameters=parameters,
+            names_base=names_base,
+            pairs=two_inputs or contract.max_non_base == 2,
+            # slerp from a to b at t is slerp from b to a at 1 - t; nuslerp's weights do the same.
+            ordered=two_inputs and spec.name != "slerp",
+            min_models=fewest,
+            stochastic=spec.name.startswith(_RANDOM_METHODS),
+        )
+    return specs
+
+
+def rank_bytes(method: str) -> dict[str, int]:
+    """Bytes an element takes of the orders that a method has kept, by kind of order; none for most methods."""
+    from mergekit import merge_methods
+
+    kind = getattr(merge_methods.get(method), "sparsification_method", None)
+    return {kind.value: kernels.RANK_BYTES[kind.value]} if kind and kind.value in kernels.RANK_BYTES else {}
+
+
+class Streamer:
+    """Recipes of one family -> tensors. Keeps what no recipe changes: open files, orders of weights, angles.
+
+    `ranks` is the folder that the orders are kept in; without one, tensors are sorted anew for every recipe.
+    """
+
+    def __init__(self, ranks: Path | None = None) -> None:
+        self._ranks = kernels.RankStore(ranks)
+        self._slerp = kernels.Slerp()
+        self._members: dict[str, Mapping[str, torch.Tensor]] = {}
+
+    def tensors(self, recipe: MergeRecipe) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of a variant, one by one, in the recipe's `out_dtype`, on the CPU.
+
+        A tied `lm_head` is left out, as the model has no such parameter. Raises TrialError where mergekit refuses.
+        """
+        from mergekit.architecture import get_architecture_info
+        from mergekit.config import MergeConfiguration
+        from mergekit.graph import Executor
+        from mergekit.io.tasks import LoaderCache
+        from mergekit.merge import _model_out_config
+        from mergekit.options import MergeOptions
+        from mergekit.plan import MergePlanner
+
+        options = MergeOptions(quiet=True, device="cpu")
+        config = MergeConfiguration.model_validate(copy.deepcopy(dict(recipe.config)))
+        out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
+        # Masks are drawn from torch's global generator, which is given back as it was.
+        with torch.random.fork_rng(devices=[]):
+            try:
+                architecture = get_architecture_info(config, options)
+                LoaderCache().setup(options=options)
+                out_config = _model_out_config(config, architecture)
+                planner = MergePlanner(config, architecture, options=options, out_model_config=out_config)
+                planner._plan()
+                names = {task: weight.name for weight, task in planner._tensors}
+                executor = Executor([task for _, task in planner._tensors])
+                torch.manual_seed(recipe.seed)
+                for task, tensor in self._run(executor, config.dtype, out_dtype):
+                    if tensor is None or (names[task] == "lm_head.weight" and out_config.tie_word_embeddings):
+                        continue
+                    yield names[task], tensor.to(out_dtype)
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise TrialError(f"mergekit refuses the recipe: {first_line(error)}") from error
+
+    def _run(
+        self, executor: Any, dtype: str | None, out_dtype: torch.dtype
+    ) -> Iterator[tuple[Any, torch.Tensor | None]]:
+        """The planned tasks and their tensors, in mergekit's own order, which random masks depend on."""
+        targets = set(executor.targets)
+        wanted = [handle.task() for handle in executor.schedule.tasks if handle in targets]
+        computed = [self._kernel(task) if dtype == "float32" else None for task in wanted]
+        if None in computed:
+            yield from executor.run(quiet=True)
+            return
+        for task, kernel in zip(wanted, computed, strict=True):
+            assert kernel is not None
+            shape, write = kernel
+            out = torch.empty(shape, dtype=out_dtype)
+            write(out)
+            yield task, out
+
+    def _kernel(self, task: Any) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
+        """What writes a planned tensor, with its shape. None: mergekit has to compute it."""
+        from mergekit import merge_methods
+        from mergekit.io.tasks import GatherTensors
+        from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
+
+        if type(task.gather_tensors) is not GatherTensors:
+            return None
+        tensors = {}
+        for model, weight in task.gather_tensors.weight_info.items():
+            tensor = self._member(model.model.path).get(weight.name)
+            if tensor is None or not tensor.is_floating_point() or not tensor.numel():
+                return None
+            tensors[model] = tensor
+        if len({tensor.shape for tensor in tensors.values()}) > 1:
+            return None
+        of_model, shared = task.input_parameters, dict(task.parameters.items())
+        method = merge_methods.get(task.method_name)
+        others = [model for model in task.model_order if model != task.base_model]
+        shape = tensors[task.model_order[0]].shape
+        if isinstance(method, GeneralizedTaskArithmeticMerge) and others:
+            names = {model: _key(task.base_model, model, task.output_weight.name) for model in others}
+            experts = [
+                kernels.Expert(names[model], tensors[model], **dict(of_model[model].items())) for model in others
+            ]
+            family = kernels.Family(
+                method.sparsification_method and method.sparsification_method.value,
+                method.consensus_method and method.consensus_method.value,
+                shared["normalize"],
+                shared["rescale"],
+                shared["lambda"],
+            )
+            if not all(kernels.knows(expert, family) for expert in experts):
+                return None
+            base = tensors[task.base_model]
+            return shape, lambda out: kernels.task_arithmetic(base, experts, family, self._ranks, out)
+        if task.method_name == "linear" and task.base_model is None:
+            weights = [of_model[model]["weight"] for model in task.model_order]
+            inputs = [tensors[model] for model in task.model_order]
+            return shape, lambda out: kernels.linear(inputs, weights, shared["normalize"], out)
+        if task.method_name == "slerp" and len(others) == 1:
+            ends = (tensors[task.base_model], tensors[others[0]])
+            name = _key(task.base_model, others[0], task.output_weight.name)
+            return shape, lambda out: self._slerp(name, shared["t"], *ends, out)
+        return None
+
+    def _member(self, folder: str) -> Mapping[str, torch.Tensor]:
+        """A checkpoint's tensors by name, memory-mapped."""
+        if folder not in self._members:
+            found = {}
+            for path in sorted(Path(folder).glob("*.safetensors")):
+                with safe_open(path, "pt") as file:
+                    found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            self._members[folder] = found
+        return self._members[folder]
+
+
+def _key(base: Any, model: Any, tensor: str) -> str:
+    """Names what is kept of a tensor of a model against its base."""
+    return hashlib.sha256(f"{base.model.path}\n{model.model.path}\n{tensor}".encode()).hexdigest()[:24]

@@ -1,0 +1,132 @@
+"""The kernels against mergekit's own methods, on tensors of several blocks with many equal magnitudes."""
+
+import pytest
+import torch
+from mergekit import merge_methods
+from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
+
+from nex_merge.merging import kernels
+
+# More than two blocks, no multiple of one.
+SHAPE = (700, 401)
+DENSITIES = ((0.37, 0.8), (1.0, 0.05), (0.5, 0.5))
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    """A base and two experts in bfloat16: their differences are coarse, so that hundreds are equal."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(SHAPE, generator=generator).mul(0.02)
+    return [(base + torch.randn(SHAPE, generator=generator) * scale).bfloat16() for scale in (0.0, 0.002, 0.004)]
+
+
+def of_mergekit(method, tensors, base, shared, by_model, seed):
+    """The method called as mergekit's graph calls it, with inputs in float32."""
+    entries = tuple(TensorEntry(id=i, tensor=t.float(), is_base=base and i == 0) for i, t in enumerate(tensors))
+    inputs = [entry.id for entry in entries if not entry.is_base]
+    spec = merge_methods.get(method).spec
+    values = {name: PerInputValues(list(zip(inputs, of, strict=True))) for name, of in by_model.items()}
+    defaults = {p.name: p.default for p in spec.parameters if p.name not in values}
+    torch.manual_seed(seed)
+    (found,) = merge_methods.get(method)._execute_resolved(
+        (TensorGroup(entries=entries),), [defaults | shared | values]
+    )
+    return found.to(torch.bfloat16)
+
+
+def of_kernels(method, tensors, shared, by_model, seed, store=None):
+    known = merge_methods.get(method)
+    settings = {p.name: p.default for p in known.spec.parameters} | shared
+    kind, consensus = known.sparsification_method, known.consensus_method
+    family = kernels.Family(
+        kind and kind.value, consensus and consensus.value, settings["normalize"], settings["rescale"],
+        settings["lambda"],
+    )  # fmt: skip
+    experts = [
+        kernels.Expert(f"expert{i}", tensor, **{name: of[i] for name, of in by_model.items()})
+        for i, tensor in enumerate(tensors[1:])
+    ]
+    assert all(kernels.knows(expert, family) for expert in experts)
+    out = torch.empty(SHAPE, dtype=torch.bfloat16)
+    torch.manual_seed(seed)
+    kernels.task_arithmetic(tensors[0], experts, family, store or kernels.RankStore(None), out)
+    return out
+
+
+def settings_of(method, densities):
+    names = [p.name for p in merge_methods.get(method).spec.parameters]
+    by_model = {"weight": (0.7, -0.45), "density": densities}
+    if "epsilon" in names:
+        # density +- epsilon has to stay within (0, 1), where the method sparsifies at all
+        by_model["epsilon"] = tuple(min(0.04, d / 2) for d in densities)
+    if "gamma" in names:
+        by_model["gamma"] = (0.01, 0.3)
+    return by_model
+
+
+ARITHMETIC = [
+    name for name in ("task_arithmetic", "ties", "dare_ties", "dare_linear", "breadcrumbs", "breadcrumbs_ties", "della",
+                      "della_linear")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("densities", DENSITIES)
+@pytest.mark.parametrize(
+    "shared", [{}, {"lambda": 0.7}, {"normalize": True, "rescale": True}, {"normalize": False, "rescale": False}]
+)
+@pytest.mark.parametrize("method", ARITHMETIC)
+def test_the_bits_are_mergekits(tensors, method, shared, densities):
+    by_model = settings_of(method, densities)
+    wanted = of_mergekit(method, tensors, True, shared, by_model, seed=3)
+    assert torch.equal(of_kernels(method, tensors, shared, by_model, seed=3), wanted)
+
+
+def test_every_method_of_the_arithmetic_family_is_among_them():
+    from mergekit.merge_methods import registered_methods
+    from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
+
+    family = {m.spec.name for m in registered_methods() if isinstance(m, GeneralizedTaskArithmeticMerge)}
+    assert family == set(ARITHMETIC)
+
+
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs", "della"])
+def test_kept_ranks_serve_other_densities_without_sorting(tensors, tmp_path, monkeypatch, method):
+    store = kernels.RankStore(tmp_path)
+    of_kernels(method, tensors, {}, settings_of(method, (0.4, 0.6)), 1, store)
+    assert len(list(tmp_path.iterdir())) == 2, "one file an expert, none half written"
+    sort, argsort = torch.sort, torch.argsort
+    for name in ("sort", "argsort"):
+        monkeypatch.setattr(torch, name, lambda *args, **kwargs: pytest.fail("sorted again"))
+    by_model = settings_of(method, (0.3, 0.55))
+    found = of_kernels(method, tensors, {}, by_model, 2, kernels.RankStore(tmp_path))
+    monkeypatch.setattr(torch, "sort", sort)
+    monkeypatch.setattr(torch, "argsort", argsort)
+    assert torch.equal(found, of_mergekit(method, tensors, True, {}, by_model, 2))
+
+
+def test_a_full_disk_only_costs_time(tensors, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "DISK_RESERVE", 1 << 60)
+    by_model = settings_of("ties", (0.4, 0.6))
+    found = of_kernels("ties", tensors, {}, by_model, 1, kernels.RankStore(tmp_path))
+    assert torch.equal(found, of_mergekit("ties", tensors, True, {}, by_model, 1))
+    assert not list(tmp_path.iterdir()) and len(caplog.records) == 1, "said once"
+
+
+@pytest.mark.parametrize("weights", [(0.2, 0.5, 0.9), (1.0, -0.5, 0.25)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_linear(tensors, weights, normalize):
+    wanted = of_mergekit("linear", tensors, False, {"normalize": normalize}, {"weight": weights}, 0)
+    out = torch.empty(SHAPE, dtype=torch.bfloat16)
+    kernels.linear(tensors, weights, normalize, out)
+    assert torch.equal(out, wanted)
+
+
+def test_slerp(tensors):
+    slerp, out = kernels.Slerp(), torch.empty(SHAPE, dtype=torch.bfloat16)
+    far = tensors[1].flip(0)  # base and expert are nearly parallel, which is another branch
+    for other in (tensors[2], far):
+        name = str(id(other))
+        for t in (0.0, 0.3, 0.8, 1.0):
+            wanted = of_mergekit("slerp", [tensors[0], other], True, {"t": t}, {}, 0)
+            slerp(name, t, tensors[0], other, out)
+            assert torch.equal(out, wanted), t
