@@ -15,7 +15,7 @@ STAGES = {
     "proposal": set(),
     "merging": {"merging"},
     "prompts": {"config"},
-    "generation": {"config"},
+    "generation": {"config", "generation"},
     "capture": {"config"},
     "cache": set(),
     "trials": set(),

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
 from nex_merge.evaluate import load_tokenizer
-from nex_merge.generation import choose, generate
+from nex_merge.generation import generate
+from nex_merge.generation.choosing import choose
 
 PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
 GREEDY = GenerationConfig(max_new_tokens=40)
@@ -113,3 +114,50 @@ def test_sampling_follows_the_filtered_distribution():
 def test_logits_that_are_not_finite_fail():
     with pytest.raises(TrialError, match="not finite"):
         choose(torch.tensor([[1.0, float("nan")]]), None, GREEDY)
+
+
+def test_waiting_prompts_take_the_places_of_ended_ones(model, tokenizer, monkeypatch):
+    """Two places, six responses of different lengths: as many passes as the tokens need, not two times the longest."""
+    forward, rows = type(model).forward, []
+
+    def counted(self, input_ids=None, **kwargs):
+        rows.append(len(input_ids))
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    lengths = [len(r.token_ids) for r in generate(model, tokenizer, PROMPTS, GREEDY)]
+    assert len(set(lengths)) > 2, "or the test shows nothing"
+    rows.clear()
+    generate(model, tokenizer, PROMPTS, GREEDY.model_copy(update={"batch_tokens": 2 * (5 + 40)}))
+    assert max(rows) == 2
+    prefills = len(PROMPTS)
+    # Both places are taken until the last prompt is; then one response may run on alone.
+    assert len(rows) <= sum(lengths) / 2 + max(lengths) / 2 + prefills
+
+
+@pytest.mark.parametrize("batch_tokens", [100, "auto"])
+def test_layers_with_a_sliding_window(tokenizer, batch_tokens):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=6, initializer_range=0.5,
+    )  # fmt: skip
+    sliding = MistralForCausalLM(config).eval()
+    settings = GREEDY.model_copy(update={"batch_tokens": batch_tokens})
+    for response in generate(sliding, tokenizer, PROMPTS, settings):
+        ids = torch.tensor([response.prompt_ids])
+        expected = sliding.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+        )[0, ids.shape[1] :]  # fmt: skip
+        assert list(response.token_ids) == expected.tolist()
+
+
+def test_caches_whose_rows_cannot_move_still_work(model, tokenizer, monkeypatch):
+    from nex_merge.generation import batches
+
+    expected = tokens(generate(model, tokenizer, PROMPTS, GREEDY))
+    monkeypatch.setattr(batches, "DynamicLayer", type(None))  # as if the layers were of another kind
+    assert tokens(generate(model, tokenizer, PROMPTS, GREEDY.model_copy(update={"batch_tokens": 100}))) == expected

@@ -1,0 +1,91 @@
+"""Model + prompts -> Responses: batched generation whose results do not depend on how the batches fall.
+
+Sampling noise comes from (seed, prompt, sample, position), so every variant meets the same noise. Where two tokens are
+so close that rounding in another batch could swap them, the step is decided by the response's own tokens alone, run
+without batch, padding or cache. That guard holds in float32; in half precision, rounding is too coarse for it, and
+results are reproducible for one `batch_tokens` on one kind of device.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from nex_merge.config import GenerationConfig
+from nex_merge.errors import TrialError
+from nex_merge.generation.batches import Batch, worth_filling
+from nex_merge.generation.choosing import Job
+from nex_merge.records import Response
+
+AUTO_BATCH_TOKENS = 32_768
+
+Progress = Callable[[int], None]
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationConfig,
+    progress: Progress = lambda tokens: None,
+) -> list[Response]:
+    """One response per prompt and sample, ordered by prompt, then sample.
+
+    `progress` is told how many tokens each step generated. Raises TrialError where one response alone is too large for
+    the memory, or a logit is not finite.
+    """
+    jobs = [Job(i, k, tuple(ids)) for i, ids in enumerate(prompts) for k in range(config.samples)]
+    # Longest first: the first batch is the widest, and neighbours need little padding.
+    waiting = sorted(jobs, key=lambda job: -len(job.ids))
+    budget = AUTO_BATCH_TOKENS if config.batch_tokens == "auto" else config.batch_tokens
+    ends = end_tokens(model, tokenizer)
+    tokens: dict[Job, list[int]] = {job: [] for job in jobs}
+    most = len(jobs)
+    batch: Batch | None = None
+    while waiting or batch is not None:
+        running = [] if batch is None else batch.alive()
+        widest = max(len(job.ids) for job in [*running, *waiting[:1]])
+        size = min(most, max(1, budget // (widest + config.max_new_tokens)))
+        fits = batch is None or (worth_filling(size, len(running)) and not batch.is_fixed)
+        new = waiting[: size - len(running)] if fits else []
+        try:
+            if new:
+                begun = Batch.begin(model, new, tokens, config, ends)
+                progress(len(new))
+                batch = begun if batch is None else batch.joined(begun)
+                waiting = waiting[len(new) :]
+            assert batch is not None
+            progress(batch.step(tokens, config, ends))
+            # Where somebody waits, ended rows leave as new ones join.
+            batch = batch if waiting and batch.alive() else batch.packed()
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            tried = {*running, *new}
+            if len(tried) <= 1:
+                raise TrialError(
+                    f"out of memory with a single response of up to {config.max_new_tokens} tokens; "
+                    "lower generation.max_new_tokens"
+                ) from error
+            # Begun again in smaller batches: a response does not depend on when it is made.
+            for job in tried:
+                tokens[job] = []
+            most, batch = len(tried) // 2, None
+            waiting = sorted({*tried, *waiting}, key=lambda job: -len(job.ids))
+    return [_response(job, tokens[job], tokenizer, ends) for job in jobs]
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that end a response: the tokenizer's and those of the checkpoint's generation config."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in [*listed, tokenizer.eos_token_id] if isinstance(i, int))
+
+
+def _response(job: Job, tokens: list[int], tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> Response:
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+    return Response(job.prompt, job.sample, job.ids, tuple(tokens), text, truncated=tokens[-1] not in ends)
