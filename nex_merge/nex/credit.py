@@ -43,7 +43,7 @@ def _measure(novelty: Novelty, span: tuple[int, int, int, int]) -> tuple[float, 
     total = masses.sum()
     if strength <= 0 or len(introduced) == 0 or total <= 0:
         return strength, consolidation, None
-    reused = masses[np.isin(novelty.keys[exploit], introduced)].sum()
+    reused = masses[np.isin(novelty.keys[exploit], introduced, kind="table")].sum()
     return strength, consolidation, float(reused / (total + EPSILON))
 
 

@@ -37,12 +37,15 @@ def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
     if len(kept_rows) < MIN_ROWS:
         return None
 
-    entries = usable & retained[row_of]
-    keys, masses = keys[entries], masses[entries]
-    t = np.searchsorted(kept_rows, row_of[entries])
-    # Entries are in row order, so a key's first index is its first row.
-    is_new = np.zeros(len(keys), bool)
-    is_new[np.unique(keys, return_index=True)[1]] = True
+    t = (np.cumsum(retained) - 1)[row_of]
+    if not (entries := usable & retained[row_of]).all():
+        keys, masses, t = keys[entries], masses[entries], t[entries]
+    # Entries are in row order, so a key's first index is its first row. Of assignments to one place the last one stays,
+    # hence backwards; places that no key names are never read, so the table needs no filling.
+    place = np.arange(len(keys))
+    first_place = np.empty(int(keys.max()) + 1, np.int64)
+    first_place[keys[::-1]] = place[::-1]
+    is_new = first_place[keys] == place
     introduced = np.bincount(t[is_new], minlength=len(kept_rows))
     slopes = introduced.astype(np.float32) / tokens[kept_rows].astype(np.float32)
     observations, zero_spread = detrend(slopes)

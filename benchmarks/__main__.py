@@ -1,0 +1,80 @@
+"""Compare the product with what a user would do without it.
+
+    python -m benchmarks [PART...]     # parts: merging full limit generation capture scoring trial many start
+
+Writes results/studies/speed.json and prints a table. Families with random weights are made in results/benchmarks (7 GB
+with what the 0.6B shape's merges need on the way); torch runs with as many threads as it finds cores.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks import answering, merging, scoring, trials
+from benchmarks.measured import Comparison
+from benchmarks.shapes import make_family
+
+ROOT = Path("results/benchmarks")
+OUT = Path("results/studies/speed.json")
+TINY = Path("nex_merge/families/qwen3_tiny/weights/pairs")
+METHODS = tuple(merging.GOALS)
+PARTS = {
+    "start": lambda: trials.starting(ROOT, 5),
+    "scoring": lambda: [scoring.scoring(5)],
+    "merging": lambda: merging.compare("seventh", ROOT, 5, merging.by_function, METHODS),
+    "generation": lambda: [
+        answering.mixed_lengths(TINY, "generation of mixed lengths, qwen3-tiny", 80, 16, 40, 5),
+        answering.mixed_lengths(
+            make_family("seventh", ROOT)["a"], "generation of mixed lengths, a seventh of 0.6B", 40, 8, 10, 5
+        ),
+    ],
+    "trial": lambda: [trials.whole_trial(ROOT, 5)],
+    "many": lambda: [trials.many_trials(ROOT)],
+    "limit": lambda: merging.limit(ROOT, "0.6B", 5),
+    "full": lambda: merging.compare("0.6B", ROOT, 1, merging.by_command, METHODS),
+    "capture": lambda: [answering.capturing(ROOT, 5)],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help="all, unless named")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - PARTS.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    ROOT.mkdir(parents=True, exist_ok=True)
+    saved: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"parts": {}}
+    saved["machine"] = {
+        "cores": psutil.cpu_count(logical=False), "memory_bytes": psutil.virtual_memory().total,
+        "torch_threads": torch.get_num_threads(), "processor": platform.machine(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "mergekit", "numpy")},
+    }  # fmt: skip
+    for part in args.parts:
+        began = time.monotonic()
+        rows = []
+        for found in PARTS[part]():
+            rows.append(found.row() if isinstance(found, Comparison) else found)
+            print(line(rows[-1]), flush=True)
+        saved["parts"][part] = {"minutes": (time.monotonic() - began) / 60, "rows": rows}
+        OUT.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(ROOT / "merged", ignore_errors=True)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table, Markdown."""
+    if "ratio" not in row:
+        return f"| {row['what']} | | | | {json.dumps({k: v for k, v in row.items() if k not in ('what', 'goal')})} |"
+    theirs, ours = (sorted(row[key])[len(row[key]) // 2] for key in ("baseline_seconds", "our_seconds"))
+    return f"| {row['what']} | {theirs:.2f} s | {ours:.2f} s | {row['ratio']:.1f} | {row['goal']} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Generation against static batches; capture against generation."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+
+from benchmarks.measured import Comparison, PeakMemory, alternating, timed
+from benchmarks.shapes import make_family
+from nex_merge.capture import capture
+from nex_merge.config import ActivationsConfig, GenerationConfig
+from nex_merge.evaluate import load_tokenizer
+from nex_merge.generation import batches, generate
+from nex_merge.records import Response
+
+END = 2  # the tiny tokenizer's end token
+
+
+class _EndAt(StoppingCriteria):
+    """Ends every row of a static batch at its own length."""
+
+    def __init__(self, prompt: int, lengths: torch.Tensor) -> None:
+        self.prompt, self.lengths = prompt, lengths
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:  # type: ignore[override]
+        return self.lengths <= input_ids.shape[1] - self.prompt
+
+
+def mixed_lengths(model_folder: Path, what: str, prompts: int, places: int, short: int, runs: int) -> Comparison:
+    """A tenth of the responses are 8 times longer; both sides have as many places and end every response alike."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = END
+    tokenizer = load_tokenizer(model_folder)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 100, (prompts, 24), generator=generator)
+    lengths = torch.full((prompts,), short)
+    lengths[torch.randperm(prompts, generator=generator)[: prompts // 10]] = 8 * short
+    config = GenerationConfig(max_new_tokens=8 * short, batch_tokens=places * (24 + 8 * short))
+    chosen = batches.choose_all
+
+    def ending(model, logits, rows, done, config):  # type: ignore[no-untyped-def]
+        """The tool's own choice, but END where a response has its length, and never before."""
+        logits[:, END] = logits.amin(1)
+        found = chosen(model, logits, rows, done, config)
+        return [
+            END if job is not None and len(done[job]) + 1 == lengths[job.prompt] else token
+            for job, token in zip(rows, found, strict=True)
+        ]
+
+    def static() -> None:
+        for start in range(0, prompts, places):
+            part = ids[start : start + places]
+            model.generate(
+                part, attention_mask=torch.ones_like(part), max_new_tokens=8 * short, do_sample=False,
+                suppress_tokens=[END], pad_token_id=0,
+                stopping_criteria=StoppingCriteriaList([_EndAt(24, lengths[start : start + places])]),
+            )  # fmt: skip
+
+    def ours() -> list[Response]:
+        batches.choose_all = ending
+        try:
+            return generate(model, tokenizer, ids.tolist(), config)
+        finally:
+            batches.choose_all = chosen
+
+    found = alternating(what, "static batches of the same size", static, ours, "2x", runs)
+    made = [len(response.token_ids) for response in ours()]
+    assert made == lengths.tolist(), "the responses have the lengths that were asked for"
+    tokens = int(lengths.sum())
+    found.notes = {"tokens": tokens, "our_tokens_per_second": tokens / sorted(found.ours)[len(found.ours) // 2]}
+    return found
+
+
+def capturing(root: Path, runs: int, prompts: int = 8, tokens: int = 128) -> Comparison:
+    """Capture against the generation of the same tokens, at the 0.6B shape."""
+    folders = make_family("0.6B", root)
+    model = AutoModelForCausalLM.from_pretrained(folders["a"], dtype=torch.float32).eval()
+    model.generation_config.eos_token_id = None
+    tokenizer = load_tokenizer(folders["a"])
+    ids = torch.randint(10, 100, (prompts, 24), generator=torch.Generator().manual_seed(0)).tolist()
+    config = GenerationConfig(max_new_tokens=tokens)
+    found = Comparison(f"capture, {prompts} x {tokens} tokens, 0.6B", "generating them", [], [], "at most 20 %")
+    before: Sequence[Response] = []
+    for _ in range(runs):
+        seconds, before = timed(lambda: generate(model, tokenizer, ids, config))
+        found.baseline.append(seconds)
+        with PeakMemory() as peak:
+            base = peak.own
+            found.ours.append(timed(lambda responses=before: capture(model, responses, ActivationsConfig()))[0])
+        found.notes["memory_of_capture_bytes"] = peak.own - base
+    found.notes["share_of_generation"] = 1 / found.ratio
+    return found

@@ -1,0 +1,138 @@
+"""Merging: `mergekit-yaml` and loading what it wrote, against a variant in the resident model."""
+
+import copy
+import gc
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from benchmarks.measured import Comparison, PeakMemory, timed
+from benchmarks.shapes import make_family
+from nex_merge.export import checkpoint_digest
+from nex_merge.merging import Merger
+from nex_merge.records import MergeRecipe
+
+Baseline = Callable[[MergeRecipe, Path], None]
+GOALS = {
+    "ties": 20, "dare_ties": 5, "della": 5, "breadcrumbs": 15, "task_arithmetic": 8, "linear": 8, "slerp": 8,
+}  # fmt: skip
+
+
+def recipe(method: str, folders: dict[str, Path], number: int) -> MergeRecipe:
+    """The number-th variant of a method: every one has its own densities, weights and seed."""
+    density, weight = 0.3 + 0.05 * (number % 8), 0.4 + 0.05 * (number % 8)
+    of = {"weight": weight}
+    if method not in ("linear", "slerp", "task_arithmetic"):
+        of["density"] = density
+    if method == "della":
+        of["epsilon"] = 0.1
+    models: list[dict[str, Any]] = [{"model": str(folders[name]), "parameters": of} for name in ("a", "b")]
+    config: dict[str, Any] = {"merge_method": method, "models": models, "dtype": "float32", "out_dtype": "bfloat16"}
+    if method == "slerp":
+        config |= {"base_model": str(folders["a"]), "parameters": {"t": weight}}
+        config["models"] = [{"model": str(folders[name])} for name in ("a", "b")]
+    elif method != "linear":
+        config["base_model"] = str(folders["base"])
+    return MergeRecipe("merge", method, config, number)
+
+
+def by_command(made: MergeRecipe, out: Path) -> None:
+    """As a user does it: a process of mergekit-yaml, then from_pretrained."""
+    from transformers import AutoModelForCausalLM
+
+    file = out.with_suffix(".yaml")
+    file.write_text(yaml.safe_dump(made.config))
+    code = "from mergekit.scripts.run_yaml import main; main()"
+    command = [sys.executable, "-c", code, str(file), str(out), "--random-seed", str(made.seed)]
+    subprocess.run(command, check=True, capture_output=True)
+    AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+
+
+def by_function(made: MergeRecipe, out: Path) -> None:
+    """The same without starting Python and importing: mergekit's own function, then from_pretrained."""
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+    from transformers import AutoModelForCausalLM
+
+    config = MergeConfiguration.model_validate(copy.deepcopy(dict(made.config)))
+    run_merge(config, str(out), MergeOptions(random_seed=made.seed, quiet=True))
+    AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+
+
+def compare(shape: str, root: Path, runs: int, baseline: Baseline, methods: Sequence[str]) -> Iterator[Comparison]:
+    """Every method: the first variant, whose orders are built, then as many as there are runs."""
+    folders = make_family(shape, root)
+    for method in methods:
+        found = _compare(method, shape, folders, root, runs, baseline)
+        gc.collect()
+        for folder in ("merged", "orders"):
+            shutil.rmtree(root / folder, ignore_errors=True)
+        yield found
+
+
+def _compare(
+    method: str, shape: str, folders: dict[str, Path], root: Path, runs: int, baseline: Baseline
+) -> Comparison:
+    out, ranks = root / "merged", root / "orders"
+    merger = Merger(folders, "base", "cpu", torch.float32, ranks)
+
+    def ours(number: int) -> tuple[float, str]:
+        made = recipe(method, folders, number)
+        return timed(lambda: merger.load(made))
+
+    parents = sum(file.stat().st_size for folder in folders.values() for file in folder.glob("*.safetensors"))
+    against = f"{baseline.__name__} + from_pretrained"
+    found = Comparison(f"merge {method}, {shape}", against, [], [], f"{GOALS[method]}x")
+    with PeakMemory() as peak:
+        first, _ = ours(0)
+    for number in range(1, runs + 1):
+        made = recipe(method, folders, number)
+        shutil.rmtree(out, ignore_errors=True)
+        found.baseline.append(timed(lambda made=made: baseline(made, out))[0])
+        with PeakMemory() as again:
+            seconds, digest = ours(number)
+        found.ours.append(seconds)
+        peak.own, peak.resident = max(peak.own, again.own), max(peak.resident, again.resident)
+        assert digest == checkpoint_digest(out), f"{method}: not the bits of mergekit"
+    found.notes = {
+        "first_trial_seconds": first,
+        "first_trial_over_baseline": first / found.baseline[0],
+        "orders_bytes": sum(file.stat().st_size for file in ranks.glob("*")) if ranks.exists() else 0,
+        "peak_own_over_parents": peak.own / parents,
+        "peak_resident_over_parents": peak.resident / parents,
+        "same_bits": True,
+    }
+    return found
+
+
+def limit(root: Path, shape: str, runs: int) -> Iterator[Comparison]:
+    """Merging against the time it takes to read the parents once and write the variant once."""
+    folders = make_family(shape, root)
+    merger = Merger(folders, "base", "cpu", torch.float32, root / "orders")
+    parameters = dict(merger.model.named_parameters())
+    mapped = {name: load_file(folder / "model.safetensors") for name, folder in folders.items()}
+
+    def floor(members: tuple[str, ...]) -> None:
+        for name, parameter in parameters.items():
+            first, *others = (mapped[member] for member in members)
+            for other in others:
+                other[name].view(torch.int16).sum()  # reads it
+            parameter.copy_(first[name])  # reads one, writes the variant
+
+    for method, members, goal in (("linear", ("a", "b"), "2x"), ("ties", ("base", "a", "b"), "4x")):
+        merger.load(recipe(method, folders, 0))
+        found = Comparison(f"limit of {method}, {shape}", "parents read once, variant written once", [], [], goal)
+        for number in range(1, runs + 1):
+            found.baseline.append(timed(lambda members=members: floor(members))[0])
+            made = recipe(method, folders, number)
+            found.ours.append(timed(lambda made=made: merger.load(made))[0])
+        yield found
+    shutil.rmtree(root / "orders", ignore_errors=True)

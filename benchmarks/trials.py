@@ -1,0 +1,165 @@
+"""A whole trial against what a user would do by hand; many trials in one process; the time to start."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from benchmarks import plain
+from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
+from benchmarks.merging import by_command, recipe
+from nex_merge.capture import build_rows
+from nex_merge.evaluate import Evaluator
+from nex_merge.plan import make_plan
+from nex_merge.records import SparseGroups, SparseRows
+
+CONFIG = "configs/qwen3_ties.yaml"
+
+
+@torch.no_grad()
+def dense_capture(model: PreTrainedModel, texts: Sequence[tuple[list[int], list[int]]], config: Any) -> SparseRows:
+    """As one would by hand: hooks that keep every dense activation, all of it scored, then cut."""
+    parts = []
+    unembedding = model.get_output_embeddings().weight  # pyright: ignore[reportOptionalMemberAccess]
+    for prompt, tokens in texts:
+        kept: list[torch.Tensor] = []
+
+        def keep(module: object, inputs: tuple[torch.Tensor, ...], kept: list[torch.Tensor] = kept) -> None:
+            kept.append(inputs[0][0])
+
+        layers = model.model.layers
+        handles = [layer.mlp.down_proj.register_forward_pre_hook(keep) for layer in layers]
+        model(torch.tensor([prompt + tokens]))
+        for handle in handles:
+            handle.remove()
+        where = slice(len(prompt) - 1, len(prompt) - 1 + len(tokens))
+        emitted = unembedding[torch.tensor(tokens)]
+        scores = torch.stack([
+            a[where] * (emitted @ layer.mlp.down_proj.weight) for a, layer in zip(kept, layers, strict=True)
+        ]).numpy()  # fmt: skip
+        keys, masses, ptr = [], [], [0]
+        for start in range(0, len(tokens), config.slice_tokens):
+            row = scores[:, start : start + config.slice_tokens].transpose(1, 0, 2).ravel()
+            best = np.argsort(-row)[: config.top_k]
+            best = best[row[best] > 0]
+            place = best % (scores.shape[0] * scores.shape[2])
+            layer, unit = place // scores.shape[2], place % scores.shape[2]
+            unique, inverse = np.unique(layer << 16 | unit, return_inverse=True)
+            keys.append(unique.astype(np.uint32))
+            masses.append(np.bincount(inverse, row[best]).astype(np.float16))
+            ptr.append(ptr[-1] + len(unique))
+        parts.append(SparseGroups(np.array(ptr), np.concatenate(keys), np.concatenate(masses)))
+    return build_rows(parts, [len(tokens) for _, tokens in texts], config.slice_tokens)
+
+
+def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
+    """qwen3-tiny, ties: merge, answer, capture, score."""
+    run = root / "trial"
+    shutil.rmtree(run, ignore_errors=True)
+    plan = make_plan(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
+    config, folders = plan.config, plan.family.folders
+    evaluator = Evaluator(config, plan.family, run)
+    named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
+    found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
+                       [], [], "8x")  # fmt: skip
+
+    def by_hand(number: int) -> float:
+        out = root / "merged"
+        shutil.rmtree(out, ignore_errors=True)
+        by_command(recipe("ties", named, number), out)
+        model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+        ids = evaluator.prompt_ids
+        width = max(map(len, ids))
+        padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids])
+        mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
+        end = evaluator.tokenizer.eos_token_id
+        answers = model.generate(
+            padded, attention_mask=mask, max_new_tokens=config.generation.max_new_tokens, do_sample=False,
+            eos_token_id=end, pad_token_id=0,
+        )[:, width:].tolist()  # fmt: skip
+        texts = []
+        for own, answer in zip(ids, answers, strict=True):
+            tokens = answer[: answer.index(end) + 1] if end in answer else answer
+            texts.append((list(own), tokens))
+        return plain.score(dense_capture(model, texts, config.activations), config.nex.rho, config.nex.min_run)
+
+    def ours(number: int) -> float:
+        name = f"{number:04d}"
+        result = evaluator.finish(evaluator.measure(name, name, recipe("ties", named, number)), None)
+        stages.append(dict(result.seconds))
+        return result.score.nex or 0.0
+
+    stages: list[dict[str, float]] = []
+    ours(0)
+    stages.clear()
+    scores = []
+    for number in range(1, runs + 1):
+        seconds, theirs = timed(lambda number=number: by_hand(number))
+        found.baseline.append(seconds)
+        with PeakMemory() as peak:
+            seconds, own = timed(lambda number=number: ours(number))
+        found.ours.append(seconds)
+        scores.append((theirs, own))
+        found.notes["peak_resident_bytes"] = max(peak.resident, found.notes.get("peak_resident_bytes", 0))
+    found.notes |= {
+        "scores_by_hand_and_ours": scores,
+        "stages_seconds": {stage: median(of[stage] for of in stages) for stage in stages[0]},
+        "peak_of_the_baselines_processes_bytes": children_peak(),
+    }
+    shutil.rmtree(run, ignore_errors=True)
+    return found
+
+
+def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
+    """Short trials one after the other in this process: memory and time at the 20th and at the last."""
+    run = root / "many"
+    shutil.rmtree(run, ignore_errors=True)
+    short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
+    plan = make_plan(CONFIG, {"output": str(run), **short})
+    evaluator = Evaluator(plan.config, plan.family, run)
+    folders = plan.family.folders
+    named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
+    seconds, memory = [], []
+    for number in range(count):
+        method = ("ties", "dare_ties", "della", "breadcrumbs", "task_arithmetic", "linear", "slerp")[number % 7]
+        name = f"{number:04d}"
+        made = recipe(method, named, number)
+        took, _ = timed(lambda made=made, name=name: evaluator.finish(evaluator.measure(name, name, made), None))
+        seconds.append(took)
+        memory.append(psutil.Process().memory_info().rss)
+    shutil.rmtree(run, ignore_errors=True)
+    return {
+        "what": f"{count} trials in one process", "memory_at_20_bytes": memory[19], "memory_at_end_bytes": memory[-1],
+        "memory_grown": memory[-1] / memory[19] - 1, "seconds_of_trials_10_to_30": median(seconds[10:30]),
+        "seconds_of_the_last_20": median(seconds[-20:]), "goal": "memory at most 5 % more, time flat",
+    }  # fmt: skip
+
+
+def starting(root: Path, runs: int) -> Iterator[Comparison]:
+    """How much longer a command takes than Python doing nothing."""
+    run = root / "started"
+    shutil.rmtree(run, ignore_errors=True)
+    program = [sys.executable, "-m", "nex_merge"]
+    quick = ["--trials", "2", "--set", "prompts.limit=2", "--set", "generation.max_new_tokens=16"]
+    subprocess.run([*program, "search", CONFIG, *quick, "--set", f"output={run}"], check=True, capture_output=True)
+    for what, arguments in (("--help", ["--help"]), ("leaderboard", ["leaderboard", str(run)])):
+        found = Comparison(f"nex-merge {what}", "python -c pass", [], [], "at most 0.4 s more")
+        for _ in range(runs):
+            for command, seconds in (
+                ([sys.executable, "-c", "pass"], found.baseline),
+                ([*program, *arguments], found.ours),
+            ):
+                seconds.append(
+                    timed(lambda command=command: subprocess.run(command, check=True, capture_output=True))[0]
+                )
+        found.notes = {"more_seconds": median(found.ours) - median(found.baseline)}
+        yield found
+    shutil.rmtree(run, ignore_errors=True)
