@@ -64,8 +64,29 @@ def main() -> None:
             rows.append(found.row() if isinstance(found, Comparison) else found)
             print(line(rows[-1]), flush=True)
         saved["parts"][part] = {"minutes": (time.monotonic() - began) / 60, "rows": rows}
+        if part == "trial":
+            picture(rows[0], OUT.with_name("speed.png"))
         OUT.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(ROOT / "merged", ignore_errors=True)
+
+
+def picture(row: dict[str, Any], file: Path) -> None:
+    """Where a trial's time goes, by hand and here, as stacked bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 2.2), layout="constrained")
+    left = [0.0, 0.0]
+    for stage in ("merge", "generate", "capture", "score"):
+        seconds = [row[key][stage] for key in ("stages_seconds", "stages_by_hand_seconds")]
+        axes.barh(["nex-merge", "by hand"], seconds, left=left, label=stage)
+        left = [a + b for a, b in zip(left, seconds, strict=True)]
+    axes.set_xlabel("seconds of one trial")
+    axes.set_title(row["what"])
+    axes.legend(ncols=4, loc="lower right")
+    figure.savefig(file, dpi=120)
 
 
 def line(row: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from nex_merge.export import checkpoint_digest
 from nex_merge.merging import Merger
 from nex_merge.records import MergeRecipe
 
-Baseline = Callable[[MergeRecipe, Path], None]
+Baseline = Callable[[MergeRecipe, Path], Any]
 GOALS = {
     "ties": 20, "dare_ties": 5, "della": 5, "breadcrumbs": 15, "task_arithmetic": 8, "linear": 8, "slerp": 8,
 }  # fmt: skip
@@ -43,7 +43,7 @@ def recipe(method: str, folders: dict[str, Path], number: int) -> MergeRecipe:
     return MergeRecipe("merge", method, config, number)
 
 
-def by_command(made: MergeRecipe, out: Path) -> None:
+def by_command(made: MergeRecipe, out: Path) -> Any:
     """As a user does it: a process of mergekit-yaml, then from_pretrained."""
     from transformers import AutoModelForCausalLM
 
@@ -52,10 +52,10 @@ def by_command(made: MergeRecipe, out: Path) -> None:
     code = "from mergekit.scripts.run_yaml import main; main()"
     command = [sys.executable, "-c", code, str(file), str(out), "--random-seed", str(made.seed)]
     subprocess.run(command, check=True, capture_output=True)
-    AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
 
 
-def by_function(made: MergeRecipe, out: Path) -> None:
+def by_function(made: MergeRecipe, out: Path) -> Any:
     """The same without starting Python and importing: mergekit's own function, then from_pretrained."""
     from mergekit.config import MergeConfiguration
     from mergekit.merge import run_merge
@@ -64,7 +64,7 @@ def by_function(made: MergeRecipe, out: Path) -> None:
 
     config = MergeConfiguration.model_validate(copy.deepcopy(dict(made.config)))
     run_merge(config, str(out), MergeOptions(random_seed=made.seed, quiet=True))
-    AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
 
 
 def compare(shape: str, root: Path, runs: int, baseline: Baseline, methods: Sequence[str]) -> Iterator[Comparison]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks import plain
 from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
@@ -74,22 +74,28 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     def by_hand(number: int) -> float:
         out = root / "merged"
         shutil.rmtree(out, ignore_errors=True)
-        by_command(recipe("ties", named, number), out)
-        model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
+        spent: dict[str, float] = {}
+        spent["merge"], model = timed(lambda: by_command(recipe("ties", named, number), out))
         ids = evaluator.prompt_ids
         width = max(map(len, ids))
         padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids])
         mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
         end = evaluator.tokenizer.eos_token_id
-        answers = model.generate(
-            padded, attention_mask=mask, max_new_tokens=config.generation.max_new_tokens, do_sample=False,
-            eos_token_id=end, pad_token_id=0,
-        )[:, width:].tolist()  # fmt: skip
+        spent["generate"], generated = timed(
+            lambda: model.generate(
+                padded, attention_mask=mask, max_new_tokens=config.generation.max_new_tokens, do_sample=False,
+                eos_token_id=end, pad_token_id=0,
+            )
+        )  # fmt: skip
+        answers = generated[:, width:].tolist()
         texts = []
         for own, answer in zip(ids, answers, strict=True):
             tokens = answer[: answer.index(end) + 1] if end in answer else answer
             texts.append((list(own), tokens))
-        return plain.score(dense_capture(model, texts, config.activations), config.nex.rho, config.nex.min_run)
+        spent["capture"], cache = timed(lambda: dense_capture(model, texts, config.activations))
+        spent["score"], nex = timed(lambda: plain.score(cache, config.nex.rho, config.nex.min_run))
+        theirs_by_stage.append(spent)
+        return nex
 
     def ours(number: int) -> float:
         name = f"{number:04d}"
@@ -98,6 +104,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
         return result.score.nex or 0.0
 
     stages: list[dict[str, float]] = []
+    theirs_by_stage: list[dict[str, float]] = []
     ours(0)
     stages.clear()
     scores = []
@@ -111,6 +118,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
         found.notes["peak_resident_bytes"] = max(peak.resident, found.notes.get("peak_resident_bytes", 0))
     found.notes |= {
         "scores_by_hand_and_ours": scores,
+        "stages_by_hand_seconds": {stage: median(of[stage] for of in theirs_by_stage) for stage in theirs_by_stage[0]},
         "stages_seconds": {stage: median(of[stage] for of in stages) for stage in stages[0]},
         "peak_of_the_baselines_processes_bytes": children_peak(),
     }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.records import Credits, SparseGroups, SparseRows
+from nex_merge.records import RESERVED_LAYER, Credits, SparseGroups, SparseRows
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -146,6 +146,9 @@ def _check_pointers(folder: Path, cache: SparseRows) -> None:
             raise InputError(
                 f"{folder / name}: its values must rise from 0 to {'the last token' if end is None else end}"
             )
+    for name, keys in (("rows/keys.uint32", cache.rows.keys), ("base/keys.uint32", cache.base.keys)):
+        if len(keys) and int(keys.max()) >> 16 > RESERVED_LAYER:
+            raise InputError(f"{folder / name}: {int(keys.max())} is no neuron: layer << 16 | unit, layers to 255")
     for name, length, wanted in (
         ("rows/token_row_ptr.int64", len(cache.token_row_ptr), rows + 1),
         ("base/row_ptr.int64", len(cache.base.ptr), cache.responses + 1),

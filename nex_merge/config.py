@@ -38,7 +38,9 @@ class GenerationConfig(Strict):
     top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus sampling; 1: off")
     top_k: int = Field(default=0, ge=0, description="sample from so many best tokens; 0: off")
     samples: int = Field(default=1, ge=1, description="responses per prompt")
-    batch_tokens: int | Literal["auto"] = Field(default="auto", description="prompt and response tokens held at once")
+    batch_tokens: int | Literal["auto"] = Field(
+        default="auto", description="prompt and response tokens held at once; auto: about 4 GiB of keys and values"
+    )
     seed: int = Field(default=0, ge=0, description="sampling noise; the same for every variant")
 
 

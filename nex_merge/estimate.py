@@ -22,8 +22,9 @@ def estimate(plan: Plan) -> Iterator[str]:
     Raises InputError for whatever the search itself would refuse.
     """
     from nex_merge.evaluate import check_context, check_prompts, load_tokenizer, resolve_device
-    from nex_merge.generation import AUTO_BATCH_TOKENS
+    from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
     from nex_merge.merging import member_configs, method_specs, preflight, rank_bytes, weights_dtype
+    from nex_merge.merging.kernels import DISK_RESERVE
     from nex_merge.prompts import encode_prompts, load_prompts
     from nex_merge.proposal import count_recipes
     from nex_merge.search import check_filters
@@ -50,12 +51,12 @@ def estimate(plan: Plan) -> Iterator[str]:
     compute = config.runtime.dtype
     compute = ("float32" if device == "cpu" else stored) if compute == "auto" else compute
     resident = parameters * _COMPUTE_BYTES[compute]
-    head = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
-    per_token = 2 * model.num_hidden_layers * model.num_key_value_heads * head * _COMPUTE_BYTES[compute]
-    budget = AUTO_BATCH_TOKENS if config.generation.batch_tokens == "auto" else config.generation.batch_tokens
+    per_token = token_bytes(model, _COMPUTE_BYTES[compute])
+    chosen = config.generation.batch_tokens
+    budget = auto_batch_tokens(model, _COMPUTE_BYTES[compute]) if chosen == "auto" else chosen
     longest = max(map(len, ids)) + config.generation.max_new_tokens
     at_once = min(len(ids) * config.generation.samples, max(1, budget // longest))
-    keys_values = at_once * longest * per_token
+    keys_values = BUFFER_SHARE * at_once * longest * per_token
     recipes = count_recipes(space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0
     variants = config.study.trials + baselines
@@ -89,7 +90,7 @@ def estimate(plan: Plan) -> Iterator[str]:
     )
     if disk > free_disk:
         yield "warning        the caches may not fit the disk: fewer trials, or a smaller activations.top_k, would do"
-    elif disk + orders > free_disk:
+    elif disk + orders + DISK_RESERVE > free_disk:
         yield "warning        sorted weights may not fit the disk: merging would then sort them in every trial"
     if device == "cpu" and need > free_memory:
         yield "warning        this may not fit the memory: a smaller generation.batch_tokens would do with less"

@@ -76,7 +76,6 @@ def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
         try:
             first = equal_weights(space, models)
             run_merges(run, study, config.study, objective, space, first, suggest, evaluate, watcher)
-            shutil.rmtree(run / trials.ORDERS, ignore_errors=True)
         finally:
             rows = write_scores(run, config.nex, config.nex) if trials.read_results(run) else []
         if rows and not any(row["rank"] for row in rows):
@@ -151,12 +150,18 @@ def opened_run(plan: Plan, fresh: bool, warn: Callable[[str], None]) -> Iterator
     if fresh and run.exists():
         aside = next(path for i in range(1, 10_000) if not (path := run.with_name(f"{run.name}.{i}")).exists())
         with _locked(run):
+            shutil.rmtree(run / trials.ORDERS, ignore_errors=True)
             os.replace(run, aside)
         warn(f"kept the earlier run as {aside}")
     run.mkdir(parents=True, exist_ok=True)
     with _locked(run):
         _hold(plan, run, warn)
-        yield run
+        # Left by a process that was killed; a fresh process sorts for itself.
+        shutil.rmtree(run / trials.ORDERS, ignore_errors=True)
+        try:
+            yield run
+        finally:
+            shutil.rmtree(run / trials.ORDERS, ignore_errors=True)
 
 
 @contextmanager

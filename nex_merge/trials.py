@@ -3,6 +3,7 @@
     config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
     leaderboards/<scoring>/ the same four files under every scoring that was asked for
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
+    orders/ the weights' order by magnitude, only while a search runs
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in four digits. `result.json` is written last, by
 atomic rename: it marks the trial as complete.
@@ -24,7 +25,7 @@ CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
-ORDERS = "orders"  # of weights by magnitude, while a search is under way
+ORDERS = "orders"
 SCORED = ("complete", "collapsed")  # states of trials that have responses and a score of their own
 
 

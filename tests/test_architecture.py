@@ -42,14 +42,20 @@ def own_imports(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imports(path) if name.startswith("nex_merge.")}
 
 
-def source(module: str) -> Path:
+def sources(module: str) -> list[Path]:
     file = PACKAGE / f"{module}.py"
-    return file if file.exists() else PACKAGE / module / "__init__.py"
+    return [file] if file.exists() else sorted((PACKAGE / module).glob("*.py"))
 
 
 def test_stages_do_not_import_one_another():
     for module, allowed in STAGES.items():
-        assert own_imports(source(module)) <= FREE | allowed, module
+        assert sources(module), module
+        for path in sources(module):
+            assert own_imports(path) <= FREE | allowed, path
+
+
+def test_kernels_know_tensors_alone():
+    assert own_imports(PACKAGE / "merging" / "kernels.py") == set()
 
 
 def test_nex_is_pure_and_flows_one_way():

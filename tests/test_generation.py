@@ -83,6 +83,21 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatc
     assert sizes[:3] == [6, 3, 1]
 
 
+def test_out_of_memory_in_the_middle_begins_those_responses_again(model, tokenizer, monkeypatch):
+    expected = tokens(generate(model, tokenizer, PROMPTS, SAMPLED))
+    forward, calls = type(model).forward, []
+
+    def failing(self, input_ids=None, **kwargs):
+        calls.append(len(input_ids))
+        if len(calls) in (7, 15):
+            raise torch.OutOfMemoryError("too large")
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", failing)
+    assert tokens(generate(model, tokenizer, PROMPTS, SAMPLED)) == expected
+    assert max(calls[15:]) < max(calls[:7])
+
+
 def test_out_of_memory_with_one_response_is_said(model, tokenizer, monkeypatch):
     def none(self, **kwargs):
         raise torch.OutOfMemoryError("too large")

@@ -12,12 +12,18 @@ SHAPE = (700, 401)
 DENSITIES = ((0.37, 0.8), (1.0, 0.05), (0.5, 0.5))
 
 
+def made(shape=SHAPE, dtype=torch.bfloat16, experts=2):
+    """A base and experts; in half precision their differences are coarse, so that hundreds are equal."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(shape, generator=generator).mul(0.02)
+    base[torch.rand(shape, generator=generator) < 0.02] = 0.0
+    scales = [0.0, *(0.002 * (i + 1) for i in range(experts))]
+    return [(base + torch.randn(shape, generator=generator) * scale).to(dtype) for scale in scales]
+
+
 @pytest.fixture(scope="module")
 def tensors():
-    """A base and two experts in bfloat16: their differences are coarse, so that hundreds are equal."""
-    generator = torch.Generator().manual_seed(0)
-    base = torch.randn(SHAPE, generator=generator).mul(0.02)
-    return [(base + torch.randn(SHAPE, generator=generator) * scale).bfloat16() for scale in (0.0, 0.002, 0.004)]
+    return made()
 
 
 def of_mergekit(method, tensors, base, shared, by_model, seed):
@@ -31,7 +37,7 @@ def of_mergekit(method, tensors, base, shared, by_model, seed):
     (found,) = merge_methods.get(method)._execute_resolved(
         (TensorGroup(entries=entries),), [defaults | shared | values]
     )
-    return found.to(torch.bfloat16)
+    return found
 
 
 def of_kernels(method, tensors, shared, by_model, seed, store=None):
@@ -47,7 +53,7 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
         for i, tensor in enumerate(tensors[1:])
     ]
     assert all(kernels.knows(expert, family) for expert in experts)
-    out = torch.empty(SHAPE, dtype=torch.bfloat16)
+    out = torch.empty(tensors[0].shape)
     torch.manual_seed(seed)
     kernels.task_arithmetic(tensors[0], experts, family, store or kernels.RankStore(None), out)
     return out
@@ -89,6 +95,34 @@ def test_every_method_of_the_arithmetic_family_is_among_them():
     assert family == set(ARITHMETIC)
 
 
+@pytest.mark.parametrize(("shape", "experts"), [((1500,), 2), ((3, 5), 1), ((40, 90), 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ARITHMETIC)
+def test_any_float_dtype_and_shape_and_number_of_experts(method, dtype, shape, experts):
+    """And what comes in is left as it was: a float32 checkpoint is mapped, not copied."""
+    tensors = made(shape, dtype, experts)
+    before = [tensor.clone() for tensor in tensors]
+    densities = (0.45, 0.03) if experts > 1 else (0.3, 0.3)
+    by_model = {name: (of * 3)[:experts] for name, of in settings_of(method, densities).items()}
+    wanted = of_mergekit(method, tensors, True, {}, by_model, seed=5)
+    assert torch.equal(of_kernels(method, tensors, {}, by_model, seed=5), wanted)
+    assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
+
+
+def test_corners_are_left_to_mergekit():
+    della = kernels.Family("della_magprune", None, False, True, 1.0)
+    ties = kernels.Family("magnitude", "sum", True, False, 1.0)
+
+    def expert(shape, density, epsilon=0.1):
+        return kernels.Expert("x", torch.zeros(shape), 1.0, density, epsilon=epsilon)
+
+    assert kernels.knows(expert((4, 8), 0.5), della)
+    for corner in (expert((4, 3, 2), 0.5), expert((4, 1), 0.5), expert((4, 8), 0.05), expert((4, 8), 0.95)):
+        assert not kernels.knows(corner, della)
+    assert not kernels.knows(expert((4, 8), 0.0), ties)
+    assert kernels.knows(expert((4, 3, 2), 0.5), ties)
+
+
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs", "della"])
 def test_kept_ranks_serve_other_densities_without_sorting(tensors, tmp_path, monkeypatch, method):
     store = kernels.RankStore(tmp_path)
@@ -116,13 +150,13 @@ def test_a_full_disk_only_costs_time(tensors, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("normalize", [True, False])
 def test_linear(tensors, weights, normalize):
     wanted = of_mergekit("linear", tensors, False, {"normalize": normalize}, {"weight": weights}, 0)
-    out = torch.empty(SHAPE, dtype=torch.bfloat16)
+    out = torch.empty(SHAPE)
     kernels.linear(tensors, weights, normalize, out)
     assert torch.equal(out, wanted)
 
 
 def test_slerp(tensors):
-    slerp, out = kernels.Slerp(), torch.empty(SHAPE, dtype=torch.bfloat16)
+    slerp, out = kernels.Slerp(), torch.empty(SHAPE)
     far = tensors[1].flip(0)  # base and expert are nearly parallel, which is another branch
     for other in (tensors[2], far):
         name = str(id(other))

@@ -1,5 +1,7 @@
 """In-memory merges against what mergekit writes, over every offered method; preflight; refusals."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from optuna.samplers import RandomSampler
+from safetensors import safe_open
 
 from nex_merge import trials
 from nex_merge.errors import InputError, TrialError
@@ -49,6 +52,43 @@ def test_tensors_equal_those_mergekit_writes(toy, tmp_path, method):
     config = MergeConfiguration.model_validate(dict(recipe.config))
     run_merge(config, str(tmp_path / "out"), MergeOptions(random_seed=recipe.seed, quiet=True))
     assert found == checkpoint_digest(tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "linear", "slerp"])
+def test_one_merger_over_float32_checkpoints_gives_every_variant_its_own_bits(toy, tmp_path, method):
+    """A float32 checkpoint is mapped into memory: no variant may write into what the next one reads."""
+    from safetensors.torch import load_file, save_file
+
+    folders = {}
+    for name, folder in toy.items():
+        folders[name] = shutil.copytree(folder, tmp_path / name)
+        wide = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(wide, folders[name] / "model.safetensors", {"format": "pt"})
+    merger = Merger(folders, "base", "cpu", torch.float32, tmp_path / "orders")
+    for seed in (1, 2):
+        recipe = sampled_recipe(folders, method, seed)
+        found = merger.load(recipe)
+        out = tmp_path / f"out{seed}"
+        config = MergeConfiguration.model_validate(dict(recipe.config))
+        run_merge(config, str(out), MergeOptions(random_seed=seed, quiet=True))
+        assert found == checkpoint_digest(out)
+
+
+def test_the_files_are_those_that_mergekit_reads(toy, tmp_path):
+    """Where an index names shards, a model.safetensors beside them is nobody's."""
+    folder = shutil.copytree(toy["a"], tmp_path / "a")
+    shard = "model-00001-of-00001.safetensors"
+    shutil.move(folder / "model.safetensors", folder / shard)
+    shutil.copy(toy["b"] / "model.safetensors", folder / "model.safetensors")
+    with safe_open(folder / shard, "pt") as file:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    merger = Merger(toy, "base", "cpu", torch.float32)
+    recipe = sampled_recipe(toy, "ties")
+    expected = merger.load(recipe)
+    assert Merger({**toy, "a": folder}, "base", "cpu", torch.float32).load(
+        sampled_recipe({**toy, "a": folder}, "ties")
+    ) == expected  # fmt: skip
 
 
 def test_the_recipe_file_reproduces_the_variant(toy, tmp_path):

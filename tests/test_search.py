@@ -374,3 +374,13 @@ def test_one_prompt_gives_no_interval(toy_config, tmp_path):
     assert {row["nex_low"] for row in rows} == {row["beats_parent"] for row in rows} == {None}
     with pytest.raises(InputError, match="crossfit scores prompts by other prompts"):
         search(toy_config, prompts=prompts, nex={"calibration": "crossfit"}, output=str(tmp_path / "other"))
+
+
+def test_the_order_of_the_weights_is_kept_only_while_a_search_runs(toy_config, tmp_path):
+    stale = tmp_path / "run" / "orders" / "left.ranks"
+    search(toy_config)
+    assert not stale.parent.exists()
+    stale.parent.mkdir()
+    stale.write_bytes(b"of another process")
+    search(toy_config, study={"trials": 5})
+    assert not stale.parent.exists()

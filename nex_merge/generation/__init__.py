@@ -3,21 +3,24 @@
 Sampling noise comes from (seed, prompt, sample, position), so every variant meets the same noise. Where two tokens are
 so close that rounding in another batch could swap them, the step is decided by the response's own tokens alone, run
 without batch, padding or cache. That guard holds in float32; in half precision, rounding is too coarse for it, and
-results are reproducible for one `batch_tokens` on one kind of device.
+results are reproducible for one `batch_tokens` on one kind of device with memory enough for it.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
-from nex_merge.generation.batches import Batch, worth_filling
+from nex_merge.generation.batches import SLACK, Batch, worth_filling
 from nex_merge.generation.choosing import Job
 from nex_merge.records import Response
 
-AUTO_BATCH_TOKENS = 32_768
+# What the keys and values of all responses under way may take, unless `batch_tokens` says how many tokens they are.
+AUTO_BATCH_BYTES = 4 << 30
+# What the buffers take besides: rows that joined late beside a longer one, and room to grow into.
+BUFFER_SHARE = SLACK * 1.125
 
 Progress = Callable[[int], None]
 
@@ -37,7 +40,8 @@ def generate(
     jobs = [Job(i, k, tuple(ids)) for i, ids in enumerate(prompts) for k in range(config.samples)]
     # Longest first: the first batch is the widest, and neighbours need little padding.
     waiting = sorted(jobs, key=lambda job: -len(job.ids))
-    budget = AUTO_BATCH_TOKENS if config.batch_tokens == "auto" else config.batch_tokens
+    chosen = config.batch_tokens
+    budget = auto_batch_tokens(model.config, model.dtype.itemsize) if chosen == "auto" else chosen
     ends = end_tokens(model, tokenizer)
     tokens: dict[Job, list[int]] = {job: [] for job in jobs}
     most = len(jobs)
@@ -50,14 +54,12 @@ def generate(
         new = waiting[: size - len(running)] if fits else []
         try:
             if new:
-                begun = Batch.begin(model, new, tokens, config, ends)
+                batch = _filled(batch, Batch.begin(model, new, tokens, config, ends))
                 progress(len(new))
-                batch = begun if batch is None else batch.joined(begun)
                 waiting = waiting[len(new) :]
             assert batch is not None
             progress(batch.step(tokens, config, ends))
-            # Where somebody waits, ended rows leave as new ones join.
-            batch = batch if waiting and batch.alive() else batch.packed()
+            batch = batch.packed(tokens, filling=bool(waiting))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
                 raise
@@ -73,6 +75,23 @@ def generate(
             most, batch = len(tried) // 2, None
             waiting = sorted({*tried, *waiting}, key=lambda job: -len(job.ids))
     return [_response(job, tokens[job], tokenizer, ends) for job in jobs]
+
+
+def _filled(batch: Batch | None, begun: Batch) -> Batch:
+    return begun if batch is None else batch.joined(begun)
+
+
+def auto_batch_tokens(config: PreTrainedConfig, itemsize: int) -> int:
+    """How many tokens' keys and values, of `itemsize` bytes a number, fit AUTO_BATCH_BYTES."""
+    return AUTO_BATCH_BYTES // token_bytes(config, itemsize)
+
+
+def token_bytes(config: PreTrainedConfig, itemsize: int) -> int:
+    """Bytes of the keys and values of one token, over all layers."""
+    text = config.get_text_config()
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * head * itemsize
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,6 +1,6 @@
 """Responses under way together, with keys and values that rows can leave and join."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,6 +12,8 @@ from nex_merge.generation.choosing import Job, choose_all
 
 # Ended responses leave a batch, and waiting prompts take their places, once this share of the places is free.
 REPACK_SHARE = 0.25
+# A batch is at most this many times as wide as its longest response.
+SLACK = 1.25
 
 
 class GrowingLayer(DynamicLayer):
@@ -30,20 +32,17 @@ class GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._buffers[0].shape[-2]:
-            self._buffers = [_arranged([buffer[..., :start, :]], start, end + end // 2) for buffer in self._buffers]
+            self._buffers = [_arranged([buffer[..., :start, :]], start, _roomy(end)) for buffer in self._buffers]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., start:end, :] = states
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
         return self.keys, self.values
 
     def arrange(self, kept: torch.Tensor, used: int, width: int, others: "Sequence[GrowingLayer]") -> None:
-        """Keep these rows of the batch and their last `used` positions; add the rows of others, all ending at `width`.
-
-        Positions that a row does not have are zeros.
-        """
+        """Keep these rows and their last `used` positions, and add the rows of others; all end at `width`."""
         start = self.get_seq_length() - used
         self._buffers = [
-            _arranged([own[kept, :, start:], *theirs], width, width + width // 2)
+            _arranged([own[kept, :, start:], *theirs], width, _roomy(width))
             for own, *theirs in zip(self._both(), *(layer._both() for layer in others), strict=True)
         ]
         self.keys, self.values = (buffer[..., :width, :] for buffer in self._buffers)
@@ -51,6 +50,10 @@ class GrowingLayer(DynamicLayer):
     def _both(self) -> list[torch.Tensor]:
         assert self.keys is not None and self.values is not None, "there is nothing to arrange before a step"
         return [self.keys, self.values]
+
+
+def _roomy(width: int) -> int:
+    return width + max(32, width // 8)
 
 
 def _arranged(parts: Sequence[torch.Tensor], width: int, room: int) -> torch.Tensor:
@@ -140,12 +143,17 @@ class Batch:
         self._positions = self._positions[:, -1:] + 1
         return len(alive)
 
-    def packed(self) -> "Batch | None":
-        """The batch without its ended rows, once they are worth the copying; None where all have ended."""
-        alive = len(self.alive())
-        if alive == 0:
-            return None
-        return self._arranged() if worth_filling(len(self._rows), alive) and not self.is_fixed else self
+    def packed(self, tokens: Mapping[Job, Sequence[int]], filling: bool) -> "Batch | None":
+        """The batch without ended rows and positions that nobody has, where copying pays; None where all have ended.
+
+        `filling`: others wait to join, and ended rows leave when they do.
+        """
+        alive = self.alive()
+        if not alive or self.is_fixed:
+            return self if alive else None
+        used = max(len(job.ids) + len(tokens[job]) for job in alive)
+        leaving = not filling and worth_filling(len(self._rows), len(alive))
+        return self._arranged() if leaving or self._mask.shape[1] > SLACK * used else self
 
     @torch.inference_mode()
     def joined(self, other: "Batch") -> "Batch":
@@ -157,7 +165,7 @@ class Batch:
         kept = torch.tensor([i for i, job in enumerate(self._rows) if job is not None], device=self._ids.device)
         mask = self._mask[kept]
         # Of the positions only those that somebody still attends to. The mask is one ahead, for the token to come.
-        used = int(mask.sum(1).max()) if len(mask) else 1
+        used = int(mask.sum(1).max())
         width = max([used, *(other._mask.shape[1] for other in others)])
         masks = [nn.functional.pad(part, (width - part.shape[1], 0)) for part in
                  (mask[:, -used:], *(other._mask for other in others))]  # fmt: skip

@@ -36,6 +36,8 @@ def choose_all(
         noise = torch.from_numpy(np.stack([_gumbel(config.seed, job, done, logits.shape[1]) for job in rows])).to(
             logits.device
         )
+    # What a row gives after its end is nobody's, not even where it is not finite.
+    logits[[i for i, job in enumerate(rows) if job is None]] = 0
     tokens, sure = choose(logits, noise, config)
     tokens, sure = tokens.tolist(), sure.tolist()
     exact = model.dtype == torch.float32

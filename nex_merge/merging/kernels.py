@@ -24,7 +24,7 @@ import torch
 
 # Elements of a block: a few such float32 buffers fit the cores' second-level caches.
 BLOCK = 1 << 17
-# What an element's rank takes by sparsification; a row of della's is at most 32,768 long in any common model.
+# Bytes of an element's rank by sparsification; della's take twice as many where rows are longer than 32,768.
 RANK_BYTES = {"magnitude": 4, "magnitude_outliers": 4, "della_magprune": 2}
 # Left free on the disk that ranks are kept on.
 DISK_RESERVE = 1 << 30
@@ -35,8 +35,8 @@ SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8
 class RankStore:
     """Ranks of elements by magnitude, one memory-mapped file per expert, tensor and kind of order.
 
-    A file that is there is what it says: it appears under its name only when it is whole. Where the disk is short,
-    ranks are computed anew each time, and a warning says so once.
+    The folder belongs to one process and is empty when it begins: equal magnitudes fall as this process's torch and
+    processor let them. Where the disk is short, ranks are computed anew each time, and a warning says so once.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -50,20 +50,25 @@ class RankStore:
         file = self._folder / f"{name}.ranks"
         if not file.exists():
             ranks = make()
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self._folder).free < size * dtype.itemsize + DISK_RESERVE:
-                if not self._warned:
-                    logging.getLogger(__name__).warning(
-                        "%s: the disk is too full to keep the order of the weights; every trial sorts them again",
-                        self._folder,
-                    )
-                self._warned = True
-                return ranks
-            partial = file.with_suffix(".partial")
-            ranks.numpy().tofile(partial)
-            os.replace(partial, file)
+            self._keep(file, ranks)
             return ranks
         return torch.from_file(str(file), size=size, dtype=dtype)
+
+    def _keep(self, file: Path, ranks: torch.Tensor) -> None:
+        partial = file.with_suffix(".partial")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(file.parent).free < ranks.nbytes + DISK_RESERVE:
+                raise OSError("the disk is nearly full")
+            ranks.numpy().tofile(partial)
+            os.replace(partial, file)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            if not self._warned:
+                logging.getLogger(__name__).warning(
+                    "%s: the order of the weights can't be kept (%s); every trial sorts them again", file.parent, error
+                )
+            self._warned = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ def knows(expert: Expert, family: Family) -> bool:
         return True
     if family.sparsification == "della_magprune":
         low, high = expert.density - expert.epsilon, expert.density + expert.epsilon
-        return low > 0 and high < 1 and expert.density > 0 and expert.tensor.shape[-1] > 1
+        # It ranks within rows; of what has more dimensions than that, mergekit makes something else.
+        return low > 0 and high < 1 and expert.tensor.ndim <= 2 and expert.tensor.shape[-1] > 1
     return expert.density > 0
 
 
@@ -143,7 +149,8 @@ def task_arithmetic(
             mixed /= divisor
         if family.scale != 1:
             mixed *= family.scale
-        target[part] = own.add_(mixed)
+        # Not into `own`: of a float32 base that is the mapped checkpoint itself.
+        target[part] = mixed.add_(own)
 
 
 def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:

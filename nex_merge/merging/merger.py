@@ -51,15 +51,17 @@ class Merger:
         self._run_as(recipe)
         parameters = dict(self.model.named_parameters())
         digests = {}
-        # Hashing keeps no other thread from merging the next tensor meanwhile.
+        # The last tensor is hashed while the next one is merged, and no more than that wait.
         with ThreadPoolExecutor(1) as hashing:
             for name, tensor in self._streamer.tensors(recipe):
                 if name not in parameters:
                     raise TrialError(f"the merge gave a tensor that the model does not have: {name}")
                 if not _is_finite(tensor):
                     raise TrialError(f"the merge is not finite: {name}")
-                digests[name] = hashing.submit(tensor_digest, name, tensor)
                 parameters[name].copy_(tensor)
+                if digests:
+                    next(reversed(digests.values())).result()
+                digests[name] = hashing.submit(tensor_digest, name, tensor)
         missing = sorted(parameters.keys() - digests.keys())
         if missing:
             raise TrialError(f"the merge left {len(missing)} parameters unwritten, the first {missing[0]}")

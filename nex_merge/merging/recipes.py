@@ -81,6 +81,7 @@ class Streamer:
         self._ranks = kernels.RankStore(ranks)
         self._slerp = kernels.Slerp()
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
+        self._warned = False
 
     def tensors(self, recipe: MergeRecipe) -> Iterator[tuple[str, torch.Tensor]]:
         """The tensors of a variant, one by one, in the recipe's `out_dtype`, on the CPU.
@@ -124,13 +125,24 @@ class Streamer:
         wanted = [handle.task() for handle in executor.schedule.tasks if handle in targets]
         computed = [self._kernel(task) if dtype == "float32" else None for task in wanted]
         if None in computed:
+            task = wanted[computed.index(None)]
+            if any(computed) and not self._warned:
+                logging.getLogger(__name__).warning(
+                    "%s is none of the plain tensors that %s is sped up for; mergekit merges it, more slowly",
+                    task.output_weight.name,
+                    task.method_name,
+                )
+                self._warned = True
             yield from executor.run(quiet=True)
             return
         for task, kernel in zip(wanted, computed, strict=True):
             assert kernel is not None
             shape, write = kernel
             out = torch.empty(shape, dtype=out_dtype)
-            write(out)
+            try:
+                write(out)
+            except RuntimeError as error:
+                raise TrialError(f"merging {task.output_weight.name} failed: {first_line(error)}") from error
             yield task, out
 
     def _kernel(self, task: Any) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
@@ -143,7 +155,7 @@ class Streamer:
             return None
         tensors = {}
         for model, weight in task.gather_tensors.weight_info.items():
-            tensor = self._member(model.model.path).get(weight.name)
+            tensor = self._member(model).get(weight.name)
             if tensor is None or not tensor.is_floating_point() or not tensor.numel():
                 return None
             tensors[model] = tensor
@@ -179,15 +191,20 @@ class Streamer:
             return shape, lambda out: self._slerp(name, shared["t"], *ends, out)
         return None
 
-    def _member(self, folder: str) -> Mapping[str, torch.Tensor]:
-        """A checkpoint's tensors by name, memory-mapped."""
-        if folder not in self._members:
+    def _member(self, model: Any) -> Mapping[str, torch.Tensor]:
+        """A checkpoint's tensors by name, memory-mapped, from the files that mergekit takes them from."""
+        from mergekit.io.tasks import LoaderCache
+
+        index = LoaderCache().get(model).index
+        if index.base_path not in self._members:
             found = {}
-            for path in sorted(Path(folder).glob("*.safetensors")):
-                with safe_open(path, "pt") as file:
-                    found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            self._members[folder] = found
-        return self._members[folder]
+            for shard in sorted(set(index.tensor_paths.values())):
+                if shard.endswith(".safetensors"):
+                    with safe_open(Path(index.base_path) / shard, "pt") as file:
+                        names = [name for name, own in index.tensor_paths.items() if own == shard]
+                        found |= {name: file.get_tensor(name) for name in names}
+            self._members[index.base_path] = found
+        return self._members[index.base_path]
 
 
 def _key(base: Any, model: Any, tensor: str) -> str:
