@@ -6,17 +6,20 @@ What makes them fast, each checked against mergekit itself by tests:
 - the order of |delta| depends on neither density nor weight: it is sorted once per expert and tensor, and kept as
   every element's rank, so that any density is one comparison. It is torch's own sort that is kept, since equal
   magnitudes fall as that sort lets them fall;
-- `torch.bernoulli(p)` on the CPU is `torch.rand() < p` of the same stream, without its detour over a tensor of p;
+- `torch.bernoulli(p)` on the CPU is `torch.rand() < p` of the same stream, without its detour over a tensor of p; the
+  stream is drawn ahead, in order, on a thread of its own;
 - a sum over a whole tensor is done over the whole tensor: its bits depend on how it is cut.
 
 Everything is computed in float32 from tensors of any float dtype, as mergekit does under `dtype: float32`.
 Symbols: N elements of a tensor, M experts.
 """
 
+import functools
 import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,18 +35,26 @@ DISK_RESERVE = 1 << 30
 SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8
 
 
-class RankStore:
-    """Ranks of elements by magnitude, one memory-mapped file per expert, tensor and kind of order.
+class Kept:
+    """What no recipe changes of an expert's tensor: the order of its elements by magnitude, and its norm.
 
-    The folder belongs to one process and is empty when it begins: equal magnitudes fall as this process's torch and
+    Ranks are one memory-mapped file per expert, tensor and kind of order; without a folder they are not kept. The
+    folder belongs to one process and is empty when it begins: equal magnitudes fall as this process's torch and
     processor let them. Where the disk is short, ranks are computed anew each time, and a warning says so once.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._warned = False
+        self._norms: dict[str, torch.Tensor] = {}
 
-    def get(self, name: str, size: int, dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def norm(self, name: str, delta: torch.Tensor) -> torch.Tensor:
+        """The l1 norm of an expert's task vector, float32 []."""
+        if name not in self._norms:
+            self._norms[name] = delta.abs().sum()
+        return self._norms[name]
+
+    def ranks(self, name: str, size: int, dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The ranks kept under `name`, [size] of `dtype`; `make` computes them the first time."""
         if self._folder is None:
             return make()
@@ -114,24 +125,29 @@ def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize:
     flat, target = [tensor.reshape(-1) for tensor in tensors], out.view(-1)
     coefficients = torch.tensor(weights, dtype=torch.float32)
     denominator = coefficients.sum()
-    for part in blocks(target.numel()):
+
+    def combine(part: slice) -> None:
         result = torch.zeros(part.stop - part.start)
         for tensor, coefficient in zip(flat, coefficients, strict=True):
             result.addcmul_(tensor[part].float(), coefficient)
         target[part] = result.div_(denominator) if normalize else result
 
+    on_blocks(target.numel(), combine)
+
 
 def task_arithmetic(
-    base: torch.Tensor, experts: Sequence[Expert], family: Family, ranks: RankStore, out: torch.Tensor
+    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, draws: "Draws", out: torch.Tensor
 ) -> None:
     """Write base + lambda * (combined sparse task vectors) into `out`, contiguous and of their shape."""
     flat, target = base.reshape(-1), out.view(-1)
     # In the experts' order, each over its whole tensor: so mergekit draws the random masks.
-    deltas = [_sparse_delta(base, expert, family, ranks) for expert in experts]
+    masks = [_mask(base, expert, family.sparsification, kept, draws) for expert in experts]
+    deltas = [_sparse_delta(base, expert, mask, family, kept) for expert, mask in zip(experts, masks, strict=True)]
     weights = torch.tensor([expert.weight for expert in experts], dtype=torch.float32)[:, None]
     total = weights.sum(dim=0)
     total[total.abs() < SMALL_DIVISOR] = 1
-    for part in blocks(target.numel()):
+
+    def combine(part: slice) -> None:
         own = flat[part].float()
         stacked = torch.empty(len(experts), len(own))
         for row, delta in zip(stacked, deltas, strict=True):
@@ -152,6 +168,8 @@ def task_arithmetic(
         # Not into `own`: of a float32 base that is the mapped checkpoint itself.
         target[part] = mixed.add_(own)
 
+    on_blocks(target.numel(), combine)
+
 
 def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
     """Where weighted deltas, float32 [M, n], have the sign that wins at that element, bool [M, n]."""
@@ -160,79 +178,105 @@ def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
     return sign == (votes.sum(dim=0) >= 0).float() * 2 - 1
 
 
+Mask = Callable[[slice], torch.Tensor]
 Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
 
 
-def _sparse_delta(base: torch.Tensor, expert: Expert, family: Family, ranks: RankStore) -> Delta:
+def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family: Family, kept: Kept) -> Delta:
     """What writes a block of an expert's sparse task vector, given the block of the base, into a float32 row."""
     whole = expert.tensor.reshape(-1)
-    kind = family.sparsification if expert.density < 1 else None
 
     def difference(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
         torch.sub(whole[part].float(), own, out=row)
 
-    if kind is None:
+    if mask is None:
         return difference
-    keep = _mask(base, expert, kind, ranks)
 
     def masked(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
         difference(part, own, row)
-        row.mul_(keep(part))
+        row.mul_(mask(part))
 
-    if kind in ("magnitude", "magnitude_outliers") and not family.rescale:
+    if not family.rescale:
         return masked
-    # Random masks have to be drawn now, and a norm is one over the whole tensor.
+    # A norm is one over the whole tensor.
     flat = base.reshape(-1)
     delta = torch.empty(flat.numel())
-    for part in blocks(flat.numel()):
-        difference(part, flat[part].float(), delta[part])
-    before = delta.abs().sum() if family.rescale else delta.new_zeros(())
-    for part in blocks(flat.numel()):
-        delta[part].mul_(keep(part))
-    after = delta.abs().sum() if family.rescale else delta.new_zeros(())
-    if before < SMALL_NORM or after < SMALL_NORM:
-
-        def kept(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
-            row.copy_(delta[part])
-
-        return kept
-    factor = before / after
+    on_blocks(len(delta), lambda part: difference(part, flat[part].float(), delta[part]))
+    before = kept.norm(expert.name, delta)
+    on_blocks(len(delta), lambda part: delta[part].mul_(mask(part)))
+    after = delta.abs().sum()
+    factor = None if before < SMALL_NORM or after < SMALL_NORM else before / after
 
     def rescaled(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
-        torch.mul(delta[part], factor, out=row)
+        row.copy_(delta[part]) if factor is None else torch.mul(delta[part], factor, out=row)
 
     return rescaled
 
 
-def _mask(base: torch.Tensor, expert: Expert, kind: str, ranks: RankStore) -> Callable[[slice], torch.Tensor]:
-    """What gives a block of the elements that are kept, bool [n]. Random ones are drawn as they are asked for."""
+def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draws: "Draws") -> Mask | None:
+    """What gives a block of the elements that are kept, bool [n]; None where all are."""
     size, density = base.numel(), expert.density
+    if kind is None or density >= 1:
+        return None
     if kind == "random":
-        return lambda part: torch.rand(part.stop - part.start) < density
+        return draws.below(size, lambda part: density)
 
     def magnitudes() -> torch.Tensor:
         return torch.sub(expert.tensor.float(), base.float()).abs_()
 
     if kind == "magnitude":
         count = max(1, int(density * size))
-        descending = ranks.get(f"{expert.name}.descending", size, torch.int32, lambda: _descending(magnitudes()))
+        descending = kept.ranks(f"{expert.name}.descending", size, torch.int32, lambda: _descending(magnitudes()))
         return lambda part: descending[part] < count
     if kind == "magnitude_outliers":
         count = int(density * size)
         first = max(0, size - count - int(expert.gamma * size))
-        ascending = ranks.get(f"{expert.name}.ascending", size, torch.int32, lambda: _ascending(magnitudes()))
+        ascending = kept.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: _ascending(magnitudes()))
         return lambda part: (ascending[part] >= first) & (ascending[part] < first + count)
     assert kind == "della_magprune", kind
     columns = base.shape[-1]
     dtype = torch.int16 if columns <= 1 << 15 else torch.int32
-    by_row = ranks.get(f"{expert.name}.rows", size, dtype, lambda: _by_row(magnitudes(), columns).to(dtype))
+    by_row = kept.ranks(f"{expert.name}.rows", size, dtype, lambda: _by_row(magnitudes(), columns).to(dtype))
     low, epsilon = density - expert.epsilon, expert.epsilon
+    return draws.below(size, lambda part: by_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
 
-    def drawn(part: slice) -> torch.Tensor:
-        chance = by_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low)
-        return torch.rand(len(chance)) < chance
 
-    return drawn
+class Draws:
+    """Uniform numbers of one recipe, from one seeded stream, in the order in which they are asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def below(self, size: int, chance: Callable[[slice], torch.Tensor | float]) -> Mask:
+        """For each of `size` elements whether its number is below its chance; any block may be had once."""
+
+        def drawn(part: slice) -> torch.Tensor:
+            return torch.rand(part.stop - part.start, generator=self._generator) < chance(part)
+
+        ahead = {part.start: _drawing().submit(drawn, part) for part in blocks(size)}
+        return lambda part: ahead.pop(part.start).result()
+
+
+@functools.cache
+def _drawing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "draws", _alone)
+
+
+@functools.cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", _alone)
+
+
+def _alone() -> None:
+    # This thread's operations take one core: threads that wait for each other inside every operation stand still for
+    # most of the time when anything else wants a core. The setting is the calling thread's own.
+    torch.set_num_threads(1)
+
+
+def on_blocks(size: int, work: Callable[[slice], object]) -> None:
+    """Do the work on every block, on as many threads as torch has."""
+    for _ in _workers().map(work, blocks(size)):
+        pass
 
 
 def _inverse(order: torch.Tensor) -> torch.Tensor:
@@ -274,8 +318,11 @@ class Slerp:
         sine = torch.sin(angle)
         of_a = torch.where(parallel, 1 - at, torch.sin((1 - at) * angle) / sine)
         of_b = torch.where(parallel, at, torch.sin(at * angle) / sine)
-        for part in blocks(target.numel()):
+
+        def between(part: slice) -> None:
             target[part] = (of_a * a[:, part].float() + of_b * b[:, part].float())[0]
+
+        on_blocks(target.numel(), between)
 
     def _cosine(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Cosine of the angle between two tensors, float32 [1, 1] from [1, N]."""

@@ -78,7 +78,7 @@ class Streamer:
     """
 
     def __init__(self, ranks: Path | None = None) -> None:
-        self._ranks = kernels.RankStore(ranks)
+        self._kept = kernels.Kept(ranks)
         self._slerp = kernels.Slerp()
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
         self._warned = False
@@ -110,7 +110,7 @@ class Streamer:
                 names = {task: weight.name for weight, task in planner._tensors}
                 executor = Executor([task for _, task in planner._tensors])
                 torch.manual_seed(recipe.seed)
-                for task, tensor in self._run(executor, config.dtype, out_dtype):
+                for task, tensor in self._run(executor, config.dtype, out_dtype, kernels.Draws(recipe.seed)):
                     if tensor is None or (names[task] == "lm_head.weight" and out_config.tie_word_embeddings):
                         continue
                     yield names[task], tensor.to(out_dtype)
@@ -118,12 +118,12 @@ class Streamer:
                 raise TrialError(f"mergekit refuses the recipe: {first_line(error)}") from error
 
     def _run(
-        self, executor: Any, dtype: str | None, out_dtype: torch.dtype
+        self, executor: Any, dtype: str | None, out_dtype: torch.dtype, draws: kernels.Draws
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
         """The planned tasks and their tensors, in mergekit's own order, which random masks depend on."""
         targets = set(executor.targets)
         wanted = [handle.task() for handle in executor.schedule.tasks if handle in targets]
-        computed = [self._kernel(task) if dtype == "float32" else None for task in wanted]
+        computed = [self._kernel(task, draws) if dtype == "float32" else None for task in wanted]
         if None in computed:
             task = wanted[computed.index(None)]
             if any(computed) and not self._warned:
@@ -145,7 +145,7 @@ class Streamer:
                 raise TrialError(f"merging {task.output_weight.name} failed: {first_line(error)}") from error
             yield task, out
 
-    def _kernel(self, task: Any) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
+    def _kernel(self, task: Any, draws: kernels.Draws) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
         """What writes a planned tensor, with its shape. None: mergekit has to compute it."""
         from mergekit import merge_methods
         from mergekit.io.tasks import GatherTensors
@@ -180,7 +180,7 @@ class Streamer:
             if not all(kernels.knows(expert, family) for expert in experts):
                 return None
             base = tensors[task.base_model]
-            return shape, lambda out: kernels.task_arithmetic(base, experts, family, self._ranks, out)
+            return shape, lambda out: kernels.task_arithmetic(base, experts, family, self._kept, draws, out)
         if task.method_name == "linear" and task.base_model is None:
             weights = [of_model[model]["weight"] for model in task.model_order]
             inputs = [tensors[model] for model in task.model_order]
