@@ -24,7 +24,7 @@ def estimate(plan: Plan) -> Iterator[str]:
     from nex_merge.evaluate import check_context, check_prompts, load_tokenizer, resolve_device
     from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
     from nex_merge.merging import member_configs, method_specs, preflight, rank_bytes, weights_dtype
-    from nex_merge.merging.kernels import DISK_RESERVE
+    from nex_merge.merging.kept import DISK_RESERVE
     from nex_merge.prompts import encode_prompts, load_prompts
     from nex_merge.proposal import count_recipes
     from nex_merge.search import check_filters

@@ -14,72 +14,16 @@ Everything is computed in float32 from tensors of any float dtype, as mergekit d
 Symbols: N elements of a tensor, M experts.
 """
 
-import functools
-import logging
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-# Elements of a block: a few such float32 buffers fit the cores' second-level caches.
-BLOCK = 1 << 17
-# Bytes of an element's rank by sparsification; della's take twice as many where rows are longer than 32,768.
-RANK_BYTES = {"magnitude": 4, "magnitude_outliers": 4, "della_magprune": 2}
-# Left free on the disk that ranks are kept on.
-DISK_RESERVE = 1 << 30
+from nex_merge.merging.blocks import Draws, Mask, on_blocks
+from nex_merge.merging.kept import Kept, ascending, by_row, descending
+
 # mergekit's own limits: below the first an l1 norm is not rescaled, below the second a sum of weights not divided by.
 SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8
-
-
-class Kept:
-    """What no recipe changes of an expert's tensor: the order of its elements by magnitude, and its norm.
-
-    Ranks are one memory-mapped file per expert, tensor and kind of order; without a folder they are not kept. The
-    folder belongs to one process and is empty when it begins: equal magnitudes fall as this process's torch and
-    processor let them. Where the disk is short, ranks are computed anew each time, and a warning says so once.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._warned = False
-        self._norms: dict[str, torch.Tensor] = {}
-
-    def norm(self, name: str, delta: torch.Tensor) -> torch.Tensor:
-        """The l1 norm of an expert's task vector, float32 []."""
-        if name not in self._norms:
-            self._norms[name] = delta.abs().sum()
-        return self._norms[name]
-
-    def ranks(self, name: str, size: int, dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The ranks kept under `name`, [size] of `dtype`; `make` computes them the first time."""
-        if self._folder is None:
-            return make()
-        file = self._folder / f"{name}.ranks"
-        if not file.exists():
-            ranks = make()
-            self._keep(file, ranks)
-            return ranks
-        return torch.from_file(str(file), size=size, dtype=dtype)
-
-    def _keep(self, file: Path, ranks: torch.Tensor) -> None:
-        partial = file.with_suffix(".partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(file.parent).free < ranks.nbytes + DISK_RESERVE:
-                raise OSError("the disk is nearly full")
-            ranks.numpy().tofile(partial)
-            os.replace(partial, file)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            if not self._warned:
-                logging.getLogger(__name__).warning(
-                    "%s: the order of the weights can't be kept (%s); every trial sorts them again", file.parent, error
-                )
-            self._warned = True
 
 
 @dataclass(frozen=True)
@@ -116,10 +60,6 @@ def knows(expert: Expert, family: Family) -> bool:
     return expert.density > 0
 
 
-def blocks(size: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
-
-
 def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize: bool, out: torch.Tensor) -> None:
     """Write the weighted mean (or sum) of M tensors into `out`, contiguous and of their shape."""
     flat, target = [tensor.reshape(-1) for tensor in tensors], out.view(-1)
@@ -136,7 +76,7 @@ def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize:
 
 
 def task_arithmetic(
-    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, draws: "Draws", out: torch.Tensor
+    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, draws: Draws, out: torch.Tensor
 ) -> None:
     """Write base + lambda * (combined sparse task vectors) into `out`, contiguous and of their shape."""
     flat, target = base.reshape(-1), out.view(-1)
@@ -178,7 +118,6 @@ def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
     return sign == (votes.sum(dim=0) >= 0).float() * 2 - 1
 
 
-Mask = Callable[[slice], torch.Tensor]
 Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
 
 
@@ -213,7 +152,7 @@ def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family:
     return rescaled
 
 
-def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draws: "Draws") -> Mask | None:
+def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draws: Draws) -> Mask | None:
     """What gives a block of the elements that are kept, bool [n]; None where all are."""
     size, density = base.numel(), expert.density
     if kind is None or density >= 1:
@@ -226,76 +165,19 @@ def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draw
 
     if kind == "magnitude":
         count = max(1, int(density * size))
-        descending = kept.ranks(f"{expert.name}.descending", size, torch.int32, lambda: _descending(magnitudes()))
-        return lambda part: descending[part] < count
+        falling = kept.ranks(f"{expert.name}.descending", size, torch.int32, lambda: descending(magnitudes()))
+        return lambda part: falling[part] < count
     if kind == "magnitude_outliers":
         count = int(density * size)
         first = max(0, size - count - int(expert.gamma * size))
-        ascending = kept.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: _ascending(magnitudes()))
-        return lambda part: (ascending[part] >= first) & (ascending[part] < first + count)
+        rising = kept.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: ascending(magnitudes()))
+        return lambda part: (rising[part] >= first) & (rising[part] < first + count)
     assert kind == "della_magprune", kind
     columns = base.shape[-1]
     dtype = torch.int16 if columns <= 1 << 15 else torch.int32
-    by_row = kept.ranks(f"{expert.name}.rows", size, dtype, lambda: _by_row(magnitudes(), columns).to(dtype))
+    in_row = kept.ranks(f"{expert.name}.rows", size, dtype, lambda: by_row(magnitudes(), columns).to(dtype))
     low, epsilon = density - expert.epsilon, expert.epsilon
-    return draws.below(size, lambda part: by_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
-
-
-class Draws:
-    """Uniform numbers of one recipe, from one seeded stream, in the order in which they are asked for."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def below(self, size: int, chance: Callable[[slice], torch.Tensor | float]) -> Mask:
-        """For each of `size` elements whether its number is below its chance; any block may be had once."""
-
-        def drawn(part: slice) -> torch.Tensor:
-            return torch.rand(part.stop - part.start, generator=self._generator) < chance(part)
-
-        ahead = {part.start: _drawing().submit(drawn, part) for part in blocks(size)}
-        return lambda part: ahead.pop(part.start).result()
-
-
-@functools.cache
-def _drawing() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "draws", _alone)
-
-
-@functools.cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", _alone)
-
-
-def _alone() -> None:
-    # This thread's operations take one core: threads that wait for each other inside every operation stand still for
-    # most of the time when anything else wants a core. The setting is the calling thread's own.
-    torch.set_num_threads(1)
-
-
-def on_blocks(size: int, work: Callable[[slice], object]) -> None:
-    """Do the work on every block, on as many threads as torch has."""
-    for _ in _workers().map(work, blocks(size)):
-        pass
-
-
-def _inverse(order: torch.Tensor) -> torch.Tensor:
-    """Every element's place in an order, int32 [N]."""
-    ranks = torch.empty(len(order), dtype=torch.int32)
-    ranks[order] = torch.arange(len(order), dtype=torch.int32)
-    return ranks
-
-
-def _descending(magnitudes: torch.Tensor) -> torch.Tensor:
-    return _inverse(torch.argsort(magnitudes.view(-1), descending=True))
-
-
-def _ascending(magnitudes: torch.Tensor) -> torch.Tensor:
-    return _inverse(torch.sort(magnitudes.view(-1), descending=False).indices)
-
-
-def _by_row(magnitudes: torch.Tensor, columns: int) -> torch.Tensor:
-    return torch.argsort(magnitudes.view(-1, columns), dim=1, descending=False).argsort(dim=1).view(-1)
+    return draws.below(size, lambda part: in_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
 
 
 class Slerp:

@@ -16,6 +16,8 @@ from safetensors import safe_open
 
 from nex_merge.errors import TrialError
 from nex_merge.merging import kernels
+from nex_merge.merging.blocks import Draws
+from nex_merge.merging.kept import RANK_BYTES, Kept
 from nex_merge.merging.members import first_line
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
 
@@ -68,7 +70,7 @@ def rank_bytes(method: str) -> dict[str, int]:
     from mergekit import merge_methods
 
     kind = getattr(merge_methods.get(method), "sparsification_method", None)
-    return {kind.value: kernels.RANK_BYTES[kind.value]} if kind and kind.value in kernels.RANK_BYTES else {}
+    return {kind.value: RANK_BYTES[kind.value]} if kind and kind.value in RANK_BYTES else {}
 
 
 class Streamer:
@@ -78,7 +80,7 @@ class Streamer:
     """
 
     def __init__(self, ranks: Path | None = None) -> None:
-        self._kept = kernels.Kept(ranks)
+        self._kept = Kept(ranks)
         self._slerp = kernels.Slerp()
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
         self._warned = False
@@ -110,7 +112,7 @@ class Streamer:
                 names = {task: weight.name for weight, task in planner._tensors}
                 executor = Executor([task for _, task in planner._tensors])
                 torch.manual_seed(recipe.seed)
-                for task, tensor in self._run(executor, config.dtype, out_dtype, kernels.Draws(recipe.seed)):
+                for task, tensor in self._run(executor, config.dtype, out_dtype, Draws(recipe.seed)):
                     if tensor is None or (names[task] == "lm_head.weight" and out_config.tie_word_embeddings):
                         continue
                     yield names[task], tensor.to(out_dtype)
@@ -118,7 +120,7 @@ class Streamer:
                 raise TrialError(f"mergekit refuses the recipe: {first_line(error)}") from error
 
     def _run(
-        self, executor: Any, dtype: str | None, out_dtype: torch.dtype, draws: kernels.Draws
+        self, executor: Any, dtype: str | None, out_dtype: torch.dtype, draws: Draws
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
         """The planned tasks and their tensors, in mergekit's own order, which random masks depend on."""
         targets = set(executor.targets)
@@ -145,7 +147,7 @@ class Streamer:
                 raise TrialError(f"merging {task.output_weight.name} failed: {first_line(error)}") from error
             yield task, out
 
-    def _kernel(self, task: Any, draws: kernels.Draws) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
+    def _kernel(self, task: Any, draws: Draws) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
         """What writes a planned tensor, with its shape. None: mergekit has to compute it."""
         from mergekit import merge_methods
         from mergekit.io.tasks import GatherTensors

@@ -1,0 +1,54 @@
+"""Tensors block by block, on threads of one core each; random numbers drawn ahead, in order, on another thread."""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+# Elements of a block: a few such float32 buffers fit the cores' second-level caches.
+BLOCK = 1 << 17
+
+Mask = Callable[[slice], torch.Tensor]
+
+
+def blocks(size: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+class Draws:
+    """Uniform numbers of one recipe, from one seeded stream, in the order in which they are asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def below(self, size: int, chance: Callable[[slice], torch.Tensor | float]) -> Mask:
+        """For each of `size` elements whether its number is below its chance; any block may be had once."""
+
+        def drawn(part: slice) -> torch.Tensor:
+            return torch.rand(part.stop - part.start, generator=self._generator) < chance(part)
+
+        ahead = {part.start: _drawing().submit(drawn, part) for part in blocks(size)}
+        return lambda part: ahead.pop(part.start).result()
+
+
+@functools.cache
+def _drawing() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "draws", _alone)
+
+
+@functools.cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", _alone)
+
+
+def _alone() -> None:
+    # This thread's operations take one core: threads that wait for each other inside every operation stand still for
+    # most of the time when anything else wants a core. The setting is the calling thread's own.
+    torch.set_num_threads(1)
+
+
+def on_blocks(size: int, work: Callable[[slice], object]) -> None:
+    """Do the work on every block, on as many threads as torch has."""
+    for _ in _workers().map(work, blocks(size)):
+        pass
