@@ -41,12 +41,13 @@ def mixed_lengths(model_folder: Path, what: str, prompts: int, places: int, shor
 
     def ending(model, logits, rows, done, config):  # type: ignore[no-untyped-def]
         """The tool's own choice, but END where a response has its length, and never before."""
-        logits[:, END] = logits.amin(1)
         found = chosen(model, logits, rows, done, config)
-        return [
-            END if job is not None and len(done[job]) + 1 == lengths[job.prompt] else token
-            for job, token in zip(rows, found, strict=True)
-        ]
+        for i, job in enumerate(rows):
+            if job is not None and len(done[job]) + 1 == lengths[job.prompt]:
+                found[i] = END
+            elif found[i] == END:
+                found[i] = END + 8
+        return found
 
     def static() -> None:
         for start in range(0, prompts, places):

@@ -19,7 +19,7 @@ from nex_merge.nex.novelty import clean_masses
 from nex_merge.records import RESERVED_LAYER, Evidence, NeuronWeights, NexScore, Reliability, ResponseAnalysis
 
 # Below these a run's scores carry no ranking (insufficient), or only a coarse one (weak). Where they come from:
-# results/studies/does-nex-rank-merges.md.
+# results/studies/does-nex-rank-merges.md and noise-ladder.md.
 SPLIT_HALF = (0.5, 0.8)
 CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
