@@ -9,6 +9,7 @@ import torch
 # Elements of a block: a few such float32 buffers fit the cores' second-level caches.
 BLOCK = 1 << 17
 
+# A block of 1 for every element that is kept, else 0, float32 [n].
 Mask = Callable[[slice], torch.Tensor]
 
 
@@ -23,28 +24,32 @@ class Draws:
         self._generator = torch.Generator().manual_seed(seed)
 
     def below(self, size: int, chance: Callable[[slice], torch.Tensor | float]) -> Mask:
-        """For each of `size` elements whether its number is below its chance; any block may be had once."""
+        """1 for each of `size` elements whose number is below its chance, else 0; any block may be had once."""
 
         def drawn(part: slice) -> torch.Tensor:
-            return torch.rand(part.stop - part.start, generator=self._generator) < chance(part)
+            numbers = torch.rand(part.stop - part.start, generator=self._generator)
+            return numbers.lt_(chance(part)).to(torch.uint8)
 
         ahead = {part.start: _drawing().submit(drawn, part) for part in blocks(size)}
-        return lambda part: ahead.pop(part.start).result()
+        return lambda part: ahead.pop(part.start).result().float()
 
 
 @functools.cache
 def _drawing() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "draws", _alone)
+    return ThreadPoolExecutor(1, "draws", use_one_core)
 
 
 @functools.cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", _alone)
+    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", use_one_core)
 
 
-def _alone() -> None:
-    # This thread's operations take one core: threads that wait for each other inside every operation stand still for
-    # most of the time when anything else wants a core. The setting is the calling thread's own.
+def use_one_core() -> None:
+    """Make torch's operations in the calling thread take one core (and in threads that torch meets later).
+
+    Threads that wait for each other inside every operation stand still for most of the time when anything else wants a
+    core.
+    """
     torch.set_num_threads(1)
 
 

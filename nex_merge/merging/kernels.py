@@ -98,7 +98,7 @@ def task_arithmetic(
             agreeing = _agreeing(stacked, family.consensus)
             if family.normalize:
                 divisor = (weights * agreeing).sum(dim=0)
-                divisor[divisor == 0] = 1
+                divisor += _where(torch.eq, divisor, 0)
             stacked.mul_(agreeing)
         mixed = stacked.sum(dim=0)
         if family.normalize:
@@ -112,10 +112,15 @@ def task_arithmetic(
 
 
 def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
-    """Where weighted deltas, float32 [M, n], have the sign that wins at that element, bool [M, n]."""
-    sign = deltas.sign()
-    votes = deltas if consensus == "sum" else sign
-    return sign == (votes.sum(dim=0) >= 0).float() * 2 - 1
+    """1 where weighted deltas, float32 [M, n], have the sign that wins at that element, else 0; float32 [M, n]."""
+    votes = deltas if consensus == "sum" else deltas.sign()
+    majority = _where(torch.ge, votes.sum(dim=0), 0).mul_(2).sub_(1)
+    return (deltas * majority).gt_(0)
+
+
+def _where(compare: Callable[..., torch.Tensor], values: torch.Tensor, bound: float) -> torch.Tensor:
+    """1 where a comparison holds, else 0, float32: several times faster than by way of bool."""
+    return compare(values, bound, out=torch.empty(values.shape))
 
 
 Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
@@ -153,7 +158,7 @@ def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family:
 
 
 def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draws: Draws) -> Mask | None:
-    """What gives a block of the elements that are kept, bool [n]; None where all are."""
+    """What gives a block of 1 for every element that is kept, else 0, float32 [n]; None where all are."""
     size, density = base.numel(), expert.density
     if kind is None or density >= 1:
         return None
@@ -166,12 +171,13 @@ def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draw
     if kind == "magnitude":
         count = max(1, int(density * size))
         falling = kept.ranks(f"{expert.name}.descending", size, torch.int32, lambda: descending(magnitudes()))
-        return lambda part: falling[part] < count
+        return lambda part: _where(torch.lt, falling[part], count)
     if kind == "magnitude_outliers":
         count = int(density * size)
         first = max(0, size - count - int(expert.gamma * size))
         rising = kept.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: ascending(magnitudes()))
-        return lambda part: (rising[part] >= first) & (rising[part] < first + count)
+        last = first + count
+        return lambda part: _where(torch.ge, rising[part], first).mul_(_where(torch.lt, rising[part], last))
     assert kind == "della_magprune", kind
     columns = base.shape[-1]
     dtype = torch.int16 if columns <= 1 << 15 else torch.int32

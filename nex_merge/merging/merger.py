@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from nex_merge.errors import TrialError
+from nex_merge.merging.blocks import use_one_core
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
@@ -51,21 +52,20 @@ class Merger:
         self._run_as(recipe)
         parameters = dict(self.model.named_parameters())
         digests = {}
-        # The last tensor is hashed while the next one is merged, and no more than that wait.
-        with ThreadPoolExecutor(1) as hashing:
+        # Checked and hashed beside the merging, at most two tensors behind.
+        with ThreadPoolExecutor(2, initializer=use_one_core) as checking:
             for name, tensor in self._streamer.tensors(recipe):
                 if name not in parameters:
                     raise TrialError(f"the merge gave a tensor that the model does not have: {name}")
-                if not _is_finite(tensor):
-                    raise TrialError(f"the merge is not finite: {name}")
                 parameters[name].copy_(tensor)
-                if digests:
-                    next(reversed(digests.values())).result()
-                digests[name] = hashing.submit(tensor_digest, name, tensor)
+                if len(digests) > 1:
+                    list(digests.values())[-2].result()
+                digests[name] = checking.submit(_checked_digest, name, tensor)
+            found = {name: future.result() for name, future in digests.items()}
         missing = sorted(parameters.keys() - digests.keys())
         if missing:
             raise TrialError(f"the merge left {len(missing)} parameters unwritten, the first {missing[0]}")
-        return digest({name: future.result() for name, future in digests.items()})
+        return digest(found)
 
     def member_of(self, recipe: MergeRecipe) -> str:
         """Whose config a variant runs under: base's and parents' own, the donor's for merges."""
@@ -86,9 +86,11 @@ class Merger:
         self.model.model.rotary_emb = self._rotary[member]
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
+def _checked_digest(name: str, tensor: torch.Tensor) -> str:
     # One pass: only a sum that is not finite, for which large finite numbers may be enough, needs a closer look.
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+        raise TrialError(f"the merge is not finite: {name}")
+    return tensor_digest(name, tensor)
 
 
 def tensor_digest(name: str, tensor: torch.Tensor) -> str:
