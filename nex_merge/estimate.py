@@ -78,10 +78,14 @@ def estimate(plan: Plan) -> Iterator[str]:
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
     samples = config.generation.samples
     yield f"tokens         at most {tokens:,} to generate ({len(ids)} prompts, {samples} samples each)"
-    need = parents + resident + keys_values
+    # At worst a merge holds every model's largest tensor in float32, and its result beside them.
+    largest = max(math.prod(shape) for _, shape in tensors.values())
+    merging = 4 * largest * (len(family.models) + 2)
+    need = parents + resident + max(keys_values, merging)
     yield (
         f"memory         about {_size(need)}: parents {_size(parents)} (mapped), resident model {_size(resident)} "
-        f"({compute} on {device}), keys and values {_size(keys_values)}; free {_size(free_memory)}"
+        f"({compute} on {device}), and keys and values {_size(keys_values)} or a merge {_size(merging)}; "
+        f"free {_size(free_memory)}"
     )
     while_running = f", and {_size(orders)} of sorted weights while it runs" if orders else ""
     yield (
