@@ -101,7 +101,7 @@ class Streamer:
         options = MergeOptions(quiet=True, device="cpu")
         config = MergeConfiguration.model_validate(copy.deepcopy(dict(recipe.config)))
         out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
-        # Masks are drawn from torch's global generator, which is given back as it was.
+        # mergekit draws masks from torch's global generator, which is given back as it was.
         with torch.random.fork_rng(devices=[]):
             try:
                 architecture = get_architecture_info(config, options)
