@@ -30,6 +30,14 @@ def tokens(responses):
     return [(r.prompt, r.sample, r.token_ids) for r in responses]
 
 
+def greedy_by_transformers(model, tokenizer, prompt_ids):
+    ids = torch.tensor([prompt_ids])
+    return model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
+    )[0, ids.shape[1] :].tolist()  # fmt: skip
+
+
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED])
 @pytest.mark.parametrize("batch_tokens", [1, 100, 200])
 def test_responses_do_not_depend_on_the_batch(model, tokenizer, config, batch_tokens):
@@ -46,12 +54,7 @@ def test_a_prompt_answers_the_same_in_other_company(model, tokenizer):
 
 def test_greedy_is_what_transformers_generates(model, tokenizer):
     for response in generate(model, tokenizer, PROMPTS, GREEDY):
-        ids = torch.tensor([response.prompt_ids])
-        expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-        )[0, ids.shape[1] :]  # fmt: skip
-        assert list(response.token_ids) == expected.tolist()
+        assert list(response.token_ids) == greedy_by_transformers(model, tokenizer, response.prompt_ids)
 
 
 def test_samples_differ_and_the_seed_decides(model, tokenizer):
@@ -162,12 +165,7 @@ def test_layers_with_a_sliding_window(tokenizer, batch_tokens):
     sliding = MistralForCausalLM(config).eval()
     settings = GREEDY.model_copy(update={"batch_tokens": batch_tokens})
     for response in generate(sliding, tokenizer, PROMPTS, settings):
-        ids = torch.tensor([response.prompt_ids])
-        expected = sliding.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-        )[0, ids.shape[1] :]  # fmt: skip
-        assert list(response.token_ids) == expected.tolist()
+        assert list(response.token_ids) == greedy_by_transformers(sliding, tokenizer, response.prompt_ids)
 
 
 def test_caches_whose_rows_cannot_move_still_work(model, tokenizer, monkeypatch):

@@ -78,6 +78,7 @@ def generate(
 
 
 def _filled(batch: Batch | None, begun: Batch) -> Batch:
+    # A function of its own, so that nothing refers to the begun batch, and its keys and values, once it has joined.
     return begun if batch is None else batch.joined(begun)
 
 
