@@ -6,7 +6,7 @@ from mergekit import merge_methods
 from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
 
 from nex_merge.merging import kept, kernels
-from nex_merge.merging.blocks import Draws
+from nex_merge.merging.blocks import Workspace
 
 # More than two blocks, no multiple of one.
 SHAPE = (700, 401)
@@ -55,7 +55,7 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
     ]
     assert all(kernels.knows(expert, family) for expert in experts)
     out = torch.empty(tensors[0].shape)
-    kernels.task_arithmetic(tensors[0], experts, family, store or kept.Kept(None), Draws(seed), out)
+    kernels.task_arithmetic(tensors[0], experts, family, store or kept.Kept(None), Workspace(seed))(out)
     return out
 
 

@@ -27,10 +27,10 @@ class Kept:
         self._warned = False
         self._norms: dict[str, torch.Tensor] = {}
 
-    def norm(self, name: str, delta: torch.Tensor) -> torch.Tensor:
-        """The l1 norm of an expert's task vector, float32 []."""
+    def norm(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The l1 norm of an expert's task vector, float32 []; `make` computes it the first time."""
         if name not in self._norms:
-            self._norms[name] = delta.abs().sum()
+            self._norms[name] = make()
         return self._norms[name]
 
     def ranks(self, name: str, size: int, dtype: torch.dtype, make: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nex_merge.merging.blocks import Draws, Mask, on_blocks
+from nex_merge.merging.blocks import Mask, Workspace, on_blocks
 from nex_merge.merging.kept import Kept, ascending, by_row, descending
 
 # mergekit's own limits: below the first an l1 norm is not rescaled, below the second a sum of weights not divided by.
@@ -49,6 +49,10 @@ class Family:
     scale: float  # lambda
 
 
+# Writes a merged tensor into one that is contiguous.
+Write = Callable[[torch.Tensor], None]
+
+
 def knows(expert: Expert, family: Family) -> bool:
     """Whether `task_arithmetic` can take an expert; what it can't is a recipe's corner that mergekit has to judge."""
     if family.sparsification is None or expert.density >= 1:
@@ -76,19 +80,37 @@ def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize:
 
 
 def task_arithmetic(
-    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, draws: Draws, out: torch.Tensor
-) -> None:
-    """Write base + lambda * (combined sparse task vectors) into `out`, contiguous and of their shape."""
-    flat, target = base.reshape(-1), out.view(-1)
+    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, work: Workspace
+) -> Write:
+    """What writes base + lambda * (combined sparse task vectors) into a tensor, contiguous and of their shape.
+
+    Random masks are being drawn from this call on.
+    """
     # In the experts' order, each over its whole tensor: so mergekit draws the random masks.
-    masks = [_mask(base, expert, family.sparsification, kept, draws) for expert in experts]
-    deltas = [_sparse_delta(base, expert, mask, family, kept) for expert, mask in zip(experts, masks, strict=True)]
+    masks = [_mask(base, expert, family.sparsification, kept, work) for expert in experts]
+    return lambda out: _combine(base.reshape(-1), experts, masks, family, kept, work, out.view(-1))
+
+
+def _combine(
+    base: torch.Tensor,
+    experts: Sequence[Expert],
+    masks: Sequence[Mask | None],
+    family: Family,
+    kept: Kept,
+    work: Workspace,
+    target: torch.Tensor,
+) -> None:
+    """Write the merge of flat tensors into `target`, flat as well."""
+    deltas = [
+        _sparse_delta(base, expert, mask, family, kept, work, f"delta {number}")
+        for number, (expert, mask) in enumerate(zip(experts, masks, strict=True))
+    ]
     weights = torch.tensor([expert.weight for expert in experts], dtype=torch.float32)[:, None]
     total = weights.sum(dim=0)
     total[total.abs() < SMALL_DIVISOR] = 1
 
     def combine(part: slice) -> None:
-        own = flat[part].float()
+        own = base[part].float()
         stacked = torch.empty(len(experts), len(own))
         for row, delta in zip(stacked, deltas, strict=True):
             delta(part, own, row)
@@ -126,8 +148,13 @@ def _where(compare: Callable[..., torch.Tensor], values: torch.Tensor, bound: fl
 Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
 
 
-def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family: Family, kept: Kept) -> Delta:
-    """What writes a block of an expert's sparse task vector, given the block of the base, into a float32 row."""
+def _sparse_delta(
+    base: torch.Tensor, expert: Expert, mask: Mask | None, family: Family, kept: Kept, work: Workspace, buffer: str
+) -> Delta:
+    """What writes a block of an expert's sparse task vector, given the block of the base, into a float32 row.
+
+    `base` is flat; a rescaled task vector is computed whole, in the workspace's buffer of that name.
+    """
     whole = expert.tensor.reshape(-1)
 
     def difference(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
@@ -142,13 +169,19 @@ def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family:
 
     if not family.rescale:
         return masked
-    # A norm is one over the whole tensor.
-    flat = base.reshape(-1)
-    delta = torch.empty(flat.numel())
-    on_blocks(len(delta), lambda part: difference(part, flat[part].float(), delta[part]))
-    before = kept.norm(expert.name, delta)
-    on_blocks(len(delta), lambda part: delta[part].mul_(mask(part)))
-    after = delta.abs().sum()
+    delta, magnitudes = work.buffer(buffer, len(base)), work.buffer("magnitudes", len(base))
+
+    def norm(fill: Delta) -> torch.Tensor:
+        """The l1 norm, one over the whole tensor, of what fills `delta`."""
+
+        def with_magnitudes(part: slice) -> None:
+            fill(part, base[part].float(), delta[part])
+            torch.abs(delta[part], out=magnitudes[part])
+
+        on_blocks(len(base), with_magnitudes)
+        return magnitudes.sum()
+
+    before, after = kept.norm(expert.name, lambda: norm(difference)), norm(masked)
     factor = None if before < SMALL_NORM or after < SMALL_NORM else before / after
 
     def rescaled(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
@@ -157,13 +190,13 @@ def _sparse_delta(base: torch.Tensor, expert: Expert, mask: Mask | None, family:
     return rescaled
 
 
-def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draws: Draws) -> Mask | None:
+def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, work: Workspace) -> Mask | None:
     """What gives a block of 1 for every element that is kept, else 0, float32 [n]; None where all are."""
     size, density = base.numel(), expert.density
     if kind is None or density >= 1:
         return None
     if kind == "random":
-        return draws.below(size, lambda part: density)
+        return work.below(size, lambda part: density)
 
     def magnitudes() -> torch.Tensor:
         return torch.sub(expert.tensor.float(), base.float()).abs_()
@@ -183,7 +216,7 @@ def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, draw
     dtype = torch.int16 if columns <= 1 << 15 else torch.int32
     in_row = kept.ranks(f"{expert.name}.rows", size, dtype, lambda: by_row(magnitudes(), columns).to(dtype))
     low, epsilon = density - expert.epsilon, expert.epsilon
-    return draws.below(size, lambda part: in_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
+    return work.below(size, lambda part: in_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
 
 
 class Slerp:

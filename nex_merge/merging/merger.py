@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -17,6 +18,9 @@ from nex_merge.merging.blocks import use_one_core
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
+
+# Integers as wide as a float of so many bytes.
+INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}
 
 
 class Merger:
@@ -52,15 +56,14 @@ class Merger:
         self._run_as(recipe)
         parameters = dict(self.model.named_parameters())
         digests = {}
-        # Checked and hashed beside the merging, at most two tensors behind.
+        # Checked, hashed and written beside the merging, at most two tensors behind.
         with ThreadPoolExecutor(2, initializer=use_one_core) as checking:
             for name, tensor in self._streamer.tensors(recipe):
                 if name not in parameters:
                     raise TrialError(f"the merge gave a tensor that the model does not have: {name}")
-                parameters[name].copy_(tensor)
                 if len(digests) > 1:
                     list(digests.values())[-2].result()
-                digests[name] = checking.submit(_checked_digest, name, tensor)
+                digests[name] = checking.submit(_taken_in, name, tensor, parameters[name])
             found = {name: future.result() for name, future in digests.items()}
         missing = sorted(parameters.keys() - digests.keys())
         if missing:
@@ -86,11 +89,25 @@ class Merger:
         self.model.model.rotary_emb = self._rotary[member]
 
 
-def _checked_digest(name: str, tensor: torch.Tensor) -> str:
-    # One pass: only a sum that is not finite, for which large finite numbers may be enough, needs a closer look.
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+def _taken_in(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
+    """Write a merged tensor into its parameter; its digest. Raises TrialError where it is not finite."""
+    if not _finite(tensor):
         raise TrialError(f"the merge is not finite: {name}")
+    parameter.copy_(tensor)
     return tensor_digest(name, tensor)
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """Whether a contiguous float tensor on the CPU has neither infinities nor NaN.
+
+    Their bits, read as integers, lie above those of every finite number of their sign; NumPy finds the largest integer
+    ten times faster than torch sums bfloat16.
+    """
+    signed, unsigned = INTEGERS[tensor.element_size()]
+    infinity = torch.tensor(torch.inf, dtype=tensor.dtype).view(signed).item()
+    bits = tensor.view(signed).numpy()
+    negative = infinity - torch.iinfo(signed).min  # the bits of minus infinity
+    return not bits.size or (int(bits.max()) < infinity and int(bits.view(unsigned).max()) < negative)
 
 
 def tensor_digest(name: str, tensor: torch.Tensor) -> str:

@@ -7,7 +7,8 @@ by `kernels` for the methods they know, and by mergekit itself for the others; t
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors import safe_open
 
 from nex_merge.errors import TrialError
 from nex_merge.merging import kernels
-from nex_merge.merging.blocks import Draws
+from nex_merge.merging.blocks import Workspace
 from nex_merge.merging.kept import RANK_BYTES, Kept
 from nex_merge.merging.members import first_line
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
@@ -112,7 +113,7 @@ class Streamer:
                 names = {task: weight.name for weight, task in planner._tensors}
                 executor = Executor([task for _, task in planner._tensors])
                 torch.manual_seed(recipe.seed)
-                for task, tensor in self._run(executor, config.dtype, out_dtype, Draws(recipe.seed)):
+                for task, tensor in self._run(executor, config.dtype, out_dtype, Workspace(recipe.seed)):
                     if tensor is None or (names[task] == "lm_head.weight" and out_config.tie_word_embeddings):
                         continue
                     yield names[task], tensor.to(out_dtype)
@@ -120,15 +121,16 @@ class Streamer:
                 raise TrialError(f"mergekit refuses the recipe: {first_line(error)}") from error
 
     def _run(
-        self, executor: Any, dtype: str | None, out_dtype: torch.dtype, draws: Draws
+        self, executor: Any, dtype: str | None, out_dtype: torch.dtype, work: Workspace
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
         """The planned tasks and their tensors, in mergekit's own order, which random masks depend on."""
         targets = set(executor.targets)
         wanted = [handle.task() for handle in executor.schedule.tasks if handle in targets]
-        computed = [self._kernel(task, draws) if dtype == "float32" else None for task in wanted]
-        if None in computed:
+        computed = [self._kernel(task, work) if dtype == "float32" else None for task in wanted]
+        known = [kernel for kernel in computed if kernel is not None]
+        if len(known) < len(wanted):
             task = wanted[computed.index(None)]
-            if any(computed) and not self._warned:
+            if known and not self._warned:
                 logging.getLogger(__name__).warning(
                     "%s is none of the plain tensors that %s is sped up for; mergekit merges it, more slowly",
                     task.output_weight.name,
@@ -137,18 +139,17 @@ class Streamer:
                 self._warned = True
             yield from executor.run(quiet=True)
             return
-        for task, kernel in zip(wanted, computed, strict=True):
-            assert kernel is not None
-            shape, write = kernel
+        writes = _one_ahead([begin for _, begin in known])
+        for task, (shape, _) in zip(wanted, known, strict=True):
             out = torch.empty(shape, dtype=out_dtype)
             try:
-                write(out)
+                next(writes)(out)
             except RuntimeError as error:
                 raise TrialError(f"merging {task.output_weight.name} failed: {first_line(error)}") from error
             yield task, out
 
-    def _kernel(self, task: Any, draws: Draws) -> tuple[torch.Size, Callable[[torch.Tensor], None]] | None:
-        """What writes a planned tensor, with its shape. None: mergekit has to compute it."""
+    def _kernel(self, task: Any, work: Workspace) -> tuple[torch.Size, Callable[[], kernels.Write]] | None:
+        """A planned tensor's shape, and what begins its merge. None: mergekit has to compute it."""
         from mergekit import merge_methods
         from mergekit.io.tasks import GatherTensors
         from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
@@ -182,15 +183,15 @@ class Streamer:
             if not all(kernels.knows(expert, family) for expert in experts):
                 return None
             base = tensors[task.base_model]
-            return shape, lambda out: kernels.task_arithmetic(base, experts, family, self._kept, draws, out)
+            return shape, lambda: kernels.task_arithmetic(base, experts, family, self._kept, work)
         if task.method_name == "linear" and task.base_model is None:
             weights = [of_model[model]["weight"] for model in task.model_order]
             inputs = [tensors[model] for model in task.model_order]
-            return shape, lambda out: kernels.linear(inputs, weights, shared["normalize"], out)
+            return shape, lambda: partial(kernels.linear, inputs, weights, shared["normalize"])
         if task.method_name == "slerp" and len(others) == 1:
             ends = (tensors[task.base_model], tensors[others[0]])
             name = _key(task.base_model, others[0], task.output_weight.name)
-            return shape, lambda out: self._slerp(name, shared["t"], *ends, out)
+            return shape, lambda: partial(self._slerp, name, shared["t"], *ends)
         return None
 
     def _member(self, model: Any) -> Mapping[str, torch.Tensor]:
@@ -207,6 +208,18 @@ class Streamer:
                         found |= {name: file.get_tensor(name) for name in names}
             self._members[index.base_path] = found
         return self._members[index.base_path]
+
+
+def _one_ahead(begins: Iterable[Callable[[], kernels.Write]]) -> Iterator[kernels.Write]:
+    """What each returns. Each is called before the one before it is used: its random masks are drawn meanwhile."""
+    before: kernels.Write | None = None
+    for begin in begins:
+        begun = begin()
+        if before is not None:
+            yield before
+        before = begun
+    if before is not None:
+        yield before
 
 
 def _key(base: Any, model: Any, tensor: str) -> str:
