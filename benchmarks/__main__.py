@@ -35,6 +35,7 @@ PARTS = {
         answering.mixed_lengths(
             make_family("seventh", ROOT)["a"], "generation of mixed lengths, a seventh of 0.6B", 40, 8, 10, 5
         ),
+        answering.continuous(TINY, "generation, qwen3-tiny", 16, 64, 5),
     ],
     "trial": lambda: [trials.whole_trial(ROOT, 5)],
     "many": lambda: [trials.many_trials(ROOT)],

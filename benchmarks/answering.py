@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import torch
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig as PlainConfig
 
 from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
@@ -72,6 +73,29 @@ def mixed_lengths(model_folder: Path, what: str, prompts: int, places: int, shor
     tokens = int(lengths.sum())
     found.notes = {"tokens": tokens, "our_tokens_per_second": tokens / sorted(found.ours)[len(found.ours) // 2]}
     return found
+
+
+def continuous(model_folder: Path, what: str, prompts: int, tokens: int, runs: int) -> Comparison:
+    """transformers' continuous batching over paged attention, which runs on the CPU too, on the same greedy answers."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    tokenizer = load_tokenizer(model_folder)
+    ids = torch.randint(10, 60, (prompts, 24), generator=torch.Generator().manual_seed(0)).tolist()
+    end = model.generation_config.eos_token_id
+    theirs = PlainConfig(max_new_tokens=tokens, do_sample=False, eos_token_id=end, pad_token_id=0)
+    answers: dict[str, list[list[int]]] = {}
+
+    def paged() -> None:
+        found = model.generate_batch(inputs=ids, generation_config=theirs, progress_bar=False)
+        answers["theirs"] = [list(output.generated_tokens) for output in found.values()]
+
+    def ours() -> None:
+        found = generate(model, tokenizer, ids, GenerationConfig(max_new_tokens=tokens))
+        answers["ours"] = [list(response.token_ids) for response in found]
+
+    compared = alternating(what, "generate_batch of transformers", paged, ours, "-", runs)
+    same = [a == b for a, b in zip(answers["theirs"], answers["ours"], strict=True)]
+    compared.notes = {"tokens": sum(map(len, answers["ours"])), "answers": prompts, "same_answers": sum(same)}
+    return compared
 
 
 def capturing(root: Path, runs: int, prompts: int = 8, tokens: int = 128) -> Comparison:

@@ -80,7 +80,7 @@ def _capture_response(
     for config in configs:
         kept = (config.score, config.slice_tokens)
         largest[kept] = max(largest.get(kept, 0), config.top_k)
-    tops = {(score, width): _RowTopK(len(tokens), width, k) for (score, width), k in largest.items()}
+    tops = {(score, width): _RowTopK(len(tokens), width, k, model.device) for (score, width), k in largest.items()}
 
     def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -135,11 +135,11 @@ def _token_stats(unembed: nn.Module, hidden: torch.Tensor, tokens: torch.Tensor)
 class _RowTopK:
     """The k highest positive scores of every row over all layers, summed by neuron in the end."""
 
-    def __init__(self, tokens: int, slice_tokens: int, top_k: int) -> None:
+    def __init__(self, tokens: int, slice_tokens: int, top_k: int, device: torch.device) -> None:
         self._slice, self._k = slice_tokens, top_k
         self._rows = -(-tokens // slice_tokens)
-        self._scores = torch.zeros(self._rows, 0)
-        self._keys = torch.zeros(self._rows, 0, dtype=torch.int64)
+        self._scores = torch.zeros(self._rows, 0, device=device)
+        self._keys = torch.zeros(self._rows, 0, dtype=torch.int64, device=device)
 
     def add(self, layer: int, scores: torch.Tensor) -> None:
         """Take in one layer's scores, float32 [n, U]."""
@@ -147,14 +147,14 @@ class _RowTopK:
         padded = nn.functional.pad(scores, (0, 0, 0, missing), value=-torch.inf).view(self._rows, -1)
         best = padded.topk(min(self._k, padded.shape[1]), dim=1)
         units = best.indices % scores.shape[1]
-        merged = torch.cat([self._scores, best.values.cpu()], 1)
-        keys = torch.cat([self._keys, units.cpu() + (layer << 16)], 1)
+        merged = torch.cat([self._scores, best.values], 1)
+        keys = torch.cat([self._keys, units + (layer << 16)], 1)
         kept = merged.topk(min(self._k, merged.shape[1]), dim=1)
         self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
 
     def groups(self, k: int) -> SparseGroups:
         """The k highest of every row; k is at most the number kept."""
-        scores, keys = self._scores[:, :k], self._keys[:, :k]
+        scores, keys = self._scores[:, :k].cpu(), self._keys[:, :k].cpu()
         row, column = torch.nonzero(scores > 0, as_tuple=True)
         return _sum_by_key(row.numpy(), keys[row, column].numpy(), scores[row, column].numpy(), self._rows)
 
