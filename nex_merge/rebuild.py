@@ -13,22 +13,27 @@ from nex_merge.merging import Merger, preflight, weights_dtype
 from nex_merge.records import MergeRecipe, TrialResult
 
 
+def opened_run(run: Path) -> tuple[RunConfig, Family]:
+    """A run's configuration and family, as they were when it was begun. Raises InputError where `run` is none."""
+    saved = read_yaml(run / trials.CONFIG) if (run / trials.CONFIG).is_file() else None
+    if saved is None:
+        raise InputError(f"{run}: no run folder (it has no {trials.CONFIG}); the folder a search printed would do")
+    resolved = saved.pop("resolved", {})
+    config: RunConfig = parse(RunConfig, saved, str(run / trials.CONFIG))
+    # As it was read then: a family file that has changed since would make another model of the same tensors.
+    named = config.family if isinstance(config.family, str) else "custom"
+    family = open_family(resolved.get("family", config.family), config.models)
+    return config, replace(family, name=Path(named).stem)
+
+
 class Rebuilder:
     """The resident model of a run, for looking at its trials again."""
 
     def __init__(self, run: Path) -> None:
         import torch
 
-        saved = read_yaml(run / trials.CONFIG) if (run / trials.CONFIG).is_file() else None
-        if saved is None:
-            raise InputError(f"{run}: no run folder (it has no {trials.CONFIG}); the folder a search printed would do")
-        resolved = saved.pop("resolved", {})
         self.run = run
-        self.config: RunConfig = parse(RunConfig, saved, str(run / trials.CONFIG))
-        # As it was read then: a family file that has changed since would make another model of the same tensors.
-        named = self.config.family if isinstance(self.config.family, str) else "custom"
-        family = open_family(resolved.get("family", self.config.family), self.config.models)
-        self.family: Family = replace(family, name=Path(named).stem)
+        self.config, self.family = opened_run(run)
         self.out_dtype = weights_dtype(preflight(self.family.folders, self.family.donor))
         self.tokenizer = load_tokenizer(self.family.folders[self.family.donor])
         device = resolve_device(self.config.runtime.device)

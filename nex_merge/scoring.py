@@ -45,29 +45,17 @@ def score_model(
     model: str, prompts: str, settings: Mapping[str, Any], rho: float, min_run: int, weights: Path | None
 ) -> tuple[NexScore, NeuronWeights]:
     """The score of a checkpoint's answers to the prompts in a file. Raises InputError for what is wrong with either."""
-    from nex_merge.families import Location, locate
-
     config = parse(ScoreConfig, merge_mappings({"prompts": {"file": prompts}}, settings), "--set")
-    folder = locate(Location(path=model), "--model")
 
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from nex_merge.capture import capture, gated_mlps
-    from nex_merge.evaluate import check_context, load_tokenizer, resolve_device
+    from nex_merge.capture import capture
+    from nex_merge.evaluate import check_context
     from nex_merge.generation import generate
+    from nex_merge.loaded import load_checkpoint
     from nex_merge.prompts import encode_prompts, load_prompts
 
-    tokenizer = load_tokenizer(folder)
-    ids = encode_prompts(load_prompts(config.prompts), tokenizer, config.prompts)
-    device, dtype = resolve_device(config.runtime.device), config.runtime.dtype
-    chosen = (torch.float32 if device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--model: {folder} can't be loaded: {str(error).splitlines()[0]}") from None
-    loaded.to(device).eval()
-    gated_mlps(loaded)
+    asked = load_prompts(config.prompts)
+    _, loaded, tokenizer = load_checkpoint(model, config.runtime)
+    ids = encode_prompts(asked, tokenizer, config.prompts)
     check_context(ids, config.generation.max_new_tokens, loaded.config)
     responses = generate(loaded, tokenizer, ids, config.generation)
     cache, _ = capture(loaded, responses, config.activations)

@@ -117,6 +117,13 @@ def read_scores(run: Path) -> dict[str, NexScore]:
     return {trial: _nex_score(item) for trial, item in found["trials"].items()}
 
 
+def read_scoring(run: Path) -> dict[str, Any] | None:
+    """How the run's leaderboard is scored: calibration, rho and min_run. None before there is one."""
+    path = run / SCORES
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return found and {name: found[name] for name in ("calibration", "rho", "min_run")}
+
+
 def read_reliability(run: Path) -> Reliability | None:
     """What the run's reliability.json says, or None where there is none yet."""
     path = run / RELIABILITY

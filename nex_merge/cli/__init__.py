@@ -1,0 +1,44 @@
+"""The command line. Composes the stages; heavy imports wait until a command needs them.
+
+Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130
+interrupted.
+"""
+
+import os
+import sys
+
+import typer
+from typer.exceptions import TyperException
+
+from nex_merge.cli.app import app
+from nex_merge.errors import NexMergeError
+
+# They bring their commands, in the order in which --help lists them.
+# isort: off
+from nex_merge.cli import searching, labels, models  # noqa: F401
+# isort: on
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
+
+def main() -> None:
+    """Entry point: expected failures become one message and an exit code, never a traceback."""
+    # The libraries' progress bars and notices would drown ours; a user's own setting stays.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        code = app(standalone_mode=False)
+    except NexMergeError as error:
+        typer.echo(f"nex-merge: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        typer.echo(f"nex-merge: {error}", err=True)
+        sys.exit(1)
+    except TyperException as error:
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
+        sys.exit(2)
+    if code == INTERRUPTED:
+        typer.echo("nex-merge: interrupted; what is done is kept, and the same command goes on from there", err=True)
+    sys.exit(code or 0)

@@ -1,0 +1,95 @@
+"""Commands for those who have labels: accuracy, and whether the score agrees with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nex_merge import config as configuration
+from nex_merge.cli.app import Run, ShortFormat, app
+from nex_merge.errors import InputError
+
+
+@app.command()
+def benchmark(
+    run: Run,
+    data: Annotated[Path, typer.Option(help="JSONL with prompt or messages, and answer")],
+    match: Annotated[str, typer.Option(help="exact, number, choice or regex")] = "exact",
+    top: Annotated[int | None, typer.Option(min=1, help="only the best so many")] = None,
+    trials: Annotated[str | None, typer.Option(metavar="IDS", help="only these, for example base,3,7")] = None,
+) -> None:
+    """Accuracy of a run's variants on labelled prompts; it joins the leaderboard and never guides the search."""
+    from nex_merge.benchmark import benchmark, choose_trials, load_items
+    from nex_merge.leaderboard import print_table, read_rows, write_leaderboard
+
+    items = load_items(data, match)
+    chosen = choose_trials(run, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(run))
+    benchmark(run, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
+    rows = [row for row in write_leaderboard(run) if row["trial"] in chosen]
+    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts")
+
+
+@app.command()
+def correlate(
+    run: Run,
+    accuracy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV or JSON with trial or recipe, and accuracy; 'builtin' measures qwen3-tiny's held-out problems; "
+            "left out: what is known already",
+        ),
+    ] = None,
+    problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="split by a column, for example method")] = None,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="write scatter plots as PNG")] = None,
+    form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
+) -> None:
+    """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
+    from nex_merge.correlate import FEWEST, agreement, print_agreement, split
+    from nex_merge.leaderboard import columns_of, read_rows, write_leaderboard
+
+    if accuracy == "builtin":
+        from nex_merge.benchmark import FAMILY, benchmark, builtin_items, choose_trials
+        from nex_merge.families import read_family
+        from nex_merge.trials import read_settings
+
+        family = read_family(read_settings(run)["family"])[1]
+        if family != FAMILY:
+            raise InputError(f"--accuracy builtin: only family {FAMILY} brings problems, this run's is {family!r}")
+        chosen = choose_trials(run, None, [], read_rows(run))
+        benchmark(run, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
+    elif accuracy is not None:
+        from nex_merge.benchmark import attach_accuracy
+
+        attach_accuracy(run, Path(accuracy))
+    rows = write_leaderboard(run)
+    if by is not None and by not in columns_of(rows):
+        raise InputError(f"--by: no column {by!r}.{configuration.nearest(by, columns_of(rows))}")
+    found = agreement(rows)
+    parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
+    groups = {}
+    for name, part in parts.items():
+        if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
+            typer.echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
+        else:
+            groups[name] = agreement(part)
+    if plots is not None:
+        from nex_merge.plots import write_scatters
+
+        for file in write_scatters(rows, [name for name in found["scores"] if name != "rank"], plots):
+            typer.echo(f"wrote {file}", err=True)
+    if form is ShortFormat.json:
+        import json
+
+        typer.echo(json.dumps({**found, **({"by": groups} if by else {})}, indent=1))
+        return
+    from nex_merge.plots import scatter_text
+
+    print_agreement(found)
+    for name, group in groups.items():
+        typer.echo()
+        print_agreement(group, f"{name}: ")
+    typer.echo("Intervals: 95 % bootstrap over variants. Regret k: best accuracy minus the best among a score's top k.")
+    typer.echo("A minus before a score: less is taken to be better. rank: the leaderboard, collapsed variants last.\n")
+    typer.echo(scatter_text(rows, "nex"))

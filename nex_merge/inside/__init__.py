@@ -1,0 +1,1 @@
+"""What the score is made of, to look at: phases of responses, agreement with people, neurons."""
