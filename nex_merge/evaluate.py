@@ -14,7 +14,7 @@ from nex_merge import trials
 from nex_merge.cache import write_cache, write_credits
 from nex_merge.capture import capture, gated_mlps
 from nex_merge.config import RunConfig
-from nex_merge.errors import InputError, TrialError
+from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.families import Family
 from nex_merge.generation import generate
 from nex_merge.guards import collapse, measure_text
@@ -79,7 +79,14 @@ class Evaluator:
         return getattr(torch, ("float32" if device == "cpu" else self.out_dtype) if chosen == "auto" else chosen)
 
     def measure(self, trial: str, name: str, recipe: MergeRecipe) -> Measured:
-        """Steps 1 to 5 of a trial. Raises TrialError where the variant can't be merged or run."""
+        """Steps 1 to 5 of a trial.
+
+        Raises TrialError where the variant can't be merged or run, RunError where the machine fails.
+        """
+        with _machine_faults(trial):
+            return self._measure(trial, name, recipe)
+
+    def _measure(self, trial: str, name: str, recipe: MergeRecipe) -> Measured:
         folder = trials.trial_folder(self._run, trial)
         seconds: dict[str, float] = {}
         # 1. The recipe is on disk before anything can go wrong with it.
@@ -169,6 +176,18 @@ class Evaluator:
         began = time.perf_counter()
         yield
         seconds[name] = time.perf_counter() - began
+
+
+@contextmanager
+def _machine_faults(trial: str) -> Iterator[None]:
+    """End the run where the device or the memory gives out: a failed trial would never be tried again."""
+    try:
+        yield
+    except (torch.AcceleratorError, torch.OutOfMemoryError, MemoryError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"trial {trial}: the machine failed, not the recipe ({told}); the same command goes on with this trial"
+        ) from error
 
 
 class _Counter:

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nex_merge import trials
 from nex_merge.config import nearest
 from nex_merge.errors import InputError
 from nex_merge.records import SCORES, Reliability, TextMeasures, TrialResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 COLUMNS = (
     "rank", "trial", "kind", "method", "nex", "nex_low", "nex_high", "beats_parent", "log_gap", "mean_tokens",
@@ -157,20 +160,12 @@ def print_table(
 ) -> None:
     """The ranking on the terminal (stdout), the reasons of failures, and how far the scores can be trusted."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     console = console if console.is_terminal else Console(width=120)
-    columns, shown = table_cells(rows)
     # Not the table's own title, which is folded to the table's width.
     console.print(title, markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
-    for row, cells in zip(rows, shown, strict=True):
-        style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
-        table.add_row(*(cells[column] for column in columns), style=style)
-    console.print(table)
+    console.print(ranking_table(rows))
     console.print("beats: probability of beating the best parent, over resampled prompts", highlight=False)
     for row in rows:
         if row["reason"] is not None:
@@ -184,6 +179,21 @@ def print_table(
         console.print()
         for line in verdict(reliability, objective):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def ranking_table(rows: Sequence[Row]) -> "Table":
+    """The rows as a table of the terminal's columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    columns, shown = table_cells(rows)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
+    for row, cells in zip(rows, shown, strict=True):
+        style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
+        table.add_row(*(Text(cells[column]) for column in columns), style=style)
+    return table
 
 
 def verdict(found: Reliability, objective: str = "nex") -> list[str]:

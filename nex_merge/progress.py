@@ -1,12 +1,20 @@
-"""What a search tells of itself while it runs, on stderr: a live line in a terminal, plain lines elsewhere."""
+"""What a search tells of itself while it runs: on stderr, and in its run folder for those who watch.
 
+A live line in a terminal, plain lines elsewhere.
+"""
+
+import os
+import platform
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
 
-from nex_merge.records import TrialResult
+from nex_merge import trials
+from nex_merge.records import Live, TrialResult
 
 _UNITS = {"generate": "tokens", "capture": "responses"}
 
@@ -14,12 +22,13 @@ _UNITS = {"generate": "tokens", "capture": "responses"}
 class Watcher:
     """Told when stages and trials begin and end; knows how many there will be."""
 
-    def __init__(self, total: int, done: int = 0, objective: str = "nex", sign: int = 1) -> None:
+    def __init__(self, run: Path, total: int, done: int = 0, objective: str = "nex", sign: int = 1) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._total, self._done = total, done
         self._objective, self._sign = objective, sign
         self._status: Status | None = None
         self._trial, self._best = "", None
+        self._beacon = Beacon(run, total)
         self._began = time.monotonic()
         self._here = 0  # trials finished by this process, which the time left is reckoned from
 
@@ -30,6 +39,7 @@ class Watcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._beacon.stop()
         if self._status is not None:
             self._status.stop()
 
@@ -38,8 +48,10 @@ class Watcher:
 
     def begin(self, trial: str, name: str) -> None:
         self._trial = trial if trial == name or name in ("base", "parent") else f"{trial} ({name})"
+        self._beacon.begin(trial, name, self._done)
 
     def stage(self, stage: str, done: int) -> None:
+        self._beacon.stage(stage, done)
         if self._status is not None:
             amount = f" {done} {_UNITS[stage]}" if stage in _UNITS else ""
             self._status.update(f"[{self._done}/{self._total}] trial {self._trial}: {stage}{amount}")
@@ -55,12 +67,48 @@ class Watcher:
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.note(
             f"[{self._done}/{self._total}] trial {result.trial} {result.method}: {found}, "
-            f"{sum(result.seconds.values()):.1f} s{best}, {_duration(left)} left"
+            f"{sum(result.seconds.values()):.1f} s{best}, {duration(left)} left"
         )
         sys.stderr.flush()
 
 
-def _duration(seconds: float) -> str:
+class Beacon:
+    """Tells whoever looks into the run folder what the search is at.
+
+    Nothing is written before the first trial begins: until then the folder may be another search's.
+    """
+
+    EVERY = 0.5  # seconds between two notes of the same stage
+
+    def __init__(self, run: Path, total: int) -> None:
+        self._run, self._total = run, total
+        self._live: Live | None = None
+
+    def begin(self, trial: str, method: str, done: int) -> None:
+        now = time.time()
+        process, host = os.getpid(), platform.node()
+        self._tell(Live(done, self._total, trial, method, "merge", 0, now, now, now, host, process))
+
+    def stage(self, stage: str, amount: int) -> None:
+        if self._live is None:
+            return
+        now = time.time()
+        if stage != self._live.stage or amount < self._live.amount:
+            self._tell(replace(self._live, stage=stage, amount=amount, stage_began=now, told=now))
+        elif now - self._live.told >= self.EVERY:
+            self._tell(replace(self._live, amount=amount, told=now))
+
+    def stop(self) -> None:
+        if self._live is not None:
+            trials.write_live(self._run, None)
+
+    def _tell(self, live: Live) -> None:
+        self._live = live
+        trials.write_live(self._run, live)
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -281,6 +281,23 @@ class TrialResult:
         return getattr(self.rivals, name) if self.rivals is not None else None
 
 
+@dataclass(frozen=True)
+class Live:
+    """What a search is at, told while it runs. Times are seconds since the epoch."""
+
+    done: int  # trials, base and parents among them
+    total: int
+    trial: str
+    method: str
+    stage: str  # merge | generate | capture | score
+    amount: int  # tokens generated, or responses captured, of this stage
+    stage_began: float
+    trial_began: float
+    told: float
+    host: str
+    process: int
+
+
 def concatenate_groups(parts: Sequence[SparseGroups]) -> SparseGroups:
     """The groups of all parts, in order."""
     offsets = np.cumsum([0, *(part.ptr[-1] for part in parts)])

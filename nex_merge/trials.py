@@ -3,7 +3,7 @@
     config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
     leaderboards/<scoring>/ the same four files under every scoring that was asked for
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
-    orders/ the weights' order by magnitude, only while a search runs
+    orders/ the weights' order by magnitude, and live.json, what the search is at: only while a search runs
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in four digits. `result.json` is written last, by
 atomic rename: it marks the trial as complete.
@@ -19,13 +19,13 @@ from typing import Any
 import yaml
 
 from nex_merge.errors import InputError
-from nex_merge.records import MergeRecipe, NexScore, Reliability, Response, Rivals, TextMeasures, TrialResult
+from nex_merge.records import Live, MergeRecipe, NexScore, Reliability, Response, Rivals, TextMeasures, TrialResult
 
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
-ORDERS = "orders"
+ORDERS, LIVE = "orders", "live.json"
 SCORED = ("complete", "collapsed")  # states of trials that have responses and a score of their own
 
 
@@ -173,3 +173,23 @@ def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
 def read_accuracy(run: Path, trial: str) -> dict[str, Any] | None:
     path = trial_folder(run, trial) / ACCURACY
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_live(run: Path, live: Live | None) -> None:
+    """Tell those who watch what the search is at; None: that it has ended."""
+    path = run / LIVE
+    if live is None:
+        path.unlink(missing_ok=True)
+        return
+    # Not worth waiting for the disk: whoever reads it wants what is told next.
+    partial = path.with_name(LIVE + ".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(live)), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_live(run: Path) -> Live | None:
+    """What a search told last; None where it has ended, or never began."""
+    try:
+        return Live(**json.loads((run / LIVE).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None

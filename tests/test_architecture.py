@@ -23,7 +23,7 @@ STAGES = {
     "study": {"config", "trials"},
     "leaderboard": {"config", "trials"},
     "correlate": {"config", "trials"},
-    "progress": set(),
+    "progress": {"trials"},
 }
 NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "reliability"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 import yaml
 
 from nex_merge import study, trials
@@ -209,6 +210,25 @@ def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, r
     monkeypatch.setattr(evaluate, "generate", breaks)
     rows, _ = search(toy_config)
     assert [row["reason"] for row in rows if row["state"] == "failed"] == [reason]
+
+
+def test_a_fault_of_the_machine_ends_the_run_and_is_tried_again(toy_config, monkeypatch):
+    from nex_merge import evaluate
+
+    whole = evaluate.generate
+    calls = []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise torch.AcceleratorError("device-side assert triggered")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "generate", breaks)
+    with pytest.raises(RunError, match=r"trial 0001: the machine failed, not the recipe \(device-side assert"):
+        search(toy_config)
+    rows, _ = search(toy_config)
+    assert {row["state"] for row in rows} == {"complete"} and "0001" in {row["trial"] for row in rows}
 
 
 def test_pool_scores_everyone_under_the_same_weights(toy_config, tmp_path):

@@ -48,7 +48,7 @@ def search(
     total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
     done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
     objective = objective_of(plan.config.study.model_dump())
-    with Watcher(total, done, objective.name, objective.sign) as watcher:
+    with Watcher(plan.run, total, done, objective.name, objective.sign) as watcher:
         watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
         rows = run_search(plan, fresh, watcher)
     print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run), objective.name)
@@ -92,6 +92,18 @@ def leaderboard(
         print_table(rows, title, read_reliability(run), read_settings(run)["study"]["objective"])
     else:
         typer.echo(render(rows, form.value))
+
+
+@app.command()
+def watch(
+    run: Run,
+    once: Annotated[bool, typer.Option("--once", help="print what there is now, and end")] = False,
+    top: Annotated[int, typer.Option(min=1, help="rows of the leaderboard; what fits the terminal unless given")] = 10,
+) -> None:
+    """Look on while a search runs: stage, tokens per second, time left, curve, leaderboard. It only reads."""
+    from nex_merge.watch import watch
+
+    watch(run, once, top)
 
 
 @app.command()
