@@ -29,7 +29,7 @@ METHODS = tuple(merging.GOALS)
 PARTS = {
     "start": lambda: trials.starting(ROOT, 5),
     "scoring": lambda: [scoring.scoring(5)],
-    "merging": lambda: merging.compare("seventh", ROOT, 5, merging.by_function, METHODS),
+    "merging": lambda: merging.compare("seventh", ROOT, 5, 0, merging.by_function, METHODS),
     "generation": lambda: [
         answering.mixed_lengths(TINY, "generation of mixed lengths, qwen3-tiny", 80, 16, 40, 5),
         answering.mixed_lengths(
@@ -40,7 +40,7 @@ PARTS = {
     "trial": lambda: [trials.whole_trial(ROOT, 5)],
     "many": lambda: [trials.many_trials(ROOT)],
     "limit": lambda: merging.limit(ROOT, "0.6B", 5),
-    "full": lambda: merging.compare("0.6B", ROOT, 1, merging.by_command, METHODS),
+    "full": lambda: merging.compare("0.6B", ROOT, 1, 2, merging.by_command, METHODS),
     "capture": lambda: [answering.capturing(ROOT, 5)],
 }
 

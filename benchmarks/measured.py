@@ -29,7 +29,7 @@ class Comparison:
 
     def row(self) -> dict[str, Any]:
         return {
-            "what": self.what, "against": self.against, "runs": len(self.ours),
+            "what": self.what, "against": self.against, "runs": len(self.baseline),
             "baseline_seconds": self.baseline, "our_seconds": self.ours, "ratio": self.ratio, "goal": self.goal,
             **self.notes,
         }  # fmt: skip

@@ -67,11 +67,16 @@ def by_function(made: MergeRecipe, out: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
 
 
-def compare(shape: str, root: Path, runs: int, baseline: Baseline, methods: Sequence[str]) -> Iterator[Comparison]:
-    """Every method: the first variant, whose orders are built, then as many as there are runs."""
+def compare(
+    shape: str, root: Path, runs: int, again: int, baseline: Baseline, methods: Sequence[str]
+) -> Iterator[Comparison]:
+    """Every method: the first variant, whose orders are built, then as many as there are runs by hand.
+
+    Of ours, `again` more are timed after each run.
+    """
     folders = make_family(shape, root)
     for method in methods:
-        found = _compare(method, shape, folders, root, runs, baseline)
+        found = _compare(method, shape, folders, root, runs, again, baseline)
         gc.collect()
         for folder in ("merged", "orders"):
             shutil.rmtree(root / folder, ignore_errors=True)
@@ -79,7 +84,7 @@ def compare(shape: str, root: Path, runs: int, baseline: Baseline, methods: Sequ
 
 
 def _compare(
-    method: str, shape: str, folders: dict[str, Path], root: Path, runs: int, baseline: Baseline
+    method: str, shape: str, folders: dict[str, Path], root: Path, runs: int, more_of_ours: int, baseline: Baseline
 ) -> Comparison:
     out, ranks = root / "merged", root / "orders"
     merger = Merger(folders, "base", "cpu", torch.float32, ranks)
@@ -102,6 +107,8 @@ def _compare(
         found.ours.append(seconds)
         peak.own, peak.resident = max(peak.own, again.own), max(peak.resident, again.resident)
         assert digest == checkpoint_digest(out), f"{method}: not the bits of mergekit"
+        # Seconds against minutes: what stands once beside a single run by hand is the median of several variants.
+        found.ours += [ours(number + runs * more)[0] for more in range(1, more_of_ours + 1)]
     found.notes = {
         "first_trial_seconds": first,
         "first_trial_over_baseline": first / found.baseline[0],
