@@ -23,7 +23,8 @@ from nex_merge.watch import View, at_work, best_so_far, look, screen, seconds_le
 @pytest.fixture
 def toy_run(toy_config):
     plan = make_plan(str(toy_config), {"study": {"trials": 3}})
-    run_search(plan, False, progress.Watcher(plan.run, 6))
+    with progress.Watcher(plan.run, 6) as watcher:
+        run_search(plan, False, watcher)
     return plan.run
 
 
