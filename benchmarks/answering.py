@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 from transformers import GenerationConfig as PlainConfig
@@ -111,9 +110,8 @@ def capturing(root: Path, runs: int, prompts: int = 8, tokens: int = 128) -> Com
     for _ in range(runs):
         seconds, before = timed(lambda: generate(model, tokenizer, ids, config))
         found.baseline.append(seconds)
-        before_it = psutil.Process().memory_info()
         with PeakMemory() as peak:
             found.ours.append(timed(lambda responses=before: capture(model, responses, ActivationsConfig()))[0])
-        found.notes["memory_of_capture_bytes"] = peak.own - (before_it.rss - before_it.shared)
+        found.notes["memory_of_capture_bytes"] = peak.own - peak.before
     found.notes["share_of_generation"] = 1 / found.ratio
     return found
