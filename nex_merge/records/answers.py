@@ -1,0 +1,61 @@
+"""What a model is asked, what it answers, and what is measured of the answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One unlabelled prompt as the chat messages it stands for; `raw` text bypasses the chat template."""
+
+    messages: tuple[Mapping[str, str], ...]
+    raw: str | None = None
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one model generated for one prompt."""
+
+    prompt: int  # index of the prompt
+    sample: int  # 0 .. samples-1
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]  # generated tokens, the end token included if it was emitted
+    text: str
+    truncated: bool  # stopped by max_new_tokens, not by an end token
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """Means over the generated tokens of one response, from the capture pass. Natural logarithms.
+
+    p is the next-token distribution over V tokens.
+    """
+
+    entropy: float  # mean of H(p), nats
+    entropy_spread: float  # standard deviation of H(p) over the tokens, nats
+    self_certainty: float  # mean of KL(uniform || p) = -log V - mean_j log p_j, nats (arXiv 2502.18581)
+    logprob: float  # mean log-probability of the emitted tokens
+
+
+@dataclass(frozen=True)
+class TextMeasures:
+    """What the responses look like as text: means over responses, each between 0 and 1."""
+
+    truncated: float  # cut by max_new_tokens
+    distinct_ratio: float  # distinct token 4-grams / all of them
+    repeated: float  # share of a response's tokens in its longest run of one block said four times or more
+    empty: float  # nothing but blanks
+    non_text: float  # share of characters that no text has
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """The simple label-free scores that come from the same responses and the same pass; means over responses."""
+
+    mean_tokens: float
+    entropy: float  # nats
+    entropy_spread: float  # standard deviation over a response's tokens, nats
+    self_certainty: float  # nats
+    perplexity: float  # exp of the mean negative log-probability
+    utilization: float  # distinct neurons of a response / all neurons of the model
+    novelty: float | None  # new neurons per token, mean over a response's rows; None: no response is long enough

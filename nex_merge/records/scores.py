@@ -1,0 +1,138 @@
+"""What NEX finds in responses, step by step up to the score, and how far it can be trusted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nex_merge.records.activations import SparseGroups
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Steps 0 to 2 of NEX for one response. t counts its K retained rows."""
+
+    kept_rows: np.ndarray  # int64 [K]: row numbers within the response
+    slopes: np.ndarray  # float32 [K]: new neurons per token
+    observations: np.ndarray  # float64 [K]: detrended, standardized
+    zero_spread: bool  # MAD 0 or not finite: phases fall back to z > 0
+    row_ptr: np.ndarray  # int64 [K+1]: entries of retained row t
+    keys: np.ndarray  # uint32 [E]: keys of the retained rows, in order
+    masses: np.ndarray  # float32 [E]: finite and non-negative
+    is_new: np.ndarray  # bool [E]: first occurrence of its key in this response
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Step 3 of NEX for one response."""
+
+    explore: np.ndarray  # bool [K]
+    fallback: str | None  # why z > 0 stood in for the HMM, or None
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A maximal explore run and the exploit run after it, in retained rows, both ends included."""
+
+    first_explore: int
+    last_explore: int
+    first_exploit: int
+    last_exploit: int
+    strength: float
+    consolidation: float
+    reuse: float | None  # None: undefined
+    effective: float  # scale of the effective credit, 0 if none
+    redundant: float  # scale of the redundant credit, 0 if none
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Effective and redundant mass per neuron. Additive over responses."""
+
+    keys: np.ndarray  # uint32 [n], ascending
+    effective: np.ndarray  # float32 [n]
+    redundant: np.ndarray  # float32 [n]
+
+
+@dataclass(frozen=True)
+class Credits:
+    """The credit of every response of one model: sparse, one group per response. Any calibration is a sum of these."""
+
+    ptr: np.ndarray  # int64 [R+1]: entries of response i are [ptr[i], ptr[i+1])
+    keys: np.ndarray  # uint32 [E], ascending and unique within a response
+    effective: np.ndarray  # float32 [E]
+    redundant: np.ndarray  # float32 [E]
+
+    def of(self, response: int) -> Credit:
+        entries = slice(int(self.ptr[response]), int(self.ptr[response + 1]))
+        return Credit(self.keys[entries], self.effective[entries], self.redundant[entries])
+
+    @property
+    def responses(self) -> int:
+        return len(self.ptr) - 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a model's score is made of, response by response: whose weights they are scored under is open."""
+
+    prompts: np.ndarray  # int64 [R]: the prompt that each response answers
+    base: SparseGroups  # one group per response: its neurons and their masses
+    credits: Credits
+
+
+@dataclass(frozen=True)
+class ResponseAnalysis:
+    """Everything NEX finds in one response before weights are known; None where the response is too short."""
+
+    novelty: Novelty | None
+    phases: Phases | None
+    cycles: tuple[Cycle, ...]
+    credit: Credit
+
+
+@dataclass(frozen=True)
+class NeuronWeights:
+    """w in [-1, 1] of the neurons with credit; every other neuron has 0."""
+
+    keys: np.ndarray  # uint32 [n], ascending
+    weights: np.ndarray  # float32 [n]
+
+
+@dataclass(frozen=True)
+class NexScore:
+    """A model's score with what it rests on."""
+
+    nex: float | None  # mean Good-Mass Fraction; None: no response has retained mass
+    log_gap: float | None
+    low: float | None  # 95 % bootstrap interval over prompts; weights from the responses themselves are drawn anew
+    high: float | None
+    calibration: str  # whose credit the weights come from
+    response_scores: tuple[float | None, ...]
+    responses: int
+    scored: int  # responses with a defined score
+    cycles: int
+    credited: int  # responses that earned credit
+    explore_share: float | None  # explore rows / retained rows
+    fallbacks: Mapping[str, int]  # how often each fallback stood in for the HMM
+    weighted_mass: float | None = None  # share of the activation mass on neurons with a weight
+    saturation: float | None = None  # share of that mass on weights beyond 0.99, as only one kind of credit gives
+    beats_parent: float | None = None  # probability that it beats the best parent, over resampled prompts
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether the scores of a run can carry a ranking, and the figures that say so; medians over the variants."""
+
+    verdict: str  # sound | weak | insufficient
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]  # what would make it better
+    variants: int
+    prompts: int
+    split_half: float | None  # reliability of the ranking over halves of the prompts; None: too few variants
+    cycles_per_response: float
+    credited: float  # share of responses that earned credit
+    weighted_mass: float | None  # share of the activation mass on neurons with a weight
+    saturation: float | None  # share of that mass on weights beyond 0.99
+    beats_parent: float | None  # probability that the best merge beats the best parent, over resampled prompts
+    follows_length: float | None  # Spearman of NEX and mean tokens over the variants; None: too few, or no differences
