@@ -59,8 +59,12 @@ def at_work(live: Live) -> bool:
 
 
 def seconds_left(view: View) -> float | None:
-    """What the trials that are left will take if they take as long as the merges so far; None before the first."""
-    times = [row["seconds"] for row in view.by_time if row["state"] in trials.SCORED]
+    """What the trials that are left will take if they take as long as the merges so far; None before any trial.
+
+    Before the first merge base and parents stand in, which answer as many prompts.
+    """
+    scored = [row for row in view.rows if row["state"] in trials.SCORED]
+    times = [row["seconds"] for row in scored if row["kind"] == "merge"] or [row["seconds"] for row in scored]
     if view.live is None or not times:
         return None
     mean = sum(times) / len(times)
@@ -92,7 +96,7 @@ def status(view: View) -> str:
     elif live.stage == "capture":
         parts.append(f"{live.amount} responses")
     left = seconds_left(view)
-    parts.append("time left is known after the first merge" if left is None else f"about {duration(left)} left")
+    parts.append("time left: known after the first trial" if left is None else f"about {duration(left)} left")
     return "  ".join(parts)
 
 
@@ -103,7 +107,10 @@ def screen(run: Path, view: View, width: int, top: int) -> Group:
     parts: list[object] = [Text(str(run), style="bold"), Text(status(view))]
     curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
     if curve:
-        parts += [Text(), Text(f"{name} over merges (o), best so far (-)", style="dim"), Text(curve)]
+        parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
+        known = best_so_far(parents, view.objective.sign)
+        parent = f"; best parent {known[-1]:.4f}" if known and known[-1] is not None else ""
+        parts += [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
     if view.rows:
         parts += [Text(), ranking_table(view.rows[:top])]
         if len(view.rows) > top:

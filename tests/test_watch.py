@@ -72,6 +72,10 @@ def test_a_killed_search_is_not_at_work():
 def test_time_left_is_that_of_the_trials_that_are_left():
     objective = Objective("nex", 1)
     assert seconds_left(View((), 15, objective, live())) is None
+    # Base and parents stand in before the first merge: what is left of one of 6 s, and eleven more.
+    assert seconds_left(View((row("base", 0.5, seconds=6.0, kind="base"),), 15, objective, live())) == pytest.approx(
+        1 + 66, abs=0.5
+    )
     rows = (row("0000", 0.5, seconds=8.0), row("0001", 0.4, seconds=12.0), row("0002", None, seconds=0.1))
     # Ten a trial: five of this one, and eleven more.
     assert seconds_left(View(rows, 15, objective, live())) == pytest.approx(5 + 110, abs=0.5)
@@ -97,7 +101,7 @@ def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
     console.print(screen(toy_run, view, 80, 2))
     text = console.export_text()
     assert "6 of 6 trials done; no search is at work" in text and "... 4 more" in text
-    assert "nex over merges (o), best so far (-)" in text and max(map(len, text.splitlines())) <= 80
+    assert "nex over merges (o), best so far (-); best parent 1.0000" in text and max(map(len, text.splitlines())) <= 80
     assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()} == before
 
 
