@@ -65,13 +65,15 @@ def _coloured(reading: Reading) -> Text:
 
 def _rows(reading: Reading) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("", "left"), ("row", "right"), ("slope", "right"), ("", "left"), ("z", "right")):
-        table.add_column(name, justify=side, no_wrap=True)  # pyright: ignore[reportArgumentType]
+    for name in ("", "cycle", "row", "slope", "", "z"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
     table.add_column("tokens", overflow="fold")
+    begins = {reading.kept_rows[cycle.first_explore]: str(i) for i, cycle in enumerate(reading.cycles, 1)}
     highest = max((row.slope for row in reading.rows if row.slope is not None), default=0.0)
     for number, row in enumerate(reading.rows):
         table.add_row(
             Text(MARKS[row.phase], STYLES[row.phase]),
+            begins.get(number, ""),
             str(number),
             "-" if row.slope is None else f"{row.slope:.2f}",
             _bar(row.slope / highest if row.slope else 0.0),
