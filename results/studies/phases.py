@@ -38,7 +38,7 @@ from nex_merge.records import Prompt
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "phases"
-SETS = {"choose": (4, 16), "report": (5, 32)}  # seed, problems of each kind
+SETS = {"choose": (4, 12), "report": (5, 20)}  # seed, problems of each kind
 WIDTHS = (2, 4, 5, 8, 16)
 OWN = (5, 0.95, 2)  # tokens a row, rho, min_run: what the family's searches take
 SETTINGS = [(width, rho, run) for width in WIDTHS for rho in (0.5, 0.8, 0.95, 0.99) for run in (1, 2)]
@@ -56,7 +56,7 @@ def measure(run: Path) -> None:
             continue
         for name, (seed, count) in SETS.items():
             folder = DATA / name / result.trial
-            if (folder / "done").exists():
+            if (folder / "done").exists() or (name == "choose" and result.kind == "merge"):
                 continue
             rebuilder.load(result)
             problems = [problem for kind in KINDS for problem in make_problems(kind, count, seed)]

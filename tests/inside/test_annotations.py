@@ -39,7 +39,7 @@ def test_a_token_is_what_most_of_its_ink_is(tmp_path):
     assert labels(tmp_path, span(4, 7)) == ".E....", "the blank before a word is not needed"
     assert labels(tmp_path, span(0, 10)) == "EE....", "two of five letters are too few"
     assert labels(tmp_path, span(0, 11)) == "EEE..."
-    assert labels(tmp_path, span(0, 19)) == "EEEEE.", "a token without characters has no label"
+    assert labels(tmp_path, span(0, 20)) == "EEEEE.", "a token without characters has no label"
     assert labels(tmp_path, span(8, 10), span(10, 13)) == "..E...", "halves that say the same add up"
     assert labels(tmp_path, span(2, 4, "exploit", unit="tokens"), "", span(0, 3)) == "E.XX.."
     assert labels(tmp_path, span(5, 6, unit="tokens")) == ".....E"
@@ -50,7 +50,7 @@ def test_a_token_is_what_most_of_its_ink_is(tmp_path):
     [
         (span(2, 7, "exploit"), "lines 1 and 3: they overlap in response 0, one says explore and the other exploit"),
         (span(0, 2, "exploit", unit="tokens"), "lines 1 and 3: they overlap in response 0"),
-        (span(0, 99), "line 3: end: found 99; response 0 has 19 characters"),
+        (span(0, 99), "line 3: end: found 99; response 0 has 20 characters"),
         (span(0, 7, unit="tokens"), "line 3: end: found 7; response 0 has 6 tokens"),
     ],
 )
