@@ -29,7 +29,7 @@ from nex_merge.families import open_family
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
 from nex_merge.generation import generate
 from nex_merge.inside import agreement
-from nex_merge.inside.annotations import Labels, label_problem
+from nex_merge.inside.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
 from nex_merge.inside.compare import Comparison, compare
 from nex_merge.inside.reading import Reading, read
 from nex_merge.nex.calibration import analyse
@@ -112,8 +112,6 @@ class Bench:
 
 def line_kinds(reading: Reading) -> list[tuple[str, int, int]]:
     """(what a line is, its first token, the one after its last) of every line of a response."""
-    from nex_merge.inside.annotations import _ANSWER, _CONCLUSION, _HEAD, _TRY
-
     found, first, text, thinking, fresh = [], 0, "", True, True
     n = len(reading.response.token_ids)
     for token in range(n):
@@ -121,13 +119,13 @@ def line_kinds(reading: Reading) -> list[tuple[str, int, int]]:
         if "\n" not in text and token < n - 1:
             continue
         line = " ".join(text.split())
-        if _HEAD.fullmatch(line):
+        if HEAD.fullmatch(line):
             kind, fresh = "head", True
-        elif _TRY.fullmatch(line):
+        elif TRY.fullmatch(line):
             kind, fresh = ("first try" if fresh else "later try"), False
-        elif _CONCLUSION.fullmatch(line):
+        elif CONCLUSION.fullmatch(line):
             kind = "hit at first" if fresh else "hit later"
-        elif _ANSWER.fullmatch(line):
+        elif ANSWER.fullmatch(line):
             kind = "conclusion" if thinking else "answer"
         else:
             kind = "marker" if line in ("", "<think>", "</think>") else "malformed"
