@@ -102,7 +102,7 @@ def read_cache(folder: Path) -> SparseRows:
     Raises InputError where a file is missing, disagrees with the manifest, or its pointers don't fit its entries.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; --cache takes a folder with rows/ and base/ in it")
+        raise InputError(f"{folder}: no such folder; a cache is a folder with rows/ and base/ in it")
     arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES}
     manifest = read_manifest(folder)
     if manifest is not None:

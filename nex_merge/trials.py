@@ -71,6 +71,8 @@ def write_responses(folder: Path, responses: Sequence[Response]) -> None:
 def read_responses(folder: Path) -> list[Response]:
     """The responses of a trial, in order of prompt and sample. Raises InputError naming a line that holds none."""
     path, responses = folder / RESPONSES, []
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; without its responses a trial can't be looked at")
     for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
