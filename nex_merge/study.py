@@ -29,6 +29,7 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
+FEWEST = 4  # merges, below which nothing is said of their parameters
 # What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
 TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
@@ -166,6 +167,36 @@ def _next_trial(study: optuna.Study, wanted: int) -> optuna.Trial | None:
         # The run folder is locked, so whoever ran this trial is gone.
         return optuna.Trial(study, left[0]._trial_id)
     return study.ask() if sum(trial.state.is_finished() for trial in known) < wanted else None
+
+
+def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> dict[str, float]:
+    """The share of the values' variance that each searched parameter explains, greatest first; they add up to 1.
+
+    fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as Optuna has it. `values` by trial; parameters
+    that some of these trials lack are left out. The study is only read, so a search that uses it goes on undisturbed.
+    Raises InputError where there is no study to read, or the values are too few or too equal to tell.
+    """
+    if storage is None and not (run / trials.STUDY).is_file():
+        raise InputError(f"{run}: has no {trials.STUDY}, which says between what bounds parameters were searched")
+    # The run folder's own study is the only one there, whatever the folder is called by now.
+    name = run.resolve().name if storage is not None else None
+    url = storage or f"sqlite:///{(run / trials.STUDY).resolve().as_uri()}?mode=ro&uri=true"
+    try:
+        study = optuna.load_study(study_name=name, storage=url)
+        told = study.get_trials(states=(TrialState.COMPLETE,))
+    except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{storage or run / trials.STUDY}: can't be read ({str(error).splitlines()[0]})") from None
+    copy = optuna.create_study(direction=study.direction)
+    for trial in told:
+        value = values.get(trials.trial_id(trial.number))
+        if value is not None:
+            trial.values = [value]
+            copy.add_trial(trial)
+    found = [trial.value for trial in copy.get_trials(deepcopy=False)]
+    if len(found) < FEWEST or len(set(found)) == 1:
+        raise InputError(f"{len(found)} merges with {len(set(found))} different scores say nothing of parameters")
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(copy, evaluator=evaluator)
 
 
 @contextmanager
