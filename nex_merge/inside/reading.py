@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,16 @@ from nex_merge.cache import read_cache
 from nex_merge.errors import InputError
 from nex_merge.evaluate import load_tokenizer
 from nex_merge.nex.calibration import analyse
+from nex_merge.nex.novelty import MIN_ROWS
 from nex_merge.rebuild import opened_run
 from nex_merge.records import Cycle, Response, ResponseAnalysis, SparseRows
+
+EXPLORE, EXPLOIT = "explore", "exploit"
+_FALLBACKS = {
+    "zero_spread": "no phases by the HMM, as the slopes have no spread",
+    "mixture_failed": "no phases by the HMM, as no mixture of two states fits the slopes",
+    "decoding_failed": "no phases by the HMM, as no path through its states has a finite probability",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,49 @@ class Reading:
     def rows_of(self, first: int, last: int) -> tuple[Row, ...]:
         """The rows from one retained row to another, both included."""
         return self.rows[self.kept_rows[first] : self.kept_rows[last] + 1]
+
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The numbers of two retained rows among all rows."""
+        return self.kept_rows[first], self.kept_rows[last]
+
+    @property
+    def spans(self) -> tuple[tuple[str | None, tuple[int, ...]], ...]:
+        """Maximal runs of rows of one phase, in order: the phase and the numbers of its rows."""
+        numbered = groupby(range(len(self.rows)), key=lambda number: self.rows[number].phase)
+        return tuple((phase, tuple(numbers)) for phase, numbers in numbered)
+
+    @property
+    def explore_share(self) -> float | None:
+        """Explore rows among those with a phase; None where there are none."""
+        phases = [row.phase for row in self.rows if row.phase is not None]
+        return phases.count(EXPLORE) / len(phases) if phases else None
+
+    @property
+    def why_no_phases(self) -> str | None:
+        """Why no row has a phase; None where some have."""
+        if self.kept_rows:
+            return None
+        tokens = len(self.response.token_ids)
+        if len(self.rows) < MIN_ROWS:
+            return (
+                f"the response is too short: {tokens} tokens are {len(self.rows)} rows, phases take {MIN_ROWS}; a "
+                "longer response or shorter rows (activations.slice_tokens) would do"
+            )
+        return f"fewer than {MIN_ROWS} of its {len(self.rows)} rows have any activation mass"
+
+    @property
+    def why_fallback(self) -> str | None:
+        """Why the phases are not the HMM's, with what stood in; None where they are."""
+        return None if self.fallback is None else f"{_FALLBACKS[self.fallback]}: rows with z > 0 count as exploring"
+
+
+def outcome(cycle: Cycle) -> str:
+    """How a cycle is credited: effective, redundant, or none with the reason."""
+    if cycle.reuse is None:
+        return "none: its explore rows are no newer than the response" if cycle.strength <= 0 else "none: nothing new"
+    if cycle.effective > 0:
+        return "effective"
+    return "redundant" if cycle.redundant > 0 else "none: its reuse is the median itself"
 
 
 def read_trial(run: Path, trial: str, responses: Sequence[int] | None = None) -> Iterator[Reading]:
@@ -95,7 +146,7 @@ def read(
         if number in place:
             assert novelty is not None and phases is not None
             t = place[number]
-            phase = "explore" if phases.explore[t] else "exploit"
+            phase = EXPLORE if phases.explore[t] else EXPLOIT
             found = (phase, float(novelty.slopes[t]), float(novelty.observations[t]))
         rows.append(Row(low, high, starts[low], starts[high], *found))
     prompt = str(tokenizer.decode(list(response.prompt_ids)))
