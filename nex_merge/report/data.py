@@ -120,7 +120,8 @@ def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]
     asked = [snapshot.objective.name] if snapshot.objective.name not in _names(first) else []
     told = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
     shown = [*first, *asked, *told]
-    rest = [name for name in columns_of(rows) if name not in {*_names(first), *shown} or name in ("nex_low", "nex_high")]
+    there = {*_names(first), *shown} - {"nex_low"}
+    rest = [name for name in columns_of(rows) if name not in there]
     # What was searched is asked for more often than the other measures.
     rest.sort(key=lambda name: (not name.startswith("p."), name not in COLUMNS))
     columns = []
@@ -192,7 +193,8 @@ def found_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
 def scored_values(snapshot: Snapshot) -> dict[str, float]:
     """The objective of every sound merge: what parameters can be held accountable for."""
     name = snapshot.objective.name
-    return {row["trial"]: row[name] for row in snapshot.of("merge") if row["state"] == "complete" and row[name] is not None}
+    merges = [row for row in snapshot.of("merge") if row["state"] == "complete"]
+    return {row["trial"]: row[name] for row in merges if row[name] is not None}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Colours are CSS variables (`var(--merge)`), which the page fills in for its ligh
 import html
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import plotly.graph_objects as go
@@ -117,7 +118,7 @@ def over_trials(rows: Sequence[Row], objective: Objective, pick: Row | None) -> 
         )  # fmt: skip
     sound = [row for row in merges if row["state"] == "complete"]
     if sound:
-        best = [max(objective.sign * row[name] for row in sound[: i + 1]) * objective.sign for i in range(len(sound))]
+        best = [*accumulate((row[name] for row in sound), max if objective.sign > 0 else min)]
         figure.add_trace(
             go.Scatter(
                 x=[_place(row) for row in sound] + ends[1:], y=[*best, best[-1]], mode="lines", name="best so far",
@@ -139,9 +140,7 @@ def scatter(rows: Sequence[Row], x: str, y: str, pick: Row | None) -> go.Figure 
     return figure
 
 
-def pareto(
-    rows: Sequence[Row], front: Sequence[Row], objective: Objective, pick: Row | None, name: str
-) -> go.Figure | None:
+def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: str) -> go.Figure | None:
     """A score over mean tokens, with the front that `report.data.front` finds as steps."""
     figure = scatter(rows, "mean_tokens", name, pick)
     if figure is None or not front:
@@ -158,7 +157,7 @@ def pareto(
 def bars(shares: Mapping[str, float]) -> go.Figure:
     """Importances, the greatest on top."""
     names = list(shares)[::-1]
-    figure = _figure("share of the variance explained", "", 110 + 28 * len(names))
+    figure = _figure("share of variance", "", 110 + 28 * len(names))
     trace = go.Bar(
         x=[shares[name] for name in names], y=[_plain(name) for name in names], orientation="h",
         marker={"color": "var(--merge)"}, hovertemplate="%{y} %{x:.3f}<extra></extra>",
