@@ -184,7 +184,7 @@ def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> 
     try:
         study = optuna.load_study(study_name=name, storage=url)
         told = study.get_trials(states=(TrialState.COMPLETE,))
-    except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError) as error:
+    except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
         raise InputError(f"{storage or run / trials.STUDY}: can't be read ({str(error).splitlines()[0]})") from None
     copy = optuna.create_study(direction=study.direction)
     for trial in told:
@@ -194,7 +194,9 @@ def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> 
             copy.add_trial(trial)
     found = [trial.value for trial in copy.get_trials(deepcopy=False)]
     if len(found) < FEWEST or len(set(found)) == 1:
-        raise InputError(f"{len(found)} merges with {len(set(found))} different scores say nothing of parameters")
+        raise InputError(
+            f"it takes {FEWEST} merges with different scores, and there are {len(found)} with {len(set(found))}"
+        )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return optuna.importance.get_param_importances(copy, evaluator=evaluator)
 

@@ -43,7 +43,12 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": data.number, "short": data.short, "interval": words.interval}
+    environment.filters |= {
+        "number": data.number,
+        "short": data.short,
+        "called": words.called,
+        "interval": words.interval,
+    }
     parts = {**_about(snapshot), **_ranking(snapshot), **_figures(snapshot), **_reasoning(snapshot, note)}
     return environment.get_template("page.html.jinja").render(
         made=made, version=version("nex-merge"), sections=SECTIONS.items(), plotly=Markup(figures.script()), **parts
@@ -61,6 +66,7 @@ def _about(snapshot: data.Snapshot) -> dict[str, Any]:
         "no_pick": words.no_pick(snapshot),
         "reliability": reliability,
         "verdict": verdict(reliability, snapshot.objective.name)[0] if reliability is not None else "",
+        "verdict_age": words.verdict_age(snapshot),
         "reliability_facts": data.reliability_facts(reliability) if reliability is not None else [],
         "recipe": data.recipe_of(snapshot, pick) if pick is not None else None,
         "facts": data.facts(snapshot),
@@ -119,7 +125,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "accuracy_choices": _choices(drawn, "accuracy"),
         "rival_choices": _choices(drawn, "rivals"),
         "front_name": figures.title(against),
-        "front_text": ", ".join(f"trial {data.short(row['trial'])}" for row in front),
+        "front_text": ", ".join(words.called(row["trial"]) for row in front),
         "parallel_width": parallel[1] if parallel else 0,
         "importance_n": len(values),
         "importance_k": len(shares),

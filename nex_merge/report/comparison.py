@@ -63,8 +63,9 @@ def _note(shown: int, chosen: int, parents: int) -> str:
     beside = "beside its parents' to the same prompts" if parents else "alone, as no parent is scored"
     if shown == 0:
         return "The responses are too long to be shown here; nex-merge phases shows one at a time."
+    count = "1 response" if shown == 1 else f"{shown} responses"
     left = f" Of {chosen} chosen ones, {chosen - shown} are left out, as they would make this page too large."
     return (
-        f"{shown} responses of the pick, evenly spread from its lowest score to its highest, {beside}. Explore rows "
-        f"recruit new neurons, exploit rows use those they have.{left if shown < chosen else ''}"
+        f"{count} of the pick, evenly spread from its lowest score to its highest, {beside}. Explore rows recruit new "
+        f"neurons, exploit rows use those they have.{left if shown < chosen else ''}"
     )

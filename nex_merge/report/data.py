@@ -128,7 +128,7 @@ def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]
     for name in [*shown, *rest]:
         key = _SORTED_BY.get(name, name)
         values = [row.get(key) for row in rows if row.get(key) is not None]
-        text = name in ("trial", "method") or any(isinstance(value, str) for value in values)
+        text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
         columns.append(Column(name, name in shown, text, falls(key), _ABOUT.get(name, "")))
     table = []
     for row, cells in zip(rows, short, strict=True):

@@ -33,9 +33,16 @@ def counted(snapshot: Snapshot) -> str:
 def no_pick(snapshot: Snapshot) -> str:
     if snapshot.merges == 0:
         return "No merge is finished yet."
-    failed = [row["reason"] for row in snapshot.rows if row["kind"] == "merge" and row["state"] == "failed"]
-    reason = f" The first failure: {failed[0]}" if failed else ""
-    return f"None of the {snapshot.merges} finished merges is sound.{reason}"
+    first = next(row for row in snapshot.rows if row["kind"] == "merge")
+    return (
+        f"None of the {snapshot.merges} finished merges is sound: trial {short(first['trial'])}, for one, is "
+        f"{first['state']} ({first['reason']})."
+    )
+
+
+def called(trial: str) -> str:
+    """A trial as a sentence names it: a number needs the word, base and parents have names."""
+    return f"trial {short(trial)}" if trial.isdigit() else trial
 
 
 def standing(snapshot: Snapshot) -> list[str]:
@@ -73,6 +80,17 @@ def standing(snapshot: Snapshot) -> list[str]:
     else:
         lines.append(f"The best parent is {best['trial']} with {number(best[name])}.")
     return lines
+
+
+def verdict_age(snapshot: Snapshot) -> str:
+    """That the verdict is older than the trials, where it is."""
+    found = snapshot.reliability
+    sound = states(snapshot)["complete"]
+    if found is None or found.variants == sound:
+        return ""
+    return (
+        f"It is that of the leaderboard as last written, with {found.variants} sound variants; now there are {sound}."
+    )
 
 
 def importance(merges: int, parameters: int) -> str:

@@ -51,12 +51,16 @@ def plant(run: Path, merges=3, baselines=True, study=None, **changes) -> Path:
         trial = trials.trial_id(number)
         result = result_of(rng, trial, "merge", **{**_state(number), **changes.get(trial, {})})
         write_trial(run, result, rng)
-    write_leaderboard(run)
+    rows = write_leaderboard(run)
     reliability = Reliability(
-        "weak", ("<b>few</b> prompts",), ("more prompts",), 3, 6, 0.6, 3.0, 0.9, 0.9, 0.5, 0.7, 0.1
+        "weak", ("<b>few</b> prompts",), ("more prompts",), _sound(rows), 6, 0.6, 3.0, 0.9, 0.9, 0.5, 0.7, 0.1
     )
     trials.write_atomically(run / trials.RELIABILITY, json.dumps(dataclasses.asdict(reliability)))
     return run
+
+
+def _sound(rows) -> int:
+    return sum(row["state"] == "complete" for row in rows)
 
 
 def _state(number: int) -> dict:

@@ -115,9 +115,9 @@ def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path
     assert list(found) == ["x", "y"] and found["x"] > 0.9 and sum(found.values()) == pytest.approx(1)
     assert importances(run, None, values) == found
     assert (run / trials.STUDY).read_bytes() == before
-    with pytest.raises(InputError, match="30 merges with 1 different scores"):
+    with pytest.raises(InputError, match="takes 4 merges with different scores, and there are 30 with 1"):
         importances(run, None, dict.fromkeys(values, 0.5))
-    with pytest.raises(InputError, match="2 merges with 2 different scores"):
+    with pytest.raises(InputError, match="there are 2 with 2"):
         importances(run, None, {"0000": 0.1, "0001": 0.2, "0099": 0.3})
 
 
@@ -145,6 +145,9 @@ def test_what_is_said_of_a_run(tmp_path):
     assert words.counted(snapshot) == "6 trials: 6 complete."
     assert [stage for stage, *_ in stage_times(snapshot)] == ["merge", "generate", "capture", "score"]
     assert stage_times(snapshot)[1][1:] == (6, pytest.approx(18.0))
+    assert words.verdict_age(snapshot) == ""
+    older = replace(snapshot, reliability=replace(snapshot.reliability, variants=4))
+    assert "with 4 sound variants; now there are 6" in words.verdict_age(older)
     assert "fewer than 10" in words.importance(12, 4) and words.importance(40, 4) == ""
     low = take_snapshot(plant(tmp_path / "low", 1, **{"0000": {"score": replace(_score(), nex=0.1)}}))
     assert any("ranks above it: no merge of this run is better" in line for line in words.standing(low))

@@ -11,6 +11,7 @@ from nex_merge import trials
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.report import render, write_report
+from nex_merge.report.comparison import compare
 from nex_merge.report.data import take_snapshot
 from tests.report.planted import HOSTILE, plant
 
@@ -89,7 +90,11 @@ def test_only_failed_merges(tmp_path):
     failed = {"state": "failed", "reason": "not finite <3>", "score": None, "rivals": None, "text": None}
     page, notes = page_of(plant(tmp_path / "run", 2, baselines=False, **{"0000": failed, "0001": failed}))
     assert "There is no pick." in page and "None of the 2 finished merges is sound" in page
-    assert "The first failure: not finite &lt;3&gt;" in page and "No merge has a score yet." in page and not notes
+    assert (
+        "trial 0, for one, is failed (not finite &lt;3&gt;)." in page
+        and "No merge has a score yet." in page
+        and not notes
+    )
 
 
 def test_a_run_that_has_only_begun(tmp_path):
@@ -118,6 +123,15 @@ def test_the_command(tmp_path):
     assert CliRunner().invoke(app, ["report", str(run), "--out", str(out)]).exit_code == 0 and out.is_file()
 
 
+def test_open_hands_the_page_to_the_browser(tmp_path, monkeypatch):
+    run = plant(tmp_path / "run", 0, baselines=False)
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
+    done = CliRunner().invoke(app, ["report", str(run), "--open"])
+    assert opened == [(run / "report.html").as_uri()]
+    assert done.exit_code == 0 and "--open: found no browser" in done.stderr  # as what is opened here returns nothing
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -129,3 +143,18 @@ def test_input_at_fault(tmp_path, args, message):
     run = plant(tmp_path / "run", 0, baselines=False)
     done = CliRunner().invoke(app, ["report", *(str(run) if arg == "RUN" else arg for arg in args)])
     assert isinstance(done.exception, InputError) and message in str(done.exception)
+
+
+def test_responses_that_would_make_the_page_too_large_are_left_out(tmp_path, monkeypatch):
+    snapshot = take_snapshot(plant(tmp_path / "run", 3))
+    whole, note = compare(snapshot)
+    assert len(whole) == 5 and "left out" not in note
+    first = sum(len(fragment.encode()) for _, fragment in whole[0].columns)
+    monkeypatch.setattr("nex_merge.report.comparison.BUDGET", first)
+    part, note = compare(snapshot)
+    assert part == whole[:1] and note.startswith("1 response of") and "Of 5 chosen ones, 4 are left out" in note
+    monkeypatch.setattr("nex_merge.report.comparison.BUDGET", first - 1)
+    assert compare(snapshot) == (
+        [],
+        "The responses are too long to be shown here; nex-merge phases shows one at a time.",
+    )
