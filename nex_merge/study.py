@@ -8,6 +8,7 @@ the values it was given, under its own number.
 import hashlib
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -178,11 +180,14 @@ def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> 
     """
     if storage is None and not (run / trials.STUDY).is_file():
         raise InputError(f"{run}: has no {trials.STUDY}, which says between what bounds parameters were searched")
-    # The run folder's own study is the only one there, whatever the folder is called by now.
-    name = run.resolve().name if storage is not None else None
-    url = storage or f"sqlite:///{(run / trials.STUDY).resolve().as_uri()}?mode=ro&uri=true"
     try:
-        study = optuna.load_study(study_name=name, storage=url)
+        if storage is None:
+            address = f"{(run / trials.STUDY).resolve().as_uri()}?mode=ro"
+            opened = {"creator": lambda: sqlite3.connect(address, uri=True)}
+            # The only study there, whatever the run folder is called by now.
+            study = optuna.load_study(study_name=None, storage=RDBStorage("sqlite://", engine_kwargs=opened))
+        else:
+            study = optuna.load_study(study_name=run.resolve().name, storage=storage)
         told = study.get_trials(states=(TrialState.COMPLETE,))
     except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
         raise InputError(f"{storage or run / trials.STUDY}: can't be read ({str(error).splitlines()[0]})") from None

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import yaml
@@ -30,14 +31,19 @@ ROWS, TOKENS = 12, 5  # rows of a response, tokens of a row
 
 
 def plant(run: Path, merges=3, baselines=True, study=None, **changes) -> Path:
-    """A run of qwen3-tiny: parents, then merges of which every 10th collapsed, failed or is a duplicate.
+    """A run of qwen3-tiny: base, parents and merges, of which every 10th collapsed, failed or is a duplicate.
 
-    `changes` go to every result: a mapping of trial -> fields.
+    `changes` are fields of results by trial.
     """
+    with patch("os.fsync"):  # nothing here has to outlast a crash, and it takes most of the time
+        return _plant(run, merges, baselines, study or {}, changes)
+
+
+def _plant(run: Path, merges: int, baselines: bool, study: dict, changes: dict) -> Path:
     settings = RunConfig(
         family="qwen3-tiny", models=["pairs", "signs"], search_space="ties",
         prompts={"file": "configs/prompts/qwen3_tiny.jsonl"}, output=str(run),
-        study={"trials": merges, "baselines": baselines, **(study or {})},
+        study={"trials": merges, "baselines": baselines, **study},
     ).model_dump()  # fmt: skip
     settings["resolved"] = {"versions": {"mergekit": "0.1.5"}, "prompts_sha256": "abc"}
     trials.write_atomically(run / trials.CONFIG, yaml.safe_dump(settings, sort_keys=False))

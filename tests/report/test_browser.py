@@ -10,7 +10,7 @@ import pytest
 from nex_merge import trials
 from nex_merge.report import write_report
 from nex_merge.report.data import take_snapshot
-from tests.report.planted import plant
+from tests.report.planted import HOSTILE, plant
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -85,11 +85,27 @@ def test_it_loads_with_every_figure_drawn(page):
     assert page.faults == []
 
 
+def test_the_keyboard_reaches_everything(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    named = "e => (e.labels?.[0] || e).textContent.trim() || e.getAttribute('aria-label')"
+    controls = page.locator("main button, main select, main input, main summary")
+    assert all(controls.nth(at).evaluate(named) for at in range(min(controls.count(), 40)))
+    # What scrolls on its own can be reached, so that arrow keys scroll it.
+    scrolled = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"
+    assert page.eval_on_selector_all("main .scroll, main pre", scrolled) == 0
+    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(e => +e.tagName[1])")
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+
+
 def test_what_a_model_said_is_text(page):
     assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
-    assert "<script>window.hacked = 1</script>" in page.locator("#phases .reading pre").nth(1).inner_text().replace(
-        "\n", ""
-    )
+    rows = page.locator("#phases .reading > pre").first.locator("span[title]").all_text_contents()
+    assert "".join(rows).startswith(HOSTILE)
 
 
 def test_sorting_by_mouse_and_keyboard(page):
@@ -139,8 +155,8 @@ def test_choosing_columns(page):
 
 def test_figures_follow_the_chosen_score(page):
     page.locator("select[data-plot='plot-accuracy']").select_option(label="mean tokens")
-    assert page.locator("#plot-accuracy .xtitle").inner_text() == "mean tokens"
-    assert page.locator("#plot-accuracy .ytitle").inner_text() == "accuracy"
+    assert page.locator("#plot-accuracy .xtitle").text_content() == "mean tokens"
+    assert page.locator("#plot-accuracy .ytitle").text_content() == "accuracy"
 
 
 def test_the_look_is_the_systems_until_it_is_chosen(page, look_at):
@@ -170,33 +186,14 @@ def test_a_phone_scrolls_down_only(look_at):
     page = look_at(width=360)
     page.locator("#ranking summary").click()
     page.locator("#all").click()
-    for fold in page.locator("details:not([open]) > summary").all():
-        fold.click()
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_the_keyboard_reaches_everything(page):
-    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
-    named = "e => (e.labels?.[0] || e).textContent.trim() || e.getAttribute('aria-label')"
-    controls = page.locator("main button, main select, main input, main summary")
-    assert all(controls.nth(at).evaluate(named) for at in range(min(controls.count(), 40)))
-    # What scrolls on its own can be reached, so that arrow keys scroll it.
-    scrolled = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"
-    assert page.eval_on_selector_all("main .scroll, main pre", scrolled) == 0
-    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
-    assert len(ids) == len(set(ids))
-    levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(e => +e.tagName[1])")
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
-
-
 @pytest.mark.parametrize("look", ["light", "dark"])
-def test_text_and_marks_stand_out(look_at, look):
+def test_text_and_marks_stand_out(page, look):
     """WCAG 2: 4.5 for text, 3 for marks, against the panel they stand on."""
-    page = look_at(look=look)
+    page.evaluate("look => { document.documentElement.dataset.look = look; }", look)
     names = [
         "text",
         "muted",

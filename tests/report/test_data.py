@@ -107,7 +107,7 @@ def told_study(run, values):
 
 
 def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path):
-    run = plant(tmp_path / "a run? #1", 1)
+    run = plant(tmp_path / "a run #1, 100%", 1)
     values = {trials.trial_id(number): number / 30 for number in range(30)}
     told_study(run, values)
     before = (run / trials.STUDY).read_bytes()
