@@ -52,9 +52,12 @@ class ActivationsConfig(Strict):
     top_k: int = Field(default=500, ge=1, description="highest scores kept per row")
 
 
-class NexConfig(Strict):
+class PhasesConfig(Strict):
     rho: float = Field(default=0.95, gt=0, lt=1, description="probability of staying in a phase")
     min_run: int = Field(default=2, ge=1, description="shortest phase, in rows")
+
+
+class NexConfig(PhasesConfig):
     calibration: Literal["self", "crossfit", "parents", "pool"] = Field(
         default="self",
         description="whose credit the neuron weights come from: the variant's own, that of its other folds of prompts, "

@@ -82,8 +82,8 @@ class Reading:
         tokens = len(self.response.token_ids)
         if len(self.rows) < MIN_ROWS:
             return (
-                f"the response is too short: {tokens} tokens are {len(self.rows)} rows, phases take {MIN_ROWS}; a "
-                "longer response or shorter rows (activations.slice_tokens) would do"
+                f"the response is too short: its {tokens} tokens make {len(self.rows)} of the {MIN_ROWS} rows that "
+                "phases take; a longer response or shorter rows (activations.slice_tokens) would do"
             )
         return f"fewer than {MIN_ROWS} of its {len(self.rows)} rows have any activation mass"
 

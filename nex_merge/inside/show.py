@@ -1,7 +1,9 @@
-"""A reading as HTML: a fragment that pages include, and a small page of its own. Knows nothing of runs or models."""
+"""A reading as HTML (a fragment that pages include, a small page of its own) and as JSON. Knows no runs and models."""
 
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -77,7 +79,47 @@ def render_fragment(reading: Reading) -> Markup:
     )
 
 
-def render_page(reading: Reading, title: str, facts: list[str]) -> str:
+def render_page(reading: Reading, title: str, facts: Sequence[str]) -> str:
     """A self-contained page of one reading: `facts` are lines of plain text above it."""
     template = _templates().get_template("page.html.jinja")
     return template.render(title=title, facts=facts, style=Markup(STYLE), fragment=render_fragment(reading))
+
+
+def as_mapping(reading: Reading) -> dict[str, Any]:
+    """A reading as plain data for JSON; rows and tokens are numbered from 0, ends of rows are not included."""
+    response = reading.response
+    rows = [
+        {
+            "tokens": [row.first_token, row.end_token],
+            "characters": [row.start, row.end],
+            "text": reading.text(row),
+            "phase": row.phase,
+            "slope": row.slope,
+            "observation": row.observation,
+        }
+        for row in reading.rows
+    ]
+    cycles = [
+        {
+            "explore_rows": list(reading.span(cycle.first_explore, cycle.last_explore)),  # both included
+            "exploit_rows": list(reading.span(cycle.first_exploit, cycle.last_exploit)),
+            "strength": cycle.strength,
+            "reuse": cycle.reuse,
+            "consolidation": cycle.consolidation,
+            "credit": outcome(cycle),
+            "effective": cycle.effective,
+            "redundant": cycle.redundant,
+        }
+        for cycle in reading.cycles
+    ]
+    return {
+        "prompt": reading.prompt,
+        "text": response.text,
+        "tokens": len(response.token_ids),
+        "truncated": response.truncated,
+        "score": reading.score,
+        "no_phases": reading.why_no_phases,
+        "fallback": reading.why_fallback,
+        "rows": rows,
+        "cycles": cycles,
+    }
