@@ -200,10 +200,13 @@ def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> 
     found = [trial.value for trial in copy.get_trials(deepcopy=False)]
     if len(found) < FEWEST or len(set(found)) == 1:
         raise InputError(
-            f"it takes {FEWEST} merges with different scores, and there are {len(found)} with {len(set(found))}"
+            f"it takes {FEWEST} merges with different scores; found {len(found)} merges, {len(set(found))} different "
+            "scores"
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(copy, evaluator=evaluator)
+    return {
+        name: float(share) for name, share in optuna.importance.get_param_importances(copy, evaluator=evaluator).items()
+    }
 
 
 @contextmanager

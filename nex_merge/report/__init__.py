@@ -143,9 +143,12 @@ def _choices(drawn: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
 def _importances(snapshot: data.Snapshot, values: Mapping[str, float]) -> tuple[Mapping[str, float], str]:
     storage = snapshot.settings["study"]["storage"]
     try:
-        return importances(snapshot.run, storage, values), "no parameter is in every merge"
+        shares = importances(snapshot.run, storage, values)
     except InputError as error:
         return {}, str(error)
+    if len(shares) < 2:
+        return {}, f"shares take two parameters that every merge has; found {', '.join(shares) or 'none'}"
+    return shares, ""
 
 
 def _reasoning(snapshot: data.Snapshot, note: Callable[[str], None]) -> dict[str, Any]:

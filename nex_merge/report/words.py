@@ -70,7 +70,8 @@ def standing(snapshot: Snapshot) -> list[str]:
         return lines
     best = parents[0]
     if pick["beats_parent"] is not None:
-        by = "" if name == "nex" else " on NEX"
+        # The best by NEX, which need not be the best by another objective.
+        by = "" if name == "nex" else " by NEX"
         lines.append(f"Probability of beating the best parent{by}: {pick['beats_parent']:.2f}, over resampled prompts.")
     if best["rank"] < pick["rank"]:
         lines.append(

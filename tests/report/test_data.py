@@ -63,7 +63,7 @@ def test_another_objective_has_a_column_and_a_line_of_its_own(tmp_path):
     figure = over_trials(snapshot.rows, snapshot.objective, snapshot.pick)
     best = next(trace for trace in figure.data if trace.name == "best so far")
     assert list(best.y) == sorted(best.y, reverse=True)
-    assert any("on NEX" in line for line in words.standing(snapshot))
+    assert any("best parent by NEX" in line for line in words.standing(snapshot))
 
 
 def test_collapsed_and_duplicate_merges_are_never_the_best_so_far():
@@ -115,9 +115,9 @@ def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path
     assert list(found) == ["x", "y"] and found["x"] > 0.9 and sum(found.values()) == pytest.approx(1)
     assert importances(run, None, values) == found
     assert (run / trials.STUDY).read_bytes() == before
-    with pytest.raises(InputError, match="takes 4 merges with different scores, and there are 30 with 1"):
+    with pytest.raises(InputError, match="takes 4 merges with different scores; found 30 merges, 1 different"):
         importances(run, None, dict.fromkeys(values, 0.5))
-    with pytest.raises(InputError, match="there are 2 with 2"):
+    with pytest.raises(InputError, match="found 2 merges, 2 different"):
         importances(run, None, {"0000": 0.1, "0001": 0.2, "0099": 0.3})
 
 
