@@ -69,13 +69,15 @@ def write_responses(folder: Path, responses: Sequence[Response]) -> None:
 
 
 def read_responses(folder: Path) -> list[Response]:
-    """The responses of a trial, in order of prompt and sample."""
-    responses = []
-    for line in (folder / RESPONSES).read_text(encoding="utf-8").rstrip("\n").split("\n"):
-        item = json.loads(line)
-        responses.append(
-            Response(**{**item, "prompt_ids": tuple(item["prompt_ids"]), "token_ids": tuple(item["token_ids"])})
-        )
+    """The responses of a trial, in order of prompt and sample. Raises InputError naming a line that holds none."""
+    path, responses = folder / RESPONSES, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+        try:
+            item = json.loads(line)
+            ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
+            responses.append(Response(**{**item, **ids}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path} line {number}: is no response that this version wrote ({error})") from None
     return responses
 
 

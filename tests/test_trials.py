@@ -27,3 +27,12 @@ def test_a_result_that_is_none(tmp_path):
     trials.write_atomically(path, '{"trial": "0001"}')
     with pytest.raises(InputError, match="is no result that this version wrote"):
         trials.read_result(tmp_path, "0001")
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"prompt_ids": [1]}', '{"prompt_ids": [1], "token_ids": [2], "odd": 1}'])
+def test_a_response_that_is_none_is_named(tmp_path, line):
+    trials.write_responses(tmp_path, [Response(0, 0, (1,), (2,), "a", False)])
+    with open(tmp_path / trials.RESPONSES, "a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"responses\.jsonl line 2: is no response that this version wrote"):
+        trials.read_responses(tmp_path)

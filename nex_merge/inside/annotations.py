@@ -155,10 +155,10 @@ def _majority(values: np.ndarray, reading: Reading) -> np.ndarray:
 
 # The language of families/qwen3_tiny/problems.py, as generated text has it: words between single blanks.
 _CANDIDATE = r"([a-i])[1-9] [0-9]+(?: [+-] \1[1-9] [0-9]+ = [0-9]+){1,2} \1\? [0-9]+"
-_TRY = re.compile(rf"{_CANDIDATE} no")
-_CONCLUSION = re.compile(rf"(?:wait )?{_CANDIDATE} yes")
-_ANSWER = re.compile(r"([a-i])= (?:\1[1-9](?: \1[1-9]){1,2}|[+-] [+-])")
-_HEAD = re.compile(r"[a-i]:")
+TRY = re.compile(rf"{_CANDIDATE} no")
+CONCLUSION = re.compile(rf"(?:wait )?{_CANDIDATE} yes")
+ANSWER = re.compile(r"([a-i])= (?:\1[1-9](?: \1[1-9]){1,2}|[+-] [+-])")
+HEAD = re.compile(r"[a-i]:")
 _END_OF_THINKING = "</think>"
 
 
@@ -185,14 +185,14 @@ def label_problem(reading: Reading) -> Labels:
 
 def _line_value(line: str, thinking: bool) -> tuple[int, bool]:
     """The label of a line, and whether it is of the language."""
-    if _ANSWER.fullmatch(line):
+    if ANSWER.fullmatch(line):
         return IS_EXPLOIT, True
     if not line:
         return UNLABELLED, True
     if thinking:
-        if _TRY.fullmatch(line):
+        if TRY.fullmatch(line):
             return IS_EXPLORE, True
-        if _CONCLUSION.fullmatch(line):
+        if CONCLUSION.fullmatch(line):
             return IS_EXPLOIT, True
-        return UNLABELLED, line in ("<think>", _END_OF_THINKING) or _HEAD.fullmatch(line) is not None
+        return UNLABELLED, line in ("<think>", _END_OF_THINKING) or HEAD.fullmatch(line) is not None
     return UNLABELLED, False

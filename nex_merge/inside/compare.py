@@ -128,7 +128,7 @@ def print_comparison(found: Comparison) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "value", "95 %", "chance", "95 % of shifts", "as good"):
+    for name in ("", "value", "95 %", "shifted", "95 % of shifts", "as good"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for name, item in (
         ("kappa, rows", found.rows.kappa),
@@ -162,8 +162,8 @@ def print_comparison(found: Comparison) -> None:
         f"Left out: {found.tokens_without_label} tokens not annotated, {found.tokens_without_phase} in rows without a "
         f"phase; {found.rows_without_label} rows not annotated, {found.rows_tied} with as many tokens of either label, "
         f"{found.rows_without_phase} without a phase; {found.malformed_lines} malformed lines",
-        "95 %: bootstrap over responses. Chance: each response's labels turned round by a random number of rows or "
-        "tokens; as good: share of such shifts that agree no less.",
+        "95 %: bootstrap over responses. Shifted: mean over circular shifts of the annotations within each response, "
+        "what chance gives to labels of such shares and runs; as good: share of shifts that agree no less.",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

@@ -30,7 +30,7 @@ STYLE = """\
 .reading svg .zero { stroke: var(--rule); stroke-dasharray: none; }
 .reading .wide { overflow-x: auto; }
 .reading table { border-collapse: collapse; font-size: .9em; }
-.reading th, .reading td { text-align: left; padding: .2em .9em .2em 0; border-bottom: 1px solid var(--rule); }
+.reading th, .reading td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--rule); }
 """
 
 

@@ -1,7 +1,7 @@
 """Do NEX's phases have to do with trying and concluding? On qwen3-tiny, whose text says which line does which.
 
     nex-merge search configs/qwen3_ties.yaml --trials 12
-    python results/studies/phases.py measure results/qwen3_ties   # resumable, about a minute a variant on one core
+    python results/studies/phases.py measure results/qwen3_ties   # resumable, half a minute a variant on one core
     python results/studies/phases.py tables                       # phases.csv beside this file, tables on stdout
 
 The variants of that run (base, parents, merges) answer fresh problems that no training batch, search or measurement of
@@ -28,10 +28,13 @@ from nex_merge.evaluate import load_tokenizer
 from nex_merge.families import open_family
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
 from nex_merge.generation import generate
-from nex_merge.inside.annotations import Labels, label_problem
+from nex_merge.inside import agreement
+from nex_merge.inside.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
 from nex_merge.inside.compare import Comparison, compare
 from nex_merge.inside.reading import Reading, read
 from nex_merge.nex.calibration import analyse
+from nex_merge.nex.novelty import detrend
+from nex_merge.nex.phases import segment
 from nex_merge.prompts import encode_prompts
 from nex_merge.rebuild import Rebuilder
 from nex_merge.records import Prompt
@@ -41,7 +44,7 @@ DATA = HERE.parent / "study_data" / "phases"
 SETS = {"choose": (4, 12), "report": (5, 20)}  # seed, problems of each kind
 WIDTHS = (2, 4, 5, 8, 16)
 OWN = (5, 0.95, 2)  # tokens a row, rho, min_run: what the family's searches take
-SETTINGS = [(width, rho, run) for width in WIDTHS for rho in (0.5, 0.8, 0.95, 0.99) for run in (1, 2)]
+SETTINGS = [(width, rho, 2) for width in WIDTHS for rho in (0.5, 0.8, 0.95, 0.99)]
 
 
 def settings_of(width: int) -> ActivationsConfig:
@@ -109,8 +112,6 @@ class Bench:
 
 def line_kinds(reading: Reading) -> list[tuple[str, int, int]]:
     """(what a line is, its first token, the one after its last) of every line of a response."""
-    from nex_merge.inside.annotations import _ANSWER, _CONCLUSION, _HEAD, _TRY
-
     found, first, text, thinking, fresh = [], 0, "", True, True
     n = len(reading.response.token_ids)
     for token in range(n):
@@ -118,13 +119,13 @@ def line_kinds(reading: Reading) -> list[tuple[str, int, int]]:
         if "\n" not in text and token < n - 1:
             continue
         line = " ".join(text.split())
-        if _HEAD.fullmatch(line):
+        if HEAD.fullmatch(line):
             kind, fresh = "head", True
-        elif _TRY.fullmatch(line):
+        elif TRY.fullmatch(line):
             kind, fresh = ("first try" if fresh else "later try"), False
-        elif _CONCLUSION.fullmatch(line):
+        elif CONCLUSION.fullmatch(line):
             kind = "hit at first" if fresh else "hit later"
-        elif _ANSWER.fullmatch(line):
+        elif ANSWER.fullmatch(line):
             kind = "conclusion" if thinking else "answer"
         else:
             kind = "marker" if line in ("", "<think>", "</think>") else "malformed"
@@ -145,6 +146,30 @@ def shares_by_kind(bench: Bench, chosen: list[str], setting: tuple[int, float, i
                 total[kind] += int((phases[first:end] != "").sum())
                 explore[kind] += int((phases[first:end] == "explore").sum())
     return {kind: (total[kind], explore[kind] / max(total[kind], 1)) for kind in total}
+
+
+def word_phases(reading: Reading, setting: tuple[int, float, int]) -> np.ndarray:
+    """What NEX's steps make of new words in place of new neurons: explore of each retained row, bool [K]."""
+    seen: set[int] = set()
+    slopes = []
+    for number in reading.kept_rows:
+        row = reading.rows[number]
+        own = set(reading.response.token_ids[row.first_token : row.end_token])
+        slopes.append(len(own - seen) / (row.end_token - row.first_token))
+        seen |= own
+    observations, zero_spread = detrend(np.array(slopes, np.float32))
+    return segment(observations, zero_spread, *setting[1:]).explore
+
+
+def against_words(bench: Bench, chosen: list[str], setting: tuple[int, float, int]) -> agreement.Estimate:
+    """Kappa, row by row, of NEX's phases with those of new words."""
+    found = []
+    for trial in chosen:
+        for reading, _ in bench.pairs(trial, setting):
+            own = np.array([reading.rows[number].phase == "explore" for number in reading.kept_rows])
+            if len(own):
+                found.append(agreement.label_counts(own, word_phases(reading, setting)))
+    return agreement.estimate(found, agreement.kappa)
 
 
 def cells(found: Comparison) -> list[str]:
@@ -204,6 +229,13 @@ def tables() -> None:
     for setting in (OWN, best):
         for kind, (tokens, share) in sorted(shares_by_kind(report, everyone, setting).items()):
             print(f"| {setting} | {kind} | {tokens} | {share:.3f} |", flush=True)
+    print("\n## NEX's phases against those that new words give, kappa by rows, report set")
+    for who, chosen in (("base and parents", parents), ("the merges", merges)):
+        item = against_words(report, chosen, OWN)
+        print(
+            f"| {who} | {item.value:.3f} [{item.low:.3f}, {item.high:.3f}] | {item.chance:.3f} "
+            f"[{item.chance_low:.3f}, {item.chance_high:.3f}] | {item.as_good:.4f} |"
+        )
     with open(HERE / "phases.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(out[0]))
         writer.writeheader()
