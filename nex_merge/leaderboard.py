@@ -130,9 +130,14 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
         raise InputError(f"--sort: no column {column!r}.{nearest(column, known)}")
     with_value = [row for row in rows if row.get(column) is not None]
     without = [row for row in rows if row.get(column) is None]
-    descending = SCORES.get(column, 1) > 0 and column not in _ASCENDING and not column.startswith("p.")
     mixed = len({isinstance(row[column], str) for row in with_value}) > 1
+    descending = falls(column)
     return sorted(with_value, key=lambda r: str(r[column]) if mixed else r[column], reverse=descending) + without
+
+
+def falls(column: str) -> bool:
+    """Whether a column is sorted from high to low, so that the best come first."""
+    return SCORES.get(column, 1) > 0 and column not in _ASCENDING and not column.startswith("p.")
 
 
 def as_csv(rows: Sequence[Row]) -> str:

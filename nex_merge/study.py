@@ -8,6 +8,7 @@ the values it was given, under its own number.
 import hashlib
 import json
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,6 +31,7 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
+FEWEST = 4  # merges, below which nothing is said of their parameters
 # What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
 TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
@@ -166,6 +169,44 @@ def _next_trial(study: optuna.Study, wanted: int) -> optuna.Trial | None:
         # The run folder is locked, so whoever ran this trial is gone.
         return optuna.Trial(study, left[0]._trial_id)
     return study.ask() if sum(trial.state.is_finished() for trial in known) < wanted else None
+
+
+def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> dict[str, float]:
+    """The share of the values' variance that each searched parameter explains, greatest first; they add up to 1.
+
+    fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as Optuna has it. `values` by trial; parameters
+    that some of these trials lack are left out. The study is only read, so a search that uses it goes on undisturbed.
+    Raises InputError where there is no study to read, or the values are too few or too equal to tell.
+    """
+    if storage is None and not (run / trials.STUDY).is_file():
+        raise InputError(f"{run}: has no {trials.STUDY}, which says between what bounds parameters were searched")
+    try:
+        if storage is None:
+            address = f"{(run / trials.STUDY).resolve().as_uri()}?mode=ro"
+            opened = {"creator": lambda: sqlite3.connect(address, uri=True)}
+            # The only study there, whatever the run folder is called by now.
+            study = optuna.load_study(study_name=None, storage=RDBStorage("sqlite://", engine_kwargs=opened))
+        else:
+            study = optuna.load_study(study_name=run.resolve().name, storage=storage)
+        told = study.get_trials(states=(TrialState.COMPLETE,))
+    except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        raise InputError(f"{storage or run / trials.STUDY}: can't be read ({str(error).splitlines()[0]})") from None
+    copy = optuna.create_study(direction=study.direction)
+    for trial in told:
+        value = values.get(trials.trial_id(trial.number))
+        if value is not None:
+            trial.values = [value]
+            copy.add_trial(trial)
+    found = [trial.value for trial in copy.get_trials(deepcopy=False)]
+    if len(found) < FEWEST or len(set(found)) == 1:
+        raise InputError(
+            f"it takes {FEWEST} merges with different scores; found {len(found)} merges, {len(set(found))} different "
+            "scores"
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return {
+        name: float(share) for name, share in optuna.importance.get_param_importances(copy, evaluator=evaluator).items()
+    }
 
 
 @contextmanager

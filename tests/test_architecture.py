@@ -81,6 +81,7 @@ def test_one_module_knows_each_library():
     assert importers("mergekit") == {"merging/recipes.py"}
     assert importers("optuna") == {"study.py"}
     assert importers("hmmlearn") == {"nex/phases.py"}
+    assert importers("plotly") == {"report/figures.py"}
 
 
 def test_help_and_listings_import_nothing_heavy():
@@ -89,7 +90,8 @@ def test_help_and_listings_import_nothing_heavy():
         "from nex_merge.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'optuna', 'mergekit', 'pandas', 'sklearn', 'scipy', 'hmmlearn', 'numpy'}\n"
+        "heavy = {'torch', 'transformers', 'optuna', 'mergekit', 'pandas', 'sklearn', 'scipy', 'hmmlearn', 'numpy',"
+        " 'plotly', 'jinja2'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

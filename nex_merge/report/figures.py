@@ -1,0 +1,212 @@
+"""Leaderboard rows -> Plotly figures. The only module that imports Plotly; knows no statistics.
+
+Colours are CSS variables (`var(--merge)`), which the page fills in for its light and its dark look.
+"""
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from nex_merge.leaderboard import Objective, Row
+from nex_merge.report.data import number, short
+
+# Told apart by shape as well as by colour.
+GROUPS = {
+    "merge": ("merges", "circle", 8),
+    "duplicate": ("duplicates", "circle-open", 8),
+    "collapsed": ("collapsed merges", "x-thin-open", 8),
+    "base": ("base", "square", 9),
+    "parent": ("parents", "diamond", 10),
+    "pick": ("the pick", "star", 14),
+}
+_DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
+_PANEL = 110  # pixels that an axis of the parallel coordinates needs
+
+
+def script() -> str:
+    """plotly.js, whole: the package brings no smaller bundle."""
+    return get_plotlyjs()
+
+
+def as_json(figure: go.Figure) -> dict[str, Any]:
+    return json.loads(figure.to_json())  # pyright: ignore[reportArgumentType]
+
+
+def _figure(x: str, y: str, height: int = 420) -> go.Figure:
+    grid = {"gridcolor": "var(--grid)", "linecolor": "var(--line)", "zerolinecolor": "var(--grid)", "automargin": True}
+    return go.Figure(
+        layout={
+            "template": "none", "height": height, "paper_bgcolor": "var(--panel)", "plot_bgcolor": "var(--panel)",
+            "font": {"color": "var(--text)", "size": 13}, "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
+            "xaxis": {"title": {"text": _plain(x)}, **grid}, "yaxis": {"title": {"text": _plain(y)}, **grid},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+            "hoverlabel": {"bgcolor": "var(--panel)", "bordercolor": "var(--line)", "font": {"color": "var(--text)"}},
+        }
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    # Plotly takes text for HTML.
+    return html.escape(text, quote=False)
+
+
+def title(name: str) -> str:
+    """A score as an axis calls it."""
+    return "NEX" if name == "nex" else name.replace("_", " ")
+
+
+def group_of(row: Row, pick: Row | None) -> str:
+    if pick is not None and row["trial"] == pick["trial"]:
+        return "pick"
+    if row["state"] in ("duplicate", "collapsed"):
+        return row["state"]
+    return row["kind"]
+
+
+def _bars(rows: Sequence[Row], name: str, colour: str) -> dict[str, Any] | None:
+    """Error bars of NEX and accuracy, where the rows have them."""
+    if name not in ("nex", "accuracy") or any(row[f"{name}_low"] is None for row in rows):
+        return None
+    # A percentile interval need not hold the value itself.
+    above = [max(row[f"{name}_high"] - row[name], 0) for row in rows]
+    below = [max(row[name] - row[f"{name}_low"], 0) for row in rows]
+    return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 0.8, "width": 0}
+
+
+def _points(figure: go.Figure, rows: Sequence[Row], x: str, y: str, pick: Row | None) -> None:
+    for group, (label, symbol, size) in GROUPS.items():
+        part = [row for row in rows if group_of(row, pick) == group]
+        if not part:
+            continue
+        colour = f"var(--{group})"
+        trace = go.Scatter(
+            x=[_place(row) if x == "trial" else row[x] for row in part], y=[row[y] for row in part],
+            mode="markers", name=label,
+            text=[_plain(f"trial {short(row['trial'])}, {row['method']}") for row in part],
+            hovertemplate=f"%{{text}}<br>{title(x)} %{{x:.4~g}}<br>{title(y)} %{{y:.4~g}}<extra></extra>",
+            marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 2 if "open" in symbol else 0}},
+            error_x=_bars(part, x, colour), error_y=_bars(part, y, colour),
+        )  # fmt: skip
+        figure.add_trace(trace)
+
+
+def _place(row: Row) -> int:
+    return int(row["trial"])
+
+
+def over_trials(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.Figure | None:
+    """The objective of every merge by number, the best sound one so far, base and parents; None without merges."""
+    name = objective.name
+    merges = sorted((row for row in rows if row["kind"] == "merge" and row[name] is not None), key=_place)
+    if not merges:
+        return None
+    figure = _figure("trial", title(name))
+    ends = [-0.5, max(_place(row) for row in merges) + 0.5]
+    dashes = iter(_DASHES * len(rows))
+    for row in (row for kind in ("base", "parent") for row in rows if row["kind"] == kind and row[name] is not None):
+        figure.add_trace(
+            go.Scatter(
+                x=ends, y=[row[name]] * 2, mode="lines", name=_plain(row["trial"]),
+                line={"color": f"var(--{row['kind']})", "width": 2, "dash": next(dashes)},
+                hovertemplate=f"{_plain(row['trial'])} %{{y:.4~g}}<extra></extra>",
+            )
+        )  # fmt: skip
+    sound = [row for row in merges if row["state"] == "complete"]
+    if sound:
+        best = [*accumulate((row[name] for row in sound), max if objective.sign > 0 else min)]
+        figure.add_trace(
+            go.Scatter(
+                x=[_place(row) for row in sound] + ends[1:], y=[*best, best[-1]], mode="lines", name="best so far",
+                line={"color": "var(--best)", "width": 2, "shape": "hv"}, hoverinfo="skip",
+            )
+        )  # fmt: skip
+    _points(figure, merges, "trial", name, pick)
+    figure.update_xaxes(range=[ends[0] - 0.5, ends[1] + 0.5], dtick=1 if ends[1] < 12 else None)
+    return figure
+
+
+def scatter(rows: Sequence[Row], x: str, y: str, pick: Row | None) -> go.Figure | None:
+    """Two columns of the ranked variants against one another; None where no variant has both."""
+    known = [row for row in rows if row["rank"] is not None and row[x] is not None and row[y] is not None]
+    if not known:
+        return None
+    figure = _figure(title(x), title(y))
+    _points(figure, known, x, y, pick)
+    return figure
+
+
+def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: str) -> go.Figure | None:
+    """A score over mean tokens, with the front that `report.data.front` finds as steps."""
+    figure = scatter(rows, "mean_tokens", name, pick)
+    if figure is None or not front:
+        return figure
+    line = go.Scatter(
+        x=[row["mean_tokens"] for row in front], y=[row[name] for row in front], mode="lines", name="Pareto front",
+        line={"color": "var(--best)", "width": 2, "shape": "hv"}, hoverinfo="skip",
+    )  # fmt: skip
+    figure.add_trace(line)
+    figure.data = (figure.data[-1], *figure.data[:-1])
+    return figure
+
+
+def bars(shares: Mapping[str, float]) -> go.Figure:
+    """Importances, the greatest on top."""
+    names = list(shares)[::-1]
+    figure = _figure("share of variance", "", 110 + 28 * len(names))
+    trace = go.Bar(
+        x=[shares[name] for name in names], y=[_plain(name) for name in names], orientation="h",
+        marker={"color": "var(--merge)"}, hovertemplate="%{y} %{x:.3f}<extra></extra>",
+    )  # fmt: skip
+    figure.add_trace(trace)
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int] | None:
+    """Searched parameters and the objective of the scored merges, and the pixels it needs; None for fewer than two."""
+    name = objective.name
+    merges = [row for row in rows if row["kind"] == "merge" and row["rank"] is not None and row[name] is not None]
+    parameters = sorted({key for row in merges for key in row if key.startswith("p.")})
+    if len(merges) < 2 or not parameters:
+        return None
+    axes = [_axis(key.removeprefix("p."), [row.get(key) for row in merges]) for key in parameters]
+    values = [row[name] for row in merges]
+    scale = [[0, "var(--worst-line)"], [1, "var(--best-line)"]]
+    figure = _figure("", "", 440)
+    trace = go.Parcoords(
+        dimensions=[*axes, _axis(title(name), values)],
+        line={"color": values, "colorscale": scale, "reversescale": objective.sign < 0},
+        labelfont={"color": "var(--text)", "size": 12}, tickfont={"color": "var(--text)", "size": 11},
+        rangefont={"color": "var(--text)", "size": 11}, unselected={"line": {"color": "var(--grid)", "opacity": 0.4}},
+        labelangle=-20, labelside="bottom",
+    )  # fmt: skip
+    figure.add_trace(trace)
+    figure.update_layout(margin={"l": 60, "r": 60, "t": 28, "b": 90})
+    return figure, _PANEL * (len(axes) + 1)
+
+
+def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
+    """A dimension of the parallel coordinates; merges without the parameter stand below its range, at `none`."""
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, (str, bool)) for value in known):
+        names = sorted({str(value) for value in known})
+        places = [names.index(str(value)) if value is not None else -1 for value in values]
+        ticks, texts = list(range(len(names))), [_plain(name) for name in names]
+        low, high, none = 0.0, float(len(names) - 1), -1.0
+    else:
+        low, high = float(min(known)), float(max(known))
+        span = (high - low) or abs(high) or 1.0
+        none = low - 0.15 * span
+        places = [none if value is None else float(value) for value in values]
+        ticks = [low, *(low + span * i / 4 for i in range(1, 4)), high] if high > low else [low]
+        texts = [number(tick, 3) for tick in ticks]
+    if len(known) < len(values):
+        ticks, texts, low = [none, *ticks], ["none", *texts], none
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return {"label": _plain(label), "values": places, "tickvals": ticks, "ticktext": texts, "range": [low, high]}

@@ -1,0 +1,224 @@
+"""The page in headless Chromium: what happens when one looks at it and works it, by mouse and by keyboard."""
+
+import os
+import shutil
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from nex_merge import trials
+from nex_merge.report import write_report
+from nex_merge.report.data import take_snapshot
+from tests.report.planted import HOSTILE, plant
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+if CHROMIUM is None and os.environ.get("NEX_MERGE_BROWSER") != "required":
+    pytest.skip("no Chromium here to look at the report with", allow_module_level=True)
+
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM is not None, "NEX_MERGE_BROWSER is required, but there is no Chromium"
+    with sync_playwright() as playwright:
+        # Root may not use Chromium's sandbox; WebGL comes from software where there is no graphics card.
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = plant(tmp_path_factory.mktemp("browser") / "run", 20)
+    for number, row in enumerate(take_snapshot(run).rows[:8]):
+        trials.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
+    write_report(run, run / "report.html", datetime.now(UTC), lambda note: None)
+    return run
+
+
+@pytest.fixture(scope="module")
+def look_at(browser, run):
+    """Opens the page, and fails on any error or any request beyond the file."""
+    pages = []
+
+    def open_page(width=1280, look="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=look)
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("console", lambda m: page.faults.append(m.text) if m.type == "error" else None)
+        page.on(
+            "request",
+            lambda r: page.faults.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None,
+        )
+        page.goto((run / "report.html").as_uri())
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        assert page.faults == []
+
+
+@pytest.fixture(scope="module")
+def page(look_at):
+    return look_at()
+
+
+def column(page, at):
+    """The shown cells of a column of the leaderboard."""
+    return page.eval_on_selector_all(
+        "#leaderboard tbody tr:not([hidden])", f"rows => rows.map(row => row.cells[{at}].textContent)"
+    )
+
+
+def test_it_loads_with_every_figure_drawn(page):
+    figures = page.eval_on_selector_all(".plot", "places => places.map(place => place.id)")
+    assert figures == ["plot-history", "plot-accuracy", "plot-rivals", "plot-parallel", "plot-front"]
+    assert page.locator(".plot .main-svg").count() >= len(figures)
+    assert page.locator("#plot-parallel .axis-title, #plot-parallel .axis").count() >= 5
+    assert page.faults == []
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    named = "e => (e.labels?.[0] || e).textContent.trim() || e.getAttribute('aria-label')"
+    controls = page.locator("main button, main select, main input, main summary")
+    assert all(controls.nth(at).evaluate(named) for at in range(min(controls.count(), 40)))
+    # What scrolls on its own can be reached, so that arrow keys scroll it.
+    scrolled = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"
+    assert page.eval_on_selector_all("main .scroll, main pre", scrolled) == 0
+    ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(e => +e.tagName[1])")
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+
+
+def test_what_a_model_said_is_text(page):
+    assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
+    rows = page.locator("#phases .reading > pre").first.locator("span[title]").all_text_contents()
+    assert "".join(rows).startswith(HOSTILE)
+
+
+def test_sorting_by_mouse_and_keyboard(page):
+    nex = page.locator("#leaderboard th[data-name='nex']")
+    nex.locator("button").click()
+    assert nex.get_attribute("aria-sort") == "descending"
+    found = [float(cell) for cell in column(page, 3) if cell not in ("failed", "–")]
+    assert found == sorted(found, reverse=True) and len(found) == 21
+    assert column(page, 3)[-2:] == ["failed", "failed"]  # without a value: last, either way
+    nex.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert nex.get_attribute("aria-sort") == "ascending"
+    assert [float(cell) for cell in column(page, 3)[:-2]] == sorted(found) and column(page, 3)[-1] == "failed"
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")  # trial: by number, names after
+    assert column(page, 1) == [*map(str, range(20)), "base", "pairs", "signs"]
+    assert page.locator("#leaderboard th[aria-sort]").count() == 1
+    assert "Sorted by trial, ascending" in page.locator("#count").inner_text()
+    page.locator("#leaderboard th[data-name='#'] button").click()
+
+
+def test_filtering(page):
+    page.locator("#state").select_option("failed")
+    assert column(page, 1) == ["8", "18"] and "2 of 23 trials shown" in page.locator("#count").inner_text()
+    page.locator("#state").select_option("")
+    page.locator("#method").select_option("parent")
+    assert sorted(column(page, 1)) == ["pairs", "signs"]
+    page.locator("#method").select_option("")
+    page.locator("#words").fill("repeats itself")
+    assert sorted(column(page, 1)) == ["17", "7"]
+    page.locator("#words").fill("")
+    assert len(column(page, 1)) == 23
+
+
+def test_choosing_columns(page):
+    page.locator("#ranking summary").click()
+    shown = page.locator("#leaderboard th:visible")
+    few = shown.count()
+    page.locator("#columns label", has_text="p.weight.a").locator("input").check()
+    assert shown.count() == few + 1 and shown.last.inner_text().startswith("p.weight.a")
+    page.locator("#all").click()
+    assert shown.count() == page.locator("#leaderboard th").count() > few + 20
+    page.locator("#few").click()
+    assert shown.count() == few
+
+
+def test_figures_follow_the_chosen_score(page):
+    page.locator("select[data-plot='plot-accuracy']").select_option(label="mean tokens")
+    assert page.locator("#plot-accuracy .xtitle").text_content() == "mean tokens"
+    assert page.locator("#plot-accuracy .ytitle").text_content() == "accuracy"
+
+
+def test_the_look_is_the_systems_until_it_is_chosen(page, look_at):
+    paper = "getComputedStyle(document.querySelector('#plot-history .main-svg')).backgroundColor"
+    body = "getComputedStyle(document.body).backgroundColor"
+    light, light_paper = page.evaluate(body), page.evaluate(paper)
+    page.locator("#look").click()
+    dark, dark_paper = page.evaluate(body), page.evaluate(paper)
+    assert dark != light and dark_paper != light_paper
+    assert page.locator("#look").inner_text() == "Light look"
+    system = look_at(look="dark")
+    assert (system.evaluate(body), system.evaluate(paper)) == (dark, dark_paper)
+    system.locator("#look").click()
+    assert (system.evaluate(body), system.evaluate(paper)) == (light, light_paper)
+    page.locator("#look").click()
+
+
+def test_copying_the_recipe(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("[data-copy='recipe-text']").click()
+    page.locator("#said", has_text="Copied").wait_for(state="attached")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("# The same tensors: mergekit-yaml") and "merge_method: ties" in copied
+
+
+def test_a_phone_scrolls_down_only(look_at):
+    page = look_at(width=360)
+    page.locator("#ranking summary").click()
+    page.locator("#all").click()
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_text_and_marks_stand_out(page, look):
+    """WCAG 2: 4.5 for text, 3 for marks, against the panel they stand on."""
+    page.evaluate("look => { document.documentElement.dataset.look = look; }", look)
+    names = [
+        "text",
+        "muted",
+        "link",
+        "merge",
+        "duplicate",
+        "collapsed",
+        "base",
+        "parent",
+        "pick",
+        "best",
+        "focus",
+        "line",
+    ]
+    colours = page.evaluate(
+        "names => Object.fromEntries(names.map(n => [n, getComputedStyle(document.documentElement)"
+        ".getPropertyValue('--' + n).trim()]))", [*names, "panel"],
+    )  # fmt: skip
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    panel = luminance(colours["panel"])
+    for name in names:
+        high, low = sorted((luminance(colours[name]), panel), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= (4.5 if name in ("text", "muted", "link") else 3), name
