@@ -53,6 +53,7 @@ def search(
         rows = run_search(plan, fresh, watcher)
     print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run), objective.name)
     typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
+    typer.echo(f"See it all on one page: nex-merge report {plan.run} --open", err=True)
 
 
 @app.command()
