@@ -236,6 +236,13 @@ def test_random_sets_approach_all_sets_and_are_the_same_every_time():
     np.testing.assert_array_equal(drawn[0], accuracy.draw_sets(candidates.starts, 3, count=4000)[0])
 
 
+def test_every_candidate_is_in_as_many_sets():
+    for n, size in ((16, 4), (16, 8), (6, 2)):
+        (sets,) = accuracy.draw_sets(np.array([0, n]), size, count=12 * n // size)
+        assert np.bincount(sets.ravel()).tolist() == [12] * n
+        assert all(len(set(own)) == size for own in sets.tolist())
+
+
 def test_a_selector_that_never_decides_is_a_random_choice():
     rng = np.random.default_rng(9)
     candidates = some_candidates(rng, [4] * 5, tokens=np.ones(20), conclusions=np.arange(20))
@@ -424,7 +431,7 @@ def test_given_responses_with_answers(toy, tmp_path):
     assert first["scores"]["nex"][0] == first["scores"]["nex"][2] and first["scores"]["majority"][:3] == [2, 1, 2]
     assert first["scores"]["shortest"][1] < first["scores"]["shortest"][0] and len(second["order"]) == 4
     assert "2 prompts, 9 candidates: 2 repeat another of their prompt, 3 are empty" in done.stderr
-    assert "entropy: undefined for 3 candidates, which rank last" in done.stderr
+    assert "undefined, and so ranked last: nex 3, majority 3, shortest 3" in done.stderr
     assert "random" in done.stderr and "oracle" in done.stderr
     summary = json.loads((tmp_path / "s" / "s.json").read_text())
     assert [item["candidates"] for item in summary["comparisons"]] == [2, 4]
@@ -453,7 +460,7 @@ def test_nothing_but_empty_responses(toy, tmp_path):
     done = invoke(tmp_path / "r.jsonl", "--model", toy["a"], *SETTINGS)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["order"] == [0, 1]
-    assert "nex: undefined for 2 candidates" in done.stderr
+    assert "undefined, and so ranked last: nex 2" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -59,16 +59,21 @@ def sizes(counts: np.ndarray) -> list[int]:
 
 
 def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> list[np.ndarray]:
-    """`count` random sets of `size` candidates, int64 [count, size], of every prompt that has as many."""
+    """`count` random sets of `size` candidates, int64 [count, size], of every prompt that has as many.
+
+    They are cut from random orders of a prompt's candidates, so that each of these is in as many sets.
+    """
     counts = np.diff(starts)
     if (counts[counts >= size] == size).all():
         count = 1
     rng = np.random.default_rng([seed, size])
-    return [
-        low + np.sort(rng.permuted(np.tile(np.arange(n), (count, 1)), axis=1)[:, :size], axis=1)
-        for low, n in zip(starts[:-1], counts, strict=True)
-        if n >= size
-    ]
+    found = []
+    for low, n in zip(starts[:-1], counts, strict=True):
+        if n >= size:
+            cuts = n // size
+            orders = rng.permuted(np.tile(np.arange(n), (-(-count // cuts), 1)), axis=1)[:, : cuts * size]
+            found.append(low + np.sort(orders.reshape(-1, size)[:count], axis=1))
+    return found
 
 
 def outcomes(candidates: Candidates, right: np.ndarray, sets: Sequence[np.ndarray]) -> dict[str, Outcome]:

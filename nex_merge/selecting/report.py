@@ -51,10 +51,10 @@ def remarks(selection: Selection) -> Iterator[str]:
     )
     starts = candidates.starts
     rivals = [p for p, size in enumerate(np.diff(starts)) if size > 1]
-    for name, scores in selection.scores.items():
-        unknown = sum(int(np.isnan(scores[p]).sum()) for p in rivals)
-        if unknown:
-            yield f"{name}: undefined for {unknown} candidates, which rank last"
+    unknown = {name: sum(int(np.isnan(scores[p]).sum()) for p in rivals) for name, scores in selection.scores.items()}
+    if any(unknown.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in unknown.items() if count)
+        yield f"undefined, and so ranked last: {counts} of the candidates"
     if rivals and not any((np.nan_to_num(scores) > 0).any() for scores in selection.scores["nex"]):
         yield "nex: no candidate has mass on a neuron with positive weight, so that it tells none from another"
     tied = {
@@ -97,8 +97,13 @@ def table(found: Sequence[Comparison]) -> Iterator[str]:
         cells = []
         for item in found:
             own = item.selectors[name]
-            low, high = (own.low, own.high) if name == RANDOM else (own.gain_low, own.gain_high)
-            bounds = "" if low is None or high is None else f" [{low:+.3f}, {high:+.3f}]"
-            gain = "" if name == RANDOM else f" {own.gain:+.3f}"
-            cells.append(f"{f'{own.accuracy:.3f}{gain}{bounds}':<32}")
+            if name == RANDOM:
+                shown = f"{own.accuracy:.3f}{_bounds(own.low, own.high, '.3f')}"
+            else:
+                shown = f"{own.accuracy:.3f} {own.gain:+.3f}{_bounds(own.gain_low, own.gain_high, '+.3f')}"
+            cells.append(f"{shown:<32}")
         yield f"{name:<15}" + "".join(cells).rstrip()
+
+
+def _bounds(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None or high is None else f" [{low:{form}}, {high:{form}}]"
