@@ -206,12 +206,16 @@ def test_fewer_candidates_do_not_profit_from_more():
 # Accuracy
 
 
+def outcomes(candidates, right, sets):
+    return accuracy.outcomes(score_sets(candidates, sets), candidates, right, sets)
+
+
 def test_outcomes_over_all_sets_are_the_exact_expectation():
     rng = np.random.default_rng(7)
     candidates = some_candidates(rng, [6])
     right = rng.random(6) < 0.5
     sets = np.array(list(combinations(range(6), 3)))
-    found = accuracy.outcomes(candidates, right, [sets])
+    found = outcomes(candidates, right, [sets])
     assert found["random"].right[0] == pytest.approx(np.mean([right[list(own)].mean() for own in sets]))
     assert found["oracle"].right[0] == pytest.approx(np.mean([right[list(own)].any() for own in sets]))
     tokens = candidates.tokens
@@ -227,10 +231,10 @@ def test_random_sets_approach_all_sets_and_are_the_same_every_time():
     rng = np.random.default_rng(8)
     candidates = some_candidates(rng, [6])
     right = rng.random(6) < 0.5
-    exact = accuracy.outcomes(candidates, right, [np.array(list(combinations(range(6), 3)))])
+    exact = outcomes(candidates, right, [np.array(list(combinations(range(6), 3)))])
     drawn = accuracy.draw_sets(candidates.starts, 3, count=4000)
     assert all(len(set(own)) == 3 for own in drawn[0].tolist())
-    found = accuracy.outcomes(candidates, right, drawn)
+    found = outcomes(candidates, right, drawn)
     for name, outcome in found.items():
         assert outcome.right == pytest.approx(exact[name].right, abs=0.03), name
     np.testing.assert_array_equal(drawn[0], accuracy.draw_sets(candidates.starts, 3, count=4000)[0])

@@ -76,14 +76,19 @@ def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -
     return found
 
 
-def outcomes(candidates: Candidates, right: np.ndarray, sets: Sequence[np.ndarray]) -> dict[str, Outcome]:
-    """Every selector on the sets of P prompts, and random choice and the oracle, from `right`, bool [R]."""
+def outcomes(
+    scores: Mapping[str, Sequence[np.ndarray]], candidates: Candidates, right: np.ndarray, sets: Sequence[np.ndarray]
+) -> dict[str, Outcome]:
+    """Selectors, random choice and the oracle on the sets of P prompts, from `right`, bool [R].
+
+    `scores` are those that selectors give these sets, float64 [S, n] a prompt.
+    """
     found = {
         name: Outcome(
-            np.array([expected_right(s, right[own]).mean() for s, own in zip(scores, sets, strict=True)]),
-            np.array([undecided(s, candidates.conclusions[own]).mean() for s, own in zip(scores, sets, strict=True)]),
+            np.array([expected_right(s, right[own]).mean() for s, own in zip(given, sets, strict=True)]),
+            np.array([undecided(s, candidates.conclusions[own]).mean() for s, own in zip(given, sets, strict=True)]),
         )
-        for name, scores in score_sets(candidates, sets).items()
+        for name, given in scores.items()
     }
     size, starts = sets[0].shape[1], candidates.starts
     prompts = [int(candidates.prompts[own.flat[0]]) for own in sets]
@@ -99,7 +104,7 @@ def outcomes(candidates: Candidates, right: np.ndarray, sets: Sequence[np.ndarra
 def compare(candidates: Candidates, right: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> Comparison:
     """All selectors with `size` candidates, from whether each candidate is right, bool [R]."""
     sets = draw_sets(candidates.starts, size, count, seed)
-    return summarize(outcomes(candidates, right, sets), size, len(sets[0]))
+    return summarize(outcomes(score_sets(candidates, sets), candidates, right, sets), size, len(sets[0]))
 
 
 def summarize(found: Mapping[str, Outcome], size: int, sets: int) -> Comparison:

@@ -15,12 +15,13 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from nex_merge.config import ActivationsConfig, GenerationConfig, PromptsConfig
 from nex_merge.families import read_family
@@ -30,12 +31,17 @@ from nex_merge.generation import generate
 from nex_merge.prompts import encode_prompts
 from nex_merge.records import Credits, Prompt, Response, SparseGroups, TokenStats
 from nex_merge.selecting.accuracy import RANDOM, Outcome, draw_sets, outcomes, summarize
+from nex_merge.selecting.questions import TEMPERATURE
+from nex_merge.selecting.rules import ranking
 from nex_merge.selecting.selection import Measured, conclusion_of, gather, is_empty, measure
 from nex_merge.selecting.selectors import Candidates, score_sets
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "best-of-n"
 MODELS = {"0.75-0.75": (0.75, 0.75), "1.0-0.75": (1.0, 0.75)}  # weights of pairs and signs
+# Beside the temperature that the rule gives, the one that `nex-merge select` draws at unless told otherwise.
+DEFAULT = TEMPERATURE
+RUNS = {"0.75-0.75": None, "1.0-0.75": None, f"0.75-0.75-at-{DEFAULT}": DEFAULT, f"1.0-0.75-at-{DEFAULT}": DEFAULT}
 TEMPERATURE_SEED, PROBLEMS_SEED = 4, 5
 TEMPERATURES = (0.4, 0.7, 1.0, 1.3)
 TEMPERATURE_FILE = HERE / "best_of_n_temperature.csv"
@@ -44,6 +50,7 @@ CHUNK = 16  # problems that are measured together, and kept once they are
 MAX_NEW_TOKENS = 640
 RHO, MIN_RUN = 0.95, 2
 SIZES = (2, 4, 8, 16)
+FINISHED = "any that finished"
 
 
 def problems(per_kind: int, seed: int) -> list[Problem]:
@@ -85,25 +92,30 @@ def chosen_temperature(model: str) -> float:
     return float(max(rows, key=lambda row: float(row["oracle"]) - float(row["random"]))["temperature"])
 
 
-def chunk_file(model: str, number: int) -> Path:
-    return DATA / f"{model}-{number:02d}.npz"
+def model_of(run: str) -> str:
+    return run.partition("-at-")[0]
 
 
-def measure_models() -> None:
-    """Draw, judge and capture, a chunk of problems at a time, models in turn."""
+def chunk_file(run: str, number: int) -> Path:
+    return DATA / f"{run}-{number:02d}.npz"
+
+
+def measure_runs() -> None:
+    """Draw, judge and capture, a chunk of problems at a time: first at the chosen temperatures, then at the default."""
     items, bench = problems(PER_KIND, PROBLEMS_SEED), Bench(1)
     activations = ActivationsConfig(**read_family("qwen3-tiny")[0].defaults["activations"])
     DATA.mkdir(parents=True, exist_ok=True)
-    for number, start in enumerate(range(0, len(items), CHUNK)):
-        for name, weights in MODELS.items():
-            file = chunk_file(name, number)
-            if file.exists():
-                continue
-            bench.merger.load(bench.grid_recipe(*weights))
-            part, seconds = items[start : start + CHUNK], {}
+    work = [(run, number) for given in (False, True) for number in range(len(items) // CHUNK)
+            for run, temperature in RUNS.items() if (temperature is not None) == given]  # fmt: skip
+    for run, number in work:
+        file, model = chunk_file(run, number), model_of(run)
+        if not file.exists():
+            bench.merger.load(bench.grid_recipe(*MODELS[model]))
+            part, seconds = items[number * CHUNK : (number + 1) * CHUNK], {}
             began = time.perf_counter()
             # A seed of its own, as the noise of a response comes from its place in the chunk.
-            responses = draw(bench, part, chosen_temperature(name), SAMPLES, seed=number)
+            temperature = RUNS[run] or chosen_temperature(model)
+            responses = draw(bench, part, temperature, SAMPLES, seed=number)
             seconds["draw"] = time.perf_counter() - began
             found = measure(bench.merger.model, responses, activations, RHO, MIN_RUN, seconds)
             right = judge(part, responses)
@@ -136,18 +148,18 @@ class Drawn:
     right: np.ndarray  # bool [R]
     seconds: dict[str, float]
 
-    def candidates(self, calibration: str) -> Candidates:
+    def candidates(self) -> Candidates:
         said = [conclusion_of(response, "exact", True) for response in self.responses]
-        return gather(self.responses, self.found, said, calibration)
+        return gather(self.responses, self.found, said)
 
 
-def load(model: str, chunks: int) -> Drawn:
+def load(run: str, chunks: int) -> Drawn:
     responses: list[Response] = []
     stats: list[TokenStats | None] = []
     seconds: dict[str, float] = {}
     arrays: dict[str, list[np.ndarray]] = {}
     for number in range(chunks):
-        with np.load(chunk_file(model, number)) as file:
+        with np.load(chunk_file(run, number)) as file:
             about = json.loads(str(file["about"]))
             for key in file.files:
                 if key != "about":
@@ -166,12 +178,12 @@ def load(model: str, chunks: int) -> Drawn:
     return Drawn(responses, Measured(base, credits, stats), joined["right"], seconds)
 
 
-def concordance(scores: Sequence[np.ndarray], right: np.ndarray, starts: np.ndarray) -> tuple[float, int]:
+def concordance(scores: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> tuple[float, int]:
     """Share of pairs of a right and a wrong candidate of a problem in which the right one scores higher, ties half,
     averaged over the problems that have both; and how many these are. An undefined score is the lowest."""
     found = []
-    for own, low, high in zip(scores, starts[:-1], starts[1:], strict=True):
-        score, good = np.nan_to_num(own, nan=-np.inf), right[low:high]
+    for own, good in zip(scores, right, strict=True):
+        score = np.nan_to_num(own, nan=-np.inf)
         if good.any() and not good.all():
             above = score[good][:, None] > score[~good][None]
             level = score[good][:, None] == score[~good][None]
@@ -179,70 +191,119 @@ def concordance(scores: Sequence[np.ndarray], right: np.ndarray, starts: np.ndar
     return float(np.mean(found)), len(found)
 
 
-def compared(drawn: Drawn) -> Iterator[tuple[int, int, dict[str, Outcome]]]:
-    """(N, sets, outcomes) with NEX under both calibrations."""
-    pool, prompt = drawn.candidates("pool"), drawn.candidates("prompt")
-    for size in SIZES:
-        sets = draw_sets(pool.starts, size)
-        found = outcomes(pool, drawn.right, sets)
-        yield size, len(sets[0]), {**found, "nex, prompt": outcomes(prompt, drawn.right, sets)["nex"]}
+def scored(drawn: Drawn, candidates: Candidates, sets: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    """What selectors score these sets, NEX under both calibrations."""
+    by_prompt = dataclasses.replace(candidates, calibration="prompt")
+    return {**score_sets(candidates, sets), "nex, prompt": score_sets(by_prompt, sets)["nex"]}
+
+
+def only_finished(
+    scores: dict[str, list[np.ndarray]], candidates: Candidates, sets: Sequence[np.ndarray]
+) -> dict[str, list[np.ndarray]]:
+    """The same scores where only a candidate that came to a conclusion may be picked; and a random choice of those."""
+    scores = {**scores, FINISHED: [np.zeros(own.shape) for own in sets]}
+    return {
+        name: [np.where(candidates.conclusions[own] < 0, np.nan, s) for s, own in zip(given, sets, strict=True)]
+        for name, given in scores.items()
+    }
 
 
 def tables() -> None:
-    chunks = min(sum(chunk_file(model, n).exists() for n in range(2 * PER_KIND // CHUNK)) for model in MODELS)
-    items = problems(PER_KIND, PROBLEMS_SEED)[: chunks * CHUNK]
-    kinds = np.array([item.kind for item in items])
+    every = problems(PER_KIND, PROBLEMS_SEED)
     rows, about = [], []
-    everything: dict[int, list[dict[str, Outcome]]] = {size: [] for size in SIZES}
-    for model in MODELS:
-        drawn = load(model, chunks)
+    for run in RUNS:
+        chunks = sum(chunk_file(run, number).exists() for number in range(len(every) // CHUNK))
+        if not chunks:
+            continue
+        drawn, items = load(run, chunks), every[: chunks * CHUNK]
+        kinds = np.array([item.kind for item in items])
+        candidates = drawn.candidates()
         began = time.perf_counter()
-        candidates = drawn.candidates("pool")
-        whole = score_sets(candidates, candidates.whole())
+        sets = candidates.whole()
+        score_sets(candidates, sets)
         choosing = time.perf_counter() - began
-        prompt = drawn.candidates("prompt")
-        whole = {**whole, "nex, prompt": score_sets(prompt, prompt.whole())["nex"]}
-        auc = {name: concordance([s[0] for s in own], drawn.right, candidates.starts) for name, own in whole.items()}
+        whole = scored(drawn, candidates, sets)
+        finished = only_finished(whole, candidates, sets)
+        lengths = np.array([len(response.token_ids) for response in drawn.responses])
         by_problem = drawn.right.reshape(len(items), SAMPLES)
         about.append({
-            "model": model, "problems": len(items), "responses": len(drawn.responses), "right": drawn.right.mean(),
+            "run": run, "temperature": RUNS[run] or chosen_temperature(model_of(run)), "problems": len(items),
+            "responses": len(drawn.responses), "right": drawn.right.mean(),
             **{kind: by_problem[kinds == kind].mean() for kind in KINDS},
-            "mixed": ((by_problem.any(1)) & ~by_problem.all(1)).mean(),
+            "mixed": (by_problem.any(axis=1) & ~by_problem.all(axis=1)).mean(),
             "different": len({(r.prompt, r.text) for r in drawn.responses}) / len(drawn.responses),
-            "tokens": np.mean([len(r.token_ids) for r in drawn.responses]),
+            "tokens": lengths.mean(),
+            "tokens_right": lengths[drawn.right].mean(), "tokens_wrong": lengths[~drawn.right].mean(),
+            "concluding": np.mean(candidates.conclusions >= 0),
             "truncated": np.mean([r.truncated for r in drawn.responses]),
             "empty": sum(is_empty(r) for r in drawn.responses),
             "credited": np.mean(np.diff(drawn.found.credits.ptr) > 0),
             **{f"seconds_{key}": value for key, value in drawn.seconds.items()}, "seconds_choose": choosing,
         })  # fmt: skip
-        for size, sets, found in compared(drawn):
-            everything[size].append(found)
-            rows += described(model, "both", size, sets, found, auc if size == SAMPLES else {})
-            for kind in KINDS:
-                own = {name: Outcome(o.right[kinds == kind], o.undecided[kinds == kind]) for name, o in found.items()}
-                rows += described(model, kind, size, sets, own, {})
-    for size, found in everything.items():
-        mean = {name: Outcome(*(np.mean([getattr(one[name], part) for one in found], axis=0)
-                                for part in ("right", "undecided"))) for name in found[0]}  # fmt: skip
-        rows += described("mean of models", "both", size, 1 if size == SAMPLES else 64, mean, {})
+        more = {name: described_picks(whole[name], finished[name], drawn, lengths, sets) for name in whole}
+        for size in SIZES:
+            sets = draw_sets(candidates.starts, size)
+            scores = scored(drawn, candidates, sets)
+            found = outcomes(scores, candidates, drawn.right, sets)
+            ended = outcomes(only_finished(scores, candidates, sets), candidates, drawn.right, sets)
+            for kind in ("both", *KINDS):
+                kept = np.isin(kinds, [kind]) | (kind == "both")
+                extra = more if kind == "both" and size == SAMPLES else {}
+                rows += described({"run": run, "kind": kind}, size, cut(found, kept), cut(ended, kept), extra)
     write_csv(HERE / "best_of_n.csv", rows)
-    write_csv(HERE / "best_of_n_models.csv", about)
+    write_csv(HERE / "best_of_n_runs.csv", about)
     printed(rows, about)
 
 
+def cut(found: dict[str, Outcome], kept: np.ndarray) -> dict[str, Outcome]:
+    return {name: Outcome(outcome.right[kept], outcome.undecided[kept]) for name, outcome in found.items()}
+
+
+def described_picks(
+    scores: list[np.ndarray], finished: list[np.ndarray], drawn: Drawn, lengths: np.ndarray, sets: list[np.ndarray]
+) -> dict[str, Any]:
+    """Of 16 candidates: whether right ones score higher, whether long ones do, and what is picked."""
+    own, rest = [s[0] for s in scores], [s[0] for s in finished]
+    picked = [int(ids[0][ranking(s)[0]]) for s, ids in zip(own, sets, strict=True)]
+    tied = [spearman(s, lengths[ids[0]]) for s, ids in zip(own, sets, strict=True)]
+    known = [value for value in tied if value is not None]
+    rights = [drawn.right[ids[0]] for ids in sets]
+    # A finished candidate beside finished ones alone.
+    some = [~np.isnan(s) for s in rest]
+    auc, mixed = concordance(own, rights)
+    return {
+        "auc": auc, "mixed_problems": mixed,
+        "auc_finished": concordance([s[k] for s, k in zip(rest, some, strict=True)],
+                                    [r[k] for r, k in zip(rights, some, strict=True)])[0],
+        "spearman_with_tokens": float(np.mean(known)), "picked_tokens": lengths[picked].mean(),
+        "picked_cut": np.mean([drawn.responses[i].truncated for i in picked]),
+    }  # fmt: skip
+
+
+def spearman(scores: np.ndarray, lengths: np.ndarray) -> float | None:
+    known = ~np.isnan(scores)
+    if known.sum() < 3 or np.ptp(scores[known]) == 0 or np.ptp(lengths[known]) == 0:
+        return None
+    return float(spearmanr(scores[known], lengths[known])[0])
+
+
 def described(
-    model: str, kind: str, size: int, sets: int, found: dict[str, Outcome], auc: dict[str, tuple[float, int]]
+    about: dict[str, str], size: int, found: dict[str, Outcome], ended: dict[str, Outcome], more: dict[str, Any]
 ) -> list[dict[str, Any]]:
     # Gains over the vote are paired over problems as those over a random choice are.
-    voted = summarize({**found, RANDOM: found["majority"]}, size, sets).selectors
+    voted = summarize({**found, FINISHED: ended[FINISHED], RANDOM: found["majority"]}, size, 1).selectors
+    finished = summarize({**ended, RANDOM: found[RANDOM]}, size, 1).selectors
     rows = []
-    for name, own in summarize(found, size, sets).selectors.items():
-        over = voted[name] if name != RANDOM else None
-        concordant, mixed = auc.get(name, ("", ""))
+    for name, own in summarize({**found, FINISHED: ended[FINISHED]}, size, 1).selectors.items():
+        over, rest = voted[name], finished[name]
+        known = name != RANDOM
         rows.append({
-            "model": model, "kind": kind, "candidates": size, "selector": name, **dataclasses.asdict(own),
-            "over_vote": "" if over is None else over.gain, "over_vote_low": "" if over is None else over.gain_low,
-            "over_vote_high": "" if over is None else over.gain_high, "auc": concordant, "mixed_problems": mixed,
+            **about, "candidates": size, "selector": name, **dataclasses.asdict(own),
+            **{f"over_vote{end}": getattr(over, f"gain{end}") if known else "" for end in ("", "_low", "_high")},
+            "finished_accuracy": rest.accuracy if known else "",
+            **{f"finished_gain{end}": getattr(rest, f"gain{end}") if known else "" for end in ("", "_low", "_high")},
+            **{key: more.get(name, {}).get(key, "") for key in
+               ("auc", "mixed_problems", "auc_finished", "spearman_with_tokens", "picked_tokens", "picked_cut")},
         })  # fmt: skip
     return rows
 
@@ -250,23 +311,24 @@ def described(
 def printed(rows: Sequence[dict[str, Any]], about: Sequence[dict[str, Any]]) -> None:
     for item in about:
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in item.items()})
-    for model in [*MODELS, "mean of models"]:
+    for run in RUNS:
         for kind in ("both", *KINDS):
-            own = [row for row in rows if row["model"] == model and row["kind"] == kind]
-            if not own:
-                continue
-            print(
-                f"\n{model}, {kind}\n| selector | "
-                + " | ".join(f"N = {size}" for size in SIZES)
-                + " | auc | undecided |"
-            )
-            for name in dict.fromkeys(row["selector"] for row in own):
-                line = [row for row in own if row["selector"] == name]
-                cells = [f"{row['accuracy']:.3f} {row['gain']:+.3f} [{row['gain_low']:+.3f}, {row['gain_high']:+.3f}]"
-                         for row in line]  # fmt: skip
-                auc = line[-1]["auc"]
-                open_ = " ".join(f"{row['undecided']:.2f}" for row in line)
-                print(f"| {name} | " + " | ".join(cells) + f" | {auc if auc == '' else f'{auc:.2f}'} | {open_} |")
+            own = [row for row in rows if row["run"] == run and row["kind"] == kind]
+            for gain, accuracy in (("gain", "accuracy"), ("finished_gain", "finished_accuracy")):
+                print(f"\n{run}, {kind}, {gain}\n| selector | " + " | ".join(f"N = {size}" for size in SIZES) + " |")
+                for name in dict.fromkeys(row["selector"] for row in own):
+                    mine = [row for row in own if row["selector"] == name and row[gain] != ""]
+                    cells = [f"{row[accuracy]:.3f} {row[gain]:+.3f} "
+                             f"[{row[f'{gain}_low']:+.3f}, {row[f'{gain}_high']:+.3f}]" for row in mine]  # fmt: skip
+                    print(f"| {name} | " + " | ".join(cells) + " |")
+            for row in own:
+                if row["auc"] != "":
+                    shown = {key: f"{row[key]:.3f}" for key in list(row)[-6:]}
+                    print(f"| {row['selector']} | over vote {row['over_vote']:+.3f} "
+                          f"[{row['over_vote_low']:+.3f}, {row['over_vote_high']:+.3f}] {shown}")  # fmt: skip
+            for size in SIZES:
+                print(size, "undecided", {row["selector"]: round(row["undecided"], 2) for row in own
+                                          if row["candidates"] == size})  # fmt: skip
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -287,7 +349,7 @@ def main() -> None:
     if args.command == "temperature":
         choose_temperatures()
     elif args.command == "measure":
-        measure_models()
+        measure_runs()
     else:
         tables()
 
