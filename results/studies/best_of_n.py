@@ -210,7 +210,7 @@ def only_finished(
 
 def tables() -> None:
     every = problems(PER_KIND, PROBLEMS_SEED)
-    rows, about = [], []
+    rows, about, ranks = [], [], []
     for run in RUNS:
         chunks = sum(chunk_file(run, number).exists() for number in range(len(every) // CHUNK))
         if not chunks:
@@ -234,12 +234,17 @@ def tables() -> None:
             "different": len({(r.prompt, r.text) for r in drawn.responses}) / len(drawn.responses),
             "tokens": lengths.mean(),
             "tokens_right": lengths[drawn.right].mean(), "tokens_wrong": lengths[~drawn.right].mean(),
+            **alike(candidates, whole["nex"], drawn.right, "right"),
+            **alike(candidates, whole["nex"], ~drawn.right, "wrong"),
             "concluding": np.mean(candidates.conclusions >= 0),
             "truncated": np.mean([r.truncated for r in drawn.responses]),
             "empty": sum(is_empty(r) for r in drawn.responses),
             "credited": np.mean(np.diff(drawn.found.credits.ptr) > 0),
             **{f"seconds_{key}": value for key, value in drawn.seconds.items()}, "seconds_choose": choosing,
         })  # fmt: skip
+        for name, given in whole.items():
+            placed = np.array([drawn.right[own[0]][ranking(s[0])] for s, own in zip(given, sets, strict=True)])
+            ranks.append({"run": run, "selector": name, **{str(i): v for i, v in enumerate(placed.mean(axis=0), 1)}})
         more = {name: described_picks(whole[name], finished[name], drawn, lengths, sets) for name in whole}
         for size in SIZES:
             sets = draw_sets(candidates.starts, size)
@@ -252,11 +257,24 @@ def tables() -> None:
                 rows += described({"run": run, "kind": kind}, size, cut(found, kept), cut(ended, kept), extra)
     write_csv(HERE / "best_of_n.csv", rows)
     write_csv(HERE / "best_of_n_runs.csv", about)
+    write_csv(HERE / "best_of_n_ranks.csv", ranks)  # share of right answers by their rank among 16
     printed(rows, about)
 
 
 def cut(found: dict[str, Outcome], kept: np.ndarray) -> dict[str, Outcome]:
     return {name: Outcome(outcome.right[kept], outcome.undecided[kept]) for name, outcome in found.items()}
+
+
+def alike(candidates: Candidates, nex: Sequence[np.ndarray], kept: np.ndarray, name: str) -> dict[str, float]:
+    """How much alike the kept candidates of a problem are, mean over the problems that have two: the Jaccard similarity of
+    their neurons, and the standard deviation of their NEX."""
+    similar, spread = [], []
+    for p, low in enumerate(candidates.starts[:-1]):
+        own = np.flatnonzero(kept[low : low + SAMPLES])
+        if len(own) > 1:
+            similar.append(candidates.similarity[p][np.ix_(own, own)][~np.eye(len(own), dtype=bool)].mean())
+            spread.append(nex[p][0][own].std())
+    return {f"jaccard_{name}": float(np.nanmean(similar)), f"nex_spread_{name}": float(np.nanmean(spread))}
 
 
 def described_picks(
@@ -311,7 +329,7 @@ def described(
 def printed(rows: Sequence[dict[str, Any]], about: Sequence[dict[str, Any]]) -> None:
     for item in about:
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in item.items()})
-    for run in RUNS:
+    for run in dict.fromkeys(row["run"] for row in rows):
         for kind in ("both", *KINDS):
             own = [row for row in rows if row["run"] == run and row["kind"] == kind]
             for gain, accuracy in (("gain", "accuracy"), ("finished_gain", "finished_accuracy")):
@@ -335,7 +353,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+        writer.writerows({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
 
 
 def main() -> None:
