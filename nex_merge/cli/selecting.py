@@ -20,7 +20,13 @@ def select(
     samples: Annotated[
         int | None, typer.Option(min=1, help="draw so many responses to every prompt from the model first")
     ] = None,
-    by: Annotated[str, typer.Option(help="the selector that `order` follows")] = "nex",
+    by: Annotated[
+        str,
+        typer.Option(
+            help="the selector that `order` follows: nex, majority, shortest, entropy, self_certainty, fewest_neurons, "
+            "medoid or neighbours"
+        ),
+    ] = "nex",
     match: Annotated[str, typer.Option(help="what a response concludes: exact, number, choice or regex")] = "exact",
     calibration: Annotated[
         str | None,

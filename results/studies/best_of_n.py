@@ -266,8 +266,8 @@ def cut(found: dict[str, Outcome], kept: np.ndarray) -> dict[str, Outcome]:
 
 
 def alike(candidates: Candidates, nex: Sequence[np.ndarray], kept: np.ndarray, name: str) -> dict[str, float]:
-    """How much alike the kept candidates of a problem are, mean over the problems that have two: the Jaccard similarity of
-    their neurons, and the standard deviation of their NEX."""
+    """How much alike the kept candidates of a problem are: the Jaccard similarity of their neurons, and the standard
+    deviation of their NEX; means over the problems that have two of them."""
     similar, spread = [], []
     for p, low in enumerate(candidates.starts[:-1]):
         own = np.flatnonzero(kept[low : low + SAMPLES])
