@@ -61,7 +61,7 @@ def sizes(counts: np.ndarray) -> list[int]:
 def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> list[np.ndarray]:
     """`count` random sets of `size` candidates, int64 [count, size], of every prompt that has as many.
 
-    They are cut from random orders of a prompt's candidates: where `size` divides their number, each is in as many sets.
+    They are cut from random orders of a prompt's candidates: each is in as many, where `size` divides their number.
     """
     counts = np.diff(starts)
     if (counts[counts >= size] == size).all():
