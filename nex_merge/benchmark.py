@@ -44,42 +44,61 @@ def conclusion(response: str) -> str:
     return response.rpartition("</think>")[2].strip()
 
 
+def concluded(match: str, response: str) -> str | float | None:
+    """What a response says in terms of the match: its number, its letter or its conclusion; None where it has none.
+
+    Of two responses that conclude the same, both are right or neither is.
+    """
+    found = conclusion(response)
+    if match == "number":
+        numbers = _NUMBER.findall(found)
+        return float(numbers[-1].replace(",", "")) if numbers else None
+    if match == "choice":
+        letters = _CHOICE.findall(found)
+        return letters[-1] if letters else None
+    return (" ".join(found.split()) if match == "exact" else found) or None
+
+
 def matcher(match: str, answer: str) -> Callable[[str], bool]:
     """Whether a response gives the answer.
 
     exact: the conclusion is the answer, blanks aside. number: its last number equals it. choice: its last capital
     letter that stands alone is it. regex: the answer, a pattern, is found in it.
     """
-    if match == "exact":
-        return lambda text: " ".join(conclusion(text).split()) == " ".join(answer.split())
+    if match == "regex":
+        pattern = re.compile(answer)
+        return lambda text: pattern.search(conclusion(text)) is not None
     if match == "number":
-        wanted = float(answer.replace(",", ""))
-        return lambda text: (
-            bool(found := _NUMBER.findall(conclusion(text))) and (float(found[-1].replace(",", "")) == wanted)
-        )
-    if match == "choice":
-        return lambda text: bool(found := _CHOICE.findall(conclusion(text))) and found[-1] == answer.strip()
-    pattern = re.compile(answer)
-    return lambda text: pattern.search(conclusion(text)) is not None
+        number = float(answer.replace(",", ""))
+        return lambda text: concluded(match, text) == number
+    wanted = " ".join(answer.split()) if match == "exact" else answer.strip()
+    return lambda text: concluded(match, text) == wanted
+
+
+def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
+    """One line's prompt with its answer. Raises InputError, naming the line, where it has none that can be matched."""
+    answer = data.get("answer")
+    if is_number(answer):
+        answer = str(answer)
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
+    try:
+        return Item(prompt, answer, matcher(match, answer))
+    except (ValueError, re.error) as error:
+        raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
+
+
+def check_match(match: str) -> None:
+    if match not in MATCHES:
+        raise InputError(f"--match: found {match!r}; {', '.join(MATCHES)} would do")
 
 
 def load_items(file: Path, match: str) -> list[Item]:
     """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
-    if match not in MATCHES:
-        raise InputError(f"--match: found {match!r}; {', '.join(MATCHES)} would do")
+    check_match(match)
     if not file.is_file():
         raise InputError(f"--data: no file {file}")
-    items = []
-    for where, data, prompt in read_jsonl(file, "prompt"):
-        answer = data.get("answer")
-        if is_number(answer):
-            answer = str(answer)
-        if not isinstance(answer, str) or not answer.strip():
-            raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
-        try:
-            items.append(Item(prompt, answer, matcher(match, answer)))
-        except (ValueError, re.error) as error:
-            raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
+    items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
     if not items:
         raise InputError(f"--data: {file} holds no labelled prompts")
     return items

@@ -1,0 +1,1 @@
+"""Choosing among several responses to the same prompt, and how often each way to choose is right."""
