@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.inside.neurons import Neurons, TrialNeurons
+from nex_merge.nex.good_mass import EPSILON
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
 _WHOSE = {
@@ -73,7 +74,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
 
     neurons, scoring, variants = found.neurons, found.scoring, len(found.variants)
     good, bad = neurons.is_effective, ~neurons.is_effective
-    say(f"{run}, trial {found.trial}: {good.sum()} effective and {bad.sum()} redundant neurons")
+    say(f"{run}, trial {_short(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
     say(
         f"Weights under calibration {scoring.calibration} (rho {scoring.rho:g}, min_run {scoring.min_run}): from "
         f"{_WHOSE[scoring.calibration]}."
@@ -122,7 +123,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
         "trial|effective|shared|Jaccard|by chance|95 % of chance",
         *(
             (
-                item.trial, str(item.effective), str(item.shared), f"{item.jaccard:.3f}", f"{item.chance:.3f}",
+                _short(item.trial), str(item.effective), str(item.shared), f"{item.jaccard:.3f}", f"{item.chance:.3f}",
                 f"{item.chance_low:.3f}-{item.chance_high:.3f}",
             )
             for item in found.overlaps[:top]
@@ -130,6 +131,10 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     )  # fmt: skip
     say("By chance: as many neurons in every layer, drawn from those active anywhere in the run. Active neurons earn")
     say("credit more often than others, so that some overlap above chance says no more than that.")
+
+
+def _short(trial: str) -> str:
+    return str(int(trial)) if trial.isdigit() else trial
 
 
 def _percent(part: float, whole: float) -> str:
@@ -150,9 +155,9 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
     good = np.array([layer.effective_mass for layer in found.layers]) * 100 / total
     bad = np.array([layer.redundant_mass for layer in found.layers]) * 100 / total
     rest = np.array([layer.mass for layer in found.layers]) * 100 / total - good - bad
-    mass.bar(layers, good, color=_GOOD, label="on effective neurons")
-    mass.bar(layers, bad, bottom=good, color=_BAD, label="on redundant ones")
-    mass.bar(layers, rest, bottom=good + bad, color=_REST, label="on those without weight")
+    mass.bar(layers, good, color=_GOOD, label="effective neurons")
+    mass.bar(layers, bad, bottom=good, color=_BAD, label="redundant neurons")
+    mass.bar(layers, rest, bottom=good + bad, color=_REST, label="without weight")
     mass.set(title="Activation mass by layer", xlabel="layer", ylabel="% of all mass")
     width = 0.4
     counts.bar([i - width / 2 for i in layers], [i.effective for i in found.layers], width, color=_GOOD)
@@ -166,7 +171,7 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False, fontsize=9)
     own = {"self": "own weights", "crossfit": "own weights, all folds"}
     under = own.get(found.scoring.calibration, f"weights shared ({found.scoring.calibration})")
-    figure.suptitle(f"Neurons of trial {found.trial} under {under}")
+    figure.suptitle(f"Neurons of trial {_short(found.trial)} under {under}")
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -174,20 +179,19 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
 
 
 def _scatter(axes: Any, neurons: Neurons) -> None:
-    """Credit of either kind, neuron by neuron; points grow with mass. No credit stands at the axis' lower end."""
-    credit = np.concatenate([neurons.effective[neurons.effective > 0], neurons.redundant[neurons.redundant > 0]])
-    floor = float(credit.min()) / 3
+    """Credit of either kind, neuron by neuron; what is below EPSILON, which changes no weight, is drawn there."""
+    floor, largest = EPSILON, float(max(neurons.effective.max(), neurons.redundant.max(), EPSILON))
     size = 2 + 40 * neurons.masses / (neurons.masses.max() or 1.0)
     for own, colour in ((neurons.is_effective, _GOOD), (~neurons.is_effective, _BAD)):
         axes.scatter(
             np.maximum(neurons.redundant[own], floor), np.maximum(neurons.effective[own], floor), size[own],
             color=colour, alpha=0.35, linewidths=0,
         )  # fmt: skip
-    ends = [floor, float(credit.max()) * 1.5]
+    ends = [floor, largest * 1.5]
     axes.plot(ends, ends, color="#4a5568", linewidth=0.7, linestyle="--")
     axes.set(
         title="Credit of every neuron (w = 0 on the line, area: mass)", xscale="log", yscale="log",
-        xlabel="redundant credit R (left edge: none)", ylabel="effective credit E (lower edge: none)",
+        xlabel="redundant credit R (left edge: 1e-6 or less)", ylabel="effective credit E (lower edge: 1e-6 or less)",
     )  # fmt: skip
 
 
@@ -200,7 +204,7 @@ def _overlap(axes: Any, found: TrialNeurons) -> None:
         color=_REST, label="chance, 95 %",
     )  # fmt: skip
     axes.plot([i.jaccard for i in shown], places, "o", color=_GOOD, markersize=4, label="found")
-    axes.set_yticks(places, [str(int(i.trial)) if i.trial.isdigit() else i.trial for i in shown], fontsize=7)
+    axes.set_yticks(places, [_short(i.trial) for i in shown], fontsize=7)
     axes.set(title="Effective neurons shared with other variants", xlabel="Jaccard overlap", ylabel="trial")
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.25)

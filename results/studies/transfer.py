@@ -24,6 +24,7 @@ from nex_merge.benchmark import builtin_items
 from nex_merge.config import PromptsConfig, RuntimeConfig, find_file
 from nex_merge.loaded import Checkpoint, load_checkpoint
 from nex_merge.prompts import load_prompts
+from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.transfer.choosing import SETS, Chosen, choose
 from nex_merge.transfer.copying import neuron_distances, neuron_norms, share_of_way, transplanted
 from nex_merge.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
@@ -35,9 +36,9 @@ HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "transfer"
 FAMILY = "qwen3-tiny"
 DIRECTIONS = (("pairs", "signs"), ("signs", "pairs"))
-COUNTS = (64, 256, 1024)
+COUNTS = (20, 80, 320)
 SEEDS = 5
-PROBLEMS = 128  # of each kind
+PROBLEMS = 64  # of each kind
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
 
 
@@ -53,19 +54,41 @@ def problems() -> Problems:
 def work(models: dict[str, Checkpoint]) -> Iterator[tuple[Path, str, str, Chosen | None]]:
     """(file, donor, recipient, what to copy), the first seed of everything first; None: the recipient as it is."""
     plans: list[tuple[int, int, Path, str, str, Chosen | None]] = []
-    asked, how = load_prompts(settings().prompts), settings()
     for donor, recipient in DIRECTIONS:
         folder = DATA / f"{donor}-{recipient}"
         norms = neuron_norms(models[donor].model)
         every = np.array([layer << 16 | u for layer, own in enumerate(norms) for u in range(len(own))], np.uint32)
         plans.append((-2, 0, folder / "before.npz", donor, recipient, None))
         plans.append((-1, 0, folder / "all.npz", donor, recipient, Chosen(ALL, len(every), 0, every, 0.0, 0.0)))
-        evidence = answer_evidence(models[donor], asked, how)
+        evidence = answered(models[donor], DATA / f"{donor}.npz")
         for chosen in choose(evidence, norms, SETS, COUNTS, SEEDS):
             file = folder / f"{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
             plans.append((chosen.seed, -chosen.count, file, donor, recipient, chosen))
     for *_, file, donor, recipient, chosen in sorted(plans, key=lambda plan: plan[:2]):
         yield file, donor, recipient, chosen
+
+
+def answered(donor: Checkpoint, file: Path) -> Evidence:
+    """What the donor's answers to the prompts are worth, kept in `file`."""
+    if not file.exists():
+        how = settings()
+        found = answer_evidence(donor, load_prompts(how.prompts), how)
+        base, credits = found.base, found.credits
+        save(file, prompts=found.prompts, base_ptr=base.ptr, base_keys=base.keys, masses=base.masses, ptr=credits.ptr,
+             keys=credits.keys, effective=credits.effective, redundant=credits.redundant)  # fmt: skip
+    kept = np.load(file)
+    return Evidence(
+        kept["prompts"],
+        SparseGroups(kept["base_ptr"], kept["base_keys"], kept["masses"]),
+        Credits(kept["ptr"], kept["keys"], kept["effective"], kept["redundant"]),
+    )
+
+
+def save(file: Path, **arrays: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}.npz")
+    np.savez(partial, **arrays)
+    os.replace(partial, file)
 
 
 def run(part: int, parts: int) -> None:
@@ -86,13 +109,9 @@ def run(part: int, parts: int) -> None:
             about = {"chosen": {**asdict(chosen), "keys": None}, "changed": changed}
             with transplanted(giver, taker, chosen.keys):
                 outcome = measure(models[recipient], asked, how)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial.npz")
         keys = np.zeros(0, np.uint32) if chosen is None else chosen.keys
         nex = np.array(np.nan if outcome.nex is None else outcome.nex)
-        arrays = {**asdict(outcome), "nex": nex, "keys": keys, "about": np.array(json.dumps(about))}
-        np.savez(partial, **arrays)
-        os.replace(partial, file)
+        save(file, **{**asdict(outcome), "nex": nex}, keys=keys, about=np.array(json.dumps(about)))
         print(
             f"{file.parent.name}/{file.stem}: {outcome.right.mean():.3f}, {time.monotonic() - began:.0f} s", flush=True
         )

@@ -14,8 +14,8 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.transfer.choosing import Chosen
 from nex_merge.transfer.exporting import _check_tensors
 
-SHORT = ("--set", "generation.max_new_tokens=40", "--set", "activations.slice_tokens=2", "--set",
-         "activations.top_k=8", "--set", "prompts.limit=6")  # fmt: skip
+SHORT = ("--set", "generation.max_new_tokens=48", "--set", "activations.slice_tokens=2", "--set",
+         "activations.top_k=8", "--set", "prompts.limit=12", "--set", "generation.temperature=1")  # fmt: skip
 PROMPTS = ("--prompts", "configs/prompts/qwen3_tiny.jsonl")
 
 
