@@ -52,7 +52,7 @@ def transfer(
     count: Annotated[str, typer.Option(metavar="K[,K...]", help="how many neurons to copy")],
     prompts: Annotated[str, typer.Option(help="unlabelled prompts, by the donor's answers to which they are chosen")],
     sets: Annotated[
-        str, typer.Option("--neurons", metavar="SET[,SET...]", help="of effective, redundant, random")
+        str, typer.Option("--neurons", metavar="SET[,SET...]", help="of effective, redundant, random, alike")
     ] = "effective,redundant,random",
     seeds: Annotated[
         int, typer.Option(min=1, help="so many random draws; from two on, each goes by its own half of the prompts")
@@ -121,7 +121,7 @@ def _note(text: str) -> None:
 
 
 def _sets(text: str) -> list[str]:
-    known = ("effective", "redundant", "random")
+    known = ("effective", "redundant", "random", "alike")
     found = [part.strip() for part in text.split(",")]
     for part in found:
         if part not in known:

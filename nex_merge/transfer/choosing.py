@@ -1,4 +1,4 @@
-"""Which neurons are copied: the donor's most effective, its most redundant, or random ones that match the former.
+"""Which neurons are copied: the donor's most effective, its most redundant, or controls that match these.
 
 Pure NumPy. Symbols: K neurons to copy, L layers of U units, P prompts, S seeds.
 """
@@ -13,8 +13,10 @@ from nex_merge.inside.neurons import layer_sizes, looked_up, total_credit, total
 from nex_merge.nex.reliability import halves
 from nex_merge.records import Credits, Evidence, SparseGroups
 
-SETS = ("effective", "redundant", "random")
-# A random neuron is one of so many whose norm is nearest: with a single one, every seed would draw much the same.
+# random: matches the effective in layer and norm. alike: effective neurons that match the redundant in layer and mass,
+# since the most effective are far more active than the most redundant.
+SETS = ("effective", "redundant", "random", "alike")
+# A control is one of so many neurons that are nearest: with a single one, every seed would draw much the same.
 NEAREST = 8
 
 
@@ -43,8 +45,8 @@ def choose(
 
     `evidence` is the donor's answers to the prompts, `norms` float [U] of every layer the norms of its neurons. With
     several seeds each has the answers to its own random half of the prompts (seeds 2 i and 2 i + 1 have complementary
-    halves), and draws its own random neurons; a single seed has all answers. `effective` and `redundant` are the K
-    neurons of that sign with the largest |w| m; `random`: see `matched`. Raises InputError where there are too few.
+    halves), and draws its own controls; a single seed has all answers. `effective` and `redundant` are the K neurons of
+    that sign with the largest |w| m; SETS says what the controls match. Raises InputError where there are too few.
     """
     found = []
     for seed, answers in enumerate(parts_of(evidence.prompts, seeds)):
@@ -52,9 +54,12 @@ def choose(
         keys, masses = total_masses(part.base)
         donor = weighted_neurons(total_credit(part.credits), keys, masses)
         ranked = {"effective": donor.ranked(True), "redundant": donor.ranked(False)}
+        by_mass = [np.zeros(len(layer)) for layer in norms]
+        for key, mass in zip(keys.tolist(), masses, strict=True):
+            by_mass[key >> 16][key & 0xFFFF] = mass
         for count in counts:
             for name in sets:
-                kind = "effective" if name == "random" else name
+                kind = {"random": "effective", "alike": "redundant"}.get(name, name)
                 if len(ranked[kind]) < count:
                     raise InputError(
                         f"--count: found {count}; by its answers to {len(np.unique(part.prompts))} prompts (seed "
@@ -64,6 +69,9 @@ def choose(
                 chosen = np.sort(donor.keys[ranked[kind][:count]])
                 if name == "random":
                     chosen = matched(chosen, norms, np.random.default_rng([seed, count]))
+                elif name == "alike":
+                    effective = donor.keys[donor.is_effective]
+                    chosen = matched(chosen, by_mass, np.random.default_rng([seed, count]), among=effective)
                 own = [norms[key >> 16][key & 0xFFFF] for key in chosen.tolist()]
                 mean_mass = float(looked_up(chosen, keys, masses).mean())
                 found.append(Chosen(name, count, seed, chosen, float(np.mean(own)), mean_mass))
@@ -104,24 +112,30 @@ def _pointers(ptr: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def matched(
-    keys: np.ndarray, norms: Sequence[np.ndarray], rng: np.random.Generator, nearest: int = NEAREST
+    keys: np.ndarray,
+    values: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    nearest: int = NEAREST,
+    among: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Random neurons, uint32 [K] ascending: as many in every layer as `keys` has, none of `keys`, of like norms.
+    """Random neurons, uint32 [K] ascending: as many in every layer as `keys` has, none of `keys`, of like values.
 
-    In random order every one of `keys` draws one of the `nearest` neurons of its layer whose norms are nearest its own
-    and that are neither among `keys` nor drawn yet. Raises InputError where a layer has too few others.
+    In random order every one of `keys` draws one of the `nearest` neurons of its layer whose values (float [U] a layer)
+    are nearest its own and that are neither among `keys` nor drawn yet. `among`: only these may be drawn; all unless
+    given. Raises InputError where a layer has too few.
     """
     drawn = []
     for layer in np.unique(keys >> 16).tolist():
         units = (keys[keys >> 16 == layer] & 0xFFFF).astype(np.int64)
-        left = np.setdiff1d(np.arange(len(norms[layer])), units)
+        others = np.arange(len(values[layer])) if among is None else among[among >> 16 == layer] & 0xFFFF
+        left = np.setdiff1d(others.astype(np.int64), units)
         if len(left) < len(units):
             raise InputError(
-                f"--count: {len(units)} of the {len(norms[layer])} neurons of layer {layer} are chosen, which leaves "
-                f"{len(left)} to draw random ones from; a smaller count would do"
+                f"--count: {len(units)} of the {len(values[layer])} neurons of layer {layer} are chosen, and there are "
+                f"{len(left)} others to draw controls from; a smaller count would do"
             )
         for unit in rng.permutation(units):
-            distance = np.abs(norms[layer][left] - norms[layer][unit])
+            distance = np.abs(values[layer][left] - values[layer][unit])
             near = np.argsort(distance, kind="stable")[:nearest]
             at = rng.choice(near)
             drawn.append(layer << 16 | int(left[at]))

@@ -10,7 +10,7 @@ from nex_merge.transfer.experiment import Transfer, Transplant
 from nex_merge.transfer.outcomes import Outcome, Quantity, differences, quantities
 
 # What is compared with what, at the same number of neurons.
-CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"))
+CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))
 
 
 @dataclass(frozen=True)

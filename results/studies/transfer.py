@@ -25,7 +25,7 @@ from nex_merge.config import PromptsConfig, RuntimeConfig, find_file
 from nex_merge.loaded import Checkpoint, load_checkpoint
 from nex_merge.prompts import load_prompts
 from nex_merge.records import Credits, Evidence, SparseGroups
-from nex_merge.transfer.choosing import SETS, Chosen, choose
+from nex_merge.transfer.choosing import Chosen, choose
 from nex_merge.transfer.copying import neuron_distances, neuron_norms, share_of_way, transplanted
 from nex_merge.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
 from nex_merge.transfer.opening import find_model, read_settings
@@ -36,7 +36,8 @@ HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "transfer"
 FAMILY = "qwen3-tiny"
 DIRECTIONS = (("pairs", "signs"), ("signs", "pairs"))
-COUNTS = (20, 80, 320)
+# Of the effective there are three times as many as of the redundant, so that the largest size has no redundant set.
+GRID = ((("effective", "redundant", "random", "alike"), (80, 320)), (("effective", "random"), (1000,)))
 SEEDS = 5
 PROBLEMS = 64  # of each kind
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
@@ -61,9 +62,10 @@ def work(models: dict[str, Checkpoint]) -> Iterator[tuple[Path, str, str, Chosen
         plans.append((-2, 0, folder / "before.npz", donor, recipient, None))
         plans.append((-1, 0, folder / "all.npz", donor, recipient, Chosen(ALL, len(every), 0, every, 0.0, 0.0)))
         evidence = answered(models[donor], DATA / f"{donor}.npz")
-        for chosen in choose(evidence, norms, SETS, COUNTS, SEEDS):
-            file = folder / f"{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
-            plans.append((chosen.seed, -chosen.count, file, donor, recipient, chosen))
+        for sets, counts in GRID:
+            for chosen in choose(evidence, norms, sets, counts, SEEDS):
+                file = folder / f"{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
+                plans.append((chosen.seed, -chosen.count, file, donor, recipient, chosen))
     for *_, file, donor, recipient, chosen in sorted(plans, key=lambda plan: plan[:2]):
         yield file, donor, recipient, chosen
 
@@ -141,7 +143,7 @@ def tables() -> None:
         found.sort(key=lambda item: (item.chosen.count, item.chosen.seed))
         # Seeds that every set of every size has been measured for.
         whole = [s for s in range(SEEDS) if sum(i.chosen.seed == s for i in found if i.chosen.neurons != ALL)
-                 == len(SETS) * len(COUNTS)]  # fmt: skip
+                 == sum(len(sets) * len(counts) for sets, counts in GRID)]  # fmt: skip
         found = [item for item in found if item.chosen.seed in whole]
         transfer = Transfer(befores[recipient], befores[donor], found)
         name = f"{donor} -> {recipient}"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nex_merge.errors import InputError
+from nex_merge.nex.calibration import calibrate
 from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.transfer.choosing import NEAREST, choose, matched, parts_of, taken
 
@@ -64,7 +65,7 @@ def test_each_is_drawn_from_the_nearest_few_and_all_of_them_are_drawn(norms):
 
 def test_a_layer_without_enough_others_is_refused(norms):
     keys = keys_of(*((1, unit) for unit in range(21)))
-    with pytest.raises(InputError, match="21 of the 40 neurons of layer 1 are chosen, which leaves 19"):
+    with pytest.raises(InputError, match="21 of the 40 neurons of layer 1 are chosen, and there are 19 others"):
         matched(keys, norms, np.random.default_rng(0))
     assert len(matched(keys[1:], norms, np.random.default_rng(0))) == 20
 
@@ -127,6 +128,29 @@ def test_random_ones_follow_the_layers_of_the_effective_ones_of_their_seed(norms
     assert found[0].keys.tolist() != found[6].keys.tolist()  # other prompts
     alone = choose(make_evidence(), norms, ["random"], [3], 3)
     assert [item.keys.tolist() for item in alone] == [found[i].keys.tolist() for i in (2, 8, 14)]
+
+
+def test_alike_are_effective_ones_of_the_layers_and_masses_of_the_redundant(norms):
+    evidence = make_evidence()
+    found = choose(evidence, norms, ["redundant", "alike"], [6], 4)
+    for seed, (redundant, alike) in enumerate(zip(found[::2], found[1::2], strict=True)):
+        assert (redundant.seed, alike.neurons, alike.layers) == (seed, "alike", redundant.layers)
+        part = taken(evidence, parts_of(evidence.prompts, 4)[seed])
+        weights, masses = calibrate(part.credits), np.zeros((LAYERS, UNITS))
+        for key, mass in zip(part.base.keys, part.base.masses, strict=True):
+            masses[key >> 16, key & 0xFFFF] += mass
+        effective = weights.keys[weights.weights > 0]
+        expected = matched(redundant.keys, list(masses), np.random.default_rng([seed, 6]), among=effective)
+        assert alike.keys.tolist() == expected.tolist() and np.isin(alike.keys, effective).all()
+
+
+def test_only_those_allowed_are_drawn(norms):
+    keys, among = keys_of((0, 1), (0, 5), (1, 9)), keys_of((0, 5), (0, 6), (0, 30), (1, 2), (2, 2))
+    for seed in range(5):
+        found = matched(keys, norms, np.random.default_rng(seed), among=among)
+        assert found.tolist() == keys_of((0, 6), (0, 30), (1, 2)).tolist()
+    with pytest.raises(InputError, match="2 of the 40 neurons of layer 0 are chosen, and there are 1 others"):
+        matched(keys, norms, np.random.default_rng(0), among=among[1:2])
 
 
 def test_more_than_there_are_is_refused(norms):
