@@ -101,7 +101,7 @@ def transfer(
         load_checkpoint(str(giving), runtime, "--from"), load_checkpoint(str(taking), runtime, "--into")
     )
     chosen = experiment.choose_neurons(pair, asked, how, chosen_sets, counts, seeds, _note)
-    about = {"donor": donor, "recipient": recipient, "prompts": len(asked), "rho": rho, "min_run": min_run}
+    about = {"donor": donor, "recipient": recipient, **how.told()}
     if problems is not None:
         found = experiment.transfer(pair, chosen, problems, how, _note)
         if json:

@@ -6,7 +6,7 @@ neurons are ranked and what random ones have to match, is decided in `choosing`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,11 @@ class Settings:
     activations: ActivationsConfig
     rho: float
     min_run: int
+
+    def told(self) -> dict[str, Any]:
+        """As a mapping, to be written down."""
+        parts = {"prompts": self.prompts, "generation": self.generation, "activations": self.activations}
+        return {**{name: part.model_dump() for name, part in parts.items()}, "rho": self.rho, "min_run": self.min_run}
 
 
 @dataclass(frozen=True)

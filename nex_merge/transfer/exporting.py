@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from nex_merge.errors import InputError, RunError
-from nex_merge.export import IDENTITY, checkpoint_digest
+from nex_merge.export import IDENTITY
+from nex_merge.merging import digest, tensor_digest
 from nex_merge.transfer.choosing import Chosen
 from nex_merge.transfer.copying import copy_neurons, neuron_slices, transplanted
 from nex_merge.transfer.experiment import Pair
@@ -74,9 +75,9 @@ def export_transplant(pair: Pair, chosen: Chosen, about: Mapping[str, Any], out:
         "count": chosen.count,
         "seed": chosen.seed,
         "keys": chosen.keys.tolist(),
-        "weights_sha256": checkpoint_digest(partial),
-        "recipient_sha256": checkpoint_digest(recipient.folder),
-        "donor_sha256": checkpoint_digest(donor.folder),
+        "weights_sha256": _digest(partial),
+        "recipient_sha256": _digest(recipient.folder),
+        "donor_sha256": _digest(donor.folder),
     }
     (partial / IDENTITY).write_text(json.dumps({"transfer": identity}, indent=1), encoding="utf-8")
     _check_logits(pair, chosen, partial)
@@ -89,6 +90,14 @@ def export_transplant(pair: Pair, chosen: Chosen, about: Mapping[str, Any], out:
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of all tensors stored in a checkpoint, as `merging.digest` has it."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path)[0].items()}
+    return digest(found)
 
 
 def _chosen_tensors(folder: Path, chosen: Chosen) -> dict[str, torch.Tensor]:
