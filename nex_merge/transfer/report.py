@@ -27,7 +27,9 @@ class Comparison:
     seeds: int
 
 
-def compare(found: Transfer, kinds: Sequence[str]) -> list[Comparison]:
+def compare(
+    found: Transfer, kinds: Sequence[str], contrasts: Sequence[tuple[str, str]] = CONTRASTS
+) -> list[Comparison]:
     """All comparisons, by count, then set, then measure."""
     before = quantities([found.before], kinds)
     rows = []
@@ -37,7 +39,7 @@ def compare(found: Transfer, kinds: Sequence[str]) -> list[Comparison]:
         for name, own in after.items():
             changes = differences(own, before)
             rows += [_row(count, name, measure, own[measure].value, changes[measure], seeds) for measure in own]
-        for one, other in CONTRASTS:
+        for one, other in contrasts:
             if one in after and other in after:
                 contrast = differences(after[one], after[other])
                 rows += [
@@ -118,20 +120,24 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
     rows = compare(found, kinds)
     for measure in before:
         say()
-        say(f"{measure}: recipient {_number(before[measure].value)}, donor {_number(giver[measure].value)}")
+        digits = {"tokens": 1, "entropy": 4}.get(measure, 3)
+        ends = (_number(before[measure].value, digits), _number(giver[measure].value, digits))
+        say(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
         shown = table("count", "neurons", "after", "change", "95 %")
         for row in rows:
             if row.measure == measure:
-                interval = "-" if row.low is None else f"{_number(row.low)} to {_number(row.high)}"
-                after = "" if " - " in row.neurons else _number(row.after)
-                shown.add_row(str(row.count), row.neurons, after, _number(row.change, sign=True), interval)
+                interval = (
+                    "-" if row.low is None else f"{_number(row.low, digits, True)} to {_number(row.high, digits, True)}"
+                )
+                after = "" if " - " in row.neurons else _number(row.after, digits)
+                shown.add_row(str(row.count), row.neurons, after, _number(row.change, digits, True), interval)
         console.print(shown)
     say()
     say("What was copied (means over seeds)")
-    shown = table("count", "neurons", "norm", "mass", "changed", "alike", "by layer")
+    shown = table("count", "neurons", "norm", "mass", "changed", "same", "by layer")
     for count, sets in grouped(found.transplants).items():
         for name, items in sets.items():
-            alike = stability(items)
+            same = stability(items)
             layers = ", ".join(
                 f"{layer}: {np.mean([item.chosen.layers.get(layer, 0) for item in items]):.0f}"
                 for layer in sorted({layer for item in items for layer in item.chosen.layers})
@@ -139,8 +145,8 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
             shown.add_row(
                 str(count), name,
                 f"{np.mean([item.chosen.mean_norm for item in items]):.3g}",
-                f"{np.mean([item.chosen.mean_mass for item in items]):.3g}",
-                f"{np.mean([item.changed for item in items]):.3f}", "-" if alike is None else f"{alike:.2f}", layers,
+                f"{np.mean([item.chosen.mean_mass for item in items]):.0f}",
+                f"{np.mean([item.changed for item in items]):.3f}", "-" if same is None else f"{same:.2f}", layers,
             )  # fmt: skip
     console.print(shown)
     for line in NOTES:
@@ -150,12 +156,11 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
 NOTES = (
     "change: against the recipient before; one - other: the first set's change minus the second's.",
     "95 %: bootstrap over problems and seeds, both drawn anew, paired.",
-    "changed: how far the copies move the recipient, over copying all neurons. alike: Jaccard overlap between seeds.",
+    "changed: how far the copies move the recipient, over copying all neurons; same: Jaccard overlap between seeds.",
 )
 
 
-def _number(value: float | None, sign: bool = False) -> str:
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
     if value is None:
         return "-"
-    digits = 1 if abs(value) >= 10 else 3
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

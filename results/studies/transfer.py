@@ -30,7 +30,7 @@ from nex_merge.transfer.copying import neuron_distances, neuron_norms, share_of_
 from nex_merge.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
 from nex_merge.transfer.opening import find_model, read_settings
 from nex_merge.transfer.outcomes import Outcome
-from nex_merge.transfer.report import compare, grouped, stability
+from nex_merge.transfer.report import CONTRASTS, compare, grouped, stability
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "transfer"
@@ -38,8 +38,10 @@ FAMILY = "qwen3-tiny"
 DIRECTIONS = (("pairs", "signs"), ("signs", "pairs"))
 # Of the effective there are three times as many as of the redundant, so that the largest size has no redundant set.
 GRID = ((("effective", "redundant", "random", "alike"), (80, 320)), (("effective", "random"), (1000,)))
+REST = 1000  # sets of this size are left out of copying everything, too: are they needed?
 SEEDS = 5
 PROBLEMS = 64  # of each kind
+PER_SEED = sum(len(sets) * len(counts) for sets, counts in GRID) + 2
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
 
 
@@ -66,6 +68,11 @@ def work(models: dict[str, Checkpoint]) -> Iterator[tuple[Path, str, str, Chosen
             for chosen in choose(evidence, norms, sets, counts, SEEDS):
                 file = folder / f"{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
                 plans.append((chosen.seed, -chosen.count, file, donor, recipient, chosen))
+                if chosen.count == REST:
+                    keys = np.setdiff1d(every, chosen.keys)
+                    rest = Chosen(f"all but {chosen.neurons}", len(keys), chosen.seed, keys, 0.0, 0.0)
+                    file = folder / f"but-{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
+                    plans.append((chosen.seed, -len(keys), file, donor, recipient, rest))
     for *_, file, donor, recipient, chosen in sorted(plans, key=lambda plan: plan[:2]):
         yield file, donor, recipient, chosen
 
@@ -143,12 +150,12 @@ def tables() -> None:
         found.sort(key=lambda item: (item.chosen.count, item.chosen.seed))
         # Seeds that every set of every size has been measured for.
         whole = [s for s in range(SEEDS) if sum(i.chosen.seed == s for i in found if i.chosen.neurons != ALL)
-                 == sum(len(sets) * len(counts) for sets, counts in GRID)]  # fmt: skip
+                 == PER_SEED]  # fmt: skip
         found = [item for item in found if item.chosen.seed in whole]
         transfer = Transfer(befores[recipient], befores[donor], found)
         name = f"{donor} -> {recipient}"
         print(f"\n{name}: seeds {whole}")
-        for row in compare(transfer, kinds):
+        for row in compare(transfer, kinds, (*CONTRASTS, ("all but effective", "all but random"))):
             comparisons.append({"transfer": name, **asdict(row)})
         for item in (None, *found):
             outcome, chosen = (befores[recipient], None) if item is None else (item.outcome, item.chosen)
