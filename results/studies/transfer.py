@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -41,7 +42,7 @@ GRID = ((("effective", "redundant", "random", "alike"), (80, 320)), (("effective
 REST = 1000  # sets of this size are left out of copying everything, too: are they needed?
 SEEDS = 5
 PROBLEMS = 64  # of each kind
-PER_SEED = sum(len(sets) * len(counts) for sets, counts in GRID) + 2
+ORDER = ("effective", "random", "redundant", "alike", "all but effective", "all but random", "all")
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
 
 
@@ -147,14 +148,14 @@ def tables() -> None:
     for donor, recipient in DIRECTIONS:
         folder = DATA / f"{donor}-{recipient}"
         found = [item for file in sorted(folder.glob("*.npz")) if (item := load(file)[1]) is not None]
-        found.sort(key=lambda item: (item.chosen.count, item.chosen.seed))
-        # Seeds that every set of every size has been measured for.
-        whole = [s for s in range(SEEDS) if sum(i.chosen.seed == s for i in found if i.chosen.neurons != ALL)
-                 == PER_SEED]  # fmt: skip
-        found = [item for item in found if item.chosen.seed in whole]
+        found.sort(key=lambda item: (item.chosen.count, ORDER.index(item.chosen.neurons), item.chosen.seed))
+        # A seed counts at a size once all sets of that size are measured.
+        sizes = Counter((item.chosen.count, item.chosen.seed) for item in found)
+        most = {count: max(n for (c, _), n in sizes.items() if c == count) for count, _ in sizes}
+        found = [i for i in found if sizes[i.chosen.count, i.chosen.seed] == most[i.chosen.count]]
         transfer = Transfer(befores[recipient], befores[donor], found)
         name = f"{donor} -> {recipient}"
-        print(f"\n{name}: seeds {whole}")
+        print(f"\n{name}")
         for row in compare(transfer, kinds, (*CONTRASTS, ("all but effective", "all but random"))):
             comparisons.append({"transfer": name, **asdict(row)})
         for item in (None, *found):
@@ -176,7 +177,7 @@ def tables() -> None:
                 about = [np.mean([getattr(i.chosen, part) for i in items]) for part in ("mean_norm", "mean_mass")]
                 layers = np.mean([[i.chosen.layers.get(layer, 0) for layer in range(4)] for i in items], axis=0)
                 changed, alike = np.mean([i.changed for i in items]), stability(items)
-                print(f"| {count} | {own} | {about[0]:.2f} | {about[1]:.0f} | {changed:.3f} | {alike or 0:.2f} | "
+                print(f"| {count} | {own} | {about[0]:.2f} | {about[1]:.0f} | {changed:.2f} | {alike or 0:.2f} | "
                       f"{', '.join(f'{n:.0f}' for n in layers)} |")  # fmt: skip
     for name, found in (("transfer.csv", rows), ("transfer_comparisons.csv", comparisons)):
         with open(HERE / name, "w", newline="", encoding="utf-8") as file:

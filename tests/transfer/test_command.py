@@ -113,6 +113,16 @@ def test_input_at_fault_is_told_before_any_model_is_loaded(data, change, message
     assert message in str(done.exception)
 
 
+def test_a_checkpoint_cut_short_is_refused(toy, tmp_path, data):
+    for path in toy["b"].iterdir():
+        (tmp_path / path.name).write_bytes(
+            path.read_bytes()[:1000] if path.suffix == ".safetensors" else path.read_bytes()
+        )
+    for more in (("--data", data), ("--out", tmp_path.with_name("out"), "--neurons", "effective")):
+        done = run("--from", toy["a"], "--into", tmp_path, "--count", 2, *PROMPTS, *more)
+        assert isinstance(done.exception, InputError) and "can't be" in str(done.exception), done.output
+
+
 def test_stored_dtypes_that_would_round_are_refused(toy, tmp_path):
     wide = tmp_path / "wide"
     wide.mkdir()
