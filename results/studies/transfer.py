@@ -1,6 +1,6 @@
 """Do effective neurons carry a skill from one model to another, more than redundant or random ones do?
 
-    python results/studies/transfer.py measure [--part 0/2]   # resumable, under a minute a transplant on one core
+    python results/studies/transfer.py measure [--part 0/2]   # resumable, half a minute a transplant on one core
     python results/studies/transfer.py tables                 # CSV beside this file, figures on stdout
 
 qwen3-tiny's experts, pairs and signs, in both directions. Which neurons are effective is told by the donor's own
@@ -40,7 +40,7 @@ DIRECTIONS = (("pairs", "signs"), ("signs", "pairs"))
 # Of the effective there are three times as many as of the redundant, so that the largest size has no redundant set.
 GRID = ((("effective", "redundant", "random", "alike"), (80, 320)), (("effective", "random"), (1000,)))
 REST = 1000  # sets of this size are left out of copying everything, too: are they needed?
-SEEDS = 5
+SEEDS = 2  # complementary halves of the prompts
 PROBLEMS = 64  # of each kind
 ORDER = ("effective", "random", "redundant", "alike", "all but effective", "all but random", "all")
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
@@ -188,12 +188,12 @@ def tables() -> None:
 
 
 def _print(comparisons: list[dict[str, Any]]) -> None:
-    """The comparisons as a Markdown table, a measure a column."""
-    measures = list(dict.fromkeys(row["measure"] for row in comparisons))
+    """The comparisons as a Markdown table, a measure a column; the CSV has every measure."""
+    measures = ("accuracy pairs", "accuracy signs", "nex", "tokens")
     cells: dict[tuple[str, int, str], dict[str, str]] = {}
     for row in comparisons:
         own = cells.setdefault((row["transfer"], row["count"], row["neurons"]), {})
-        digits = 1 if row["measure"] == "tokens" else 3
+        digits = 0 if row["measure"] == "tokens" else 2
         if row["change"] is not None:
             span = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
             own[row["measure"]] = f"{row['change']:+.{digits}f}{span}"
