@@ -19,7 +19,7 @@ from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
 from nex_merge.generation import generate
 from nex_merge.prompts import encode_prompts, read_jsonl
 from nex_merge.rebuild import Rebuilder
-from nex_merge.records import Prompt, TrialResult
+from nex_merge.records import Prompt, Response, TrialResult
 
 # The search's prompts come from seed 1, so none of them is among these.
 HELD_OUT_SEED = 2
@@ -161,14 +161,19 @@ def _measure(
 ) -> dict[str, Any]:
     rebuilder.load(result)
     responses = generate(rebuilder.merger.model, rebuilder.tokenizer, encoded, settings)
-    # What was cut off while thinking has not answered, whatever its last words are.
-    cut = [thinking and r.truncated and "</think>" not in r.text for r in responses]
-    right = [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
+    right = judge(items, responses, thinking)
     found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
     for kind in sorted({item.kind for item in items if item.kind}):
         own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
         found[kind] = sum(own) / len(own)
     return found
+
+
+def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:
+    """Whether each response is right; `thinking`: whether the prompts asked for thinking first."""
+    # What was cut off while thinking has not answered, whatever its last words are.
+    cut = [thinking and r.truncated and "</think>" not in r.text for r in responses]
+    return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
 
 
 def attach_accuracy(run: Path, file: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.capture import gated_mlps
@@ -29,7 +30,7 @@ def load_checkpoint(model: str, runtime: RuntimeConfig, source: str = "--model")
     chosen = (torch.float32 if device == "cpu" else "auto") if dtype == "auto" else getattr(torch, dtype)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{source}: {folder} can't be loaded: {str(error).splitlines()[0]}") from None
     loaded.to(device).eval()
     gated_mlps(loaded)

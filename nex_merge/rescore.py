@@ -67,13 +67,18 @@ def shared_weights(run: Path, results: Sequence[TrialResult], nex: NexConfig) ->
     """
     if nex.calibration in ("self", "crossfit"):
         return None
-    teachers = [r for r in results if r.state == "complete" and (r.kind != "merge" or nex.calibration == "pool")]
-    if not teachers:
+    return calibrate(*(credits_of(run, result.trial, nex) for result in teachers(run, results, nex)))
+
+
+def teachers(run: Path, results: Sequence[TrialResult], nex: NexConfig) -> list[TrialResult]:
+    """Whose credit makes the weights of `parents` and `pool`. Raises InputError where base and parents have none."""
+    found = [r for r in results if r.state == "complete" and (r.kind != "merge" or nex.calibration == "pool")]
+    if not found:
         raise InputError(
             f"{run}: calibration {nex.calibration} takes its weights from base and parents, and none is scored; "
             "self or crossfit would do"
         )
-    return calibrate(*(credits_of(run, result.trial, nex) for result in teachers))
+    return found
 
 
 def credits_of(run: Path, trial: str, nex: NexConfig) -> Credits:

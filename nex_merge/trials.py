@@ -165,6 +165,15 @@ def find_trial(results: Sequence[TrialResult], trial: str) -> TrialResult:
     raise InputError(f"trial {trial!r}: not in this run; it has {', '.join(r.trial for r in results) or 'none yet'}")
 
 
+def find_scored(results: Sequence[TrialResult], trial: str) -> TrialResult:
+    """The result with this id. Raises InputError where there is none, or it has no responses of its own."""
+    result = find_trial(results, trial)
+    if result.score is None or result.state not in SCORED:
+        told = f"it is the same recipe as {result.same_as}" if result.same_as else result.reason
+        raise InputError(f"trial {result.trial} has no responses ({told})")
+    return result
+
+
 def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
     """The mergekit configuration of a trial."""
     return yaml.safe_load((trial_folder(run, trial) / RECIPE).read_text(encoding="utf-8"))

@@ -107,10 +107,8 @@ def read_trial(run: Path, trial: str, responses: Sequence[int] | None = None) ->
 
     Raises InputError where the trial has no responses, or not so many.
     """
-    result = trials.find_trial(trials.read_results(run), trial)
-    if result.score is None or result.state not in trials.SCORED:
-        told = f"it is the same recipe as {result.same_as}" if result.same_as else result.reason
-        raise InputError(f"trial {result.trial} has no responses ({told})")
+    result = trials.find_scored(trials.read_results(run), trial)
+    assert result.score is not None, "scored"
     config, family = opened_run(run)
     folder = trials.trial_folder(run, result.trial)
     tokenizer = load_tokenizer(family.folders[family.donor])

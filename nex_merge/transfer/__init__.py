@@ -1,0 +1,1 @@
+"""Cause, not just correlation: neurons copied from one model into another, and what that changes."""
