@@ -219,3 +219,12 @@ def test_all_mistakes_are_told_at_once():
 def test_the_resolved_configuration_is_plain_yaml(toy_config):
     plan = make_plan(str(toy_config), {})
     assert json.loads(json.dumps(plan.resolved)) == plan.resolved
+
+
+def test_a_checkpoint_brings_its_familys_defaults(toy):
+    from nex_merge.families import defaults_of
+
+    defaults, family = defaults_of("nex_merge/families/qwen3_tiny/weights/signs")
+    assert family == "qwen3-tiny" and defaults["activations"] == {"slice_tokens": 5, "top_k": 64}
+    assert defaults_of(str(toy["a"])) == ({}, None)
+    assert defaults_of("nobody/nothing") == ({}, None)

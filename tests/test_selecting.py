@@ -384,6 +384,13 @@ def test_settings_that_do_not():
     assert configure("r.jsonl", 16, {}).generation.temperature > 0
 
 
+def test_a_family_brings_settings_that_the_command_line_changes():
+    defaults = {"generation": {"max_new_tokens": 832}, "activations": {"slice_tokens": 5, "top_k": 64}}
+    config = configure("r.jsonl", 4, {"activations": {"top_k": 8}}, defaults)
+    assert (config.activations.slice_tokens, config.activations.top_k) == (5, 8)
+    assert (config.generation.max_new_tokens, config.generation.samples) == (832, 4)
+
+
 def test_texts_are_tokenized_as_they_stand(toy, tmp_path):
     (tmp_path / "r.jsonl").write_text('{"prompt": "pairs", "responses": ["a= a1 a2", "a= a1 a2<|im_end|>", ""]}\n')
     questions = read_questions(PromptsConfig(file=str(tmp_path / "r.jsonl")), "exact", False)

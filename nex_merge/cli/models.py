@@ -37,7 +37,13 @@ def score(
         found, used = score_cache(cache, rho, min_run, weights)
     else:
         assert model is not None and prompts is not None
-        found, used = score_model(model, prompts, configuration.override(settings or []), rho, min_run, weights)
+        from nex_merge.families import defaults_of
+
+        defaults, family = defaults_of(model)
+        if family is not None:
+            typer.echo(f"settings begin with the defaults of family {family}; --set changes them", err=True)
+        asked = configuration.merge_mappings(defaults, configuration.override(settings or []))
+        found, used = score_model(model, prompts, asked, rho, min_run, weights)
     if weights_out is not None:
         save_weights(weights_out, used)
     print_score(found, form.value)

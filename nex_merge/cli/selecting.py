@@ -49,6 +49,7 @@ def select(
         raise InputError(f"--rho: found {rho}; a probability between 0 and 1, ends left out, would do")
     if calibration is not None and weights is not None:
         raise InputError("select: give either --calibration or --weights")
+    from nex_merge.families import defaults_of
     from nex_merge.scoring import load_weights
     from nex_merge.selecting.selectors import CALIBRATIONS, SELECTORS
 
@@ -57,10 +58,13 @@ def select(
             raise InputError(f"--{option}: found {found!r}.{configuration.nearest(found, list(known))}")
     from nex_merge.selecting import questions, report, selection
 
-    config = questions.configure(responses, samples, configuration.override(settings or []))
+    defaults, family = defaults_of(model)
+    config = questions.configure(responses, samples, configuration.override(settings or []), defaults)
     asked = questions.read_questions(config.prompts, match, samples is not None)
     if summary is not None and asked[0].item is None:
         raise InputError('--summary: no answers are known, so there is no accuracy; "answer" in every line would do')
+    if family is not None:
+        _note(f"settings begin with the defaults of family {family}; --set changes them")
     given = None if weights is None else load_weights(weights)
     chosen = selection.select(model, asked, config, match, rho, min_run, calibration or "pool", given, _note)
     for line in report.picks(chosen, by):

@@ -97,6 +97,18 @@ def family_defaults(entry: str | Mapping[str, Any]) -> dict[str, Any]:
     return read_family(entry)[0].defaults
 
 
+def defaults_of(model: str) -> tuple[dict[str, Any], str | None]:
+    """The settings that a checkpoint's family brings, and its name: of the known families, the one that it is of."""
+    own = find_file(model)
+    for name in known_names("configs/families"):
+        config, _ = read_family(name)
+        for location in (config.base, *config.models.values()):
+            found = find_file(location.path)
+            if location.path == model or (own is not None and found is not None and own.resolve() == found.resolve()):
+                return config.defaults, name
+    return {}, None
+
+
 def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Family:
     """The family with its checkpoints at hand: local folders as they are, hub ids fetched.
 

@@ -11,14 +11,12 @@ from nex_merge.config import (
     PromptsConfig,
     RuntimeConfig,
     Strict,
-    find_file,
-    known_names,
     merge_mappings,
     parse,
 )
 from nex_merge.errors import InputError
 from nex_merge.evaluate import check_context
-from nex_merge.families import read_family
+from nex_merge.families import defaults_of, read_family
 from nex_merge.generation import generate
 from nex_merge.inside.reading import Reading, read
 from nex_merge.inside.source import Chosen, settings_line
@@ -51,21 +49,12 @@ def settle(model: str, family: str | None, settings: Mapping[str, Any]) -> tuple
 
     That is `family`, or else the one among the known families that the checkpoint is of, if any. Raises InputError.
     """
-    named = family if family is not None else _family_of(model)
-    config, name = (None, None) if named is None else read_family(named)
-    defaults = {} if config is None else config.defaults
+    if family is None:
+        defaults, name = defaults_of(model)
+    else:
+        config, name = read_family(family)
+        defaults = config.defaults
     return parse(AnswerConfig, merge_mappings(defaults, settings), "--set"), name
-
-
-def _family_of(model: str) -> str | None:
-    own = find_file(model)
-    for name in known_names("configs/families"):
-        config, _ = read_family(name)
-        for location in (config.base, *config.models.values()):
-            found = find_file(location.path)
-            if location.path == model or (own is not None and found is not None and own.resolve() == found.resolve()):
-                return name
-    return None
 
 
 def choose_answer(model: str, prompt: str, family: str | None, settings: Mapping[str, Any], number: int) -> Chosen:

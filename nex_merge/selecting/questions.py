@@ -45,8 +45,13 @@ class Question:
     item: Item | None
 
 
-def configure(file: str, samples: int | None, settings: Mapping[str, Any]) -> SelectConfig:
-    """The configuration that the command line asks for. Raises InputError where its parts contradict one another."""
+def configure(
+    file: str, samples: int | None, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> SelectConfig:
+    """The configuration that the command line asks for, beginning with the `defaults` that a model's family brings.
+
+    Raises InputError where its parts contradict one another.
+    """
     given = {key: value if isinstance(value, Mapping) else {} for key, value in settings.items()}
     if "file" in given.get("prompts", {}):
         raise InputError(f"--set prompts.file: the command's argument says it, found {file!r}; one of them would do")
@@ -54,8 +59,8 @@ def configure(file: str, samples: int | None, settings: Mapping[str, Any]) -> Se
         raise InputError("--set generation.samples: --samples N would do")
     if samples is None and "generation" in given:
         raise InputError("--set generation: nothing is drawn from given responses; --samples N draws them")
-    defaults = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
-    config = parse(SelectConfig, merge_mappings(defaults, settings), "--set")
+    own = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
+    config = parse(SelectConfig, merge_mappings(merge_mappings(defaults or {}, own), settings), "--set")
     if config.generation.temperature == 0 and config.generation.samples > 1:
         raise InputError(
             f"generation.temperature: found 0, which gives {samples} times the same response; more, such as "
