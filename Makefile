@@ -17,7 +17,7 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Against what one would do by hand, on this machine; 32 minutes on two cores, 12 GB of memory, 10 GB of disk.
+# Against what one would do by hand, on this machine; 38 minutes on two cores, 12 GB of memory, 10 GB of disk.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 

@@ -93,7 +93,16 @@ def _write_synced(path: Path, data: bytes) -> None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest, or None for a cache that has none (written by another tool)."""
     path = folder / MANIFEST
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    files = found.get("files") if isinstance(found, dict) else None
+    if not isinstance(files, dict) or not files.keys() <= DTYPES.keys() | CREDIT_DTYPES.keys():
+        raise InputError(f"{path}: is damaged, or no cache's; a copy of the folder, or capturing it again, would do")
+    return found
 
 
 def read_cache(folder: Path) -> SparseRows:

@@ -29,8 +29,10 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
-    out = out.resolve()
+    told, out = out, out.resolve()
     result = choose(run, trials.read_results(run), trial)
+    if trial is None and (above := _above(run, result.trial)):
+        yield f"note: {above} above trial {result.trial}, the best merge; see nex-merge leaderboard {run}"
     # The figures to tell are those of the leaderboard, which may have been scored again since.
     result = replace(result, score=trials.read_scores(run).get(result.same_as or result.trial, result.score))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -46,14 +48,13 @@ def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
         raise RunError(
             f"{partial}: its tensors (sha256 {found[:16]}) are not those that were scored; it is left to look at"
         )
-    yield f"{out}: read back from disk, every tensor equal to the merged one, bit for bit"
-    yield _check_answer(rebuilder, result, partial, out)
+    yield f"{told}: read back from disk, every tensor equal to the merged one, bit for bit"
+    yield _check_answer(rebuilder, result, partial, told)
     if out.exists():
         out.rmdir()
     partial.replace(out)
-    yield (
-        f"done: {out} (nex {result.score.nex:.4f})" if result.score and result.score.nex is not None else f"done: {out}"
-    )
+    nex = result.score.nex if result.score is not None else None
+    yield f"done: {told}" + ("" if nex is None else f" (nex {nex:.4f})")
 
 
 def choose(run: Path, results: list[TrialResult], trial: str | None) -> TrialResult:
@@ -67,6 +68,14 @@ def choose(run: Path, results: list[TrialResult], trial: str | None) -> TrialRes
     if not merges:
         raise InputError("no merge of this run is sound, so there is none to export; --trial takes any other")
     return trials.find_trial(results, merges[0])
+
+
+def _above(run: Path, trial: str) -> str:
+    """Which of base and parents rank above a trial, for a sentence; empty where none does."""
+    ranked = [row for row in read_rows(run) if row["rank"] is not None]
+    place = next((row["rank"] for row in ranked if row["trial"] == trial), None)
+    names = [row["trial"] for row in ranked if row["kind"] != "merge" and place is not None and row["rank"] < place]
+    return f"{' and '.join(names)} {'ranks' if len(names) == 1 else 'rank'}" if names else ""
 
 
 def _write(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:

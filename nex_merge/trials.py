@@ -73,7 +73,7 @@ def read_responses(folder: Path) -> list[Response]:
     path, responses = folder / RESPONSES, []
     if not path.is_file():
         raise InputError(f"{path}: no such file; without its responses a trial can't be looked at")
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+    for number, line in enumerate(_text(path).rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
             ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
@@ -81,6 +81,25 @@ def read_responses(folder: Path) -> list[Response]:
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path} line {number}: is no response that this version wrote ({error})") from None
     return responses
+
+
+def _text(path: Path) -> str:
+    """A file of the run. Raises InputError where it is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text, so it is damaged; a copy of the run would do") from None
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """A JSON file of the run. Raises InputError where it is cut short or something else."""
+    try:
+        found = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is damaged ({error}); nex-merge rescore writes a leaderboard's files anew") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is damaged, as it holds no mapping; a copy of the run would do")
+    return found
 
 
 def write_result(run: Path, result: TrialResult) -> None:
@@ -94,7 +113,7 @@ def read_result(run: Path, trial: str) -> TrialResult | None:
     if not path.is_file():
         return None
     try:
-        item = json.loads(path.read_text(encoding="utf-8"))
+        item = json.loads(_text(path))
         score, text, rivals = item.pop("score"), item.pop("text"), item.pop("rivals")
         return TrialResult(
             **item,
@@ -117,15 +136,15 @@ def read_scores(run: Path) -> dict[str, NexScore]:
     path = run / SCORES
     if not path.is_file():
         return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return {trial: _nex_score(item) for trial, item in found["trials"].items()}
+    return {trial: _nex_score(item) for trial, item in _mapping(path).get("trials", {}).items()}
 
 
 def read_scoring(run: Path) -> dict[str, Any] | None:
     """How the run's leaderboard is scored: calibration, rho and min_run. None before there is one."""
     path = run / SCORES
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return found and {name: found[name] for name in ("calibration", "rho", "min_run")}
+    found = _mapping(path) if path.is_file() else {}
+    names = ("calibration", "rho", "min_run")
+    return {name: found[name] for name in names} if all(name in found for name in names) else None
 
 
 def read_reliability(run: Path) -> Reliability | None:
@@ -133,7 +152,7 @@ def read_reliability(run: Path) -> Reliability | None:
     path = run / RELIABILITY
     if not path.is_file():
         return None
-    item = json.loads(path.read_text(encoding="utf-8"))
+    item = _mapping(path)
     return Reliability(**{**item, "reasons": tuple(item["reasons"]), "advice": tuple(item["advice"])})
 
 
@@ -153,7 +172,7 @@ def read_settings(run: Path) -> dict[str, Any]:
     """The run's configuration as saved. Raises InputError where `run` is no run folder."""
     if not (run / CONFIG).is_file():
         raise InputError(f"{run}: no run folder (it has no {CONFIG}); the folder that a search printed would do")
-    return yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    return _yaml(run / CONFIG)
 
 
 def find_trial(results: Sequence[TrialResult], trial: str) -> TrialResult:
@@ -176,7 +195,17 @@ def find_scored(results: Sequence[TrialResult], trial: str) -> TrialResult:
 
 def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
     """The mergekit configuration of a trial."""
-    return yaml.safe_load((trial_folder(run, trial) / RECIPE).read_text(encoding="utf-8"))
+    return _yaml(trial_folder(run, trial) / RECIPE)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(_text(path))
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is damaged, as it holds no YAML mapping; a copy of the run would do")
+    return found
 
 
 def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
@@ -185,7 +214,7 @@ def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
 
 def read_accuracy(run: Path, trial: str) -> dict[str, Any] | None:
     path = trial_folder(run, trial) / ACCURACY
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return _mapping(path) if path.is_file() else None
 
 
 def write_live(run: Path, live: Live | None) -> None:

@@ -40,5 +40,8 @@ def main() -> None:
         error.show()  # pyright: ignore[reportAttributeAccessIssue]
         sys.exit(2)
     if code == INTERRUPTED:
-        typer.echo("nex-merge: interrupted; what is done is kept, and the same command goes on from there", err=True)
+        typer.echo(
+            "nex-merge: interrupted; what is done is kept, and the same search or benchmark goes on from there",
+            err=True,
+        )
     sys.exit(code or 0)

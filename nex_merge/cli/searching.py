@@ -51,7 +51,8 @@ def search(
     with Watcher(plan.run, total, done, objective.name, objective.sign) as watcher:
         watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
         rows = run_search(plan, fresh, watcher)
-    print_table(rows, f"{plan.run}: {len(rows)} trials, best first", read_reliability(plan.run), objective.name)
+    title = f"{plan.run}: {len(rows)} trials under calibration {plan.config.nex.calibration}, best first"
+    print_table(rows, title, read_reliability(plan.run), objective.name)
     typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
     typer.echo(f"See it all on one page: nex-merge report {plan.run} --open", err=True)
 
@@ -59,10 +60,11 @@ def search(
 @app.command()
 def validate(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
+    family: Annotated[str | None, typer.Option(help="another model family")] = None,
     settings: Set = None,
 ) -> None:
     """Preflight: everything that can be known before the first merge."""
-    _print_plan(config, configuration.override(settings or []))
+    _print_plan(config, _overrides(settings, None, family, None, None))
 
 
 def _print_plan(config: str, overrides: dict[str, Any]) -> None:
@@ -82,15 +84,18 @@ def leaderboard(
 ) -> None:
     """The ranking of a run."""
     from nex_merge.leaderboard import print_table, read_rows, render, sort_rows
-    from nex_merge.trials import read_reliability, read_settings
+    from nex_merge.trials import read_reliability, read_scoring, read_settings
 
     rows = read_rows(run)
     if sort is not None:
         rows = sort_rows(rows, sort)
     rows = rows[:top]
     if form is Format.table:
-        title = f"{run}: {len(rows)} trials" + ("" if sort is None else f", by {sort}")
-        print_table(rows, title, read_reliability(run), read_settings(run)["study"]["objective"])
+        settings = read_settings(run)
+        # Rescoring changes whose weights the leaderboard's scores rest on.
+        calibration = (read_scoring(run) or settings["nex"])["calibration"]
+        title = f"{run}: {len(rows)} trials under calibration {calibration}, by {sort or 'rank'}"
+        print_table(rows, title, read_reliability(run), settings["study"]["objective"])
     else:
         typer.echo(render(rows, form.value))
 
@@ -114,7 +119,10 @@ def rescore(
     rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; the run's own")] = None,
     min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; the run's own")] = None,
 ) -> None:
-    """Score a finished run under another calibration, without touching a model; earlier leaderboards are kept."""
+    """Score a finished run under another calibration, without touching a model, and make that its leaderboard.
+
+    Earlier ones are kept in leaderboards/; the same command with the run's own calibration goes back to it.
+    """
     from nex_merge.leaderboard import print_table
     from nex_merge.rescore import write_scores
     from nex_merge.trials import read_reliability, read_settings

@@ -40,7 +40,7 @@ DIRECTIONS = (("pairs", "signs"), ("signs", "pairs"))
 # Of the effective there are three times as many as of the redundant, so that the largest size has no redundant set.
 GRID = ((("effective", "redundant", "random", "alike"), (80, 320)), (("effective", "random"), (1000,)))
 REST = 1000  # sets of this size are left out of copying everything, too: are they needed?
-SEEDS = 2  # complementary halves of the prompts
+SEEDS = 5
 PROBLEMS = 64  # of each kind
 ORDER = ("effective", "random", "redundant", "alike", "all but effective", "all but random", "all")
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
