@@ -75,7 +75,9 @@ def _above(run: Path, trial: str) -> str:
     ranked = [row for row in read_rows(run) if row["rank"] is not None]
     place = next((row["rank"] for row in ranked if row["trial"] == trial), None)
     names = [row["trial"] for row in ranked if row["kind"] != "merge" and place is not None and row["rank"] < place]
-    return f"{' and '.join(names)} {'ranks' if len(names) == 1 else 'rank'}" if names else ""
+    if not names:
+        return ""
+    return f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
 
 
 def _write(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:
