@@ -96,7 +96,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is damaged ({error}); nex-merge rescore writes a leaderboard's files anew") from None
+        advice = "a copy of the run would do; nex-merge rescore writes a leaderboard's own files anew"
+        raise InputError(f"{path}: is damaged ({error}); {advice}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: is damaged, as it holds no mapping; a copy of the run would do")
     return found
