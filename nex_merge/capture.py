@@ -1,12 +1,14 @@
 """Model + Responses -> SparseRows: one teacher-forced pass per response with hooks on the MLPs' down projections.
 
-Each response runs alone and unpadded, so that nothing depends on its neighbours. No more than one layer's dense
-activations of one response exist at a time: each layer's best scores are merged into the row's running top k.
+Each response runs alone and unpadded, so that nothing depends on its neighbours; on the CPU one on every core. No more
+than one layer's dense activations of a response exist at a time: each layer's best scores are merged into the row's
+running top k.
 
 Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kept scores per row.
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -16,10 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nex_merge.config import ActivationsConfig
+from nex_merge.cores import on_cores
 from nex_merge.errors import InputError
 from nex_merge.records import Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
 
-LOGIT_CHUNK = 256
 LARGEST_MASS = float(np.finfo(np.float16).max)
 
 
@@ -53,53 +55,69 @@ def capture_all(
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[SparseRows], tuple[TokenStats, ...]]:
     """One cache per configuration, all from the same single pass, and each response's token statistics."""
+    running = threading.local()
+
+    def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            assert isinstance(projection, nn.Linear)
+            running.capture.take(layer, projection, inputs[0][0])
+
+        return keep
+
+    def captured(response: Response) -> tuple[list[SparseGroups], TokenStats]:
+        running.capture = _Capture(model, response, configs)
+        return running.capture.run()
+
     parts: list[list[SparseGroups]] = [[] for _ in configs]
     stats = []
-    for done, response in enumerate(responses, 1):
-        groups, token_stats = _capture_response(model, response, configs)
-        for own, rows in zip(parts, groups, strict=True):
-            own.append(rows)
-        stats.append(token_stats)
-        progress(done)
+    with ExitStack() as stack:
+        for layer, projection in enumerate(gated_mlps(model)):
+            stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
+        each = on_cores(captured, responses) if model.device.type == "cpu" else map(captured, responses)
+        for done, (groups, token_stats) in enumerate(each, 1):
+            for own, rows in zip(parts, groups, strict=True):
+                own.append(rows)
+            stats.append(token_stats)
+            progress(done)
     lengths = [len(response.token_ids) for response in responses]
     caches = [build_rows(own, lengths, config.slice_tokens) for own, config in zip(parts, configs, strict=True)]
     return caches, tuple(stats)
 
 
-@torch.inference_mode()
-def _capture_response(
-    model: PreTrainedModel, response: Response, configs: Sequence[ActivationsConfig]
-) -> tuple[list[SparseGroups], TokenStats]:
-    tokens = torch.tensor(response.token_ids, device=model.device)
-    ids = torch.cat([torch.tensor(response.prompt_ids, device=model.device), tokens])[None]
-    first = len(response.prompt_ids) - 1  # the position that predicts the first generated token
-    unembed = model.get_output_embeddings()
-    assert unembed is not None, "a causal language model has one"
-    # A smaller top k is the head of a larger one.
-    largest: dict[tuple[str, int], int] = {}
-    for config in configs:
-        kept = (config.score, config.slice_tokens)
-        largest[kept] = max(largest.get(kept, 0), config.top_k)
-    tops = {(score, width): _RowTopK(len(tokens), width, k, model.device) for (score, width), k in largest.items()}
+class _Capture:
+    """One response on its way through the model."""
 
-    def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            assert isinstance(projection, nn.Linear)
-            a = inputs[0][0, first : first + len(tokens)].float()
-            for score in sorted({score for score, _ in tops}):
-                scores = _scores(score, a, projection, unembed.weight, tokens)
-                for (wanted, _), top in tops.items():
-                    if wanted == score:
-                        top.add(layer, scores)
+    def __init__(self, model: PreTrainedModel, response: Response, configs: Sequence[ActivationsConfig]) -> None:
+        self._model, self._configs = model, configs
+        self._tokens = torch.tensor(response.token_ids, device=model.device)
+        self._ids = torch.cat([torch.tensor(response.prompt_ids, device=model.device), self._tokens])[None]
+        # The positions that predict the generated tokens.
+        self._where = slice(len(response.prompt_ids) - 1, self._ids.shape[1] - 1)
+        unembed = model.get_output_embeddings()
+        assert unembed is not None, "a causal language model has one"
+        self._unembed = unembed
+        # A smaller top k is the head of a larger one.
+        largest: dict[tuple[str, int], int] = {}
+        for config in configs:
+            kept = (config.score, config.slice_tokens)
+            largest[kept] = max(largest.get(kept, 0), config.top_k)
+        self._tops = {kept: _RowTopK(len(self._tokens), kept[1], k, model.device) for kept, k in largest.items()}
 
-        return keep
+    @torch.inference_mode()
+    def run(self) -> tuple[list[SparseGroups], TokenStats]:
+        """The rows under every configuration, and the token statistics; the hooks call `take` meanwhile."""
+        hidden = self._model.model(input_ids=self._ids, use_cache=False).last_hidden_state[0, self._where]
+        groups = [self._tops[config.score, config.slice_tokens].groups(config.top_k) for config in self._configs]
+        return groups, _token_stats(self._unembed, hidden, self._tokens, gated_mlps(self._model)[0].in_features)
 
-    with ExitStack() as stack:
-        for layer, projection in enumerate(gated_mlps(model)):
-            stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[0, first : first + len(tokens)]
-    groups = [tops[config.score, config.slice_tokens].groups(config.top_k) for config in configs]
-    return groups, _token_stats(unembed, hidden, tokens)
+    def take(self, layer: int, projection: nn.Linear, inputs: torch.Tensor) -> None:
+        """Score a layer's activations, the projection's inputs at all positions, float [positions, U]."""
+        a = inputs[self._where].float()
+        for score in sorted({score for score, _ in self._tops}):
+            scores = _scores(score, a, projection, self._unembed.weight, self._tokens)
+            for (wanted, _), top in self._tops.items():
+                if wanted == score:
+                    top.add(layer, scores)
 
 
 def _scores(
@@ -110,26 +128,46 @@ def _scores(
     `unembedding` is the unembedding matrix, [V, hidden size].
     """
     if score == "logit_contribution":
-        return a * (unembedding[tokens].float() @ projection.weight.float())
+        # A token has the same direction wherever it is emitted, and most are emitted more than once.
+        distinct, of_token = tokens.unique(return_inverse=True)
+        return (unembedding[distinct].float() @ projection.weight.float())[of_token].mul_(a)
     return a.abs() if score == "magnitude" else a
 
 
-def _token_stats(unembed: nn.Module, hidden: torch.Tensor, tokens: torch.Tensor) -> TokenStats:
-    """Statistics of the distributions that `hidden`, float [n, hidden size], gives for the emitted tokens [n]."""
-    entropies, certainties, logprobs = [], [], []
-    for start in range(0, len(tokens), LOGIT_CHUNK):
-        part = slice(start, start + LOGIT_CHUNK)
-        log_p = unembed(hidden[part]).float().log_softmax(-1)
-        entropies.append(-(log_p.exp() * log_p).sum(-1))
-        certainties.append(-log_p.mean(-1) - math.log(log_p.shape[-1]))
-        logprobs.append(log_p.gather(1, tokens[part, None])[:, 0])
-    entropy, certainty, logprob = (torch.cat(values).double() for values in (entropies, certainties, logprobs))
+def _token_stats(unembed: nn.Linear, hidden: torch.Tensor, tokens: torch.Tensor, width: int) -> TokenStats:
+    """Statistics of the distributions that `hidden`, float [n, hidden size], gives for the emitted tokens [n].
+
+    The vocabulary is taken in blocks of `width` words, with an online softmax (arXiv 1805.02867): the logits of a whole
+    response would take many times the memory of its activations.
+    """
+    words = unembed.out_features
+    peak = torch.full((len(tokens),), torch.finfo(torch.float32).min, device=hidden.device)
+    # Sums over the words so far, of logits l: of exp(l - peak), of (l - peak) exp(l - peak), and of l.
+    mass, moment, total = (torch.zeros(len(tokens), dtype=torch.float64, device=hidden.device) for _ in range(3))
+    for start in range(0, words, width):
+        block = slice(start, start + width)
+        logits = nn.functional.linear(hidden, unembed.weight[block], _part(unembed.bias, block)).float()
+        total += logits.sum(-1)
+        higher = torch.maximum(peak, logits.amax(-1))
+        below, peak = (peak - higher).double(), higher
+        logits -= peak[:, None]
+        exponentials = logits.exp()
+        moment = below.exp() * (moment + below * mass) + logits.mul_(exponentials).sum(-1)
+        mass = below.exp() * mass + exponentials.sum(-1)
+    log_mass = mass.log() + peak
+    emitted = (hidden * unembed.weight[tokens]).sum(-1, dtype=torch.float32).double()
+    emitted += 0 if unembed.bias is None else unembed.bias[tokens]
+    entropy = mass.log() - moment / mass
     return TokenStats(
         entropy=float(entropy.mean()),
         entropy_spread=float(entropy.std(correction=0)),
-        self_certainty=float(certainty.mean()),
-        logprob=float(logprob.mean()),
+        self_certainty=float((log_mass - total / words).mean()) - math.log(words),
+        logprob=float((emitted - log_mass).mean()),
     )
+
+
+def _part(bias: torch.Tensor | None, block: slice) -> torch.Tensor | None:
+    return None if bias is None else bias[block]
 
 
 class _RowTopK:

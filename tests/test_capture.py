@@ -1,5 +1,8 @@
 """Captured rows against a dense reference; other architectures; the statistics of the same pass."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -97,14 +100,25 @@ def test_a_response_does_not_depend_on_its_neighbours(model):
     assert together.base.group(1)[1].tolist() == alone.base.group(0)[1].tolist()
 
 
-def test_token_statistics(model):
+@pytest.mark.parametrize("sharpness", [1, 200])
+def test_token_statistics_are_those_of_float64(model, sharpness):
+    # The vocabulary is wider than a layer: it comes in blocks.
+    assert model.lm_head.out_features > 2 * gated_mlps(model)[0].in_features
+    model, exact = (copy.deepcopy(model) for _ in range(2))
+    for each in (model, exact.double()):
+        each.lm_head.weight = torch.nn.Parameter(each.lm_head.weight * sharpness)
     _, stats = capture(model, RESPONSES, ActivationsConfig())
-    ids = torch.tensor([[*RESPONSES[1].prompt_ids, *RESPONSES[1].token_ids]])
-    with torch.inference_mode():
-        log_p = model(input_ids=ids).logits[0, 1:-1].log_softmax(-1)
-    chosen = log_p[torch.arange(5), torch.tensor(RESPONSES[1].token_ids)]
-    assert stats[1].logprob == pytest.approx(chosen.mean().item(), abs=1e-5)
-    assert stats[1].entropy == pytest.approx(-(log_p.exp() * log_p).sum(-1).mean().item(), abs=1e-5)
+    for response, found in zip(RESPONSES, stats, strict=True):
+        ids = torch.tensor([[*response.prompt_ids, *response.token_ids]])
+        with torch.inference_mode():
+            log_p = exact(input_ids=ids).logits[0, len(response.prompt_ids) - 1 : -1].log_softmax(-1)
+        entropy = -(log_p.exp() * log_p).sum(-1)
+        emitted = log_p[torch.arange(len(log_p)), torch.tensor(response.token_ids)]
+        certainty = -log_p.mean(-1) - math.log(log_p.shape[-1])
+        assert found.entropy == pytest.approx(entropy.mean().item(), abs=2e-6 * sharpness)
+        assert found.entropy_spread == pytest.approx(entropy.std(correction=0).item(), abs=2e-6 * sharpness)
+        assert found.self_certainty == pytest.approx(certainty.mean().item(), abs=2e-6 * sharpness)
+        assert found.logprob == pytest.approx(emitted.mean().item(), abs=2e-6 * sharpness)
 
 
 def test_hooks_are_gone_afterwards(model):

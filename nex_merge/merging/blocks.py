@@ -1,10 +1,12 @@
-"""Tensors block by block, on threads of one core each; random numbers drawn ahead, in order, on another thread."""
+"""Tensors block by block, on all cores; random numbers drawn ahead, in order, on another thread."""
 
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+
+from nex_merge.cores import on_cores, use_one_core
 
 # Elements of a block: a few such float32 buffers fit the cores' second-level caches.
 BLOCK = 1 << 17
@@ -53,21 +55,7 @@ def _drawing() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "draws", use_one_core)
 
 
-@functools.cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "blocks", use_one_core)
-
-
-def use_one_core() -> None:
-    """Make torch's operations in the calling thread take one core (and in threads that torch meets later).
-
-    Threads that wait for each other inside every operation stand still for most of the time when anything else wants a
-    core.
-    """
-    torch.set_num_threads(1)
-
-
 def on_blocks(size: int, work: Callable[[slice], object]) -> None:
-    """Do the work on every block, on as many threads as torch has."""
-    for _ in _workers().map(work, blocks(size)):
+    """Do the work on every block, on as many threads as torch has cores."""
+    for _ in on_cores(work, blocks(size)):
         pass

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from nex_merge.cores import use_one_core
 from nex_merge.errors import TrialError
-from nex_merge.merging.blocks import use_one_core
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe

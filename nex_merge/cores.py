@@ -1,0 +1,31 @@
+"""Threads of one core each, as many as torch has cores: independent pieces of work side by side on the CPU.
+
+Threads that wait for each other inside every operation, which is how torch shares one out, stand still for a good part
+of the time: always where operations are short, and whenever anything else wants a core. A result also no longer depends
+on how many cores there are.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def use_one_core() -> None:
+    """Make torch's operations in the calling thread take one core (and in threads that torch meets later)."""
+    torch.set_num_threads(1)
+
+
+@functools.cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), "cores", use_one_core)
+
+
+def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """The results of the work on every item, in the items' order. Raises what the work raises."""
+    return _workers().map(work, items)
