@@ -40,14 +40,14 @@ def mixed_lengths(model_folder: Path, what: str, prompts: int, places: int, shor
     config = GenerationConfig(max_new_tokens=8 * short, batch_tokens=places * (24 + 8 * short))
     chosen = batches.choose_all
 
-    def ending(model, logits, rows, done, config):  # type: ignore[no-untyped-def]
+    def ending(model, logits, rows, drafts, done, config):  # type: ignore[no-untyped-def]
         """The tool's own choice, but END where a response has its length, and never before."""
-        found = chosen(model, logits, rows, done, config)
+        found = chosen(model, logits, rows, drafts, done, config)
         for i, job in enumerate(rows):
             if job is not None and len(done[job]) + 1 == lengths[job.prompt]:
-                found[i] = END
-            elif found[i] == END:
-                found[i] = END + 8
+                found[i] = [END]
+            elif found[i] == [END]:
+                found[i] = [END + 8]
         return found
 
     def static() -> None:

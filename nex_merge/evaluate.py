@@ -64,6 +64,7 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, family: Family, run: Path, report: Report = lambda stage, done: None) -> None:
         self._config, self._run, self._report = config, run, report
+        self._members = list(family.folders)
         self.out_dtype = weights_dtype(preflight(family.folders, family.donor))
         self.tokenizer = load_tokenizer(family.folders[family.donor])
         self.prompt_ids = encode_prompts(load_prompts(config.prompts), self.tokenizer, config.prompts)
@@ -97,7 +98,9 @@ class Evaluator:
         # 3. Answer the prompts.
         with self._stage("generate", seconds):
             done = _Counter(self._report, "generate")
-            responses = generate(self.merger.model, self.tokenizer, self.prompt_ids, self._config.generation, done.add)
+            responses = generate(
+                self.merger.model, self.tokenizer, self.prompt_ids, self._config.generation, done.add, self._said(trial)
+            )
             trials.write_responses(folder, responses)
         # 4. Keep the activations, sparsely.
         with self._stage("capture", seconds):
@@ -113,6 +116,16 @@ class Evaluator:
             credits = stack_credits(analyses)
             write_credits(folder / trials.CREDIT, credits, {"rho": nex.rho, "min_run": nex.min_run})
         return Measured(trial, name, recipe, responses, cache, stats, analyses, credits, sha256, seconds)
+
+    def _said(self, trial: str) -> list[Response]:
+        """The responses of base and parents so far: a merge says much of what they say."""
+        folders = [trials.trial_folder(self._run, name) for name in self._members if name != trial]
+        return [
+            response
+            for folder in folders
+            if (folder / trials.RESPONSES).exists()
+            for response in trials.read_responses(folder)
+        ]
 
     def finish(
         self, measured: Measured, shared: NeuronWeights | None, parents: Sequence[TextMeasures] = ()

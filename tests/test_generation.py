@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
 from nex_merge.evaluate import load_tokenizer
-from nex_merge.generation import generate
-from nex_merge.generation.choosing import choose
+from nex_merge.generation import batches, generate
+from nex_merge.generation.choosing import Job, choose, choose_all
 
 PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
 GREEDY = GenerationConfig(max_new_tokens=40)
@@ -129,9 +129,13 @@ def test_sampling_follows_the_filtered_distribution():
     np.testing.assert_allclose(found, [p[0] / (p[0] + p[1]), p[1] / (p[0] + p[1]), 0, 0, 0], atol=0.01)
 
 
-def test_logits_that_are_not_finite_fail():
+def test_logits_that_are_not_finite_fail(model):
+    job = Job(0, 0, (1, 2))
+    logits = torch.tensor([[[1.0, 2.0, 0.0], [float("nan"), 1.0, 0.0]]])
+    # Nobody says anything after a draft that is wrong.
+    assert choose_all(model, logits.clone(), [job], [[0]], {job: []}, GREEDY) == [[1]]
     with pytest.raises(TrialError, match="not finite"):
-        choose(torch.tensor([[1.0, float("nan")]]), None, GREEDY)
+        choose_all(model, logits, [job], [[1]], {job: []}, GREEDY)
 
 
 def test_waiting_prompts_take_the_places_of_ended_ones(model, tokenizer, monkeypatch):
@@ -153,6 +157,27 @@ def test_waiting_prompts_take_the_places_of_ended_ones(model, tokenizer, monkeyp
     assert len(rows) <= sum(lengths) / 2 + max(lengths) / 2 + prefills
 
 
+@pytest.mark.parametrize("batch_tokens", [180, "auto"])
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_what_all_prompts_begin_with_is_read_once(model, tokenizer, monkeypatch, config, batch_tokens):
+    config = config.model_copy(update={"batch_tokens": batch_tokens})
+    head = [1, *range(20, 60)]
+    prompts = [[*head, *prompt[1:]] for prompt in PROMPTS]
+    forward, read = type(model.model).forward, []
+
+    def counted(self, input_ids=None, **kwargs):
+        read.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(batches, "SHARED_FROM", 10**6)
+    expected = generate(model, tokenizer, prompts, config)
+    monkeypatch.undo()
+    monkeypatch.setattr(type(model.model), "forward", counted)
+    assert generate(model, tokenizer, prompts, config) == expected
+    assert read[0] == (1, len(head)) or (config.samples > 1 and batch_tokens == 180), "two samples share more"
+    assert not any(rows > 1 and columns >= len(head) for rows, columns in read)
+
+
 @pytest.mark.parametrize("batch_tokens", [100, "auto"])
 def test_layers_with_a_sliding_window(tokenizer, batch_tokens):
     from transformers import MistralConfig, MistralForCausalLM
@@ -169,8 +194,6 @@ def test_layers_with_a_sliding_window(tokenizer, batch_tokens):
 
 
 def test_caches_whose_rows_cannot_move_still_work(model, tokenizer, monkeypatch):
-    from nex_merge.generation import batches
-
     expected = tokens(generate(model, tokenizer, PROMPTS, GREEDY))
     monkeypatch.setattr(batches, "DynamicLayer", type(None))  # as if the layers were of another kind
     assert tokens(generate(model, tokenizer, PROMPTS, GREEDY.model_copy(update={"batch_tokens": 100}))) == expected

@@ -161,6 +161,22 @@ def test_batch_size_does_not_matter(toy_config, tmp_path):
     assert again == rows
 
 
+def test_what_base_and_parents_said_is_drafted_from_and_changes_nothing(toy_config, tmp_path, monkeypatch):
+    drafted, seen = search(toy_config)[0], {}
+    from nex_merge import evaluate
+
+    def without(model, tokenizer, prompts, config, progress, references):
+        seen[len(seen)] = len(references) // len(prompts)
+        return generate(model, tokenizer, prompts, config, progress)
+
+    generate = evaluate.generate
+    monkeypatch.setattr(evaluate, "generate", without)
+    assert search(toy_config, output=str(tmp_path / "other"))[0] == drafted
+    assert list(seen.values()) == [0, 1, 2, 3, 3, 3, 3], "base, a and b, then four merges"
+    # Without base and parents there is nothing to draft from, and nobody misses it.
+    assert len(search(toy_config, output=str(tmp_path / "alone"), study={"trials": 2, "baselines": False})[0]) == 2
+
+
 def test_identical_recipes_are_evaluated_once(toy_config, tmp_path):
     space = {"methods": ["task_arithmetic"], "parameters": {"weight": {"choices": [0.5]}}}
     rows, _ = search(with_space(toy_config, space))

@@ -13,8 +13,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
-from nex_merge.generation.batches import SLACK, Batch, worth_filling
+from nex_merge.generation.batches import SLACK, Batch, takes_holes, worth_filling
 from nex_merge.generation.choosing import Job
+from nex_merge.generation.drafts import Draft
 from nex_merge.records import Response
 
 # What the keys and values of all responses under way may take, unless `batch_tokens` says how many tokens they are.
@@ -31,11 +32,13 @@ def generate(
     prompts: Sequence[Sequence[int]],
     config: GenerationConfig,
     progress: Progress = lambda tokens: None,
+    references: Sequence[Response] = (),
 ) -> list[Response]:
     """One response per prompt and sample, ordered by prompt, then sample.
 
-    `progress` is told how many tokens each step generated. Raises TrialError where one response alone is too large for
-    the memory, or a logit is not finite.
+    `references`: other models' responses to the same prompts. They change no token (but see above for half precision);
+    the more of them comes up again, the fewer passes it takes. `progress` is told how many tokens each step generated.
+    Raises TrialError where one response alone is too large for the memory, or a logit is not finite.
     """
     jobs = [Job(i, k, tuple(ids)) for i, ids in enumerate(prompts) for k in range(config.samples)]
     # Longest first: the first batch is the widest, and neighbours need little padding.
@@ -44,6 +47,11 @@ def generate(
     budget = auto_batch_tokens(model.config, model.dtype.itemsize) if chosen == "auto" else chosen
     ends = end_tokens(model, tokenizer)
     tokens: dict[Job, list[int]] = {job: [] for job in jobs}
+    others: dict[tuple[int, int], list[Sequence[int]]] = {}
+    for reference in references:
+        others.setdefault((reference.prompt, reference.sample), []).append(reference.token_ids)
+    drafting = bool(others) and takes_holes(model)
+    drafts = {}
     most = len(jobs)
     batch: Batch | None = None
     while waiting or batch is not None:
@@ -54,11 +62,13 @@ def generate(
         new = waiting[: size - len(running)] if fits else []
         try:
             if new:
+                if drafting:
+                    drafts |= {job: Draft(job.ids, others.get((job.prompt, job.sample), ())) for job in new}
                 batch = _filled(batch, Batch.begin(model, new, tokens, config, ends))
                 progress(len(new))
                 waiting = waiting[len(new) :]
             assert batch is not None
-            progress(batch.step(tokens, config, ends))
+            progress(batch.step(tokens, drafts, config, ends))
             batch = batch.packed(tokens, filling=bool(waiting))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):

@@ -9,11 +9,23 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from nex_merge.config import GenerationConfig
 from nex_merge.generation.choosing import Job, choose_all
+from nex_merge.generation.drafts import Draft
 
 # Ended responses leave a batch, and waiting prompts take their places, once this share of the places is free.
 REPACK_SHARE = 0.25
 # A batch is at most this many times as wide as its longest response.
 SLACK = 1.25
+# Logits that drafts may ask for in one step.
+LOGITS = 1 << 26
+# How many more tokens could be read in the time that a pass takes besides those that it reads.
+PASS_TOKENS = 64
+# A shorter head that all prompts share is not worth a pass of its own.
+SHARED_FROM = 16
+
+
+def takes_holes(model: PreTrainedModel) -> bool:
+    """Whether places between others can be masked: not in recurrent layers, nor where a window counts places."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 class GrowingLayer(DynamicLayer):
@@ -38,11 +50,10 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
         return self.keys, self.values
 
-    def arrange(self, kept: torch.Tensor, used: int, width: int, others: "Sequence[GrowingLayer]") -> None:
-        """Keep these rows and their last `used` positions, and add the rows of others; all end at `width`."""
-        start = self.get_seq_length() - used
+    def arrange(self, kept: torch.Tensor, places: torch.Tensor, width: int, others: "Sequence[GrowingLayer]") -> None:
+        """Keep these rows, int64 [R], and their places, int64 [R, used], and add others' rows; all end at `width`."""
         self._buffers = [
-            _arranged([own[kept, :, start:], *theirs], width, _roomy(width))
+            _arranged([own[kept[:, None], :, places].transpose(1, 2), *theirs], width, _roomy(width))
             for own, *theirs in zip(self._both(), *(layer._both() for layer in others), strict=True)
         ]
         self.keys, self.values = (buffer[..., :width, :] for buffer in self._buffers)
@@ -67,15 +78,44 @@ def _arranged(parts: Sequence[torch.Tensor], width: int, room: int) -> torch.Ten
     return buffer
 
 
+def _shared_head(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens, from the first, all prompts have in common, where reading them once pays; each keeps one."""
+    first, last = min(prompts), max(prompts)
+    most = min(len(prompt) for prompt in prompts) - 1
+    same = next((i for i in range(most) if first[i] != last[i]), most)
+    return same if len(prompts) > 1 and same >= SHARED_FROM else 0
+
+
+@torch.inference_mode()
+def _read_once(model: PreTrainedModel, cache: DynamicCache, ids: torch.Tensor, rows: int) -> None:
+    """Fill an empty cache with the keys and values of ids, int64 [1, n], for so many rows."""
+    model.model(input_ids=ids, past_key_values=cache, use_cache=True)
+    first = torch.zeros(rows, dtype=torch.int64, device=ids.device)
+    places = torch.arange(ids.shape[1], device=ids.device).expand(rows, -1)
+    for layer in cache.layers:
+        assert isinstance(layer, GrowingLayer)
+        layer.arrange(first, places, ids.shape[1], [])
+
+
 def worth_filling(size: int, running: int) -> bool:
     """Whether enough places are free that the copying of a whole batch pays."""
     return size - running >= max(1, REPACK_SHARE * size)
 
 
+def worth_reading(drafts: Sequence[int]) -> int:
+    """To what length drafts should be read, as all rows are padded to it: most said per work, if it is right."""
+    rows = len(drafts)
+    return max(
+        range(max(drafts) + 1),
+        key=lambda width: (rows + sum(min(draft, width) for draft in drafts)) / (PASS_TOKENS + rows * (1 + width)),
+    )
+
+
 class Batch:
     """Responses under way in one forward pass. Row i of every tensor belongs to `rows[i]`, None once it has ended.
 
-    Rows end together: the last position is everybody's newest, and what is to the left of a row's first is masked.
+    Rows end together: the last position is everybody's newest. What is to the left of a row's first is masked, and so
+    is what was drafted and not said.
     """
 
     def __init__(
@@ -99,16 +139,22 @@ class Batch:
         config: GenerationConfig,
         ends: frozenset[int],
     ) -> "Batch":
-        """Run the prompts and choose every response's first token."""
-        width, device = max(len(job.ids) for job in jobs), model.device
-        ids = torch.tensor([[0] * (width - len(job.ids)) + list(job.ids) for job in jobs], device=device)
-        mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in jobs], device=device)
+        """Run the prompts, what is the same at the head of all of them only once, and choose each one's first token."""
+        device = model.device
         cache = DynamicCache(config=model.config)
+        shared = _shared_head([job.ids for job in jobs]) if takes_holes(model) else 0
         # Layers with a sliding window keep everything too: the mask hides what has slid out.
         if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
             cache.layers[:] = [GrowingLayer() for _ in cache.layers]
-        batch = cls(model, list(jobs), cache, ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
-        batch.step(tokens, config, ends)
+        if shared:
+            _read_once(model, cache, torch.tensor([jobs[0].ids[:shared]], device=device), len(jobs))
+        rest = [job.ids[shared:] for job in jobs]
+        width = max(map(len, rest))
+        ids = torch.tensor([[0] * (width - len(own)) + list(own) for own in rest], device=device)
+        mask = torch.tensor([[1] * shared + [0] * (width - len(own)) + [1] * len(own) for own in rest], device=device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        batch = cls(model, list(jobs), cache, ids, mask, positions)
+        batch.step(tokens, {}, config, ends)
         return batch
 
     @property
@@ -120,28 +166,67 @@ class Batch:
         return [job for job in self._rows if job is not None]
 
     @torch.inference_mode()
-    def step(self, tokens: dict[Job, list[int]], config: GenerationConfig, ends: frozenset[int]) -> int:
-        """Append one token to every response that has not ended; how many there were."""
-        alive = self.alive()
-        if not alive:
+    def step(
+        self,
+        tokens: dict[Job, list[int]],
+        drafts: Mapping[Job, Draft],
+        config: GenerationConfig,
+        ends: frozenset[int],
+    ) -> int:
+        """Append to every response that has not ended what one forward pass gives; how many tokens those were."""
+        if not self.alive():
             return 0
+        ahead = self._ahead(tokens, drafts, config)
+        width, device = max(map(len, ahead)), self._ids.device
+        places = torch.arange(width, device=device)
+        lengths = torch.tensor([len(draft) for draft in ahead], device=device)
+        padded = torch.tensor([[*draft, *[0] * (width - len(draft))] for draft in ahead], device=device)
+        last = self._positions[:, -1:]
         output = self._model(
-            input_ids=self._ids,
-            attention_mask=self._mask,
-            position_ids=self._positions,
+            input_ids=torch.cat([self._ids, padded.long()], 1),
+            attention_mask=torch.cat([self._mask, (places < lengths[:, None]).long()], 1),
+            position_ids=torch.cat([self._positions, last + 1 + places], 1),
             past_key_values=self._cache,
-            logits_to_keep=1,
+            logits_to_keep=1 + width,
         )
-        chosen = choose_all(self._model, output.logits[:, -1].float(), self._rows, tokens, config)
-        for i, job in enumerate(self._rows):
-            if job is not None:
-                tokens[job].append(chosen[i])
-                if chosen[i] in ends or len(tokens[job]) == config.max_new_tokens:
-                    self._rows[i] = None
-        self._ids = torch.tensor(chosen, device=self._ids.device)[:, None]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(chosen), 1)], dim=1)
-        self._positions = self._positions[:, -1:] + 1
-        return len(alive)
+        chosen = choose_all(self._model, output.logits.float(), self._rows, ahead, tokens, config)
+        said = [self._say(i, new, tokens, config, ends) for i, new in enumerate(chosen)]
+        counts = torch.tensor(said, device=device)[:, None]
+        newest = [0 if job is None else tokens[job][-1] for job in self._rows]
+        self._ids = torch.tensor(newest, device=device)[:, None]
+        # What was said of a draft stays; then comes the newest token, which the next step reads.
+        self._mask = torch.cat([self._mask, (places < counts - 1).long(), torch.ones_like(counts)], 1)
+        self._positions = last + counts.clamp(min=1)
+        return sum(said)
+
+    def _ahead(
+        self, tokens: Mapping[Job, Sequence[int]], drafts: Mapping[Job, Draft], config: GenerationConfig
+    ) -> list[list[int]]:
+        """Every row's draft, as far as it is worth reading."""
+        if not drafts:
+            return [[] for _ in self._rows]
+        room = LOGITS // (len(self._rows) * self._model.config.get_text_config().vocab_size) - 1
+        ahead = [
+            []
+            if job is None
+            else drafts[job].ahead(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
+            for job in self._rows
+        ]
+        width = worth_reading([len(draft) for draft in ahead])
+        return [draft[:width] for draft in ahead]
+
+    def _say(
+        self, row: int, new: Sequence[int], tokens: dict[Job, list[int]], config: GenerationConfig, ends: frozenset[int]
+    ) -> int:
+        """Append a row's new tokens up to its end; how many those were."""
+        job = self._rows[row]
+        for count, token in enumerate(new, 1):
+            assert job is not None, "an ended row says nothing"
+            tokens[job].append(token)
+            if token in ends or len(tokens[job]) == config.max_new_tokens:
+                self._rows[row] = None
+                return count
+        return len(new)
 
     def packed(self, tokens: Mapping[Job, Sequence[int]], filling: bool) -> "Batch | None":
         """The batch without ended rows and positions that nobody has, where copying pays; None where all have ended.
@@ -163,20 +248,21 @@ class Batch:
     @torch.inference_mode()
     def _arranged(self, *others: "Batch") -> "Batch":
         kept = torch.tensor([i for i, job in enumerate(self._rows) if job is not None], device=self._ids.device)
-        mask = self._mask[kept]
-        # Of the positions only those that somebody still attends to. The mask is one ahead, for the token to come.
-        used = int(mask.sum(1).max())
-        width = max([used, *(other._mask.shape[1] for other in others)])
-        masks = [nn.functional.pad(part, (width - part.shape[1], 0)) for part in
-                 (mask[:, -used:], *(other._mask for other in others))]  # fmt: skip
+        # Of each row's places only those that it attends to, at the end. The mask is one ahead, for the token to come.
+        before = self._mask[kept, :-1]
+        used = int(before.sum(1).max())
+        places = before.argsort(dim=1, stable=True)[:, before.shape[1] - used :]
+        mask = nn.functional.pad(before.gather(1, places), (0, 1), value=1)
+        masks = [mask, *(other._mask for other in others)]
+        width = max(part.shape[1] for part in masks)
         for layer, *rest in zip(self._cache.layers, *(other._cache.layers for other in others), strict=True):
             assert isinstance(layer, GrowingLayer)
-            layer.arrange(kept, used - 1, width - 1, rest)
+            layer.arrange(kept, places, width - 1, rest)
         return Batch(
             self._model,
             [*self.alive(), *(job for other in others for job in other.alive())],
             self._cache,
             torch.cat([self._ids[kept], *(other._ids for other in others)]),
-            torch.cat(masks),
+            torch.cat([nn.functional.pad(part, (width - part.shape[1], 0)) for part in masks]),
             torch.cat([self._positions[kept], *(other._positions for other in others)]),
         )

@@ -27,34 +27,52 @@ def choose_all(
     model: PreTrainedModel,
     logits: torch.Tensor,
     rows: Sequence[Job | None],
+    drafts: Sequence[Sequence[int]],
     done: Mapping[Job, Sequence[int]],
     config: GenerationConfig,
-) -> list[int]:
-    """The next token of every row of logits, float32 [batch, vocabulary]."""
+) -> list[list[int]]:
+    """The next tokens of every row: as much of its draft as it says itself, and one more. None for an ended row.
+
+    `logits`, float32 [batch, 1 + longest draft, vocabulary], follow the row's last token and each token of its draft;
+    they are written into. Raises TrialError where a logit that a token is chosen by is not finite.
+    """
+    batch, width, size = logits.shape
+    flat = logits.reshape(batch * width, size)
     noise = None
     if config.temperature > 0:
-        noise = torch.from_numpy(np.stack([_gumbel(config.seed, job, done, logits.shape[1]) for job in rows])).to(
-            logits.device
-        )
-    # What a row gives after its end is nobody's, not even where it is not finite.
-    logits[[i for i, job in enumerate(rows) if job is None]] = 0
-    tokens, sure = choose(logits, noise, config)
-    tokens, sure = tokens.tolist(), sure.tolist()
+        none = np.zeros(size, np.float32)
+        noise = torch.from_numpy(np.stack([
+            none if job is None or j > len(draft) else _gumbel(config.seed, job, len(done[job]) + j, size)
+            for job, draft in zip(rows, drafts, strict=True)
+            for j in range(width)
+        ])).to(logits.device)  # fmt: skip
+    finite = torch.isfinite(flat).all(1)
+    flat[~finite] = 0
+    tokens, sure = choose(flat, noise, config)
+    found, sure, finite = (values.view(batch, width).tolist() for values in (tokens, sure, finite))
     exact = model.dtype == torch.float32
-    for i, job in enumerate(rows):
-        if job is None or sure[i] or not exact:
+    chosen: list[list[int]] = []
+    for i, (job, draft) in enumerate(zip(rows, drafts, strict=True)):
+        chosen.append([])
+        if job is None:
             continue
-        alone = torch.tensor([[*job.ids, *done[job]]], device=model.device)
-        own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        tokens[i] = int(choose(own, None if noise is None else noise[i : i + 1], config)[0])
-    return tokens
+        for j in range(len(draft) + 1):
+            if not finite[i][j]:
+                raise TrialError("the variant's logits are not finite")
+            if exact and not sure[i][j]:
+                alone = torch.tensor([[*job.ids, *done[job], *chosen[i]]], device=model.device)
+                own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+                at = i * width + j
+                found[i][j] = int(choose(own, None if noise is None else noise[at : at + 1], config)[0])
+            chosen[i].append(found[i][j])
+            if j < len(draft) and found[i][j] != draft[j]:
+                break
+    return chosen
 
 
-def _gumbel(seed: int, job: Job | None, done: Mapping[Job, Sequence[int]], size: int) -> np.ndarray:
-    """Standard Gumbel noise, float32 [size], of a response's next position; zeros for a response that has ended."""
-    if job is None:
-        return np.zeros(size, np.float32)
-    bits = np.random.Philox(key=seed, counter=[0, job.prompt, job.sample, len(done[job])])
+def _gumbel(seed: int, job: Job, position: int, size: int) -> np.ndarray:
+    """Standard Gumbel noise, float32 [size], of a position of a response."""
+    bits = np.random.Philox(key=seed, counter=[0, job.prompt, job.sample, position])
     return np.random.Generator(bits).gumbel(size=size).astype(np.float32)
 
 
@@ -64,11 +82,9 @@ def choose(
     """(token int64 [B], whether rounding could not have changed it bool [B]) from logits float32 [B, V].
 
     Greedy without noise; else the Gumbel-max trick over logits / temperature, restricted by top_k and top_p.
-    Raises TrialError where a logit is not finite.
     """
-    if not torch.isfinite(logits).all():
-        raise TrialError("the variant's logits are not finite")
-    margin = MARGIN * logits.abs().amax(1)
+    lowest, highest = logits.aminmax(dim=1)
+    margin = MARGIN * torch.maximum(highest, -lowest)
     if noise is None:
         best = logits.topk(2, dim=1)
         # Equal logits go to the smaller id, as argmax over the vocabulary would have it.

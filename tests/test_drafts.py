@@ -1,0 +1,131 @@
+"""Drafts from other models' responses: they change how many passes generation takes, and no token."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from nex_merge.config import GenerationConfig
+from nex_merge.evaluate import load_tokenizer
+from nex_merge.generation import batches, generate
+from nex_merge.generation.drafts import CONTEXT, LONGEST, Draft
+
+PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
+GREEDY = GenerationConfig(max_new_tokens=60)
+SAMPLED = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.9, top_k=20, samples=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model(toy):
+    return AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy):
+    return load_tokenizer(toy["a"])
+
+
+@pytest.fixture
+def passes(model, monkeypatch):
+    forward, made = type(model).forward, []
+
+    def counted(self, input_ids=None, **kwargs):
+        made.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", counted)
+    return made
+
+
+def spoilt(responses, every):
+    """The responses with about one token in so many replaced."""
+    rng = random.Random(0)
+    return [
+        dataclasses.replace(r, token_ids=tuple(3 if rng.random() < 1 / every else t for t in r.token_ids))
+        for r in responses
+    ]
+
+
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("batch_tokens", [1, 150, "auto"])
+@pytest.mark.parametrize("every", [2, 8, 10_000])
+def test_drafts_change_no_token(model, tokenizer, passes, config, batch_tokens, every):
+    config = config.model_copy(update={"batch_tokens": batch_tokens})
+    alone = generate(model, tokenizer, PROMPTS, config)
+    without = len(passes)
+    passes.clear()
+    assert generate(model, tokenizer, PROMPTS, config, references=spoilt(alone, every)) == alone
+    if every > CONTEXT:
+        assert any(columns == 1 + LONGEST for _, columns in passes), "or nothing was drafted"
+        assert len(passes) < without
+
+
+def test_a_draft_goes_no_further_than_a_response_may(model, tokenizer):
+    alone = generate(model, tokenizer, PROMPTS, GREEDY)
+    short = GREEDY.model_copy(update={"max_new_tokens": 13})
+    found = generate(model, tokenizer, PROMPTS, short, references=alone)
+    assert found == generate(model, tokenizer, PROMPTS, short)
+    assert max(len(r.token_ids) for r in found) == 13
+
+
+def test_many_logits_leave_room_for_short_drafts_alone(model, tokenizer, passes, monkeypatch):
+    alone = generate(model, tokenizer, PROMPTS, GREEDY)
+    monkeypatch.setattr(batches, "LOGITS", len(PROMPTS) * 3 * model.config.vocab_size)
+    passes.clear()
+    assert generate(model, tokenizer, PROMPTS, GREEDY, references=alone) == alone
+    assert (len(PROMPTS), 3) in passes and all(rows * columns <= len(PROMPTS) * 5 for rows, columns in passes)
+
+
+def test_out_of_memory_in_the_middle(model, tokenizer, monkeypatch):
+    expected = generate(model, tokenizer, PROMPTS, SAMPLED)
+    forward, calls = type(model).forward, []
+
+    def failing(self, input_ids=None, **kwargs):
+        calls.append(len(input_ids))
+        if len(calls) in (4, 9):
+            raise torch.OutOfMemoryError("too large")
+        return forward(self, input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(type(model), "forward", failing)
+    assert generate(model, tokenizer, PROMPTS, SAMPLED, references=spoilt(expected, 8)) == expected
+    assert len(calls) > 9
+
+
+def test_layers_that_cannot_forget_take_no_drafts(tokenizer, monkeypatch):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=6, initializer_range=0.5,
+    )  # fmt: skip
+    sliding = MistralForCausalLM(config).eval()
+    assert not batches.takes_holes(sliding)
+    alone = generate(sliding, tokenizer, PROMPTS, GREEDY)
+    assert generate(sliding, tokenizer, PROMPTS, GREEDY, references=spoilt(alone, 8)) == alone
+
+
+def test_a_draft_goes_on_from_the_same_context_to_the_end_of_its_text():
+    said = [10, 11, 12, 13]
+    draft = Draft([7, 1, 2, 3, 4], [[10, 11, 12, 13, 20, 21], [30, 31]])
+    assert CONTEXT == 4
+    assert draft.ahead([], 9) == [30, 31]  # of two continuations the later reference's
+    assert draft.ahead(said[:2], 9) == [12, 13, 20, 21]  # after 3 4 10 11
+    assert draft.ahead(said, 1) == [20] and draft.ahead(said, 0) == [] and draft.ahead(said, -1) == []
+    assert draft.ahead([*said, 99], 9) == []
+
+
+def test_a_draft_follows_its_text_where_the_context_is_there_twice():
+    reference = [1, 2, 3, 4, 5, 1, 2, 3, 4, 6]
+    draft = Draft([9, 9, 9, 9], [reference])
+    assert draft.ahead([], 4) == [1, 2, 3, 4]
+    assert draft.ahead(reference[:4], 4) == [5, 1, 2, 3]  # the later 1 2 3 4 goes on with 6
+    assert Draft([1, 2, 3, 4], [[5, 1, 2, 3, 4, 6]]).ahead([], 4) == [6]
+
+
+def test_a_draft_knows_what_the_response_has_said_itself():
+    draft = Draft([1], [[50, 51]])
+    said = [5, 6, 7, 8, 9, 5, 6, 7, 8]
+    assert [draft.ahead(said[:n], 2) for n in range(1, 10)] == [*[[]] * 8, [9, 5]]
