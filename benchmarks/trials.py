@@ -19,6 +19,7 @@ from benchmarks.merging import by_command, recipe
 from nex_merge.capture import build_rows
 from nex_merge.evaluate import Evaluator
 from nex_merge.plan import make_plan
+from nex_merge.proposal import passthrough
 from nex_merge.records import SparseGroups, SparseRows
 
 CONFIG = "configs/qwen3_ties.yaml"
@@ -61,7 +62,7 @@ def dense_capture(model: PreTrainedModel, texts: Sequence[tuple[list[int], list[
 
 
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
-    """qwen3-tiny, ties: merge, answer, capture, score."""
+    """qwen3-tiny, ties: merge, answer, capture, score; a trial of a search, whose base and parents are answered for."""
     run = root / "trial"
     shutil.rmtree(run, ignore_errors=True)
     plan = make_plan(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
@@ -105,6 +106,9 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
 
     stages: list[dict[str, float]] = []
     theirs_by_stage: list[dict[str, float]] = []
+    # As in every search, base and parents come first: merges are drafted from what they say.
+    for name, folder in folders.items():
+        evaluator.measure(name, name, passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
     ours(0)
     stages.clear()
     scores = []

@@ -109,23 +109,31 @@ def test_layers_that_cannot_forget_take_no_drafts(tokenizer, monkeypatch):
 
 def test_a_draft_goes_on_from_the_same_context_to_the_end_of_its_text():
     said = [10, 11, 12, 13]
-    draft = Draft([7, 1, 2, 3, 4], [[10, 11, 12, 13, 20, 21], [30, 31]])
-    assert CONTEXT == 4
+    draft = Draft([7, 3, 4], [[10, 11, 12, 13, 20, 21], [30, 31]])
+    assert CONTEXT == 2
     assert draft.ahead([], 9) == [30, 31]  # of two continuations the later reference's
-    assert draft.ahead(said[:2], 9) == [12, 13, 20, 21]  # after 3 4 10 11
+    assert draft.ahead(said[:2], 9) == [12, 13, 20, 21]  # after 10 11
     assert draft.ahead(said, 1) == [20] and draft.ahead(said, 0) == [] and draft.ahead(said, -1) == []
     assert draft.ahead([*said, 99], 9) == []
 
 
 def test_a_draft_follows_its_text_where_the_context_is_there_twice():
-    reference = [1, 2, 3, 4, 5, 1, 2, 3, 4, 6]
-    draft = Draft([9, 9, 9, 9], [reference])
-    assert draft.ahead([], 4) == [1, 2, 3, 4]
-    assert draft.ahead(reference[:4], 4) == [5, 1, 2, 3]  # the later 1 2 3 4 goes on with 6
-    assert Draft([1, 2, 3, 4], [[5, 1, 2, 3, 4, 6]]).ahead([], 4) == [6]
+    reference = [1, 2, 5, 1, 2, 6]
+    draft = Draft([9, 9], [reference])
+    assert draft.ahead([], 2) == [1, 2]
+    assert draft.ahead(reference[:2], 2) == [5, 1]  # the later 1 2 goes on with 6
+    assert Draft([1, 2], [[5, 1, 2, 6]]).ahead([], 2) == [6]
 
 
 def test_a_draft_knows_what_the_response_has_said_itself():
     draft = Draft([1], [[50, 51]])
-    said = [5, 6, 7, 8, 9, 5, 6, 7, 8]
-    assert [draft.ahead(said[:n], 2) for n in range(1, 10)] == [*[[]] * 8, [9, 5]]
+    said = [5, 6, 7, 8, 5, 6]
+    assert [draft.ahead(said[:n], 2) for n in range(1, 7)] == [*[[]] * 5, [7, 8]]
+
+
+def test_drafts_are_read_as_far_as_most_is_said_per_work():
+    assert batches.worth_reading([0, 0, 0]) == 0
+    assert batches.worth_reading([15] * 64) == 15
+    # Sixty-three rows would be padded to what one of them may say.
+    assert batches.worth_reading([15, *[0] * 63]) < 15
+    assert batches.worth_reading([15]) == 15
