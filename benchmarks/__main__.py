@@ -1,16 +1,20 @@
 """Compare the product with what a user would do without it.
 
-    python -m benchmarks [PART...]     # parts: merging full limit generation capture scoring trial many start
+    python -m benchmarks [PART...]     # parts: start scoring many merging generation trial full capture
 
-Writes results/studies/speed.json and prints a table. Families with random weights are made in results/benchmarks (7 GB
-with what the 0.6B shape's merges need on the way); torch runs with as many threads as it finds cores.
+Writes results/studies/speed.json and prints a table. Every part runs in a process of its own. Families with random
+weights are made in results/benchmarks (7 GB with what the 0.6B shape's merges need on the way); torch runs with as many
+threads as it finds cores.
 """
 
 import argparse
 import json
 import platform
 import shutil
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,22 +29,30 @@ from benchmarks.shapes import make_family
 ROOT = Path("results/benchmarks")
 OUT = Path("results/studies/speed.json")
 TINY = Path("nex_merge/families/qwen3_tiny/weights/pairs")
-METHODS = tuple(merging.GOALS)
+COSTLY = ("ties", "dare_ties", "della", "breadcrumbs")
+CHEAP = ("task_arithmetic", "linear", "slerp")
+
+
+def full() -> Iterator[Comparison]:
+    """The 0.6B shape; what takes mergekit minutes is done by hand once, and a seventh of it five times."""
+    for runs, again, methods in ((1, 4, COSTLY), (5, 0, CHEAP)):
+        yield from merging.compare("0.6B", ROOT, runs, again, merging.by_command, methods, merging.LIMITS)
+
+
 PARTS = {
     "start": lambda: trials.starting(ROOT, 5),
     "scoring": lambda: [scoring.scoring(5)],
-    "merging": lambda: merging.compare("seventh", ROOT, 5, 0, merging.by_function, METHODS),
+    "many": lambda: [trials.many_trials(ROOT)],
+    "merging": lambda: merging.compare("seventh", ROOT, 5, 0, merging.by_function, COSTLY),
     "generation": lambda: [
         answering.mixed_lengths(TINY, "generation of mixed lengths, qwen3-tiny", 80, 16, 40, 5),
         answering.mixed_lengths(
             make_family("seventh", ROOT)["a"], "generation of mixed lengths, a seventh of 0.6B", 40, 8, 10, 5
         ),
-        answering.continuous(TINY, "generation, qwen3-tiny", 16, 64, 5),
+        answering.continuous(TINY, "generation, qwen3-tiny", 16, 64, 3),
     ],
     "trial": lambda: [trials.whole_trial(ROOT, 5)],
-    "many": lambda: [trials.many_trials(ROOT)],
-    "limit": lambda: merging.limit(ROOT, "0.6B", 5),
-    "full": lambda: merging.compare("0.6B", ROOT, 1, 2, merging.by_command, METHODS),
+    "full": full,
     "capture": lambda: [answering.capturing(ROOT, 5)],
 }
 
@@ -58,17 +70,25 @@ def main() -> None:
         "torch_threads": torch.get_num_threads(), "processor": platform.machine(),
         "versions": {name: version(name) for name in ("torch", "transformers", "mergekit", "numpy")},
     }  # fmt: skip
+    OUT.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     for part in args.parts:
-        began = time.monotonic()
-        rows = []
-        for found in PARTS[part]():
-            rows.append(found.row() if isinstance(found, Comparison) else found)
-            print(line(rows[-1]), flush=True)
-        saved["parts"][part] = {"minutes": (time.monotonic() - began) / 60, "rows": rows}
-        if part == "trial":
-            picture(rows[0], OUT.with_name("speed.png"))
-        OUT.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+        if len(args.parts) == 1:
+            run(part, saved)
+        else:
+            subprocess.run([sys.executable, "-m", "benchmarks", part], check=True)
     shutil.rmtree(ROOT / "merged", ignore_errors=True)
+
+
+def run(part: str, saved: dict[str, Any]) -> None:
+    """Measure a part, and put it among what is saved."""
+    began, rows = time.monotonic(), []
+    for found in PARTS[part]():
+        rows.append(found.row() if isinstance(found, Comparison) else found)
+        print(line(rows[-1]), flush=True)
+    saved["parts"][part] = {"minutes": (time.monotonic() - began) / 60, "rows": rows}
+    if part == "trial":
+        picture(rows[0], OUT.with_name("speed.png"))
+    OUT.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
 
 
 def picture(row: dict[str, Any], file: Path) -> None:

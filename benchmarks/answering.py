@@ -1,16 +1,17 @@
 """Generation against static batches; capture against generation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForCausalLM, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers import GenerationConfig as PlainConfig
 
 from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
 from nex_merge.capture import capture
 from nex_merge.config import ActivationsConfig, GenerationConfig
+from nex_merge.cores import on_cores
 from nex_merge.evaluate import load_tokenizer
 from nex_merge.generation import batches, generate
 from nex_merge.records import Response
@@ -97,6 +98,16 @@ def continuous(model_folder: Path, what: str, prompts: int, tokens: int, runs: i
     return compared
 
 
+def _read(model: PreTrainedModel) -> Callable[[Response], None]:
+    """The forward pass that capture hooks into, alone."""
+
+    def read(response: Response) -> None:
+        with torch.inference_mode():
+            model.model(input_ids=torch.tensor([[*response.prompt_ids, *response.token_ids]]), use_cache=False)
+
+    return read
+
+
 def capturing(root: Path, runs: int, prompts: int = 8, tokens: int = 128) -> Comparison:
     """Capture against the generation of the same tokens, at the 0.6B shape."""
     folders = make_family("0.6B", root)
@@ -113,5 +124,9 @@ def capturing(root: Path, runs: int, prompts: int = 8, tokens: int = 128) -> Com
         with PeakMemory() as peak:
             found.ours.append(timed(lambda responses=before: capture(model, responses, ActivationsConfig()))[0])
         found.notes["memory_of_capture_bytes"] = peak.own - peak.before
+        with PeakMemory() as peak:
+            for _ in on_cores(_read(model), before):
+                pass
+        found.notes["memory_of_reading_alone_bytes"] = peak.own - peak.before
     found.notes["share_of_generation"] = 1 / found.ratio
     return found

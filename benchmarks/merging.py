@@ -2,18 +2,20 @@
 
 import copy
 import gc
+import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import load_file
 
-from benchmarks.measured import Comparison, PeakMemory, timed
+from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
 from nex_merge.export import checkpoint_digest
 from nex_merge.merging import Merger
@@ -23,6 +25,9 @@ Baseline = Callable[[MergeRecipe, Path], Any]
 GOALS = {
     "ties": 20, "dare_ties": 5, "della": 5, "breadcrumbs": 15, "task_arithmetic": 8, "linear": 8, "slerp": 8,
 }  # fmt: skip
+
+# What a merge reads at least, and how many times longer it may take than reading that and writing the variant.
+LIMITS = {"linear": (("a", "b"), "2x"), "ties": (("base", "a", "b"), "4x")}
 
 
 def recipe(method: str, folders: dict[str, Path], number: int) -> MergeRecipe:
@@ -68,26 +73,35 @@ def by_function(made: MergeRecipe, out: Path) -> Any:
 
 
 def compare(
-    shape: str, root: Path, runs: int, again: int, baseline: Baseline, methods: Sequence[str]
+    shape: str,
+    root: Path,
+    runs: int,
+    again: int,
+    baseline: Baseline,
+    methods: Sequence[str],
+    limits: Mapping[str, tuple[Sequence[str], str]] = MappingProxyType({}),
 ) -> Iterator[Comparison]:
     """Every method: the first variant, whose orders are built, then as many as there are runs by hand.
 
-    Of ours, `again` more are timed after each run.
+    Of ours, `again` more are timed after each run. Methods in `limits` are then held against reading and writing alone.
     """
     folders = make_family(shape, root)
     for method in methods:
-        found = _compare(method, shape, folders, root, runs, again, baseline)
+        merger = Merger(folders, "base", "cpu", torch.float32, root / "orders")
+        yield _compare(method, shape, folders, root, runs, again, baseline, merger)
+        if method in limits:
+            yield _limit(method, shape, folders, merger, *limits[method])
+        del merger
         gc.collect()
         for folder in ("merged", "orders"):
             shutil.rmtree(root / folder, ignore_errors=True)
-        yield found
 
 
 def _compare(
-    method: str, shape: str, folders: dict[str, Path], root: Path, runs: int, more_of_ours: int, baseline: Baseline
-) -> Comparison:
+    method: str, shape: str, folders: dict[str, Path], root: Path, runs: int, more_of_ours: int, baseline: Baseline,
+    merger: Merger,
+) -> Comparison:  # fmt: skip
     out, ranks = root / "merged", root / "orders"
-    merger = Merger(folders, "base", "cpu", torch.float32, ranks)
 
     def ours(number: int) -> tuple[float, str]:
         made = recipe(method, folders, number)
@@ -120,26 +134,20 @@ def _compare(
     return found
 
 
-def limit(root: Path, shape: str, runs: int) -> Iterator[Comparison]:
+def _limit(
+    method: str, shape: str, folders: dict[str, Path], merger: Merger, members: Sequence[str], goal: str
+) -> Comparison:
     """Merging against the time it takes to read the parents once and write the variant once."""
-    folders = make_family(shape, root)
-    merger = Merger(folders, "base", "cpu", torch.float32, root / "orders")
     parameters = dict(merger.model.named_parameters())
-    mapped = {name: load_file(folder / "model.safetensors") for name, folder in folders.items()}
+    mapped = [load_file(folders[name] / "model.safetensors") for name in members]
 
-    def floor(members: tuple[str, ...]) -> None:
+    def floor() -> None:
         for name, parameter in parameters.items():
-            first, *others = (mapped[member] for member in members)
-            for other in others:
+            for other in mapped[1:]:
                 other[name].view(torch.int16).sum()  # reads it
-            parameter.copy_(first[name])  # reads one, writes the variant
+            parameter.copy_(mapped[0][name])  # reads one, writes the variant
 
-    for method, members, goal in (("linear", ("a", "b"), "2x"), ("ties", ("base", "a", "b"), "4x")):
-        merger.load(recipe(method, folders, 0))
-        found = Comparison(f"limit of {method}, {shape}", "parents read once, variant written once", [], [], goal)
-        for number in range(1, runs + 1):
-            found.baseline.append(timed(lambda members=members: floor(members))[0])
-            made = recipe(method, folders, number)
-            found.ours.append(timed(lambda made=made: merger.load(made))[0])
-        yield found
-    shutil.rmtree(root / "orders", ignore_errors=True)
+    floor()  # maps what is not mapped yet
+    numbers = itertools.count(1)
+    what, against = f"limit of {method}, {shape}", "parents read once, variant written once"
+    return alternating(what, against, floor, lambda: merger.load(recipe(method, folders, next(numbers))), goal)
