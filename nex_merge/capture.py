@@ -10,7 +10,7 @@ Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kep
 import math
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from nex_merge.cores import on_cores
 from nex_merge.errors import InputError
 from nex_merge.records import Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
 
+# What the responses under way may take together, and how many layers' activations a pass holds at its peak (measured).
+IN_FLIGHT_BYTES = 4 << 30
+LAYERS_HELD = 10
 LARGEST_MASS = float(np.finfo(np.float16).max)
 
 
@@ -64,16 +67,20 @@ def capture_all(
 
         return keep
 
+    at_once = threading.Semaphore(_at_once(model, responses))
+
     def captured(response: Response) -> tuple[list[SparseGroups], TokenStats]:
-        running.capture = _Capture(model, response, configs)
-        return running.capture.run()
+        with at_once:
+            running.capture = _Capture(model, response, configs)
+            return running.capture.run()
 
     parts: list[list[SparseGroups]] = [[] for _ in configs]
     stats = []
     with ExitStack() as stack:
         for layer, projection in enumerate(gated_mlps(model)):
             stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
-        each = on_cores(captured, responses) if model.device.type == "cpu" else map(captured, responses)
+        each = on_cores(captured, responses) if _side_by_side(model) else (captured(response) for response in responses)
+        stack.enter_context(closing(each))
         for done, (groups, token_stats) in enumerate(each, 1):
             for own, rows in zip(parts, groups, strict=True):
                 own.append(rows)
@@ -82,6 +89,19 @@ def capture_all(
     lengths = [len(response.token_ids) for response in responses]
     caches = [build_rows(own, lengths, config.slice_tokens) for own, config in zip(parts, configs, strict=True)]
     return caches, tuple(stats)
+
+
+def _side_by_side(model: PreTrainedModel) -> bool:
+    """Whether responses may be read at the same time: not where rotary frequencies change with each one's length."""
+    rotary = str(getattr(getattr(model.model, "rotary_emb", None), "rope_type", ""))
+    return model.device.type == "cpu" and "dynamic" not in rotary and "longrope" not in rotary
+
+
+def _at_once(model: PreTrainedModel, responses: Sequence[Response]) -> int:
+    """How many of the longest response fit IN_FLIGHT_BYTES; at least one."""
+    units = max(projection.in_features for projection in gated_mlps(model))
+    longest = max((len(response.prompt_ids) + len(response.token_ids) for response in responses), default=1)
+    return max(1, IN_FLIGHT_BYTES // (LAYERS_HELD * longest * units * model.dtype.itemsize))
 
 
 class _Capture:
@@ -143,11 +163,16 @@ def _token_stats(unembed: nn.Linear, hidden: torch.Tensor, tokens: torch.Tensor,
     words = unembed.out_features
     peak = torch.full((len(tokens),), torch.finfo(torch.float32).min, device=hidden.device)
     # Sums over the words so far, of logits l: of exp(l - peak), of (l - peak) exp(l - peak), and of l.
-    mass, moment, total = (torch.zeros(len(tokens), dtype=torch.float64, device=hidden.device) for _ in range(3))
+    mass, moment, total, emitted = (
+        torch.zeros(len(tokens), dtype=torch.float64, device=hidden.device) for _ in range(4)
+    )
     for start in range(0, words, width):
         block = slice(start, start + width)
         logits = nn.functional.linear(hidden, unembed.weight[block], _part(unembed.bias, block)).float()
         total += logits.sum(-1)
+        place = tokens - start
+        here = (place >= 0) & (place < logits.shape[1])
+        emitted[here] = logits[here, place[here]].double()
         higher = torch.maximum(peak, logits.amax(-1))
         below, peak = (peak - higher).double(), higher
         logits -= peak[:, None]
@@ -155,8 +180,6 @@ def _token_stats(unembed: nn.Linear, hidden: torch.Tensor, tokens: torch.Tensor,
         moment = below.exp() * (moment + below * mass) + logits.mul_(exponentials).sum(-1)
         mass = below.exp() * mass + exponentials.sum(-1)
     log_mass = mass.log() + peak
-    emitted = (hidden * unembed.weight[tokens]).sum(-1, dtype=torch.float32).double()
-    emitted += 0 if unembed.bias is None else unembed.bias[tokens]
     entropy = mass.log() - moment / mass
     return TokenStats(
         entropy=float(entropy.mean()),

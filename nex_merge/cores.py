@@ -6,7 +6,7 @@ on how many cores there are.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,11 +21,19 @@ def use_one_core() -> None:
     torch.set_num_threads(1)
 
 
+def cores() -> int:
+    """How many pieces of work `on_cores` has under way at a time."""
+    return torch.get_num_threads()
+
+
 @functools.cache
 def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "cores", use_one_core)
+    return ThreadPoolExecutor(cores(), "cores", use_one_core)
 
 
-def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """The results of the work on every item, in the items' order. Raises what the work raises."""
-    return _workers().map(work, items)
+def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+    """The results of the work on every item, in the items' order. Raises what the work raises.
+
+    Closed, it drops what has not begun.
+    """
+    yield from _workers().map(work, items)

@@ -1,5 +1,6 @@
 """MergeRecipe -> TrialResult: one trial, as numbered steps. Composes merging, generation, capture, cache and nex."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,8 +119,9 @@ class Evaluator:
         return Measured(trial, name, recipe, responses, cache, stats, analyses, credits, sha256, seconds)
 
     def _said(self, trial: str) -> list[Response]:
-        """The responses of base and parents so far: a merge says much of what they say."""
-        folders = [trials.trial_folder(self._run, name) for name in self._members if name != trial]
+        """The responses of base and parents, for these of those before: the same ones, however often a run stopped."""
+        before = itertools.takewhile(lambda name: name != trial, self._members)
+        folders = [trials.trial_folder(self._run, name) for name in before]
         return [
             response
             for folder in folders

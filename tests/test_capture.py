@@ -1,6 +1,7 @@
 """Captured rows against a dense reference; other architectures; the statistics of the same pass."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -124,6 +125,45 @@ def test_token_statistics_are_those_of_float64(model, sharpness):
 def test_hooks_are_gone_afterwards(model):
     capture(model, RESPONSES, ActivationsConfig())
     assert not any(projection._forward_pre_hooks for projection in gated_mlps(model))
+
+
+def test_hooks_are_gone_after_an_error(model):
+    with pytest.raises(IndexError):
+        capture(model, [RESPONSES[0], dataclasses.replace(RESPONSES[1], token_ids=(10**6,))], ActivationsConfig())
+    assert not any(projection._forward_pre_hooks for projection in gated_mlps(model))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_frequencies_that_follow_the_length_are_not_shared(kind, monkeypatch):
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
+    config = LlamaConfig(
+        vocab_size=70, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=1,
+        max_position_embeddings=16, rope_parameters=rope,
+    )  # fmt: skip
+    monkeypatch.setattr("nex_merge.capture.on_cores", lambda *_: pytest.fail("read side by side"))
+    cache, _ = capture(LlamaForCausalLM(config).eval(), RESPONSES, ActivationsConfig())
+    assert cache.responses == 2
+
+
+def test_long_responses_wait_for_room(model, monkeypatch):
+    expected, _ = capture(model, RESPONSES * 4, ActivationsConfig())
+    under_way, most = [], []
+    forward = type(model.model).forward
+
+    def counted(self, *args, **kwargs):
+        under_way.append(1)
+        most.append(len(under_way))
+        try:
+            return forward(self, *args, **kwargs)
+        finally:
+            under_way.pop()
+
+    monkeypatch.setattr(type(model.model), "forward", counted)
+    monkeypatch.setattr("nex_merge.capture.IN_FLIGHT_BYTES", 1)
+    found, _ = capture(model, RESPONSES * 4, ActivationsConfig())
+    assert max(most) == 1 and found.rows.masses.tolist() == expected.rows.masses.tolist()
 
 
 def test_more_than_64_layers():

@@ -19,7 +19,7 @@ SAMPLED = {"samples": 2, "temperature": 0.8, "top_p": 0.9, "top_k": 20}
 @pytest.mark.parametrize("sampling", [{}, SAMPLED], ids=["greedy", "sampled"])
 def test_answering_and_capturing_stay_on_the_models_device(toy, sampling, monkeypatch):
     # A default device holds for one thread, and off the CPU responses are captured in the caller's.
-    monkeypatch.setattr("nex_merge.capture.on_cores", map)
+    monkeypatch.setattr("nex_merge.capture.on_cores", lambda work, items: (work(item) for item in items))
     model = AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
     tokenizer = load_tokenizer(toy["a"])
     config = GenerationConfig(max_new_tokens=16, batch_tokens=64, **sampling)

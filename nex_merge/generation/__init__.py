@@ -49,9 +49,11 @@ def generate(
     tokens: dict[Job, list[int]] = {job: [] for job in jobs}
     others: dict[tuple[int, int], list[Sequence[int]]] = {}
     for reference in references:
-        others.setdefault((reference.prompt, reference.sample), []).append(reference.token_ids)
+        # That a response ends is its own to say, and nothing is read behind its end.
+        said = [token for token in reference.token_ids if token not in ends]
+        others.setdefault((reference.prompt, reference.sample), []).append(said)
     drafting = bool(others) and takes_holes(model)
-    drafts = {}
+    drafts: dict[Job, Draft] = {}
     most = len(jobs)
     batch: Batch | None = None
     while waiting or batch is not None:
@@ -63,7 +65,8 @@ def generate(
         try:
             if new:
                 if drafting:
-                    drafts |= {job: Draft(job.ids, others.get((job.prompt, job.sample), ())) for job in new}
+                    begun = {job: Draft(job.ids, others.get((job.prompt, job.sample), ())) for job in new}
+                    drafts = {job: drafts[job] for job in running} | begun
                 batch = _filled(batch, Batch.begin(model, new, tokens, config, ends))
                 progress(len(new))
                 waiting = waiting[len(new) :]

@@ -17,10 +17,8 @@ REPACK_SHARE = 0.25
 SLACK = 1.25
 # Logits that drafts may ask for in one step.
 LOGITS = 1 << 26
-# How many more tokens could be read in the time that a pass takes besides those that it reads.
+# How many more tokens could be read in the time that a pass takes whatever it reads.
 PASS_TOKENS = 64
-# A shorter head that all prompts share is not worth a pass of its own.
-SHARED_FROM = 16
 
 
 def takes_holes(model: PreTrainedModel) -> bool:
@@ -83,7 +81,7 @@ def _shared_head(prompts: Sequence[tuple[int, ...]]) -> int:
     first, last = min(prompts), max(prompts)
     most = min(len(prompt) for prompt in prompts) - 1
     same = next((i for i in range(most) if first[i] != last[i]), most)
-    return same if len(prompts) > 1 and same >= SHARED_FROM else 0
+    return same if same * (len(prompts) - 1) > PASS_TOKENS else 0
 
 
 @torch.inference_mode()
@@ -102,13 +100,18 @@ def worth_filling(size: int, running: int) -> bool:
     return size - running >= max(1, REPACK_SHARE * size)
 
 
-def worth_reading(drafts: Sequence[int]) -> int:
-    """To what length drafts should be read, as all rows are padded to it: most said per work, if it is right."""
-    rows = len(drafts)
-    return max(
-        range(max(drafts) + 1),
-        key=lambda width: (rows + sum(min(draft, width) for draft in drafts)) / (PASS_TOKENS + rows * (1 + width)),
-    )
+def worth_reading(drafts: Sequence[tuple[int, float]]) -> int:
+    """To what length to read the rows' drafts, as all are padded to it: where most is said for the work of a pass.
+
+    Of each row the draft's length, and the chance of a token in it to be right.
+    """
+    rows = said = len(drafts)
+    best, most = 0, said / (PASS_TOKENS + rows)
+    for width in range(1, max(length for length, _ in drafts) + 1):
+        said += sum(chance**width for length, chance in drafts if length >= width)
+        if (rate := said / (PASS_TOKENS + rows * (1 + width))) > most:
+            best, most = width, rate
+    return best
 
 
 class Batch:
@@ -189,7 +192,7 @@ class Batch:
             past_key_values=self._cache,
             logits_to_keep=1 + width,
         )
-        chosen = choose_all(self._model, output.logits.float(), self._rows, ahead, tokens, config)
+        chosen = choose_all(self._model, output.logits, self._rows, ahead, tokens, config)
         said = [self._say(i, new, tokens, config, ends) for i, new in enumerate(chosen)]
         counts = torch.tensor(said, device=device)[:, None]
         newest = [0 if job is None else tokens[job][-1] for job in self._rows]
@@ -212,7 +215,8 @@ class Batch:
             else drafts[job].ahead(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
             for job in self._rows
         ]
-        width = worth_reading([len(draft) for draft in ahead])
+        chances = [0.0 if job is None else drafts[job].chance for job in self._rows]
+        width = worth_reading([(len(draft), chance) for draft, chance in zip(ahead, chances, strict=True)])
         return [draft[:width] for draft in ahead]
 
     def _say(

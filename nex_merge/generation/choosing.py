@@ -33,41 +33,44 @@ def choose_all(
 ) -> list[list[int]]:
     """The next tokens of every row: as much of its draft as it says itself, and one more. None for an ended row.
 
-    `logits`, float32 [batch, 1 + longest draft, vocabulary], follow the row's last token and each token of its draft;
-    they are written into. Raises TrialError where a logit that a token is chosen by is not finite.
+    `logits`, float [batch, 1 + longest draft, vocabulary], follow the row's last token and each token of its draft.
+    Raises TrialError where a logit that a token is chosen by is not finite.
     """
-    batch, width, size = logits.shape
-    flat = logits.reshape(batch * width, size)
+    chosen: list[list[int]] = [[] for _ in rows]
+    going = [(i, job) for i, job in enumerate(rows) if job is not None]
+    for place in range(logits.shape[1]):
+        if not going:
+            break
+        said = [(job, done[job], chosen[i]) for i, job in going]
+        tokens = _choose_next(model, logits[[i for i, _ in going], place].float(), said, config)
+        for (i, _), token in zip(going, tokens, strict=True):
+            chosen[i].append(token)
+        # Of what follows a token that was not drafted nothing is known.
+        going = [(i, job) for i, job in going if list(drafts[i][: place + 1]) == chosen[i]]
+    return chosen
+
+
+def _choose_next(
+    model: PreTrainedModel,
+    logits: torch.Tensor,
+    said: Sequence[tuple[Job, Sequence[int], Sequence[int]]],
+    config: GenerationConfig,
+) -> list[int]:
+    """The next token of responses, each with what it said before and in this step; logits float32 [batch, V]."""
     noise = None
     if config.temperature > 0:
-        none = np.zeros(size, np.float32)
-        noise = torch.from_numpy(np.stack([
-            none if job is None or j > len(draft) else _gumbel(config.seed, job, len(done[job]) + j, size)
-            for job, draft in zip(rows, drafts, strict=True)
-            for j in range(width)
-        ])).to(logits.device)  # fmt: skip
-    finite = torch.isfinite(flat).all(1)
-    flat[~finite] = 0
-    tokens, sure = choose(flat, noise, config)
-    found, sure, finite = (values.view(batch, width).tolist() for values in (tokens, sure, finite))
+        drawn = [_gumbel(config.seed, job, len(done) + len(new), logits.shape[1]) for job, done, new in said]
+        noise = torch.from_numpy(np.stack(drawn)).to(logits.device)
+    tokens, sure = choose(logits, noise, config)
+    tokens, sure = tokens.tolist(), sure.tolist()
     exact = model.dtype == torch.float32
-    chosen: list[list[int]] = []
-    for i, (job, draft) in enumerate(zip(rows, drafts, strict=True)):
-        chosen.append([])
-        if job is None:
+    for i, (job, done, new) in enumerate(said):
+        if sure[i] or not exact:
             continue
-        for j in range(len(draft) + 1):
-            if not finite[i][j]:
-                raise TrialError("the variant's logits are not finite")
-            if exact and not sure[i][j]:
-                alone = torch.tensor([[*job.ids, *done[job], *chosen[i]]], device=model.device)
-                own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-                at = i * width + j
-                found[i][j] = int(choose(own, None if noise is None else noise[at : at + 1], config)[0])
-            chosen[i].append(found[i][j])
-            if j < len(draft) and found[i][j] != draft[j]:
-                break
-    return chosen
+        alone = torch.tensor([[*job.ids, *done, *new]], device=model.device)
+        own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        tokens[i] = int(choose(own, None if noise is None else noise[i : i + 1], config)[0])
+    return tokens
 
 
 def _gumbel(seed: int, job: Job, position: int, size: int) -> np.ndarray:
@@ -82,7 +85,10 @@ def choose(
     """(token int64 [B], whether rounding could not have changed it bool [B]) from logits float32 [B, V].
 
     Greedy without noise; else the Gumbel-max trick over logits / temperature, restricted by top_k and top_p.
+    Raises TrialError where a logit is not finite.
     """
+    if not torch.isfinite(logits).all():
+        raise TrialError("the variant's logits are not finite")
     lowest, highest = logits.aminmax(dim=1)
     margin = MARGIN * torch.maximum(highest, -lowest)
     if noise is None:

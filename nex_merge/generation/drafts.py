@@ -20,6 +20,8 @@ class Draft:
         self._after: dict[tuple[int, ...], int] = {}  # context -> where in the text it was last followed by something
         self._known = 0  # tokens of the response in the text
         self._at: int | None = None  # where in the text the last draft began
+        self._last: list[int] = []
+        self._right, self._tried = 4, 5  # of the tokens drafted so far; at first, what most turn out to be
         for reference in references:
             self._extend([*prompt[-CONTEXT:], *reference, _BREAK])
         self._extend(prompt[-CONTEXT:])
@@ -30,6 +32,10 @@ class Draft:
         While the response goes on as the text does, so does the draft; else it looks for the same context anew.
         """
         new = list(said[self._known :])
+        same = next((i for i, (a, b) in enumerate(zip(new, self._last, strict=False)) if a != b), None)
+        checked = min(len(new), len(self._last))
+        self._right += checked if same is None else same
+        self._tried += checked if same is None else same + 1
         self._extend(new)
         self._known = len(said)
         if self._at is not None and self._text[self._at : self._at + len(new)] == new:
@@ -37,10 +43,16 @@ class Draft:
         else:
             self._at = None
         most = min(most, LONGEST)
-        if found := self._from(self._at, most):
-            return found
-        self._at = self._after.get(tuple(self._text[-CONTEXT:]))
-        return self._from(self._at, most)
+        self._last = self._from(self._at, most)
+        if not self._last:
+            self._at = self._after.get(tuple(self._text[-CONTEXT:]))
+            self._last = self._from(self._at, most)
+        return self._last
+
+    @property
+    def chance(self) -> float:
+        """Of a drafted token to be right, as far as it has been seen."""
+        return self._right / self._tried
 
     def _from(self, start: int | None, most: int) -> list[int]:
         if start is None or most < 1:

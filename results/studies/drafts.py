@@ -2,16 +2,16 @@
 
     python results/studies/drafts.py      # 10 minutes on two cores; needs the families of does-nex-rank-merges.md
 
-Each merge answers without references, then with base's and parents' responses as references, for every CONTEXT and
-LONGEST of nex_merge/generation/drafts.py. A setting is chosen on CHOSEN_ON and told for the last family. Writes
-drafts.csv, a line per merge and setting with the medians of RUNS.
+Each merge answers without references, then with base's and parents' responses as references, for every setting of
+CONTEXT and LONGEST in nex_merge/generation/drafts.py and of PASS_TOKENS in batches.py. A setting is chosen on CHOSEN_ON
+and told for the last family. Writes drafts.csv, a line per merge and setting with the medians of RUNS.
 """
 
 import csv
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 from typing import Any
 
 import torch
@@ -20,21 +20,27 @@ from ranking.families import FAMILIES
 from nex_merge.config import GenerationConfig, PromptsConfig
 from nex_merge.evaluate import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import make_problems
-from nex_merge.generation import drafts, generate
+from nex_merge.generation import batches, drafts, generate
 from nex_merge.merging import Merger
 from nex_merge.prompts import encode_prompts
 from nex_merge.proposal import passthrough
 from nex_merge.records import MergeRecipe, Prompt, Response
 
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)
-CONTEXTS, LONGESTS, RUNS, PER_KIND, SEED = (1, 2, 3, 4), (7, 15), 3, 16, 11
+# CONTEXT, LONGEST, PASS_TOKENS
+SETTINGS = (
+    *((context, longest, 64) for context in (1, 2, 4) for longest in (7, 15)),
+    *((2, 15, passes) for passes in (16, 32, 128)),
+)
+RUNS, PER_KIND, SEED = 3, 16, 11
 MERGES = {
     "ties": {"weight": 0.6, "density": 0.5},
     "linear": {"weight": 0.5},
     "dare_ties": {"weight": 0.6, "density": 0.5},
 }
 COLUMNS = (
-    "family", "merge", "context", "longest", "passes", "tokens_read", "tokens", "same", "plain_seconds", "seconds",
+    "family", "merge", "context", "longest", "pass_tokens", "passes", "tokens_read", "tokens", "same", "plain_seconds",
+    "seconds",
 )  # fmt: skip
 
 
@@ -72,21 +78,20 @@ def lines(family: str) -> Iterator[dict[str, Any]]:
         merger.load(passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
         said += answer([])[1]
     type(merger.model).forward = counted  # pyright: ignore[reportAttributeAccessIssue]
-    tried = [(c, n) for c in CONTEXTS for n in LONGESTS]
     for method in MERGES:
         merger.load(merge(method, folders))
-        plain, seconds = [], {setting: [] for setting in tried}
+        plain, seconds = [], {setting: [] for setting in SETTINGS}
         for _ in range(RUNS):
             took, alone = answer([])
             plain.append(took)
             counts = {}
-            for setting in tried:
-                drafts.CONTEXT, drafts.LONGEST = setting
+            for setting in SETTINGS:
+                drafts.CONTEXT, drafts.LONGEST, batches.PASS_TOKENS = setting
                 took, drafted = answer(said)
                 seconds[setting].append(took)
                 counts[setting] = (*passes, drafted == alone)
         tokens = sum(len(response.token_ids) for response in alone)
-        for setting in tried:
+        for setting in SETTINGS:
             of_passes, read, same = counts[setting]
             yield dict(
                 zip(
@@ -96,7 +101,20 @@ def lines(family: str) -> Iterator[dict[str, Any]]:
                     strict=True,
                 )
             )  # fmt: skip
-    type(merger.model).forward = forward
+    type(merger.model).forward = forward  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def tell() -> None:
+    """Times as fast as without, geometric means over merges, of the families chosen on and of the one told."""
+    with open(Path(__file__).with_suffix(".csv"), newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    for setting in SETTINGS:
+        of = [r for r in found if (int(r["context"]), int(r["longest"]), int(r["pass_tokens"])) == setting]
+        means = [
+            geometric_mean(float(r["plain_seconds"]) / float(r["seconds"]) for r in of if r["family"] in families)
+            for families in (CHOSEN_ON, TOLD)
+        ]
+        print(*setting, *(f"{value:.2f}" for value in means))
 
 
 def main() -> None:
@@ -108,6 +126,7 @@ def main() -> None:
                 writer.writerow(line)
                 file.flush()
                 print(*line.values(), flush=True)
+    tell()
 
 
 if __name__ == "__main__":
