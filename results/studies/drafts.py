@@ -29,7 +29,7 @@ from nex_merge.records import MergeRecipe, Prompt, Response
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)
 # CONTEXT, LONGEST, PASS_TOKENS
 SETTINGS = (
-    *((context, longest, 64) for context in (1, 2, 4) for longest in (7, 15)),
+    *((context, longest, 64) for context, longest in ((1, 15), (2, 15), (4, 15), (2, 7))),
     *((2, 15, passes) for passes in (16, 32, 128)),
 )
 RUNS, PER_KIND, SEED = 3, 16, 11
