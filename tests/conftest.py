@@ -46,6 +46,34 @@ def toy(tmp_path_factory) -> dict[str, Path]:
     return {name: make_toy(root / name, seed) for seed, name in enumerate(["base", "a", "b"])}
 
 
+@pytest.fixture(scope="session")
+def model(toy):
+    """The toy expert `a`, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer(toy):
+    from nex_merge.evaluate import load_tokenizer
+
+    return load_tokenizer(toy["a"])
+
+
+@pytest.fixture(scope="session")
+def sliding(tokenizer):
+    """A model whose layers attend to a window alone."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, sliding_window=6, initializer_range=0.5,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval()
+
+
 @pytest.fixture
 def toy_config(toy, tmp_path) -> Path:
     """A configuration file of a quick search over the toy family."""

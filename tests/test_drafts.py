@@ -8,23 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nex_merge.config import GenerationConfig
-from nex_merge.evaluate import load_tokenizer
 from nex_merge.generation import batches, generate
 from nex_merge.generation.drafts import CONTEXT, Draft
 
 PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
 GREEDY = GenerationConfig(max_new_tokens=60)
 SAMPLED = GenerationConfig(max_new_tokens=60, temperature=0.8, top_p=0.9, top_k=20, samples=2, seed=3)
-
-
-@pytest.fixture(scope="module")
-def model(toy):
-    return AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(toy):
-    return load_tokenizer(toy["a"])
 
 
 @pytest.fixture
@@ -110,15 +99,7 @@ def test_out_of_memory_in_the_middle(model, tokenizer, monkeypatch):
     assert len(calls) > 9
 
 
-def test_layers_that_cannot_forget_take_no_drafts(tokenizer, monkeypatch):
-    from transformers import MistralConfig, MistralForCausalLM
-
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, sliding_window=6, initializer_range=0.5,
-    )  # fmt: skip
-    sliding = MistralForCausalLM(config).eval()
+def test_layers_that_cannot_forget_take_no_drafts(sliding, tokenizer):
     assert not batches.takes_holes(sliding)
     alone = generate(sliding, tokenizer, PROMPTS, GREEDY)
     assert generate(sliding, tokenizer, PROMPTS, GREEDY, references=spoilt(alone, 8)) == alone

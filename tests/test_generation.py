@@ -3,27 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
-from nex_merge.evaluate import load_tokenizer
 from nex_merge.generation import batches, generate
 from nex_merge.generation.choosing import Job, choose, choose_all
 
 PROMPTS = [[1, 20, 30], [1, 40], [1, 50, 60, 70, 80], [1, 11, 12, 13], [1, 90], [1, 25, 35, 45]]
 GREEDY = GenerationConfig(max_new_tokens=40)
 SAMPLED = GenerationConfig(max_new_tokens=40, temperature=0.8, top_p=0.9, top_k=20, samples=2, seed=3)
-
-
-@pytest.fixture(scope="module")
-def model(toy):
-    return AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(toy):
-    return load_tokenizer(toy["a"])
 
 
 def tokens(responses):
@@ -183,15 +171,7 @@ def test_what_all_prompts_begin_with_is_read_once(model, tokenizer, monkeypatch,
 
 
 @pytest.mark.parametrize("batch_tokens", [100, "auto"])
-def test_layers_with_a_sliding_window(tokenizer, batch_tokens):
-    from transformers import MistralConfig, MistralForCausalLM
-
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, sliding_window=6, initializer_range=0.5,
-    )  # fmt: skip
-    sliding = MistralForCausalLM(config).eval()
+def test_layers_with_a_sliding_window(sliding, tokenizer, batch_tokens):
     settings = GREEDY.model_copy(update={"batch_tokens": batch_tokens})
     for response in generate(sliding, tokenizer, PROMPTS, settings):
         assert list(response.token_ids) == greedy_by_transformers(sliding, tokenizer, response.prompt_ids)
