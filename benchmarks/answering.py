@@ -9,12 +9,12 @@ from transformers import GenerationConfig as PlainConfig
 
 from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
-from nex_merge.capture import capture
-from nex_merge.config import ActivationsConfig, GenerationConfig
-from nex_merge.cores import on_cores
-from nex_merge.evaluate import load_tokenizer
+from nex_merge.activations.capture import capture
 from nex_merge.generation import batches, generate
 from nex_merge.records import Response
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig
+from nex_merge.threads import on_cores
 
 END = 2  # the tiny tokenizer's end token
 

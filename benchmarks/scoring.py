@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks import plain
 from benchmarks.measured import Comparison, alternating
-from nex_merge.capture import build_rows
+from nex_merge.activations.capture import build_rows
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.nex.good_mass import mean_score, weigh
 from nex_merge.records import SparseGroups, SparseRows

@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from benchmarks import plain
 from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
 from benchmarks.merging import by_command, recipe
-from nex_merge.capture import build_rows
-from nex_merge.evaluate import Evaluator
-from nex_merge.plan import make_plan
-from nex_merge.proposal import passthrough
+from nex_merge.activations.capture import build_rows
 from nex_merge.records import SparseGroups, SparseRows
+from nex_merge.search.proposal import passthrough
+from nex_merge.search.trial import Evaluator
+from nex_merge.setup.resolve import make_plan
 
 CONFIG = "configs/qwen3_ties.yaml"
 

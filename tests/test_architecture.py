@@ -58,7 +58,7 @@ def test_stages_do_not_import_one_another():
 def test_kernels_know_tensors_alone():
     for module in ("kernels", "kept", "blocks"):
         known = {name for name in imports(PACKAGE / "merging" / f"{module}.py") if name.startswith("nex_merge.")}
-        allowed = ("nex_merge.merging.kept", "nex_merge.merging.blocks", "nex_merge.cores")
+        allowed = ("nex_merge.merging.ranks", "nex_merge.merging.blocks", "nex_merge.threads")
         assert all(name.startswith(allowed) for name in known), module
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from nex_merge.cli import app
-from nex_merge.config import RunConfig
+from nex_merge.setup.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from nex_merge.errors import NexMergeError
 
 # They bring their commands, in the order in which --help lists them.
 # isort: off
-from nex_merge.cli import searching, reporting, labels, models, selecting, inside, neurons  # noqa: F401
+from nex_merge.cli import search, report, labels, score, select, phases, neurons, catalogue  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from nex_merge import config as configuration
 from nex_merge.cli.app import Run, ShortFormat, app
 from nex_merge.errors import InputError
+from nex_merge.setup import config as configuration
 
 
 @app.command()
@@ -19,8 +19,8 @@ def benchmark(
     trials: Annotated[str | None, typer.Option(metavar="IDS", help="only these, for example base,3,7")] = None,
 ) -> None:
     """Accuracy of a run's variants on labelled prompts; it joins the leaderboard and never guides the search."""
-    from nex_merge.benchmark import benchmark, choose_trials, load_items
-    from nex_merge.leaderboard import print_table, read_rows, write_leaderboard
+    from nex_merge.labels.benchmark import benchmark, choose_trials, load_items
+    from nex_merge.runs.leaderboard import print_table, read_rows, write_leaderboard
 
     items = load_items(data, match)
     chosen = choose_trials(run, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(run))
@@ -46,13 +46,13 @@ def correlate(
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
     """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
-    from nex_merge.correlate import FEWEST, agreement, print_agreement, split
-    from nex_merge.leaderboard import columns_of, read_rows, write_leaderboard
+    from nex_merge.labels.correlate import FEWEST, agreement, print_agreement, split
+    from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
 
     if accuracy == "builtin":
-        from nex_merge.benchmark import FAMILY, benchmark, builtin_items, choose_trials
-        from nex_merge.families import read_family
-        from nex_merge.trials import read_settings
+        from nex_merge.labels.benchmark import FAMILY, benchmark, builtin_items, choose_trials
+        from nex_merge.runs.files import read_settings
+        from nex_merge.setup.families import read_family
 
         family = read_family(read_settings(run)["family"])[1]
         if family != FAMILY:
@@ -60,7 +60,7 @@ def correlate(
         chosen = choose_trials(run, None, [], read_rows(run))
         benchmark(run, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
     elif accuracy is not None:
-        from nex_merge.benchmark import attach_accuracy
+        from nex_merge.labels.benchmark import attach_accuracy
 
         attach_accuracy(run, Path(accuracy))
     rows = write_leaderboard(run)
@@ -75,7 +75,7 @@ def correlate(
         else:
             groups[name] = agreement(part)
     if plots is not None:
-        from nex_merge.plots import write_scatters
+        from nex_merge.labels.plots import write_scatters
 
         for file in write_scatters(rows, [name for name in found["scores"] if name != "rank"], plots):
             typer.echo(f"wrote {file}", err=True)
@@ -84,7 +84,7 @@ def correlate(
 
         typer.echo(json.dumps({**found, **({"by": groups} if by else {})}, indent=1))
         return
-    from nex_merge.plots import scatter_text
+    from nex_merge.labels.plots import scatter_text
 
     print_agreement(found)
     for name, group in groups.items():

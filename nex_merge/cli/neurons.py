@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from nex_merge import config as configuration
 from nex_merge.cli.app import Run, Set, app
 from nex_merge.errors import InputError
+from nex_merge.setup import config as configuration
 
 Json = Annotated[bool, typer.Option("--json", help="as JSON")]
 
@@ -27,8 +27,8 @@ def neurons(
     for option, file, suffix in (("--plot", plot, ".png"), ("--npz", npz, ".npz")):
         if file is not None and file.suffix != suffix:
             raise InputError(f"{option}: found {file}; a name that ends in {suffix} would do")
-    from nex_merge.inside.neuron_views import as_mapping, draw_neurons, print_neurons
-    from nex_merge.inside.neurons import read_neurons, save_neurons
+    from nex_merge.inspect.neuron_views import as_mapping, draw_neurons, print_neurons
+    from nex_merge.inspect.neurons import read_neurons, save_neurons
 
     found = read_neurons(run, trial)
     if npz is not None:
@@ -85,18 +85,18 @@ def transfer(
             f"--out: writes one checkpoint, found --neurons {sets}, --count {count}, --seeds {seeds}; "
             "one of each would do"
         )
-    from nex_merge.loaded import load_checkpoint
-    from nex_merge.prompts import load_prompts
-    from nex_merge.transfer import experiment, exporting, opening, report
+    from nex_merge.engines.checkpoint import load_checkpoint
+    from nex_merge.inspect.transfer import checkpoint, experiment, options, summary
+    from nex_merge.setup.prompts import load_prompts
 
-    how, runtime = opening.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
-    problems = None if data is None else opening.read_problems(data, match, limit, family, how.prompts)
+    how, runtime = options.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
+    problems = None if data is None else options.read_problems(data, match, limit, family, how.prompts)
     asked = load_prompts(how.prompts)
-    giving, taking = opening.find_model(donor, family, "--from"), opening.find_model(recipient, family, "--into")
+    giving, taking = options.find_model(donor, family, "--from"), options.find_model(recipient, family, "--into")
     if giving == taking:
         raise InputError(f"--into: {recipient} is the donor itself; another model of its architecture would do")
     if out is not None:
-        exporting.check_out(out, giving, taking)
+        checkpoint.check_out(out, giving, taking)
     pair = experiment.Pair(
         load_checkpoint(str(giving), runtime, "--from"), load_checkpoint(str(taking), runtime, "--into")
     )
@@ -107,12 +107,12 @@ def transfer(
         if json:
             from json import dumps
 
-            typer.echo(dumps(report.as_mapping(found, problems.kinds, about), indent=1))
+            typer.echo(dumps(summary.as_mapping(found, problems.kinds, about), indent=1))
         else:
             title = f"Neurons of {donor} in {recipient}, on {len(problems.items)} problems"
-            report.print_transfer(found, problems.kinds, title)
+            summary.print_transfer(found, problems.kinds, title)
     if out is not None:
-        for line in exporting.export_transplant(pair, chosen[0], about, out):
+        for line in checkpoint.export_transplant(pair, chosen[0], about, out):
             typer.echo(line, err=json)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from nex_merge.config import GenerationConfig
 from nex_merge.errors import TrialError
 from nex_merge.generation.batches import SLACK, Batch, takes_holes, worth_filling
-from nex_merge.generation.choosing import Job
 from nex_merge.generation.drafts import Draft
+from nex_merge.generation.sampling import Job
 from nex_merge.records import Response
+from nex_merge.setup.config import GenerationConfig
 
 # What the keys and values of all responses under way may take, unless `batch_tokens` says how many tokens they are.
 AUTO_BATCH_BYTES = 4 << 30

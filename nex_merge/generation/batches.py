@@ -7,9 +7,9 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from nex_merge.config import GenerationConfig
-from nex_merge.generation.choosing import Job, choose_all
 from nex_merge.generation.drafts import Draft
+from nex_merge.generation.sampling import Job, choose_all
+from nex_merge.setup.config import GenerationConfig
 
 # Ended responses leave a batch, and waiting prompts take their places, once this share of the places is free.
 REPACK_SHARE = 0.25

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from nex_merge.cores import on_cores, use_one_core
+from nex_merge.threads import on_cores, use_one_core
 
 # Elements of a block: a few such float32 buffers fit the cores' second-level caches.
 BLOCK = 1 << 17

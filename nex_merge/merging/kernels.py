@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from nex_merge.merging.blocks import Mask, Workspace, on_blocks
-from nex_merge.merging.kept import Kept, ascending, by_row, descending
+from nex_merge.merging.ranks import Kept, ascending, by_row, descending
 
 # mergekit's own limits: below the first an l1 norm is not rescaled, below the second a sum of weights not divided by.
 SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8

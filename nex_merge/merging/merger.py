@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from nex_merge.cores import use_one_core
 from nex_merge.errors import TrialError
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
+from nex_merge.threads import use_one_core
 
 # Integers as wide as a float of so many bytes.
 INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}

@@ -18,8 +18,8 @@ from safetensors import safe_open
 from nex_merge.errors import TrialError
 from nex_merge.merging import kernels
 from nex_merge.merging.blocks import Workspace
-from nex_merge.merging.kept import RANK_BYTES, Kept
 from nex_merge.merging.members import first_line
+from nex_merge.merging.ranks import RANK_BYTES, Kept
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
 
 # mergekit reports routine steps (a base that it adds as an input) as warnings and infos on the root logger.

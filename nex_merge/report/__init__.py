@@ -9,14 +9,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from nex_merge import trials
 from nex_merge.errors import InputError
-from nex_merge.inside.show import STYLE
-from nex_merge.leaderboard import verdict
+from nex_merge.inspect.show import STYLE
 from nex_merge.records import SCORES
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare
-from nex_merge.study import importances
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import verdict
+from nex_merge.search.study import importances
 
 SECTIONS = {
     "pick": "Pick", "ranking": "Leaderboard", "history": "Over the trials", "accuracy": "Accuracy",
@@ -31,7 +31,7 @@ def write_report(run: Path, file: Path, made: datetime, note: Callable[[str], No
     `note` is told what the page can't show. Raises InputError where `run` is no run folder.
     """
     page = render(data.take_snapshot(run), made, note)
-    trials.write_atomically(file, page)
+    files.write_atomically(file, page)
     return file.stat().st_size
 
 
@@ -71,7 +71,7 @@ def _about(snapshot: data.Snapshot) -> dict[str, Any]:
         "recipe": data.recipe_of(snapshot, pick) if pick is not None else None,
         "facts": data.facts(snapshot),
         "times": data.stage_times(snapshot),
-        "configuration": (snapshot.run / trials.CONFIG).read_text(encoding="utf-8"),
+        "configuration": (snapshot.run / files.CONFIG).read_text(encoding="utf-8"),
     }
 
 

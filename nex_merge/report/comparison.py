@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nex_merge.inside.reading import Reading, read_trial
-from nex_merge.inside.show import render_fragment, visible
+from nex_merge.inspect.reading import Reading, read_trial
+from nex_merge.inspect.show import render_fragment, visible
 from nex_merge.report.data import Snapshot, number, short
 
 PROMPTS = 5

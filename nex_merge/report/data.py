@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nex_merge import trials
-from nex_merge.correlate import agreement
 from nex_merge.errors import InputError
-from nex_merge.leaderboard import COLUMNS, Objective, Row, columns_of, falls, objective_of, read_rows, table_cells
+from nex_merge.labels.correlate import agreement
 from nex_merge.records import Reliability, TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import COLUMNS, Objective, Row, columns_of, falls, objective_of, read_rows, table_cells
 
 # The row that each of the terminal's columns is sorted by.
 _SORTED_BY = {
@@ -55,18 +55,18 @@ class Snapshot:
 
 def take_snapshot(run: Path) -> Snapshot:
     """The run as it is now, which need not be finished. Raises InputError where `run` is no run folder."""
-    settings = trials.read_settings(run)
+    settings = files.read_settings(run)
     rows = read_rows(run)
     # Read after the rows, so that every row has its result.
-    results = {result.trial: result for result in trials.read_results(run)}
-    folders = sorted(path.name for path in (run / trials.TRIALS).glob("*") if path.is_dir())
+    results = {result.trial: result for result in files.read_results(run)}
+    folders = sorted(path.name for path in (run / files.TRIALS).glob("*") if path.is_dir())
     return Snapshot(
         run,
         settings,
         objective_of(settings["study"]),
         rows,
         results,
-        trials.read_reliability(run),
+        files.read_reliability(run),
         [trial for trial in folders if trial not in results],
     )
 
@@ -207,7 +207,7 @@ class Recipe:
 
 
 def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
-    path = trials.trial_folder(snapshot.run, row["trial"]) / trials.RECIPE
+    path = files.trial_folder(snapshot.run, row["trial"]) / files.RECIPE
     seed = snapshot.results[row["trial"]].seed
     return Recipe(
         path.read_text(encoding="utf-8"),
@@ -239,7 +239,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     settings = snapshot.settings
     study, prompts, resolved = settings["study"], settings["prompts"], settings.get("resolved", {})
     sign = "more is better" if snapshot.objective.sign > 0 else "less is better"
-    scoring = trials.read_scoring(snapshot.run) or settings["nex"]
+    scoring = files.read_scoring(snapshot.run) or settings["nex"]
     family, space = settings["family"], settings["search_space"]
     about = [
         ("family", family if isinstance(family, str) else "given in the configuration"),

@@ -12,8 +12,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from nex_merge.leaderboard import Objective, Row
 from nex_merge.report.data import number, short
+from nex_merge.runs.leaderboard import Objective, Row
 
 # Told apart by shape as well as by colour.
 GROUPS = {

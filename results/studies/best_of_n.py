@@ -23,18 +23,18 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from nex_merge.config import ActivationsConfig, GenerationConfig, PromptsConfig
-from nex_merge.families import read_family
 from nex_merge.families.qwen3_tiny.measure import Bench
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
 from nex_merge.generation import generate
-from nex_merge.prompts import encode_prompts
+from nex_merge.inspect.select.accuracy import RANDOM, Outcome, draw_sets, outcomes, summarize
+from nex_merge.inspect.select.questions import TEMPERATURE
+from nex_merge.inspect.select.rules import ranking
+from nex_merge.inspect.select.selection import Measured, conclusion_of, gather, is_empty, measure
+from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.records import Credits, Prompt, Response, SparseGroups, TokenStats
-from nex_merge.selecting.accuracy import RANDOM, Outcome, draw_sets, outcomes, summarize
-from nex_merge.selecting.questions import TEMPERATURE
-from nex_merge.selecting.rules import ranking
-from nex_merge.selecting.selection import Measured, conclusion_of, gather, is_empty, measure
-from nex_merge.selecting.selectors import Candidates, score_sets
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig
+from nex_merge.setup.families import read_family
+from nex_merge.setup.prompts import encode_prompts
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "best-of-n"

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from ranking.families import FAMILIES
 
-from nex_merge.config import GenerationConfig, PromptsConfig
-from nex_merge.evaluate import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import batches, drafts, generate
 from nex_merge.merging import Merger
-from nex_merge.prompts import encode_prompts
-from nex_merge.proposal import passthrough
 from nex_merge.records import MergeRecipe, Prompt, Response
+from nex_merge.search.proposal import passthrough
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import GenerationConfig, PromptsConfig
+from nex_merge.setup.prompts import encode_prompts
 
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)
 # CONTEXT, LONGEST, PASS_TOKENS

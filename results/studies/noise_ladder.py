@@ -22,11 +22,11 @@ import numpy as np
 from scipy.stats import spearmanr
 from windows import window
 
-from nex_merge.config import ActivationsConfig, GenerationConfig
-from nex_merge.guards import collapse, measure_text
+from nex_merge.measures.text import collapse, measure_text
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
-from nex_merge.nex.reliability import halves, resampled, score, split_half
+from nex_merge.nex.scoring import halves, resampled, score, split_half
 from nex_merge.records import Evidence, SparseGroups, SparseRows, TextMeasures
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "noise-ladder"
@@ -98,7 +98,7 @@ def measure(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from nex_merge.capture import capture_all
+    from nex_merge.activations.capture import capture_all
     from nex_merge.generation import generate
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -20,24 +20,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from nex_merge import trials
-from nex_merge.cache import read_cache, write_cache
-from nex_merge.capture import capture_all
-from nex_merge.config import ActivationsConfig, PromptsConfig
-from nex_merge.evaluate import load_tokenizer
-from nex_merge.families import open_family
+from nex_merge.activations.cache import read_cache, write_cache
+from nex_merge.activations.capture import capture_all
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
 from nex_merge.generation import generate
-from nex_merge.inside import agreement
-from nex_merge.inside.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
-from nex_merge.inside.compare import Comparison, compare
-from nex_merge.inside.reading import Reading, read
+from nex_merge.inspect import agreement
+from nex_merge.inspect.annotated import Comparison, compare
+from nex_merge.inspect.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
+from nex_merge.inspect.reading import Reading, read
 from nex_merge.nex.calibration import analyse
 from nex_merge.nex.novelty import detrend
 from nex_merge.nex.phases import segment
-from nex_merge.prompts import encode_prompts
-from nex_merge.rebuild import Rebuilder
 from nex_merge.records import Prompt
+from nex_merge.runs import files
+from nex_merge.runs.remerge import Rebuilder
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import ActivationsConfig, PromptsConfig
+from nex_merge.setup.families import open_family
+from nex_merge.setup.prompts import encode_prompts
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "phases"
@@ -54,8 +54,8 @@ def settings_of(width: int) -> ActivationsConfig:
 
 def measure(run: Path) -> None:
     rebuilder = Rebuilder(run)
-    for result in trials.read_results(run):
-        if result.state not in trials.SCORED:
+    for result in files.read_results(run):
+        if result.state not in files.SCORED:
             continue
         for name, (seed, count) in SETS.items():
             folder = DATA / name / result.trial
@@ -68,7 +68,7 @@ def measure(run: Path) -> None:
             model = rebuilder.merger.model
             responses = generate(model, rebuilder.tokenizer, ids, rebuilder.config.generation)
             caches, _ = capture_all(model, responses, [settings_of(width) for width in WIDTHS])
-            trials.write_responses(folder, responses)
+            files.write_responses(folder, responses)
             for width, cache in zip(WIDTHS, caches, strict=True):
                 write_cache(folder / str(width), cache, {"slice_tokens": width})
             right = sum(p.is_right(r.text) for p, r in zip(problems, responses, strict=True))
@@ -93,7 +93,7 @@ class Bench:
     def pairs(self, trial: str, setting: tuple[int, float, int]) -> list[tuple[Reading, Labels]]:
         width, rho, min_run = setting
         folder = DATA / self.name / trial
-        cache, responses = read_cache(folder / str(width)), trials.read_responses(folder)
+        cache, responses = read_cache(folder / str(width)), files.read_responses(folder)
         found = []
         for i, analysis in enumerate(analyse(cache, rho, min_run)):
             reading = read(responses[i], cache, i, analysis, None, self.tokenizer)

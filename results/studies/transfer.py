@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from nex_merge.benchmark import builtin_items
-from nex_merge.config import PromptsConfig, RuntimeConfig, find_file
-from nex_merge.loaded import Checkpoint, load_checkpoint
-from nex_merge.prompts import load_prompts
+from nex_merge.engines.checkpoint import Checkpoint, load_checkpoint
+from nex_merge.inspect.transfer.copying import neuron_distances, neuron_norms, share_of_way, transplanted
+from nex_merge.inspect.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
+from nex_merge.inspect.transfer.neuron_sets import Chosen, choose
+from nex_merge.inspect.transfer.options import find_model, read_settings
+from nex_merge.inspect.transfer.outcomes import Outcome
+from nex_merge.inspect.transfer.summary import CONTRASTS, compare, grouped, stability
+from nex_merge.labels.benchmark import builtin_items
 from nex_merge.records import Credits, Evidence, SparseGroups
-from nex_merge.transfer.choosing import Chosen, choose
-from nex_merge.transfer.copying import neuron_distances, neuron_norms, share_of_way, transplanted
-from nex_merge.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
-from nex_merge.transfer.opening import find_model, read_settings
-from nex_merge.transfer.outcomes import Outcome
-from nex_merge.transfer.report import CONTRASTS, compare, grouped, stability
+from nex_merge.setup.config import PromptsConfig, RuntimeConfig, find_file
+from nex_merge.setup.prompts import load_prompts
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "transfer"

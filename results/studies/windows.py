@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nex_merge.capture import build_rows
+from nex_merge.activations.capture import build_rows
 from nex_merge.records import SparseGroups, SparseRows
 
 

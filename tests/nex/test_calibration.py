@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nex_merge.cache import read_cache
+from nex_merge.activations.cache import read_cache
 from nex_merge.nex import phases
 from nex_merge.nex.calibration import analyse, calibrate, folds, pool_size, stack_credits, weights_by_response
 from nex_merge.nex.credit import sum_credit
-from nex_merge.nex.reliability import score
+from nex_merge.nex.scoring import score
 from nex_merge.records import Credit, Credits, Evidence, SparseGroups, SparseRows
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nex_merge.cache import read_cache
+from nex_merge.activations.cache import read_cache
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.nex.good_mass import weigh
-from nex_merge.nex.reliability import score
+from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights
 
 GOLDEN = Path(__file__).parents[1] / "golden"

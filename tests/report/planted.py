@@ -8,11 +8,8 @@ from unittest.mock import patch
 import numpy as np
 import yaml
 
-from nex_merge import trials
-from nex_merge.cache import write_cache
-from nex_merge.config import RunConfig
+from nex_merge.activations.cache import write_cache
 from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
-from nex_merge.leaderboard import write_leaderboard
 from nex_merge.records import (
     MergeRecipe,
     NexScore,
@@ -24,6 +21,9 @@ from nex_merge.records import (
     TextMeasures,
     TrialResult,
 )  # fmt: skip
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import write_leaderboard
+from nex_merge.setup.config import RunConfig
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 RESPONSES = 6
@@ -46,7 +46,7 @@ def _plant(run: Path, merges: int, baselines: bool, study: dict, changes: dict) 
         study={"trials": merges, "baselines": baselines, **study},
     ).model_dump()  # fmt: skip
     settings["resolved"] = {"versions": {"mergekit": "0.1.5"}, "prompts_sha256": "abc"}
-    trials.write_atomically(run / trials.CONFIG, yaml.safe_dump(settings, sort_keys=False))
+    files.write_atomically(run / files.CONFIG, yaml.safe_dump(settings, sort_keys=False))
     rng = np.random.default_rng(0)
     for name in ("base", "pairs", "signs") if baselines else ():
         result = result_of(
@@ -54,14 +54,14 @@ def _plant(run: Path, merges: int, baselines: bool, study: dict, changes: dict) 
         )
         write_trial(run, result, rng)
     for number in range(merges):
-        trial = trials.trial_id(number)
+        trial = files.trial_id(number)
         result = result_of(rng, trial, "merge", **{**_state(number), **changes.get(trial, {})})
         write_trial(run, result, rng)
     rows = write_leaderboard(run)
     reliability = Reliability(
         "weak", ("<b>few</b> prompts",), ("more prompts",), _sound(rows), 6, 0.6, 3.0, 0.9, 0.9, 0.5, 0.7, 0.1
     )
-    trials.write_atomically(run / trials.RELIABILITY, json.dumps(dataclasses.asdict(reliability)))
+    files.write_atomically(run / files.RELIABILITY, json.dumps(dataclasses.asdict(reliability)))
     return run
 
 
@@ -96,16 +96,16 @@ def result_of(rng, trial: str, kind: str, method="ties", **changes) -> TrialResu
 
 
 def write_trial(run: Path, result: TrialResult, rng) -> None:
-    folder = trials.trial_folder(run, result.trial)
+    folder = files.trial_folder(run, result.trial)
     config = {"merge_method": result.method, "models": [{"model": "/models/a"}], "dtype": "float32"}
-    trials.write_recipe(folder, MergeRecipe(result.kind, result.method, config, result.seed))
-    if result.state in trials.SCORED:
+    files.write_recipe(folder, MergeRecipe(result.kind, result.method, config, result.seed))
+    if result.state in files.SCORED:
         tokenizer = make_tokenizer()
         ids = tuple(int(i) for i in rng.integers(20, len(tokenizer), ROWS * TOKENS))
         text = HOSTILE + tokenizer.decode(ids)
-        trials.write_responses(folder, [Response(i, 0, (20, 21), ids, text, False) for i in range(RESPONSES)])
-        write_cache(folder / trials.CACHE, cache_of(rng), {"trial": result.trial})
-    trials.write_result(run, result)
+        files.write_responses(folder, [Response(i, 0, (20, 21), ids, text, False) for i in range(RESPONSES)])
+        write_cache(folder / files.CACHE, cache_of(rng), {"trial": result.trial})
+    files.write_result(run, result)
 
 
 def cache_of(rng) -> SparseRows:

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from nex_merge import trials
 from nex_merge.report import write_report
 from nex_merge.report.data import take_snapshot
+from nex_merge.runs import files
 from tests.report.planted import HOSTILE, plant
 
 CHROMIUM = next(
@@ -37,7 +37,7 @@ def browser():
 def run(tmp_path_factory):
     run = plant(tmp_path_factory.mktemp("browser") / "run", 20)
     for number, row in enumerate(take_snapshot(run).rows[:8]):
-        trials.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
+        files.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
     write_report(run, run / "report.html", datetime.now(UTC), lambda note: None)
     return run
 

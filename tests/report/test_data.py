@@ -6,21 +6,21 @@ import numpy as np
 import optuna
 import pytest
 
-from nex_merge import trials
 from nex_merge.errors import InputError
-from nex_merge.leaderboard import COLUMNS, TABLE, Objective, rank
 from nex_merge.report import words
 from nex_merge.report.comparison import spread
 from nex_merge.report.data import front, leaderboard_table, stage_times, take_snapshot
 from nex_merge.report.figures import over_trials, parallel
-from nex_merge.study import importances
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import COLUMNS, TABLE, Objective, rank
+from nex_merge.search.study import importances
 from tests.report.planted import plant, result_of
 
 
 @pytest.mark.parametrize("objective", [Objective("nex", 1), Objective("entropy", -1), Objective("nex", -1)])
 def test_the_front_is_what_no_other_variant_beats(objective):
     rng = np.random.default_rng(1)
-    results = [result_of(rng, trials.trial_id(i), "merge") for i in range(30)]
+    results = [result_of(rng, files.trial_id(i), "merge") for i in range(30)]
     results += [replace(results[0], trial="0030"), result_of(rng, "0031", "merge", state="collapsed")]
     rows = rank(results, objective)
 
@@ -37,7 +37,7 @@ def test_the_front_is_what_no_other_variant_beats(objective):
 
 
 def test_of_lengths_themselves_the_front_is_over_nex():
-    rows = rank([result_of(np.random.default_rng(i), trials.trial_id(i), "merge") for i in range(9)])
+    rows = rank([result_of(np.random.default_rng(i), files.trial_id(i), "merge") for i in range(9)])
     assert front(rows, Objective("mean_tokens", -1)) == front(rows, Objective("nex", 1))
 
 
@@ -95,7 +95,7 @@ def test_merges_without_a_parameter_stand_apart_in_the_parallel_coordinates():
 
 def told_study(run, values):
     """A study as a search leaves it: x explains the values, y doesn't, z is only in half of the trials."""
-    study = optuna.create_study(study_name="another-name", storage=f"sqlite:///{run / trials.STUDY}")
+    study = optuna.create_study(study_name="another-name", storage=f"sqlite:///{run / files.STUDY}")
     between = optuna.distributions.FloatDistribution(0, 1)
     rng = np.random.default_rng(0)
     for number in range(len(values)):
@@ -108,13 +108,13 @@ def told_study(run, values):
 
 def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path):
     run = plant(tmp_path / "a run #1, 100%", 1)
-    values = {trials.trial_id(number): number / 30 for number in range(30)}
+    values = {files.trial_id(number): number / 30 for number in range(30)}
     told_study(run, values)
-    before = (run / trials.STUDY).read_bytes()
+    before = (run / files.STUDY).read_bytes()
     found = importances(run, None, values)
     assert list(found) == ["x", "y"] and found["x"] > 0.9 and sum(found.values()) == pytest.approx(1)
     assert importances(run, None, values) == found
-    assert (run / trials.STUDY).read_bytes() == before
+    assert (run / files.STUDY).read_bytes() == before
     with pytest.raises(InputError, match="takes 4 merges with different scores; found 30 merges, 1 different"):
         importances(run, None, dict.fromkeys(values, 0.5))
     with pytest.raises(InputError, match="found 2 merges, 2 different"):
@@ -125,7 +125,7 @@ def test_importances_without_a_study_to_read(tmp_path):
     run = plant(tmp_path / "run", 1)
     with pytest.raises(InputError, match=r"has no study\.db"):
         importances(run, None, {})
-    (run / trials.STUDY).write_text("no database")
+    (run / files.STUDY).write_text("no database")
     with pytest.raises(InputError, match="can't be read"):
         importances(run, None, {})
 
@@ -139,7 +139,7 @@ def test_responses_are_spread_from_the_lowest_score_to_the_highest():
 
 def test_what_is_said_of_a_run(tmp_path):
     run = plant(tmp_path / "run", 3, study={"trials": 5})
-    (run / trials.TRIALS / "0003").mkdir()
+    (run / files.TRIALS / "0003").mkdir()
     snapshot = take_snapshot(run)
     assert "not finished: 3 of 5 planned" in words.progress(snapshot) and "cut off: 3" in words.progress(snapshot)
     assert words.counted(snapshot) == "6 trials: 6 complete."

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
-from nex_merge import trials
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.report import render, write_report
 from nex_merge.report.comparison import compare
 from nex_merge.report.data import take_snapshot
+from nex_merge.runs import files
 from tests.report.planted import HOSTILE, plant
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -31,7 +31,7 @@ def page_of(run):
 def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
     run = plant(tmp_path / "hundred", 100)
     for number, row in enumerate(take_snapshot(run).rows[:20]):
-        trials.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held <out>"})
+        files.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held <out>"})
     size = write_report(run, tmp_path / "page.html", MADE, lambda note: pytest.fail(note))
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert size == len(text.encode()) < LIMIT
@@ -70,7 +70,7 @@ def test_a_run_without_accuracy_says_so(tmp_path):
 
 def test_too_few_accuracies_are_no_agreement(tmp_path):
     run = plant(tmp_path / "run", 4)
-    trials.write_accuracy(run, "0001", {"accuracy": 0.5, "source": "a"})
+    files.write_accuracy(run, "0001", {"accuracy": 0.5, "source": "a"})
     page, _ = page_of(run)
     assert "No agreement is given: only 1 of 7 trials have accuracy" in page and 'id="plot-accuracy"' in page
 
@@ -99,7 +99,7 @@ def test_only_failed_merges(tmp_path):
 
 def test_a_run_that_has_only_begun(tmp_path):
     run = plant(tmp_path / "run", 0, baselines=False, study={"trials": 5})
-    for name in ("leaderboard.csv", "leaderboard.json", trials.RELIABILITY):
+    for name in ("leaderboard.csv", "leaderboard.json", files.RELIABILITY):
         (run / name).unlink()
     page, notes = page_of(run)
     assert "No trial has finished yet." in page and "There is no verdict yet" in page and not notes
@@ -108,7 +108,7 @@ def test_a_run_that_has_only_begun(tmp_path):
 
 def test_what_is_gone_is_said_not_hidden(tmp_path):
     run = plant(tmp_path / "run", 3)
-    shutil.rmtree(trials.trial_folder(run, "pairs") / trials.CACHE)
+    shutil.rmtree(files.trial_folder(run, "pairs") / files.CACHE)
     page, notes = page_of(run)
     assert "No phases are shown:" in page and "pairs/cache: no such folder" in page
     assert len(notes) == 1 and "the report shows no phases" in notes[0]

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from nex_merge.capture import capture
-from nex_merge.config import ActivationsConfig, GenerationConfig, PromptsConfig, find_file
-from nex_merge.evaluate import load_tokenizer
-from nex_merge.families import open_family, read_family
+from nex_merge.activations.capture import capture
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
 from nex_merge.generation import generate
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse
-from nex_merge.prompts import encode_prompts, load_prompts
-from nex_merge.proposal import MERGE_DTYPE, passthrough
 from nex_merge.records import MergeRecipe, Prompt
+from nex_merge.search.proposal import MERGE_DTYPE, passthrough
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, find_file
+from nex_merge.setup.families import open_family, read_family
+from nex_merge.setup.prompts import encode_prompts, load_prompts
 
 # Neither the search's prompts (seed 1) nor `correlate --accuracy builtin` (seed 2) uses this one.
 SEED = 3

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from nex_merge.config import ActivationsConfig
 from nex_merge.merging import method_specs
-from nex_merge.proposal import passthrough, propose
-from nex_merge.search_space import load_space
+from nex_merge.search.proposal import passthrough, propose
+from nex_merge.setup.config import ActivationsConfig
+from nex_merge.setup.search_space import load_space
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data"

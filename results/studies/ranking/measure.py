@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from windows import window
 
-from nex_merge.capture import capture_all
-from nex_merge.config import GenerationConfig, PromptsConfig
-from nex_merge.evaluate import load_tokenizer
+from nex_merge.activations.capture import capture_all
 from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
 from nex_merge.generation import generate
-from nex_merge.guards import measure_text
+from nex_merge.measures.text import measure_text
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
-from nex_merge.nex.reliability import score
-from nex_merge.prompts import encode_prompts
+from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights, Prompt, Response, SparseRows, TokenStats
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import GenerationConfig, PromptsConfig
+from nex_merge.setup.prompts import encode_prompts
 from ranking.families import (
     DATA,
     FAMILIES,

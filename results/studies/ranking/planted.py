@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nex_merge.capture import capture
-from nex_merge.config import GenerationConfig, PromptsConfig
-from nex_merge.evaluate import load_tokenizer
+from nex_merge.activations.capture import capture
 from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import generate
-from nex_merge.guards import collapse, measure_text
+from nex_merge.measures.text import collapse, measure_text
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
-from nex_merge.nex.reliability import score
-from nex_merge.prompts import encode_prompts
-from nex_merge.proposal import passthrough
+from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, MergeRecipe, Prompt
+from nex_merge.search.proposal import passthrough
+from nex_merge.search.trial import load_tokenizer
+from nex_merge.setup.config import GenerationConfig, PromptsConfig
+from nex_merge.setup.prompts import encode_prompts
 from ranking.families import FAMILIES, MIN_RUN, PROMPTS_PER_KIND, PROMPTS_SEED, RHO, SHIPPED, write_csv
 
 

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from nex_merge.config import ActivationsConfig
-from nex_merge.correlate import correlations, curve
-from nex_merge.guards import collapse
+from nex_merge.labels.correlate import correlations, curve
+from nex_merge.measures.text import collapse
 from nex_merge.nex.calibration import calibrate, weights_by_response
 from nex_merge.nex.good_mass import mean_score, weigh
-from nex_merge.nex.reliability import halves, resampled, split_half
+from nex_merge.nex.scoring import halves, resampled, split_half
 from nex_merge.records import Credits, Evidence, SparseGroups, TextMeasures
+from nex_merge.setup.config import ActivationsConfig
 from ranking.families import (
     CALIBRATIONS,
     CHOSEN_ON,

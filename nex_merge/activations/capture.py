@@ -1,0 +1,249 @@
+"""Model + Responses -> SparseRows: one teacher-forced pass per response with hooks on the MLPs' down projections.
+
+Each response runs alone and unpadded, so that nothing depends on its neighbours; on the CPU one on every core. No more
+than one layer's dense activations of a response exist at a time: each layer's best scores are merged into the row's
+running top k.
+
+Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kept scores per row.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from nex_merge.errors import InputError
+from nex_merge.records import Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
+from nex_merge.setup.config import ActivationsConfig
+from nex_merge.threads import on_cores
+
+# What the responses under way may take together, and how many layers' activations a pass holds at its peak (measured).
+IN_FLIGHT_BYTES = 4 << 30
+LAYERS_HELD = 10
+LARGEST_MASS = float(np.finfo(np.float16).max)
+
+
+def gated_mlps(model: PreTrainedModel) -> list[nn.Linear]:
+    """The down projections of all layers, in order. Raises InputError where the model has no gated MLPs."""
+    layers = getattr(getattr(model, "model", None), "layers", None)
+    projections = [getattr(getattr(layer, "mlp", None), "down_proj", None) for layer in layers or []]
+    if not projections or not all(isinstance(projection, nn.Linear) for projection in projections):
+        raise InputError(
+            f"{type(model).__name__} has no gated MLPs at model.layers[i].mlp.down_proj, whose units are scored; "
+            "Qwen, Llama, Mistral and Gemma checkpoints have them"
+        )
+    return [projection for projection in projections if isinstance(projection, nn.Linear)]
+
+
+def capture(
+    model: PreTrainedModel,
+    responses: Sequence[Response],
+    config: ActivationsConfig,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[SparseRows, tuple[TokenStats, ...]]:
+    """The activation cache of all responses, and each one's token statistics from the same pass."""
+    (cache,), stats = capture_all(model, responses, [config], progress)
+    return cache, stats
+
+
+def capture_all(
+    model: PreTrainedModel,
+    responses: Sequence[Response],
+    configs: Sequence[ActivationsConfig],
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[SparseRows], tuple[TokenStats, ...]]:
+    """One cache per configuration, all from the same single pass, and each response's token statistics."""
+    running = threading.local()
+
+    def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            assert isinstance(projection, nn.Linear)
+            running.capture.take(layer, projection, inputs[0][0])
+
+        return keep
+
+    at_once = threading.Semaphore(_at_once(model, responses))
+
+    def captured(response: Response) -> tuple[list[SparseGroups], TokenStats]:
+        with at_once:
+            running.capture = _Capture(model, response, configs)
+            return running.capture.run()
+
+    parts: list[list[SparseGroups]] = [[] for _ in configs]
+    stats = []
+    with ExitStack() as stack:
+        for layer, projection in enumerate(gated_mlps(model)):
+            stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
+        each = on_cores(captured, responses) if _side_by_side(model) else (captured(response) for response in responses)
+        stack.enter_context(closing(each))
+        for done, (groups, token_stats) in enumerate(each, 1):
+            for own, rows in zip(parts, groups, strict=True):
+                own.append(rows)
+            stats.append(token_stats)
+            progress(done)
+    lengths = [len(response.token_ids) for response in responses]
+    caches = [build_rows(own, lengths, config.slice_tokens) for own, config in zip(parts, configs, strict=True)]
+    return caches, tuple(stats)
+
+
+def _side_by_side(model: PreTrainedModel) -> bool:
+    """Whether responses may be read at the same time: not where rotary frequencies change with each one's length."""
+    rotary = str(getattr(getattr(model.model, "rotary_emb", None), "rope_type", ""))
+    return model.device.type == "cpu" and "dynamic" not in rotary and "longrope" not in rotary
+
+
+def _at_once(model: PreTrainedModel, responses: Sequence[Response]) -> int:
+    """How many of the longest response fit IN_FLIGHT_BYTES; at least one."""
+    units = max(projection.in_features for projection in gated_mlps(model))
+    longest = max((len(response.prompt_ids) + len(response.token_ids) for response in responses), default=1)
+    return max(1, IN_FLIGHT_BYTES // (LAYERS_HELD * longest * units * model.dtype.itemsize))
+
+
+class _Capture:
+    """One response on its way through the model."""
+
+    def __init__(self, model: PreTrainedModel, response: Response, configs: Sequence[ActivationsConfig]) -> None:
+        self._model, self._configs = model, configs
+        self._tokens = torch.tensor(response.token_ids, device=model.device)
+        self._ids = torch.cat([torch.tensor(response.prompt_ids, device=model.device), self._tokens])[None]
+        # The positions that predict the generated tokens.
+        self._where = slice(len(response.prompt_ids) - 1, self._ids.shape[1] - 1)
+        unembed = model.get_output_embeddings()
+        assert unembed is not None, "a causal language model has one"
+        self._unembed = unembed
+        # A smaller top k is the head of a larger one.
+        largest: dict[tuple[str, int], int] = {}
+        for config in configs:
+            kept = (config.score, config.slice_tokens)
+            largest[kept] = max(largest.get(kept, 0), config.top_k)
+        self._tops = {kept: _RowTopK(len(self._tokens), kept[1], k, model.device) for kept, k in largest.items()}
+
+    @torch.inference_mode()
+    def run(self) -> tuple[list[SparseGroups], TokenStats]:
+        """The rows under every configuration, and the token statistics; the hooks call `take` meanwhile."""
+        hidden = self._model.model(input_ids=self._ids, use_cache=False).last_hidden_state[0, self._where]
+        groups = [self._tops[config.score, config.slice_tokens].groups(config.top_k) for config in self._configs]
+        return groups, _token_stats(self._unembed, hidden, self._tokens, gated_mlps(self._model)[0].in_features)
+
+    def take(self, layer: int, projection: nn.Linear, inputs: torch.Tensor) -> None:
+        """Score a layer's activations, the projection's inputs at all positions, float [positions, U]."""
+        a = inputs[self._where].float()
+        for score in sorted({score for score, _ in self._tops}):
+            scores = _scores(score, a, projection, self._unembed.weight, self._tokens)
+            for (wanted, _), top in self._tops.items():
+                if wanted == score:
+                    top.add(layer, scores)
+
+
+def _scores(
+    score: str, a: torch.Tensor, projection: nn.Linear, unembedding: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """What every unit scores at every token, float32 [n, U], from its activations a, float32 [n, U].
+
+    `unembedding` is the unembedding matrix, [V, hidden size].
+    """
+    if score == "logit_contribution":
+        # A token has the same direction wherever it is emitted, and most are emitted more than once.
+        distinct, of_token = tokens.unique(return_inverse=True)
+        return (unembedding[distinct].float() @ projection.weight.float())[of_token].mul_(a)
+    return a.abs() if score == "magnitude" else a
+
+
+def _token_stats(unembed: nn.Linear, hidden: torch.Tensor, tokens: torch.Tensor, width: int) -> TokenStats:
+    """Statistics of the distributions that `hidden`, float [n, hidden size], gives for the emitted tokens [n].
+
+    The vocabulary is taken in blocks of `width` words, with an online softmax (arXiv 1805.02867): the logits of a whole
+    response would take many times the memory of its activations.
+    """
+    words = unembed.out_features
+    peak = torch.full((len(tokens),), torch.finfo(torch.float32).min, device=hidden.device)
+    # Sums over the words so far, of logits l: of exp(l - peak), of (l - peak) exp(l - peak), and of l.
+    mass, moment, total, emitted = (
+        torch.zeros(len(tokens), dtype=torch.float64, device=hidden.device) for _ in range(4)
+    )
+    for start in range(0, words, width):
+        block = slice(start, start + width)
+        logits = nn.functional.linear(hidden, unembed.weight[block], _part(unembed.bias, block)).float()
+        total += logits.sum(-1)
+        place = tokens - start
+        here = (place >= 0) & (place < logits.shape[1])
+        emitted[here] = logits[here, place[here]].double()
+        higher = torch.maximum(peak, logits.amax(-1))
+        below, peak = (peak - higher).double(), higher
+        logits -= peak[:, None]
+        exponentials = logits.exp()
+        moment = below.exp() * (moment + below * mass) + logits.mul_(exponentials).sum(-1)
+        mass = below.exp() * mass + exponentials.sum(-1)
+    log_mass = mass.log() + peak
+    entropy = mass.log() - moment / mass
+    return TokenStats(
+        entropy=float(entropy.mean()),
+        entropy_spread=float(entropy.std(correction=0)),
+        self_certainty=float((log_mass - total / words).mean()) - math.log(words),
+        logprob=float((emitted - log_mass).mean()),
+    )
+
+
+def _part(bias: torch.Tensor | None, block: slice) -> torch.Tensor | None:
+    return None if bias is None else bias[block]
+
+
+class _RowTopK:
+    """The k highest positive scores of every row over all layers, summed by neuron in the end."""
+
+    def __init__(self, tokens: int, slice_tokens: int, top_k: int, device: torch.device) -> None:
+        self._slice, self._k = slice_tokens, top_k
+        self._rows = -(-tokens // slice_tokens)
+        self._scores = torch.zeros(self._rows, 0, device=device)
+        self._keys = torch.zeros(self._rows, 0, dtype=torch.int64, device=device)
+
+    def add(self, layer: int, scores: torch.Tensor) -> None:
+        """Take in one layer's scores, float32 [n, U]."""
+        missing = self._rows * self._slice - len(scores)
+        padded = nn.functional.pad(scores, (0, 0, 0, missing), value=-torch.inf).view(self._rows, -1)
+        best = padded.topk(min(self._k, padded.shape[1]), dim=1)
+        units = best.indices % scores.shape[1]
+        merged = torch.cat([self._scores, best.values], 1)
+        keys = torch.cat([self._keys, units + (layer << 16)], 1)
+        kept = merged.topk(min(self._k, merged.shape[1]), dim=1)
+        self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
+
+    def groups(self, k: int) -> SparseGroups:
+        """The k highest of every row; k is at most the number kept."""
+        scores, keys = self._scores[:, :k].cpu(), self._keys[:, :k].cpu()
+        row, column = torch.nonzero(scores > 0, as_tuple=True)
+        return _sum_by_key(row.numpy(), keys[row, column].numpy(), scores[row, column].numpy(), self._rows)
+
+
+def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups: int) -> SparseGroups:
+    """Entries summed by (group, key). A mass beyond float16's largest value becomes that value."""
+    combined = (group.astype(np.int64) << 32) | keys.astype(np.int64)
+    unique, inverse = np.unique(combined, return_inverse=True)
+    sums = np.bincount(inverse, masses.astype(np.float64), minlength=len(unique))
+    counts = np.bincount(unique >> 32, minlength=groups)
+    return SparseGroups(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        (unique & 0xFFFFFFFF).astype(np.uint32),
+        np.minimum(sums, LARGEST_MASS).astype(np.float16),
+    )
+
+
+def build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> SparseRows:
+    """The cache of all responses from each one's rows and number of tokens."""
+    rows_per_response = [len(part.ptr) - 1 for part in parts]
+    lengths: list[int] = []
+    base = []
+    for part, count in zip(parts, tokens, strict=True):
+        lengths += [min(slice_tokens, count - start) for start in range(0, count, slice_tokens)]
+        base.append(_sum_by_key(np.zeros(len(part.keys), np.int64), part.keys, part.masses, 1))
+    return SparseRows(
+        np.concatenate([[0], np.cumsum(rows_per_response)]).astype(np.int64),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        concatenate_groups(parts),
+        concatenate_groups(base),
+    )

@@ -1,0 +1,1 @@
+"""The models that answer, and `observe`, the one way from prompts to what is known of the answers."""

@@ -1,0 +1,119 @@
+"""Logits -> tokens: greedy, or sampled with noise that belongs to the position, and never by the luck of rounding."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from nex_merge.errors import TrialError
+from nex_merge.setup.config import GenerationConfig
+
+# Rounding differences between batches stay far below this share of the largest logit (about 1e-6 in float32).
+MARGIN = 1e-4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One response to be made."""
+
+    prompt: int
+    sample: int
+    ids: tuple[int, ...]
+
+
+def choose_all(
+    model: PreTrainedModel,
+    logits: torch.Tensor,
+    rows: Sequence[Job | None],
+    drafts: Sequence[Sequence[int]],
+    done: Mapping[Job, Sequence[int]],
+    config: GenerationConfig,
+) -> list[list[int]]:
+    """The next tokens of every row: as much of its draft as it says itself, and one more. None for an ended row.
+
+    `logits`, float [batch, 1 + longest draft, vocabulary], follow the row's last token and each token of its draft.
+    Raises TrialError where a logit that a token is chosen by is not finite.
+    """
+    chosen: list[list[int]] = [[] for _ in rows]
+    going = [(i, job) for i, job in enumerate(rows) if job is not None]
+    for place in range(logits.shape[1]):
+        if not going:
+            break
+        said = [(job, done[job], chosen[i]) for i, job in going]
+        tokens = _choose_next(model, logits[[i for i, _ in going], place].float(), said, config)
+        for (i, _), token in zip(going, tokens, strict=True):
+            chosen[i].append(token)
+        # Of what follows a token that was not drafted nothing is known.
+        going = [(i, job) for i, job in going if list(drafts[i][: place + 1]) == chosen[i]]
+    return chosen
+
+
+def _choose_next(
+    model: PreTrainedModel,
+    logits: torch.Tensor,
+    said: Sequence[tuple[Job, Sequence[int], Sequence[int]]],
+    config: GenerationConfig,
+) -> list[int]:
+    """The next token of responses, each with what it said before and in this step; logits float32 [batch, V]."""
+    noise = None
+    if config.temperature > 0:
+        drawn = [_gumbel(config.seed, job, len(done) + len(new), logits.shape[1]) for job, done, new in said]
+        noise = torch.from_numpy(np.stack(drawn)).to(logits.device)
+    tokens, sure = choose(logits, noise, config)
+    tokens, sure = tokens.tolist(), sure.tolist()
+    exact = model.dtype == torch.float32
+    for i, (job, done, new) in enumerate(said):
+        if sure[i] or not exact:
+            continue
+        alone = torch.tensor([[*job.ids, *done, *new]], device=model.device)
+        own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        tokens[i] = int(choose(own, None if noise is None else noise[i : i + 1], config)[0])
+    return tokens
+
+
+def _gumbel(seed: int, job: Job, position: int, size: int) -> np.ndarray:
+    """Standard Gumbel noise, float32 [size], of a position of a response."""
+    bits = np.random.Philox(key=seed, counter=[0, job.prompt, job.sample, position])
+    return np.random.Generator(bits).gumbel(size=size).astype(np.float32)
+
+
+def choose(
+    logits: torch.Tensor, noise: torch.Tensor | None, config: GenerationConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token int64 [B], whether rounding could not have changed it bool [B]) from logits float32 [B, V].
+
+    Greedy without noise; else the Gumbel-max trick over logits / temperature, restricted by top_k and top_p.
+    Raises TrialError where a logit is not finite.
+    """
+    if not torch.isfinite(logits).all():
+        raise TrialError("the variant's logits are not finite")
+    lowest, highest = logits.aminmax(dim=1)
+    margin = MARGIN * torch.maximum(highest, -lowest)
+    if noise is None:
+        best = logits.topk(2, dim=1)
+        # Equal logits go to the smaller id, as argmax over the vocabulary would have it.
+        return logits.argmax(1), best.values[:, 0] - best.values[:, 1] > margin
+    scaled = logits / config.temperature
+    order = scaled.argsort(dim=1, descending=True, stable=True)
+    ranked = scaled.gather(1, order)
+    before = ranked.softmax(1).cumsum(1) - ranked.softmax(1)  # probability of all better tokens
+    perturbed = ranked + noise.gather(1, order)
+    allowed = torch.ones_like(ranked, dtype=torch.bool)
+    sure = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+    if 0 < config.top_k < logits.shape[1]:
+        allowed[:, config.top_k :] = False
+        sure &= (ranked[:, config.top_k - 1] - ranked[:, config.top_k]) * config.temperature > margin
+    picks = [
+        perturbed.masked_fill(~(allowed & (before < limit)), -torch.inf)
+        for limit in (
+            (config.top_p * (1 - MARGIN), config.top_p, config.top_p * (1 + MARGIN)) if config.top_p < 1 else (2,)
+        )
+    ]
+    best = picks[len(picks) // 2].topk(2, dim=1)
+    winner = best.indices[:, :1]
+    for pick in (picks[0], picks[-1]):
+        sure &= pick.argmax(1) == winner[:, 0]
+    sure &= (best.values[:, 0] - best.values[:, 1]) * config.temperature > margin
+    return order.gather(1, winner)[:, 0], sure

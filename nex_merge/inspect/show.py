@@ -1,0 +1,125 @@
+"""A reading as HTML (a fragment that pages include, a small page of its own) and as JSON. Knows no runs and models."""
+
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nex_merge.inspect.reading import Reading, outcome
+
+# Colours are a highlighter's: dark ink on orange and blue, which the colour-blind tell apart; the marks E and X say it
+# again. Everything is under .reading, so that it can stand in any page.
+STYLE = """\
+.reading { --explore: #ffd8a0; --exploit: #bfdcff; --ink: #1d1d1f; --quiet: #66666b; --rule: #d5d5da;
+  --bar-explore: #d97a00; --bar-exploit: #2f74c9; line-height: 1.5; color: var(--ink); }
+@media (prefers-color-scheme: dark) { .reading { --explore: #5c3a08; --exploit: #16395f; --ink: #ececf0;
+  --quiet: #a0a0a8; --rule: #3c3c42; --bar-explore: #f0a040; --bar-exploit: #6fb0ff; } }
+.reading p { margin: .4em 0; }
+.reading .quiet { color: var(--quiet); font-size: .9em; }
+.reading pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; line-height: 1.7; margin: .6em 0; }
+.reading .explore { background: var(--explore); }
+.reading .exploit { background: var(--exploit); }
+.reading sup { font-weight: bold; font-size: .7em; padding: 0 .25em; user-select: none; }
+.reading figure { margin: .8em 0; }
+.reading svg { width: 100%; height: 5em; display: block; }
+.reading svg .explore { fill: var(--bar-explore); } .reading svg .exploit { fill: var(--bar-exploit); }
+.reading svg line { stroke: var(--quiet); stroke-dasharray: 3 3; vector-effect: non-scaling-stroke; }
+.reading svg .zero { stroke: var(--rule); stroke-dasharray: none; }
+.reading .wide { overflow-x: auto; }
+.reading table { border-collapse: collapse; font-size: .9em; }
+.reading th, .reading td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--rule); }
+"""
+
+
+def visible(text: str) -> str:
+    """Text in which nothing acts: line feeds and tabs stay, other control and format characters become signs.
+
+    Escape sequences and marks that turn the direction of writing would otherwise reach the reader's terminal.
+    """
+    return "".join(_sign(character) for character in text)
+
+
+def _sign(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)  # the signs that Unicode has for them
+    return "\u2421" if code == 0x7F else "\ufffd"
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("nex_merge", "inspect"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    environment.globals["outcome"] = outcome
+    return environment
+
+
+def render_fragment(reading: Reading) -> Markup:
+    """A reading as an HTML <section> without style: what a page includes, with STYLE once in its head.
+
+    Its text with the phases, the novelty slopes and observations under it, and the cycles. All text is escaped.
+    """
+    slopes = [row.slope for row in reading.rows if row.slope is not None]
+    observations = [abs(row.observation) for row in reading.rows if row.observation is not None]
+    return Markup(
+        _templates()
+        .get_template("reading.html.jinja")
+        .render(reading=reading, highest=max(slopes, default=0.0), farthest=max(observations, default=0.0))
+    )
+
+
+def render_page(reading: Reading, title: str, facts: Sequence[str]) -> str:
+    """A self-contained page of one reading: `facts` are lines of plain text above it."""
+    template = _templates().get_template("page.html.jinja")
+    return template.render(title=title, facts=facts, style=Markup(STYLE), fragment=render_fragment(reading))
+
+
+def as_mapping(reading: Reading) -> dict[str, Any]:
+    """A reading as plain data for JSON; rows and tokens are numbered from 0, ends of rows are not included."""
+    response = reading.response
+    rows = [
+        {
+            "tokens": [row.first_token, row.end_token],
+            "characters": [row.start, row.end],
+            "text": reading.text(row),
+            "phase": row.phase,
+            "slope": row.slope,
+            "observation": row.observation,
+        }
+        for row in reading.rows
+    ]
+    cycles = [
+        {
+            "explore_rows": list(reading.span(cycle.first_explore, cycle.last_explore)),  # both included
+            "exploit_rows": list(reading.span(cycle.first_exploit, cycle.last_exploit)),
+            "strength": cycle.strength,
+            "reuse": cycle.reuse,
+            "consolidation": cycle.consolidation,
+            "credit": outcome(cycle),
+            "effective": cycle.effective,
+            "redundant": cycle.redundant,
+        }
+        for cycle in reading.cycles
+    ]
+    return {
+        "prompt": reading.prompt,
+        "text": response.text,
+        "tokens": len(response.token_ids),
+        "truncated": response.truncated,
+        "score": reading.score,
+        "no_phases": reading.why_no_phases,
+        "fallback": reading.why_fallback,
+        "rows": rows,
+        "cycles": cycles,
+    }

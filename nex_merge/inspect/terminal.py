@@ -1,0 +1,108 @@
+"""A reading on the terminal, or as plain text where there is none. Knows nothing of runs or models."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
+from nex_merge.inspect.show import visible
+
+MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
+# Both colours with their own ink, so that they can be read on dark and light grounds.
+STYLES = {EXPLORE: "black on yellow", EXPLOIT: "black on cyan", None: ""}
+BAR = 12
+PLAIN_WIDTH = 120
+
+
+def print_reading(reading: Reading, facts: Sequence[str]) -> None:
+    """The facts, then a reading: its text in colours (terminals alone), its rows, its cycles."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    for line in [*facts, *summary(reading)]:
+        # Text, never a string: rich would read markup and emoji codes in it.
+        console.print(Text(visible(line)), soft_wrap=True)
+    if console.is_terminal:
+        console.print()
+        console.print(_coloured(reading))
+    console.print()
+    console.print(_rows(reading))
+    if reading.cycles:
+        console.print()
+        console.print(_cycles(reading))
+
+
+def summary(reading: Reading) -> list[str]:
+    """What there is to say of a reading in a few lines."""
+    response = reading.response
+    cut = ", cut off" if response.truncated else ""
+    lines = [f"prompt: {_one_line(reading.prompt)}", f"{len(response.token_ids)} tokens{cut}, {len(reading.rows)} rows"]
+    if reading.why_no_phases is not None:
+        return [*lines, f"No phases: {reading.why_no_phases}"]
+    phases = [row.phase for row in reading.rows]
+    lines[-1] += f": {phases.count(EXPLORE)} explore (E), {phases.count(EXPLOIT)} exploit (X)"
+    if None in phases:
+        lines[-1] += f", {phases.count(None)} without activation mass (·)"
+    if reading.score is not None:
+        lines[-1] += f"; Good-Mass Fraction {reading.score:.4f}"
+    if reading.why_fallback is not None:
+        lines.append(f"Fallback: {reading.why_fallback}")
+    if not reading.cycles:
+        lines.append("No cycle: no exploit rows follow explore rows, so nothing is credited")
+    elif len(reading.cycles) == 1:
+        lines.append("A single cycle: reuse is held against its median over cycles, so nothing is credited")
+    return lines
+
+
+def _coloured(reading: Reading) -> Text:
+    text = Text()
+    for phase, numbers in reading.spans:
+        for number in numbers:
+            text.append(visible(reading.text(reading.rows[number])), STYLES[phase])
+    return text
+
+
+def _rows(reading: Reading) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "cycle", "row", "slope", "", "z"):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    table.add_column("tokens", overflow="fold")
+    begins = {reading.kept_rows[cycle.first_explore]: str(i) for i, cycle in enumerate(reading.cycles, 1)}
+    highest = max((row.slope for row in reading.rows if row.slope is not None), default=0.0)
+    for number, row in enumerate(reading.rows):
+        table.add_row(
+            Text(MARKS[row.phase], STYLES[row.phase]),
+            begins.get(number, ""),
+            str(number),
+            "-" if row.slope is None else f"{row.slope:.2f}",
+            _bar(row.slope / highest if row.slope else 0.0),
+            "-" if row.observation is None else f"{row.observation:+.2f}",
+            Text(_one_line(reading.text(row))),
+        )
+    return table
+
+
+def _bar(share: float) -> str:
+    halves = round(2 * BAR * share)
+    return "█" * (halves // 2) + "▌" * (halves % 2)
+
+
+def _cycles(reading: Reading) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("cycle", "explore rows", "exploit rows", "reuse", "consolidation", "credit"):
+        table.add_column(name, justify="left" if name in ("explore rows", "exploit rows", "credit") else "right")
+    for number, cycle in enumerate(reading.cycles, 1):
+        spans = ((cycle.first_explore, cycle.last_explore), (cycle.first_exploit, cycle.last_exploit))
+        table.add_row(
+            str(number),
+            *("{} to {}".format(*reading.span(*span)) for span in spans),
+            "-" if cycle.reuse is None else f"{cycle.reuse:.3f}",
+            f"{cycle.consolidation:.3f}",
+            outcome(cycle),
+        )
+    return table
+
+
+def _one_line(text: str) -> str:
+    return visible(text).replace("\n", "⏎").replace("\t", "␉")

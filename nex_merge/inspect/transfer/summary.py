@@ -1,0 +1,166 @@
+"""A transfer in numbers: rows of measures with intervals, as JSON and as tables on stdout."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nex_merge.inspect.transfer.experiment import Transfer, Transplant
+from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
+
+# What is compared with what, at the same number of neurons.
+CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line: the recipient with so many neurons against itself before, or one set of neurons against another."""
+
+    count: int
+    neurons: str  # a set, or "one - other"
+    measure: str
+    after: float | None  # mean over seeds; None for a contrast
+    change: float | None  # against the recipient before; of a contrast, one's change minus the other's
+    low: float | None  # 95 % over problems and seeds, both drawn anew
+    high: float | None
+    seeds: int
+
+
+def compare(
+    found: Transfer, kinds: Sequence[str], contrasts: Sequence[tuple[str, str]] = CONTRASTS
+) -> list[Comparison]:
+    """All comparisons, by count, then set, then measure."""
+    before = quantities([found.before], kinds)
+    rows = []
+    for count, sets in grouped(found.transplants).items():
+        after = {name: quantities([item.outcome for item in items], kinds) for name, items in sets.items()}
+        seeds = max(len(items) for items in sets.values())
+        for name, own in after.items():
+            changes = differences(own, before)
+            rows += [_row(count, name, measure, own[measure].value, changes[measure], seeds) for measure in own]
+        for one, other in contrasts:
+            if one in after and other in after:
+                contrast = differences(after[one], after[other])
+                rows += [
+                    _row(count, f"{one} - {other}", measure, None, gap, seeds) for measure, gap in contrast.items()
+                ]
+    return rows
+
+
+def grouped(transplants: Sequence[Transplant]) -> dict[int, dict[str, list[Transplant]]]:
+    """count -> set -> its transplants by seed."""
+    found: dict[int, dict[str, list[Transplant]]] = {}
+    for item in transplants:
+        found.setdefault(item.chosen.count, {}).setdefault(item.chosen.neurons, []).append(item)
+    return found
+
+
+def _row(count: int, name: str, measure: str, after: float | None, change: Quantity, seeds: int) -> Comparison:
+    low, high = change.interval()
+    return Comparison(count, name, measure, after, change.value, low, high, seeds)
+
+
+def stability(items: Sequence[Transplant]) -> float | None:
+    """Mean Jaccard overlap between the sets of neurons that different seeds chose; None for a single seed."""
+    keys = [item.chosen.keys for item in items]
+    pairs = [(a, b) for i, a in enumerate(keys) for b in keys[:i]]
+    if not pairs:
+        return None
+    return float(np.mean([len(np.intersect1d(a, b)) / len(np.union1d(a, b)) for a, b in pairs]))
+
+
+def as_mapping(found: Transfer, kinds: Sequence[str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything for --json."""
+
+    def outcome(item: Outcome) -> dict[str, float | None]:
+        return {name: quantity.value for name, quantity in quantities([item], kinds).items()}
+
+    return {
+        **about,
+        "problems": len(kinds),
+        "before": outcome(found.before),
+        "donor": outcome(found.donor),
+        "comparisons": [asdict(row) for row in compare(found, kinds)],
+        "transplants": [
+            {
+                "neurons": item.chosen.neurons,
+                "count": item.chosen.count,
+                "seed": item.chosen.seed,
+                "layers": item.chosen.layers,
+                "mean_norm": item.chosen.mean_norm,
+                "mean_mass": item.chosen.mean_mass,
+                "changed": item.changed,
+                **outcome(item.outcome),
+            }
+            for item in found.transplants
+        ],
+    }
+
+
+def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
+    """The transfer as tables on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+
+    def say(text: str = "") -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def table(*columns: str) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            made.add_column(column, justify="left" if column in ("neurons", "by layer") else "right", no_wrap=True)
+        return made
+
+    before, giver = quantities([found.before], kinds), quantities([found.donor], kinds)
+    say(title)
+    rows = compare(found, kinds)
+    for measure in before:
+        say()
+        digits = {"tokens": 1, "entropy": 4}.get(measure, 3)
+        ends = (_number(before[measure].value, digits), _number(giver[measure].value, digits))
+        say(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
+        shown = table("count", "neurons", "after", "change", "95 %")
+        for row in rows:
+            if row.measure == measure:
+                interval = (
+                    "-" if row.low is None else f"{_number(row.low, digits, True)} to {_number(row.high, digits, True)}"
+                )
+                after = "" if " - " in row.neurons else _number(row.after, digits)
+                shown.add_row(str(row.count), row.neurons, after, _number(row.change, digits, True), interval)
+        console.print(shown)
+    say()
+    say("What was copied (means over seeds)")
+    shown = table("count", "neurons", "norm", "mass", "changed", "same", "by layer")
+    for count, sets in grouped(found.transplants).items():
+        for name, items in sets.items():
+            same = stability(items)
+            layers = ", ".join(
+                f"{layer}: {np.mean([item.chosen.layers.get(layer, 0) for item in items]):.0f}"
+                for layer in sorted({layer for item in items for layer in item.chosen.layers})
+            )
+            shown.add_row(
+                str(count), name,
+                f"{np.mean([item.chosen.mean_norm for item in items]):.3g}",
+                f"{np.mean([item.chosen.mean_mass for item in items]):.0f}",
+                f"{np.mean([item.changed for item in items]):.3f}", "-" if same is None else f"{same:.2f}", layers,
+            )  # fmt: skip
+    console.print(shown)
+    for line in NOTES:
+        say(line)
+
+
+NOTES = (
+    "change: against the recipient before; one - other: the first set's change minus the second's.",
+    "95 %: bootstrap over problems and seeds, both drawn anew, paired.",
+    "changed: how far the copies move the recipient, over copying all neurons; same: Jaccard overlap between seeds.",
+)
+
+
+def _number(value: float | None, digits: int, sign: bool = False) -> str:
+    if value is None:
+        return "-"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

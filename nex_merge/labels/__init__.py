@@ -1,0 +1,1 @@
+"""Everything that takes known answers: accuracy, and whether measures agree with it."""

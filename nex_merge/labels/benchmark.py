@@ -1,0 +1,251 @@
+"""Accuracy of a run's variants on labelled prompts, by greedy answers. Attached to the trials, never fed to the search.
+
+Composes rebuilding, generation and matching. A variant measured on the same data is not measured again.
+"""
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nex_merge.errors import InputError
+from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
+from nex_merge.generation import generate
+from nex_merge.records import Prompt, Response, TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.remerge import Rebuilder
+from nex_merge.setup.config import PromptsConfig, is_number
+from nex_merge.setup.prompts import encode_prompts, read_jsonl
+
+# The search's prompts come from seed 1, so none of them is among these.
+HELD_OUT_SEED = 2
+FAMILY = "qwen3-tiny"
+MATCHES = ("exact", "number", "choice", "regex")
+_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)(?:\.\d+)?")
+_CHOICE = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled prompt: `is_right` says of a response's text whether it is right."""
+
+    prompt: Prompt
+    answer: str
+    is_right: Callable[[str], bool]
+    kind: str = ""
+
+
+def conclusion(response: str) -> str:
+    """What stands after the thinking; all of it where there is none."""
+    return response.rpartition("</think>")[2].strip()
+
+
+def concluded(match: str, response: str) -> str | float | None:
+    """What a response says in terms of the match: its number, its letter or its conclusion; None where it has none.
+
+    Of two responses that conclude the same, both are right or neither is.
+    """
+    found = conclusion(response)
+    if match == "number":
+        numbers = _NUMBER.findall(found)
+        return float(numbers[-1].replace(",", "")) if numbers else None
+    if match == "choice":
+        letters = _CHOICE.findall(found)
+        return letters[-1] if letters else None
+    return (" ".join(found.split()) if match == "exact" else found) or None
+
+
+def matcher(match: str, answer: str) -> Callable[[str], bool]:
+    """Whether a response gives the answer.
+
+    exact: the conclusion is the answer, blanks aside. number: its last number equals it. choice: its last capital
+    letter that stands alone is it. regex: the answer, a pattern, is found in it.
+    """
+    if match == "regex":
+        pattern = re.compile(answer)
+        return lambda text: pattern.search(conclusion(text)) is not None
+    if match == "number":
+        number = float(answer.replace(",", ""))
+        return lambda text: concluded(match, text) == number
+    wanted = " ".join(answer.split()) if match == "exact" else answer.strip()
+    return lambda text: concluded(match, text) == wanted
+
+
+def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
+    """One line's prompt with its answer. Raises InputError, naming the line, where it has none that can be matched."""
+    answer = data.get("answer")
+    if is_number(answer):
+        answer = str(answer)
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
+    try:
+        return Item(prompt, answer, matcher(match, answer))
+    except (ValueError, re.error) as error:
+        raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
+
+
+def check_match(match: str) -> None:
+    if match not in MATCHES:
+        raise InputError(f"--match: found {match!r}; {', '.join(MATCHES)} would do")
+
+
+def load_items(file: Path, match: str) -> list[Item]:
+    """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
+    check_match(match)
+    if not file.is_file():
+        raise InputError(f"--data: no file {file}")
+    items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
+    if not items:
+        raise InputError(f"--data: {file} holds no labelled prompts")
+    return items
+
+
+def builtin_items(count: int) -> list[Item]:
+    """`count` problems of each of qwen3-tiny's kinds that no training batch and no search prompt was drawn from."""
+    problems = [problem for kind in KINDS for problem in make_problems(kind, count, HELD_OUT_SEED)]
+    return [
+        Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.answer, p.is_right, p.kind) for p in problems
+    ]
+
+
+def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The trials to measure: the best `top`, those named, or (neither) all that were scored."""
+    if top is not None and ids:
+        raise InputError("benchmark: give either --top or --trials")
+    if ids:
+        results = files.read_results(run)
+        found = [files.find_trial(results, trial) for trial in ids]
+        for result in found:
+            if result.state == "failed":
+                raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it can't be measured")
+        return [result.trial for result in found]
+    return [row["trial"] for row in rows if row["rank"] is not None][:top]
+
+
+def benchmark(run: Path, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
+    """Measure the chosen trials on the items and keep each one's accuracy, with its 95 % Wilson interval."""
+    from scipy.stats import binomtest
+
+    rebuilder = Rebuilder(run)
+    config = rebuilder.config
+    prompts = config.prompts if name != "builtin" else PromptsConfig(file="")
+    encoded = encode_prompts([item.prompt for item in items], rebuilder.tokenizer, prompts)
+    settings = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
+    identity = json.dumps([encoded, [item.answer for item in items], settings.max_new_tokens, name])
+    source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    for done, trial in enumerate(chosen, 1):
+        known = files.read_accuracy(run, trial)
+        if known is None or known.get("source") != source:
+            result = files.find_trial(files.read_results(run), trial)
+            known = _measure(rebuilder, result, items, encoded, settings, prompts.thinking)
+            interval = binomtest(known["right"], known["n"]).proportion_ci(method="wilson")
+            known |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
+            files.write_accuracy(run, trial, known)
+        note(
+            f"[{done}/{len(chosen)}] trial {trial}: {known['right']} of {known['n']} right, {known['accuracy']:.3f} "
+            f"[{known['accuracy_low']:.3f}, {known['accuracy_high']:.3f}]"
+        )
+
+
+def _measure(
+    rebuilder: Rebuilder,
+    result: TrialResult,
+    items: Sequence[Item],
+    encoded: Sequence[Sequence[int]],
+    settings: Any,
+    thinking: bool,
+) -> dict[str, Any]:
+    rebuilder.load(result)
+    responses = generate(rebuilder.merger.model, rebuilder.tokenizer, encoded, settings)
+    right = judge(items, responses, thinking)
+    found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
+    for kind in sorted({item.kind for item in items if item.kind}):
+        own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
+        found[kind] = sum(own) / len(own)
+    return found
+
+
+def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:
+    """Whether each response is right; `thinking`: whether the prompts asked for thinking first."""
+    # What was cut off while thinking has not answered, whatever its last words are.
+    cut = [thinking and r.truncated and "</think>" not in r.text for r in responses]
+    return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
+
+
+def attach_accuracy(run: Path, file: Path) -> None:
+    """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and keep them beside the trials.
+
+    `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
+    """
+    results = files.read_results(run)
+    found: dict[str, float] = {}
+    for number, item in enumerate(_read_rows(file), 1):
+        where = f"{file} row {number}"
+        value = item.get("accuracy")
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do") from None
+        if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
+            raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
+        try:
+            found[_trial_of(run, item, results)] = float(value)  # pyright: ignore[reportArgumentType]
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+    for trial, accuracy in found.items():
+        files.write_accuracy(run, trial, {"accuracy": accuracy, "source": str(file)})
+
+
+def _read_rows(file: Path) -> list[Mapping[str, Any]]:
+    if not file.is_file():
+        raise InputError(f"--accuracy: no file {file}; a CSV or JSON file, or 'builtin' for qwen3-tiny, would do")
+    text = _text(file)
+    if file.suffix == ".csv":
+        rows: Any = list(csv.DictReader(text.splitlines()))
+    elif file.suffix == ".json":
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file}: not valid JSON ({error.msg} in line {error.lineno})") from None
+        if isinstance(rows, dict) and all(is_number(value) for value in rows.values()):
+            rows = [{"trial": key, "accuracy": value} for key, value in rows.items()]
+    else:
+        raise InputError(f"--accuracy: {file} is {file.suffix or 'of no type'}; .csv or .json would do")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
+        raise InputError(f"{file}: found no rows; a list of {{trial, accuracy}} would do")
+    if "accuracy" not in rows[0]:
+        raise InputError(f"{file}: has no accuracy; it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8 text") from None
+
+
+def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[TrialResult]) -> str:
+    if item.get("trial") not in (None, ""):
+        return files.find_trial(results, str(item["trial"])).trial
+    recipe = item.get("recipe")
+    if isinstance(recipe, str) and Path(recipe).is_file():
+        import yaml
+
+        folder = Path(recipe).resolve().parent
+        if folder.parent == (run / files.TRIALS).resolve():
+            # Recipes of stochastic methods may be equal and their seeds differ.
+            return files.find_trial(results, folder.name).trial
+        recipe = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+    if not isinstance(recipe, Mapping):
+        raise InputError("neither trial nor recipe is given; a trial's id or the path of its recipe.yaml would do")
+    wanted = json.dumps(recipe, sort_keys=True)
+    for result in results:
+        if json.dumps(files.read_recipe(run, result.trial), sort_keys=True) == wanted:
+            return result.trial
+    raise InputError("no trial of this run has that recipe")

@@ -1,0 +1,1 @@
+"""A search: one trial, the study that proposes trials, preflight, progress."""

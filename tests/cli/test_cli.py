@@ -1,0 +1,196 @@
+"""Commands as a user runs them: exit codes, what goes to stdout, export and score."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nex_merge.runs.export import checkpoint_digest
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def run(*args, **kwargs):
+    return subprocess.run(
+        [sys.executable, "-m", "nex_merge", *map(str, args)], capture_output=True, text=True, check=False, **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(toy, tmp_path_factory):
+    """A finished run of three merges, made by the command."""
+    import yaml
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = {
+        "family": {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}},
+        "search_space": "dare_ties",
+        "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 3, "thinking": False},
+        "generation": {"max_new_tokens": 24},
+        "activations": {"slice_tokens": 2, "top_k": 8},
+        "study": {"trials": 3},
+        "output": str(folder / "run"),
+    }
+    (folder / "toy.yaml").write_text(yaml.safe_dump(config))
+    done = run("search", folder / "toy.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "best first" in done.stdout and "[6/6]" in done.stderr
+    return folder
+
+
+def test_leaderboard_formats(finished):
+    rows = json.loads(run("leaderboard", finished / "run", "--format", "json").stdout)
+    assert len(rows) == 6 and rows == json.loads((finished / "run" / "leaderboard.json").read_text())
+    assert len(run("leaderboard", finished / "run", "--format", "csv", "--top", 2).stdout.splitlines()) == 3
+    assert run("leaderboard", finished / "run", "--format", "md").stdout.startswith("| # | trial | method | nex |")
+    assert run("leaderboard", finished / "run", "--sort", "entropy").returncode == 0
+
+
+def test_export_round_trip(finished, tmp_path):
+    done = run("export", finished / "run", "--out", tmp_path / "best")
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stdout and "same greedy answer" in done.stdout
+    rows = json.loads(run("leaderboard", finished / "run", "--format", "json").stdout)
+    best = next(row["trial"] for row in rows if row["kind"] == "merge")
+    result = json.loads((finished / "run" / "trials" / best / "result.json").read_text())
+    assert checkpoint_digest(tmp_path / "best") == result["weights_sha256"]
+    names = {path.name for path in (tmp_path / "best").iterdir()}
+    assert {"config.json", "tokenizer.json", "chat_template.jinja", "mergekit_config.yml", "README.md"} <= names
+    stored = load_file(tmp_path / "best" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    again = run("export", finished / "run", "--out", tmp_path / "best")
+    assert again.returncode == 2 and "exists and is not empty" in again.stderr
+
+
+def test_export_takes_any_trial_and_names_unknown_ones(finished, tmp_path):
+    assert run("export", finished / "run", "--trial", "base", "--out", tmp_path / "base").returncode == 0
+    unknown = run("export", finished / "run", "--trial", 77, "--out", tmp_path / "none")
+    assert unknown.returncode == 2 and "trial '77': not in this run; it has base, a, b, 0000" in unknown.stderr
+
+
+def test_export_refuses_when_a_parent_has_changed(finished, toy, tmp_path):
+    path = toy["a"] / "model.safetensors"
+    before = path.read_bytes()
+    tensors = load_file(path)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        done = run("export", finished / "run", "--trial", "0", "--out", tmp_path / "out")
+    finally:
+        path.write_bytes(before)
+    assert done.returncode == 1 and "its tensors are not those scored" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_score_of_a_cache(tmp_path):
+    expected = json.loads((GOLDEN / "long" / "expected.json").read_text())
+    done = run("score", "--cache", GOLDEN / "long", "--format", "json", "--weights-out", tmp_path / "w.npz")
+    found = json.loads(done.stdout)
+    assert list(found) == ["nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores"]
+    assert found["nex"] == pytest.approx(expected["nex"], abs=1e-6)
+    with np.load(tmp_path / "w.npz") as saved:
+        assert saved["keys"].tolist() == expected["weight_keys"]
+    sticky = json.loads((GOLDEN / "sticky99" / "expected.json").read_text())
+    done = run("score", "--cache", GOLDEN / "sticky99", "--rho", 0.99, "--min-run", 3, "--format", "json")
+    assert json.loads(done.stdout)["nex"] == pytest.approx(sticky["nex"], abs=1e-6)
+    archived = GOLDEN / "published" / "archived_weights.npz"
+    done = run("score", "--cache", GOLDEN / "published", "--weights", archived, "--format", "json")
+    published = json.loads((GOLDEN / "published" / "expected.json").read_text())
+    assert json.loads(done.stdout)["response_scores"] == pytest.approx(published["archived_weights_response_scores"])
+
+
+def test_score_of_a_model_is_that_of_its_trial(finished, toy):
+    done = run(
+        "score", "--model", toy["a"], "--prompts", "configs/prompts/qwen3_tiny.jsonl", "--set", "prompts.limit=3",
+        "--set", "generation.max_new_tokens=24", "--set", "activations.slice_tokens=2",
+        "--set", "activations.top_k=8", "--format", "json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(run("leaderboard", finished / "run", "--format", "json").stdout)
+    assert json.loads(done.stdout)["nex"] == next(row["nex"] for row in rows if row["trial"] == "a")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("score",), "give either --cache DIR, or --model M with --prompts F"),
+        (("score", "--cache", "nowhere"), "nowhere: no such folder"),
+        (("score", "--cache", GOLDEN / "long", "--rho", 2), "--rho: found 2.0"),
+        (("score", "--cache", GOLDEN / "long", "--weights", "none.npz"), "--weights: no file none.npz"),
+        (("leaderboard", "nowhere"), "nowhere: no run folder"),
+        (("search", "nowhere.yaml"), "nowhere.yaml: no such file"),
+        (("search", "configs/qwen3_ties.yaml", "--set", "study.trails=3"), "study.trails: unknown key"),
+        (("search", "configs/qwen3_4b_ties.yaml"), "the family that always works: qwen3-tiny"),
+        (("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"), "found 'a', not in family qwen3-tiny"),
+        (("search",), "Missing argument"),
+        (("rescore", "nowhere", "--calibration", "self"), "nowhere: no run folder"),
+        (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no file none.jsonl"),
+        (("correlate", "nowhere"), "nowhere: no run folder"),
+        (("serach",), "No such command"),
+    ],
+)
+def test_input_at_fault_is_exit_2_with_one_message(args, message):
+    done = run(*args)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_an_interrupt_is_exit_130_and_keeps_what_is_done(finished, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "nex_merge",
+        "search",
+        finished / "toy.yaml",
+        "--trials",
+        "500",
+        "--out",
+        tmp_path / "r",
+    ]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "r" / "trials" / "0000" / "result.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is done is kept" in errors and "Traceback" not in errors
+    assert run("leaderboard", tmp_path / "r").returncode == 0
+
+
+def test_dry_run_and_validate_say_what_would_be_done(finished):
+    for args in (("validate", finished / "toy.yaml"), ("search", finished / "toy.yaml", "--dry-run")):
+        done = run(*args)
+        assert done.returncode == 0, done.stderr
+        for word in ("recipes", "memory", "disk", "tokens", "at most 432 to generate (3 prompts"):
+            assert word in done.stdout
+
+
+def test_rescore_benchmark_and_correlate(finished, tmp_path):
+    done = run("rescore", finished / "run", "--calibration", "crossfit")
+    assert done.returncode == 0, done.stderr
+    assert "under calibration crossfit" in done.stdout and "Verdict on NEX: " in done.stdout
+    (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": "."}\n{"prompt": "signs", "answer": "zz"}\n')
+    done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "regex")
+    assert done.returncode == 0, done.stderr
+    assert "[6/6]" in done.stderr and "0.500" in done.stdout
+    done = run("correlate", finished / "run", "--by", "method", "--plots", tmp_path / "plots")
+    assert done.returncode == 0, done.stderr
+    assert "6 variants with accuracy" in done.stdout and "method dare_ties: " in done.stdout
+    assert (tmp_path / "plots" / "nex.png").exists()
+    found = json.loads(run("correlate", finished / "run", "--format", "json", "--by", "method").stdout)
+    assert found["trials"] == 6 and set(found["by"]) == {"method dare_ties"}
+    run("rescore", finished / "run", "--calibration", "self")
+
+
+def test_listings():
+    assert "ties: TIES" in run("methods").stdout
+    assert "qwen3-4b-2507" in run("families").stdout
+    assert "breadcrumbs" in run("spaces").stdout

@@ -1,0 +1,138 @@
+"""The command from end to end on toys, and what it refuses."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from nex_merge.cli.app import app
+from nex_merge.errors import InputError, RunError
+from nex_merge.inspect.transfer.checkpoint import _check_tensors
+from nex_merge.inspect.transfer.neuron_sets import Chosen
+
+SHORT = ("--set", "generation.max_new_tokens=48", "--set", "activations.slice_tokens=2", "--set",
+         "activations.top_k=8", "--set", "prompts.limit=12", "--set", "generation.temperature=1")  # fmt: skip
+PROMPTS = ("--prompts", "configs/prompts/qwen3_tiny.jsonl")
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["transfer", *map(str, args)])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "bench.jsonl"
+    lines = [{"prompt": f"pairs\na: a1 {i} a2 3 a? 7", "answer": answer} for i, answer in enumerate((".", "zz", "."))]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return file
+
+
+def test_sets_are_measured_before_and_after(toy, data):
+    done = run(
+        "--from", toy["a"], "--into", toy["b"], "--count", "2,4", "--seeds", 2, *PROMPTS, *SHORT,
+        "--data", data, "--match", "regex", "--json", "--set", "prompts.thinking=false",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["problems"] == 3 and found["before"]["accuracy"] == pytest.approx(2 / 3)
+    assert [item["neurons"] for item in found["transplants"][:3]] == ["effective", "redundant", "random"]
+    assert len(found["transplants"]) == 12
+    for item in found["transplants"]:
+        assert sum(item["layers"].values()) == item["count"] and 0 < item["changed"] < 1
+    names = {row["neurons"] for row in found["comparisons"]}
+    assert names == {
+        "effective", "redundant", "random", "effective - random", "effective - redundant", "redundant - random",
+    }  # fmt: skip
+    assert "[12/12] 4 random, seed 1: " in done.stderr
+
+
+def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
+    before = hashlib.sha256((toy["b"] / "model.safetensors").read_bytes()).hexdigest()
+    out = tmp_path / "out"
+    done = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, *SHORT,
+               "--out", out)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "the 3 chosen neurons are the donor's and everything else is the recipient's" in done.stdout
+    assert "transformers loads it" in done.stdout
+    about = json.loads((out / "nex_merge.json").read_text())["transfer"]
+    assert about["neurons"] == "effective" and len(about["keys"]) == 3 and about["recipient"] == str(toy["b"])
+    ours, theirs, written = (load_file(f / "model.safetensors") for f in (toy["b"], toy["a"], out))
+    unequal = set()
+    for name, tensor in written.items():
+        rows = (tensor != ours[name]).nonzero().tolist()
+        if rows:
+            layer, axis = int(name.split(".")[2]), 1 if "down_proj" in name else 0
+            unequal |= {layer << 16 | row[axis] for row in rows}
+            units = sorted({row[axis] for row in rows})
+            assert torch.equal(tensor.select(axis, units[0]), theirs[name].select(axis, units[0]))
+    assert unequal == set(about["keys"])
+    assert hashlib.sha256((toy["b"] / "model.safetensors").read_bytes()).hexdigest() == before
+    again = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, *SHORT,
+                "--out", out)  # fmt: skip
+    assert "exists and is not empty" in str(again.exception)
+    # The proof does not let a single wrong number pass.
+    chosen = Chosen("effective", 3, 0, np.array(about["keys"], np.uint32), 0, 0)
+    assert _check_tensors(toy["a"], toy["b"], out, chosen) == 0
+    for name in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
+        wrong = {key: tensor.clone() for key, tensor in written.items()}
+        wrong[name].view(-1)[5] += 1
+        save_file(wrong, out / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(RunError, match=f"{name} is not what was to be written"):
+            _check_tensors(toy["a"], toy["b"], out, chosen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--count": "8,x"}, "--count: found 'x'; how many neurons"),
+        ({"--count": "0"}, "--count: found '0'"),
+        ({"--neurons": "efective"}, "--neurons: found 'efective'. Did you mean 'effective'?"),
+        ({"--rho": "1"}, "--rho: found 1.0"),
+        ({"--data": None}, "transfer: give --data FILE (or 'builtin') to measure, --out DIR"),
+        ({"--out": "x", "--seeds": "2"}, "--out: writes one checkpoint, found --neurons effective,redundant,random"),
+        ({"--prompts": "none.jsonl"}, "prompts.file: found no file 'none.jsonl'"),
+        ({"--data": "none.jsonl"}, "--data: no file none.jsonl"),
+        ({"--match": "fuzzy"}, "--match: found 'fuzzy'"),
+        ({"--family": None, "--from": "./nowhere"}, "--from: found no folder './nowhere'"),
+        ({"--from": "pears"}, "--from: found 'pears', not in family qwen3-tiny. Did you mean 'pairs'?"),
+        ({"--into": "pairs"}, "--into: pairs is the donor itself"),
+        ({"--data": "builtin", "--family": None, "--from": "a/b"}, "only family qwen3-tiny brings problems"),
+        ({"--set": "prompts.limits=3"}, "prompts.limits: unknown key"),
+    ],
+)
+def test_input_at_fault_is_told_before_any_model_is_loaded(data, change, message, monkeypatch):
+    monkeypatch.setattr("nex_merge.engines.checkpoint.load_checkpoint", lambda *_: pytest.fail("loaded"))
+    options = {"--from": "pairs", "--into": "signs", "--family": "qwen3-tiny", "--count": "2", "--data": str(data),
+               "--match": "regex", "--prompts": "configs/prompts/qwen3_tiny.jsonl", **change}  # fmt: skip
+    done = run(*(part for option, value in options.items() if value is not None for part in (option, value)))
+    assert isinstance(done.exception, InputError), done.output
+    assert message in str(done.exception)
+
+
+def test_a_checkpoint_cut_short_is_refused(toy, tmp_path, data):
+    for path in toy["b"].iterdir():
+        (tmp_path / path.name).write_bytes(
+            path.read_bytes()[:1000] if path.suffix == ".safetensors" else path.read_bytes()
+        )
+    for more in (("--data", data), ("--out", tmp_path.with_name("out"), "--neurons", "effective")):
+        done = run("--from", toy["a"], "--into", tmp_path, "--count", 2, *PROMPTS, *more)
+        assert isinstance(done.exception, InputError) and "can't be" in str(done.exception), done.output
+
+
+def test_stored_dtypes_that_would_round_are_refused(toy, tmp_path):
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for path in toy["a"].glob("*.json"):
+        (wide / path.name).write_bytes(path.read_bytes())
+    tensors = {name: tensor.float() for name, tensor in load_file(toy["a"] / "model.safetensors").items()}
+    save_file(tensors, wide / "model.safetensors", metadata={"format": "pt"})
+    done = run("--from", wide, "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, "--out",
+               tmp_path / "out")  # fmt: skip
+    assert "MLPs are stored as BF16, the donor's as F32" in str(done.exception)
+    within = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, "--out",
+                 toy["b"] / "out")  # fmt: skip
+    assert "is within the recipient's folder" in str(within.exception)

@@ -1,0 +1,112 @@
+"""Correlations, regret and curves against closed forms and SciPy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nex_merge.errors import InputError
+from nex_merge.labels.correlate import _kendall, _overlap, _pearson, agreement, curve, split
+from nex_merge.labels.plots import scatter_text, write_scatters
+from nex_merge.records import SCORES
+
+
+def rows_with(accuracy, nex, tokens, kinds=None):
+    columns = {**dict.fromkeys(SCORES, 0.5), "accuracy_low": None, "accuracy_high": None, "accuracy_source": "x"}
+    return [
+        {
+            **columns, "rank": i + 1, "trial": f"{i:04d}", "kind": (kinds or ["merge"] * 99)[i], "state": "complete",
+            "accuracy": a, "nex": n, "nex_low": n - 0.1, "nex_high": n + 0.1, "mean_tokens": t, "method": "ab"[i % 2],
+        }
+        for i, (a, n, t) in enumerate(zip(accuracy, nex, tokens, strict=True))
+    ]  # fmt: skip
+
+
+def test_agreement_in_closed_form():
+    found = agreement(rows_with([0.1, 0.2, 0.3, 0.4], [1, 2, 4, 3], [1, 2, 3, 4]))
+    nex, tokens = found["scores"]["nex"], found["scores"]["mean_tokens"]
+    assert nex["spearman"]["value"] == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
+    assert nex["kendall"]["value"] == pytest.approx(2 / 3)  # 5 pairs agree, 1 does not
+    assert nex["top_trial"] == "0002" and nex["regret"] == pytest.approx({"1": 0.1, "3": 0.0, "5": 0.0})
+    assert tokens["spearman"]["value"] == pytest.approx(-1), "fewer tokens are ranked first"
+    assert tokens["regret"]["1"] == pytest.approx(0.3) and tokens["regret"]["3"] == pytest.approx(0.1)
+    assert tokens["overlap"] == {"1": 0.0, "3": pytest.approx(2 / 3), "5": 1.0}
+    assert found["scores"]["entropy"]["spearman"]["value"] is None, "a constant has no correlation"
+    assert nex["spearman"]["low"] <= 0.8 <= nex["spearman"]["high"]
+
+
+def test_overlap_over_ties_is_its_expectation():
+    x, y = np.array([4.0, 3, 2, 1]), np.array([0.5, 0.5, 0.5, 0.1])
+    assert _overlap(x, y, 1) == pytest.approx(1 / 3)
+    assert _overlap(x, y, 2) == pytest.approx(2 / 3)
+    assert _overlap(x, y, 3) == 1
+
+
+def test_accuracy_from_different_data_is_refused():
+    rows = rows_with([0.1, 0.2, 0.3], [1, 2, 3], [1, 2, 3])
+    rows[1]["accuracy_source"] = "y"
+    with pytest.raises(InputError, match="comes from different data \\(x; y\\)"):
+        agreement(rows)
+
+
+def test_equal_accuracies_have_neither_correlation_nor_curve():
+    rows = [{**row, "entropy": i} for i, row in enumerate(rows_with([0.0] * 6, range(6), range(6)))]
+    found = agreement(rows)
+    assert found["scores"]["nex"]["spearman"]["value"] is None and found["curves"] == {}
+
+
+def test_the_best_parent_is_named_beside():
+    found = agreement(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3], ["base", "parent", "merge"]))
+    assert found["best_parent_accuracy"] == 0.6
+
+
+def test_agreement_needs_accuracy():
+    with pytest.raises(InputError, match="only 2 of 4 trials have accuracy"):
+        agreement(rows_with([0.1, 0.2, None, None], [1, 2, 3, 4], [1, 2, 3, 4]))
+
+
+def test_resampled_correlations_are_scipys():
+    rng = np.random.default_rng(3)
+    x, y = rng.integers(0, 6, 12).astype(float), rng.normal(size=12)
+    picks = rng.integers(12, size=(20, 12))
+    np.testing.assert_allclose(_kendall(x, y, picks), [stats.kendalltau(x[p], y[p])[0] for p in picks])
+    np.testing.assert_allclose(_pearson(x[picks], y[picks]), [stats.pearsonr(x[p], y[p])[0] for p in picks])
+    ranks = [stats.rankdata(values[picks], axis=1) for values in (x, y)]
+    np.testing.assert_allclose(_pearson(*ranks), [stats.spearmanr(x[p], y[p])[0] for p in picks])
+
+
+def test_an_inverted_u_is_found_with_its_vertex():
+    x = np.linspace(0, 1, 30)
+    noise = np.random.default_rng(0).normal(scale=0.01, size=30)
+    found = curve(x, 0.5 - (x - 0.4) ** 2 + noise)
+    assert found["inverted_u"] and found["vertex"]["low"] < 0.4 < found["vertex"]["high"]
+    assert found["aic_quadratic"] < found["aic_linear"]
+
+
+@pytest.mark.parametrize("y", [lambda x: x, lambda x: (x - 0.5) ** 2, lambda x: -((x + 3) ** 2)])
+def test_lines_troughs_and_half_branches_are_no_inverted_u(y):
+    x = np.linspace(0, 1, 30)
+    noise = np.random.default_rng(0).normal(scale=0.01, size=30)
+    assert not curve(x, y(x) + noise)["inverted_u"]
+
+
+def test_a_curve_needs_five_different_values():
+    assert curve(np.array([0.0, 0, 1, 1, 2, 2]), np.arange(6.0)) is None
+
+
+def test_splitting_keeps_base_and_parents_in_every_part():
+    rows = rows_with([0.1] * 5, range(5), range(5), ["base", "parent", "merge", "merge", "merge"])
+    parts = split(rows, "method")
+    assert {name: [row["trial"] for row in part] for name, part in parts.items()} == {
+        "a": ["0000", "0001", "0002", "0004"],
+        "b": ["0000", "0001", "0003"],
+    }
+
+
+def test_scatter_plots(tmp_path):
+    rows = rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3], ["base", "parent", "merge"])
+    lines = scatter_text(rows, "nex").splitlines()
+    assert lines[1].endswith("P") and lines[1].startswith("   0.600 |")
+    assert "B" in lines[14] and "o" in "".join(lines[1:15])
+    files = write_scatters(rows, ["nex", "mean_tokens"], tmp_path / "plots")
+    assert [file.name for file in files] == ["nex.png", "mean_tokens.png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)

@@ -1,0 +1,176 @@
+"""In-memory merges against what mergekit writes, over every offered method; preflight; refusals."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from mergekit.config import MergeConfiguration
+from mergekit.merge import run_merge
+from mergekit.options import MergeOptions
+from optuna.samplers import RandomSampler
+from safetensors import safe_open
+
+from nex_merge.errors import InputError, TrialError
+from nex_merge.merging import Merger, method_specs, preflight, weights_dtype
+from nex_merge.records import MergeRecipe
+from nex_merge.runs import files
+from nex_merge.runs.export import checkpoint_digest
+from nex_merge.search.proposal import passthrough, propose
+from nex_merge.setup.search_space import load_space
+
+from .conftest import make_toy
+
+SPECS = method_specs()
+METHODS = sorted(SPECS)
+
+
+def sampled_recipe(toy, method, seed=7, **space):
+    """A recipe with random values, gradients over depth and a filter."""
+    import optuna
+
+    taken = SPECS[method].parameters
+    ranges = {"weight": {"low": 0.1, "high": 1.0}, "density": {"low": 0.3, "high": 0.7}, "t": {"low": 0.0, "high": 1.0}}
+    parameters = {name: value for name, value in ranges.items() if name in taken}
+    settings = {"methods": [method], "parameters": parameters, "layer_groups": 2, "filters": ["self_attn"], **space}
+    trial = optuna.create_study(sampler=RandomSampler(seed=1)).ask()
+    return propose(load_space(settings, SPECS, ["a", "b"]), toy, "bfloat16", trial, seed)
+
+
+def test_every_method_of_the_registry_is_offered():
+    from mergekit.merge_methods import registered_methods
+
+    assert set(METHODS) == {method.spec.name for method in registered_methods()} - {"passthrough"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tensors_equal_those_mergekit_writes(toy, tmp_path, method):
+    recipe = sampled_recipe(toy, method)
+    found = Merger(toy, "base", "cpu", torch.float32).load(recipe)
+    config = MergeConfiguration.model_validate(dict(recipe.config))
+    run_merge(config, str(tmp_path / "out"), MergeOptions(random_seed=recipe.seed, quiet=True))
+    assert found == checkpoint_digest(tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "linear", "slerp"])
+def test_one_merger_over_float32_checkpoints_gives_every_variant_its_own_bits(toy, tmp_path, method):
+    """A float32 checkpoint is mapped into memory: no variant may write into what the next one reads."""
+    from safetensors.torch import load_file, save_file
+
+    folders = {}
+    for name, folder in toy.items():
+        folders[name] = shutil.copytree(folder, tmp_path / name)
+        wide = {key: tensor.float() for key, tensor in load_file(folder / "model.safetensors").items()}
+        save_file(wide, folders[name] / "model.safetensors", {"format": "pt"})
+    merger = Merger(folders, "base", "cpu", torch.float32, tmp_path / "orders")
+    for seed in (1, 2):
+        recipe = sampled_recipe(folders, method, seed)
+        found = merger.load(recipe)
+        out = tmp_path / f"out{seed}"
+        config = MergeConfiguration.model_validate(dict(recipe.config))
+        run_merge(config, str(out), MergeOptions(random_seed=seed, quiet=True))
+        assert found == checkpoint_digest(out)
+
+
+def test_the_files_are_those_that_mergekit_reads(toy, tmp_path):
+    """Where an index names shards, a model.safetensors beside them is nobody's."""
+    folder = shutil.copytree(toy["a"], tmp_path / "a")
+    shard = "model-00001-of-00001.safetensors"
+    shutil.move(folder / "model.safetensors", folder / shard)
+    shutil.copy(toy["b"] / "model.safetensors", folder / "model.safetensors")
+    with safe_open(folder / shard, "pt") as file:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), shard)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    merger = Merger(toy, "base", "cpu", torch.float32)
+    recipe = sampled_recipe(toy, "ties")
+    expected = merger.load(recipe)
+    assert Merger({**toy, "a": folder}, "base", "cpu", torch.float32).load(
+        sampled_recipe({**toy, "a": folder}, "ties")
+    ) == expected  # fmt: skip
+
+
+def test_the_recipe_file_reproduces_the_variant(toy, tmp_path):
+    """The whole way a user goes: recipe.yaml through the mergekit-yaml command, with the trial's seed."""
+    recipe = sampled_recipe(toy, "dare_ties", seed=11)
+    found = Merger(toy, "base", "cpu", torch.float32).load(recipe)
+    files.write_recipe(tmp_path, recipe)
+    code = "from mergekit.scripts.run_yaml import main; main()"
+    command = [sys.executable, "-c", code, str(tmp_path / "recipe.yaml"), str(tmp_path / "out"), "--random-seed", "11"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert found == checkpoint_digest(tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if SPECS[name].stochastic and name != "arcee_fusion"])
+def test_stochastic_methods_depend_on_the_seed_alone(toy, method):
+    merger = Merger(toy, "base", "cpu", torch.float32)
+    first = merger.load(sampled_recipe(toy, method, seed=1))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert merger.load(sampled_recipe(toy, method, seed=1)) == first
+    assert torch.equal(torch.get_rng_state(), state), "the global generator is given back as it was"
+    assert merger.load(sampled_recipe(toy, method, seed=2)) != first
+
+
+def test_the_resident_model_holds_the_parent_exactly(toy):
+    merger = Merger(toy, "base", "cpu", torch.float32)
+    for name in ("a", "base"):
+        assert merger.load(passthrough("parent", name, toy[name], "bfloat16")) == checkpoint_digest(toy[name])
+    stored = dict(merger.model.named_parameters())
+    assert merger.model.lm_head.weight is merger.model.model.embed_tokens.weight, "tied stays tied"
+    from safetensors.torch import load_file
+
+    for name, tensor in load_file(toy["base"] / "model.safetensors").items():
+        assert torch.equal(stored[name], tensor.float())
+
+
+def test_a_merge_that_is_not_finite_fails(toy):
+    models = [{"model": str(toy[n]), "parameters": {"weight": w}} for n, w in (("a", 1.0), ("b", -1.0))]
+    recipe = MergeRecipe("merge", "linear", {"merge_method": "linear", "models": models, "dtype": "float32"}, 0)
+    with pytest.raises(TrialError, match="not finite"):
+        Merger(toy, "base", "cpu", torch.float32).load(recipe)
+
+
+def test_an_unwritten_parameter_fails(toy, monkeypatch):
+    from nex_merge.merging.recipes import Streamer
+
+    whole = Streamer.tensors
+    monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])
+    with pytest.raises(TrialError, match="left 1 parameters unwritten"):
+        Merger(toy, "base", "cpu", torch.float32).load(passthrough("base", "base", toy["base"], "bfloat16"))
+
+
+def test_preflight_accepts_the_toy_family(toy):
+    assert weights_dtype(preflight(toy, "base")) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, the base's 2"),
+        ({"intermediate_size": 48}, "intermediate_size is 48, the base's 32"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, the base's True"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}}, "disagree on rope_parameters"),
+    ],
+)
+def test_preflight_refuses(toy, tmp_path, changes, message):
+    other = make_toy(tmp_path / "other", 5, **changes)
+    with pytest.raises(InputError, match=message):
+        preflight({"base": toy["base"], "other": other}, "base")
+
+
+def test_a_donor_settles_rotary_settings_and_the_base_keeps_its_own(toy, tmp_path):
+    changes = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}}
+    folders = {"base": toy["base"], "other": make_toy(tmp_path / "other", 5, **changes)}
+    preflight(folders, "other")
+    merger = Merger(folders, "other", "cpu", torch.float32)
+    merger.load(passthrough("base", "base", toy["base"], "bfloat16"))
+    of_base = merger.model.model.rotary_emb.inv_freq.clone()
+    merger.load(passthrough("parent", "other", folders["other"], "bfloat16"))
+    assert not torch.equal(of_base, merger.model.model.rotary_emb.inv_freq)
+
+
+def test_folders_that_mergekit_would_misread_are_refused(toy):
+    with pytest.raises(InputError, match="rename the folder"):
+        preflight({"base": toy["base"].with_name("base@main")}, "base")

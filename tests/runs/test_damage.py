@@ -1,0 +1,78 @@
+"""Files of a run folder that are damaged: one message that names the file, and exit code 2."""
+
+import shutil
+
+import pytest
+
+from nex_merge.runs import files
+from nex_merge.activations.cache import read_cache, read_manifest
+from nex_merge.errors import InputError
+from nex_merge.runs.leaderboard import read_rows
+from nex_merge.setup.resolve import make_plan
+from nex_merge.search.progress import Watcher
+from nex_merge.search.run import run_search
+
+
+@pytest.fixture(scope="module")
+def whole(toy, tmp_path_factory):
+    family = {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}}
+    run = tmp_path_factory.mktemp("damage") / "run"
+    plan = make_plan(
+        "configs/qwen3_ties.yaml",
+        {
+            "family": family,
+            "models": ["a", "b"],
+            "output": str(run),
+            "study": {"trials": 1},
+            "prompts": {"limit": 4},
+            "generation": {"max_new_tokens": 24},
+            "activations": {"slice_tokens": 2, "top_k": 8},
+        },
+    )
+    with Watcher(plan.run, 4) as watcher:
+        run_search(plan, False, watcher)
+    return run
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def read_everything(run):
+    read_rows(run)
+    files.read_reliability(run)
+    files.read_scoring(run)
+    files.read_recipe(run, "0000")
+    files.read_responses(files.trial_folder(run, "0000"))
+    read_cache(files.trial_folder(run, "0000") / files.CACHE)
+
+
+def test_a_whole_run_is_read(run):
+    read_everything(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"a"', b"[]", b"x: ["], ids=repr)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.yaml",
+        "scores.json",
+        "reliability.json",
+        "trials/0000/result.json",
+        "trials/0000/recipe.yaml",
+        "trials/0000/responses.jsonl",
+        "trials/0000/cache/manifest.json",
+    ],
+)
+def test_a_damaged_file_is_named(run, name, content):
+    (run / name).write_bytes(content)
+    with pytest.raises(InputError, match=name.rpartition("/")[2]):
+        read_everything(run)
+
+
+def test_a_manifest_of_something_else_is_refused(run):
+    folder = files.trial_folder(run, "0000") / files.CACHE
+    (folder / "manifest.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match=r"manifest\.json: is damaged"):
+        read_manifest(folder)

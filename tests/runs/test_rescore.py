@@ -1,0 +1,92 @@
+"""A run scored again from its folder alone."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nex_merge.runs import rescore
+from nex_merge.runs import files
+from nex_merge.setup.config import NexConfig
+from nex_merge.errors import InputError
+from nex_merge.runs.leaderboard import read_rows
+from nex_merge.setup.resolve import make_plan
+from nex_merge.search.run import run_search
+
+from .test_search import Silent
+
+
+@pytest.fixture
+def run(toy_config, tmp_path):
+    run_search(make_plan(str(toy_config), {}), False, Silent())
+    return tmp_path / "run"
+
+
+def scores(rows):
+    return {row["trial"]: row["nex"] for row in rows}
+
+
+@pytest.mark.parametrize("calibration", ["self", "crossfit", "parents"])
+def test_rescoring_equals_a_search_under_that_calibration(run, toy_config, tmp_path, calibration):
+    rows = rescore.write_scores(run, NexConfig(calibration=calibration), NexConfig())
+    other = make_plan(str(toy_config), {"nex": {"calibration": calibration}, "output": str(tmp_path / "other")})
+    searched = run_search(other, False, Silent())
+    known = {trial: nex for trial, nex in scores(searched).items() if not trial.isdigit() or trial == "0000"}
+    assert known == {trial: scores(rows)[trial] for trial in known}, "the first merge and the baselines are the same"
+
+
+def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
+    rows = rescore.write_scores(run, NexConfig(rho=0.6, min_run=1), NexConfig())
+    other = make_plan(str(toy_config), {"nex": {"rho": 0.6, "min_run": 1}, "output": str(tmp_path / "other")})
+    searched = {row["trial"]: row for row in run_search(other, False, Silent())}
+    for row in rows:
+        if not row["trial"].isdigit():
+            assert row["nex"] == searched[row["trial"]]["nex"]
+            assert row["cycles_per_response"] == searched[row["trial"]]["cycles_per_response"]
+
+
+def test_earlier_leaderboards_are_kept_and_the_last_asked_for_shows(run):
+    before = read_rows(run)
+    rescore.write_scores(run, NexConfig(calibration="parents"), NexConfig())
+    kept = sorted(path.name for path in (run / "leaderboards").iterdir())
+    assert kept == ["parents-rho0.95-min_run2", "self-rho0.95-min_run2"]
+    first = json.loads((run / "leaderboards" / kept[1] / "leaderboard.json").read_text())
+    assert scores(first) == scores(before)
+    other = json.loads((run / "leaderboards" / kept[0] / "leaderboard.json").read_text())
+    assert scores(other) == scores(read_rows(run))
+    assert scores(read_rows(run)) == scores(json.loads((run / "leaderboard.json").read_text())) != scores(before)
+    rescore.write_scores(run, NexConfig(), NexConfig())
+    assert scores(read_rows(run)) == scores(before)
+
+
+def test_every_row_says_how_it_compares_with_the_best_parent(run):
+    rows = read_rows(run)
+    best = next(row for row in rows if row["kind"] == "parent")
+    assert best["beats_parent"] == 0.5, "it ties with itself in every resample"
+    assert all(0 <= row["beats_parent"] <= 1 for row in rows if row["rank"])
+    found = files.read_reliability(run)
+    assert found.verdict in ("sound", "weak", "insufficient") and found.prompts == 4
+    assert found.variants == sum(row["state"] == "complete" for row in rows)
+
+
+def test_no_model_is_touched(run, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", None)
+    rescore.write_scores(run, NexConfig(calibration="pool"), NexConfig())
+
+
+def test_shared_weights_need_baselines(toy_config, tmp_path):
+    run_search(make_plan(str(toy_config), {"study": {"trials": 1, "baselines": False}}), False, Silent())
+    with pytest.raises(InputError, match="takes its weights from base and parents, and none is scored"):
+        rescore.write_scores(tmp_path / "run", NexConfig(calibration="parents"), NexConfig())
+
+
+def test_credits_are_found_again_where_they_are_missing(run):
+    import shutil
+
+    kept = rescore.credits_of(run, "a", NexConfig())
+    shutil.rmtree(run / "trials" / "a" / "credit")
+    again = rescore.credits_of(run, "a", NexConfig())
+    for name in ("ptr", "keys", "effective", "redundant"):
+        assert np.array_equal(getattr(kept, name), getattr(again, name))

@@ -1,0 +1,113 @@
+"""Looking on while a search runs: what is told, what is shown, and that nothing is written."""
+
+import io
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from nex_merge.search import progress
+from nex_merge.runs import files
+from nex_merge.cli import app
+from nex_merge.runs.leaderboard import Objective
+from nex_merge.setup.resolve import make_plan
+from nex_merge.records import Live
+from nex_merge.search.run import run_search
+from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
+
+
+@pytest.fixture
+def toy_run(toy_config):
+    plan = make_plan(str(toy_config), {"study": {"trials": 3}})
+    with progress.Watcher(plan.run, 6) as watcher:
+        run_search(plan, False, watcher)
+    return plan.run
+
+
+def live(**changes) -> Live:
+    now = time.time()
+    told = Live(3, 15, "0001", "ties", "generate", 500, now - 2, now - 5, now, platform.node(), os.getpid())
+    return replace(told, **changes)
+
+
+def row(trial: str, nex: float | None, **changes):
+    state = "complete" if nex is not None else "failed"
+    return {"trial": trial, "kind": "merge", "nex": nex, "state": state, "seconds": 10.0} | changes
+
+
+def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(progress.time, "time", lambda: clock[0])
+    beacon = progress.Beacon(tmp_path, 15)
+    beacon.stage("merge", 0)
+    assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
+    beacon.begin("0001", "ties", 3)
+    beacon.stage("generate", 0)
+    for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
+        clock[0] += seconds
+        beacon.stage("generate", amount)
+    found = files.read_live(tmp_path)
+    assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
+    assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
+    beacon.stop()
+    assert files.read_live(tmp_path) is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_search_is_not_at_work():
+    done = subprocess.Popen([sys.executable, "-c", "pass"])
+    done.wait()
+    assert at_work(live())
+    assert not at_work(live(process=done.pid))
+    # The number has been given to a process that began later than the trial.
+    assert not at_work(live(trial_began=0.0))
+    # Of another host only how long it has been silent is known.
+    assert at_work(live(host="elsewhere"))
+    assert not at_work(live(host="elsewhere", told=time.time() - 120))
+
+
+def test_time_left_is_that_of_the_trials_that_are_left():
+    objective = Objective("nex", 1)
+    assert seconds_left(View((), 15, objective, live())) is None
+    # Base and parents stand in before the first merge: what is left of one of 6 s, and eleven more.
+    assert seconds_left(View((row("base", 0.5, seconds=6.0, kind="base"),), 15, objective, live())) == pytest.approx(
+        1 + 66, abs=0.5
+    )
+    rows = (row("0000", 0.5, seconds=8.0), row("0001", 0.4, seconds=12.0), row("0002", None, seconds=0.1))
+    # Ten a trial: five of this one, and eleven more.
+    assert seconds_left(View(rows, 15, objective, live())) == pytest.approx(5 + 110, abs=0.5)
+    assert seconds_left(View(rows, 15, objective, None)) is None
+
+
+def test_the_best_so_far_skips_what_has_no_score():
+    assert best_so_far([None, 2.0, None, 1.0, 3.0], 1) == [None, 2.0, 2.0, 2.0, 3.0]
+    assert best_so_far([2.0, 1.0, 3.0], -1) == [2.0, 1.0, 1.0]
+
+
+def test_the_status_says_stage_speed_and_time():
+    view = View((row("0000", 0.5),), 15, Objective("nex", 1), live())
+    assert "[3/15] trial 0001 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
+    assert "no search is at work" in status(View((), 15, Objective("nex", 1), None))
+
+
+def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
+    before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()}
+    view = look(toy_run)
+    assert view.live is None and view.total == len(view.rows) == 6
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(screen(toy_run, view, 80, 2))
+    text = console.export_text()
+    assert "6 of 6 trials done; no search is at work" in text and "... 4 more" in text
+    assert "nex over merges (o), best so far (-); best parent 1.0000" in text and max(map(len, text.splitlines())) <= 80
+    assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, ["watch", str(tmp_path)])
+    assert "no run folder" in str(result.exception)

@@ -1,0 +1,423 @@
+"""Whole searches over the toy family: results on disk, resuming after kill -9, duplicates, failures, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+import yaml
+
+from nex_merge.errors import InputError, RunError, TrialError
+from nex_merge.runs import files
+from nex_merge.search import study
+from nex_merge.search.run import run_search
+from nex_merge.setup.resolve import make_plan
+
+TIMES = ("seconds",)
+
+
+class Silent:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.ended = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def begin(self, trial, name):
+        pass
+
+    def stage(self, stage, done):
+        pass
+
+    def end(self, result):
+        self.ended.append(result.trial)
+
+
+def with_space(config: Path, space) -> Path:
+    """The configuration with another search space."""
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "search_space": space}))
+    return config
+
+
+def search(config: Path, fresh=False, **overrides):
+    watcher = Silent()
+    rows = run_search(make_plan(str(config), overrides), fresh, watcher)
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows], watcher
+
+
+def test_a_search_of_four_trials(toy_config, tmp_path):
+    rows, watcher = search(toy_config)
+    run = tmp_path / "run"
+    assert watcher.ended == ["base", "a", "b", "0000", "0001", "0002", "0003"]
+    assert [row["rank"] for row in rows] == list(range(1, 8))
+    assert sorted((row["nex"] for row in rows), reverse=True) == [row["nex"] for row in rows]
+    for trial in watcher.ended:
+        folder = run / "trials" / trial
+        assert {path.name for path in folder.iterdir()} == {
+            "recipe.yaml",
+            "responses.jsonl",
+            "cache",
+            "credit",
+            "result.json",
+        }
+        result = files.read_result(run, trial)
+        assert set(result.seconds) == {"merge", "generate", "capture", "score"}
+        assert result.score.responses == 4
+    first = yaml.safe_load((run / "trials" / "0000" / "recipe.yaml").read_text())
+    assert [model["parameters"]["weight"] for model in first["models"]] == [0.5, 0.5], "equal weights come first"
+    assert not list(run.rglob("*.safetensors")), "no trial writes weights"
+    saved = json.loads((run / "leaderboard.json").read_text())
+    assert [row["trial"] for row in saved] == [row["trial"] for row in rows]
+    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{run}/study.db")
+    assert [trial.value for trial in opened.trials] == [files.read_result(run, f"000{i}").score.nex for i in range(4)]
+
+
+def test_finished_trials_are_not_recomputed_and_a_run_can_be_prolonged(toy_config, tmp_path, monkeypatch):
+    long, _ = search(toy_config, study={"trials": 6}, output=str(tmp_path / "long"))
+    search(toy_config, study={"trials": 3})
+    rows, watcher = search(toy_config, study={"trials": 6})
+    assert watcher.ended == ["0003", "0004", "0005"]
+    assert rows == long
+    again, watcher = search(toy_config, study={"trials": 6})
+    assert again == rows and watcher.ended == []
+
+
+def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, tmp_path):
+    whole, _ = search(toy_config, output=str(tmp_path / "whole"))
+    command = [sys.executable, "-m", "nex_merge", "search", str(toy_config)]
+    for trial in ("a", "0001", "0002"):
+        killed_in(command, tmp_path / "run" / "trials" / trial)
+    subprocess.run(command, check=True, capture_output=True)
+    rows, watcher = search(toy_config)
+    assert watcher.ended == []
+    assert rows == whole
+    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db")
+    assert [trial.state.name for trial in opened.trials] == ["COMPLETE"] * 4
+
+
+def killed_in(command, folder):
+    """Start the command and kill it, with SIGKILL, while it is at work on the trial in `folder`."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (folder / "recipe.yaml").exists():
+        assert process.poll() is None, "the search ended before the trial began"
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "result.json").exists(), "killed too late to be in the middle of the trial"
+
+
+def test_killed_between_result_and_tell(toy_config, tmp_path, monkeypatch):
+    whole, _ = search(toy_config, output=str(tmp_path / "whole"))
+    tell = study._tell
+
+    def dies(opened, trial, *rest):
+        if trial.number == 2:
+            raise KeyboardInterrupt
+        tell(opened, trial, *rest)
+
+    monkeypatch.setattr(study, "_tell", dies)
+    with pytest.raises(KeyboardInterrupt):
+        search(toy_config)
+    monkeypatch.setattr(study, "_tell", tell)
+    rows, watcher = search(toy_config)
+    assert rows == whole and watcher.ended == ["0002", "0003"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("seed", 1), ("sampler", "random")])
+def test_the_seed_and_the_sampler_decide(toy_config, tmp_path, key, value):
+    first, _ = search(toy_config)
+    other, _ = search(toy_config, study={key: value}, output=str(tmp_path / "other"))
+
+    def drawn(rows):
+        return sorted(row["p.weight.a"] for row in rows if row["kind"] == "merge")
+
+    assert (drawn(first) != drawn(other)) == (key == "seed")  # the first ten trials of TPE are random draws
+
+
+def test_the_order_of_keys_does_not_matter(toy_config, tmp_path):
+    rows, _ = search(toy_config)
+    data = yaml.safe_load(toy_config.read_text())
+
+    def backwards(item):
+        return {key: backwards(item[key]) for key in reversed(item)} if isinstance(item, dict) else item
+
+    turned = backwards(data)
+    turned["family"]["models"] = data["family"]["models"]  # their order is that of the recipe's models
+    toy_config.write_text(yaml.safe_dump(turned, sort_keys=False))
+    again, _ = search(toy_config, output=str(tmp_path / "again"))
+    assert again == rows
+
+
+def test_batch_size_does_not_matter(toy_config, tmp_path):
+    rows, _ = search(toy_config)
+    again, _ = search(toy_config, generation={"batch_tokens": 1}, output=str(tmp_path / "again"))
+    assert again == rows
+
+
+def test_what_base_and_parents_said_is_drafted_from_and_changes_nothing(toy_config, tmp_path, monkeypatch):
+    drafted, seen = search(toy_config)[0], {}
+    from nex_merge.search import trial
+
+    def without(model, tokenizer, prompts, config, progress, references):
+        seen[len(seen)] = len(references) // len(prompts)
+        return generate(model, tokenizer, prompts, config, progress)
+
+    generate = trial.generate
+    monkeypatch.setattr(trial, "generate", without)
+    assert search(toy_config, output=str(tmp_path / "other"))[0] == drafted
+    assert list(seen.values()) == [0, 1, 2, 3, 3, 3, 3], "base, a and b, then four merges"
+    # Without base and parents there is nothing to draft from, and nobody misses it.
+    assert len(search(toy_config, output=str(tmp_path / "alone"), study={"trials": 2, "baselines": False})[0]) == 2
+
+
+def test_identical_recipes_are_evaluated_once(toy_config, tmp_path):
+    space = {"methods": ["task_arithmetic"], "parameters": {"weight": {"choices": [0.5]}}}
+    rows, _ = search(with_space(toy_config, space))
+    states = {row["trial"]: (row["state"], row["reason"], row["nex"]) for row in rows if row["kind"] == "merge"}
+    nex = states["0000"][2]
+    assert states["0000"] == ("complete", None, nex)
+    assert states["0003"] == ("duplicate", "the same recipe as trial 0000", nex)
+    assert [row["rank"] for row in rows if row["state"] == "duplicate"] == [None] * 3
+
+
+def test_stochastic_recipes_are_not_duplicates(toy_config):
+    space = {"methods": ["dare_linear"], "parameters": {"weight": {"choices": [0.5]}, "density": 0.5}}
+    rows, _ = search(with_space(toy_config, space))
+    assert "duplicate" not in {row["state"] for row in rows}
+    assert len({row["nex"] for row in rows if row["kind"] == "merge"}) > 1
+
+
+def test_a_failed_trial_has_its_reason_and_the_search_goes_on(toy_config, tmp_path):
+    # Weights of 1 and -1 sum to 0, which makes a normalized average infinite.
+    space = {
+        "methods": ["linear"],
+        "parameters": {"weight": {"choices": [1.0, 0.5]}},
+        "models": {"b": {"weight": {"choices": [-1.0, 1.0]}}},
+    }
+    rows, _ = search(with_space(toy_config, space), study={"trials": 8})
+    failed = [row for row in rows if row["state"] == "failed"]
+    assert failed and all("not finite" in row["reason"] for row in failed)
+    assert all(row["rank"] is None and row["nex"] is None for row in failed)
+    assert any(row["state"] == "complete" and row["kind"] == "merge" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(TrialError("planted"), "planted"), (RuntimeError("shapes"), "RuntimeError: shapes")]
+)
+def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, reason):
+    from nex_merge.search import trial
+
+    whole = trial.generate
+    calls = []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise error
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(trial, "generate", breaks)
+    rows, _ = search(toy_config)
+    assert [row["reason"] for row in rows if row["state"] == "failed"] == [reason]
+
+
+def test_a_fault_of_the_machine_ends_the_run_and_is_tried_again(toy_config, monkeypatch):
+    from nex_merge.search import trial
+
+    whole = trial.generate
+    calls = []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            raise torch.AcceleratorError("device-side assert triggered")
+        return whole(*args, **kwargs)
+
+    monkeypatch.setattr(trial, "generate", breaks)
+    with pytest.raises(RunError, match=r"trial 0001: the machine failed, not the recipe \(device-side assert"):
+        search(toy_config)
+    rows, _ = search(toy_config)
+    assert {row["state"] for row in rows} == {"complete"} and "0001" in {row["trial"] for row in rows}
+
+
+def test_pool_scores_everyone_under_the_same_weights(toy_config, tmp_path):
+    pooled, _ = search(toy_config, nex={"calibration": "pool"})
+    own, _ = search(toy_config, output=str(tmp_path / "self"))
+    assert {row["trial"]: row["nex"] for row in pooled} != {row["trial"]: row["nex"] for row in own}
+    longer, watcher = search(toy_config, nex={"calibration": "pool"}, study={"trials": 5})
+    assert watcher.ended == ["0004"]
+    fresh, _ = search(toy_config, nex={"calibration": "pool"}, study={"trials": 5}, output=str(tmp_path / "fresh"))
+    assert longer == fresh
+
+
+def test_another_configuration_is_refused_with_the_difference(toy_config, tmp_path):
+    search(toy_config, study={"trials": 1})
+    with pytest.raises(InputError) as error:
+        search(toy_config, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
+    assert "nex.rho: 0.95 then, 0.9 now" in str(error.value)
+    assert "study.seed: 0 then, 5 now" in str(error.value)
+    assert "--fresh" in str(error.value)
+    _, watcher = search(toy_config, fresh=True, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
+    assert watcher.notes == [f"kept the earlier run as {tmp_path}/run.1"]
+    assert (tmp_path / "run.1" / "trials" / "0000" / "result.json").exists()
+
+
+def test_changed_prompts_are_another_configuration(toy_config, tmp_path):
+    (tmp_path / "p.txt").write_text("pairs\nsigns\n")
+    prompts = {"file": str(tmp_path / "p.txt")}
+    search(toy_config, study={"trials": 0}, prompts=prompts)
+    (tmp_path / "p.txt").write_text("pairs\npairs\n")
+    with pytest.raises(InputError, match=r"resolved\.prompts_sha256"):
+        search(toy_config, study={"trials": 0}, prompts=prompts)
+
+
+def test_other_library_versions_are_noted(toy_config, tmp_path):
+    search(toy_config, study={"trials": 0})
+    path = tmp_path / "run" / "config.yaml"
+    saved = yaml.safe_load(path.read_text())
+    saved["resolved"]["versions"]["torch"] = "1.0"
+    path.write_text(yaml.safe_dump(saved))
+    _, watcher = search(toy_config, study={"trials": 0})
+    assert any("other library versions: torch: '1.0' then" in note for note in watcher.notes)
+
+
+def test_two_searches_in_one_folder(toy_config, tmp_path):
+    from filelock import FileLock
+
+    search(toy_config, study={"trials": 0})
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is at work"):
+        search(toy_config, study={"trials": 0})
+
+
+def test_a_filter_that_catches_nothing(toy_config):
+    space = {"methods": ["ties"], "parameters": {"weight": 0.5}, "filters": ["self_atn"]}
+    with pytest.raises(InputError, match="found 'self_atn', which is part of no tensor's name"):
+        search(with_space(toy_config, space))
+
+
+def test_no_room_for_the_response(toy_config):
+    with pytest.raises(InputError, match="beyond the model's context of 512"):
+        search(toy_config, generation={"max_new_tokens": 500})
+
+
+def test_pool_shows_the_sampler_like_with_like(toy_config, tmp_path, monkeypatch):
+    """Under a pool, earlier trials are rescored when it grows; stopping in between changes nothing."""
+    from nex_merge.nex import calibration
+
+    monkeypatch.setattr(calibration, "FIRST_POOL", 2)
+    pool = {"calibration": "pool"}
+    whole, _ = search(toy_config, nex=pool, study={"trials": 13}, output=str(tmp_path / "whole"))
+    for stop in (3, 9, 13):
+        rows, _ = search(toy_config, nex=pool, study={"trials": stop})
+    assert rows == whole
+    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    final = {row["trial"]: row["nex"] for row in whole}
+    assert any(trial.value != final[f"{trial.number:04d}"] for trial in told), "early scores were rescored"
+
+
+def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_config, tmp_path, monkeypatch):
+    from nex_merge.search import trial
+
+    whole = trial.collapse
+    calls = []
+
+    def collapses_first(text, parents):
+        calls.append(1)
+        return (0.5, "planted") if len(calls) == 1 else (min(whole(text, parents)[0], -0.1), None)
+
+    monkeypatch.setattr(trial, "collapse", collapses_first)
+    rows, _ = search(toy_config)
+    assert [row["trial"] for row in rows if row["state"] == "collapsed"] == ["0000"]
+    assert rows[-1]["trial"] == "0000" and rows[-1]["reason"] == "planted" and rows[-1]["rank"] == 7
+    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    assert [trial.constraints["collapse"] > 0 for trial in told] == [True, False, False, False]
+
+
+def test_a_token_budget_is_a_constraint(toy_config):
+    rows, _ = search(toy_config, study={"max_mean_tokens": 1.0})
+    merges = [row for row in rows if row["kind"] == "merge"]
+    assert {row["state"] for row in merges} == {"collapsed"}
+    assert all("study.max_mean_tokens is 1" in row["reason"] or "at worst" in row["reason"] for row in merges)
+
+
+def test_another_objective_with_its_direction(toy_config, tmp_path):
+    rows, _ = search(toy_config, study={"objective": "entropy"})
+    entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
+    assert entropies == sorted(entropies)
+    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db")
+    assert opened.direction.name == "MINIMIZE"
+    other = {"objective": "entropy", "direction": "maximize"}
+    rows, _ = search(toy_config, study=other, output=str(tmp_path / "other"))
+    entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
+    assert entropies == sorted(entropies, reverse=True)
+
+
+def test_fresh_does_not_step_around_a_search_at_work(toy_config, tmp_path):
+    from filelock import FileLock
+
+    search(toy_config, study={"trials": 0})
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is at work"):
+        search(toy_config, fresh=True, study={"trials": 0})
+    assert (tmp_path / "run" / "trials" / "base" / "result.json").exists(), "nothing was moved aside"
+
+
+def test_what_is_refused_moves_nothing_aside(toy_config, tmp_path):
+    search(toy_config, study={"trials": 0})
+    with pytest.raises(InputError, match="beyond the model's context"):
+        search(toy_config, fresh=True, generation={"max_new_tokens": 500})
+    assert not (tmp_path / "run.1").exists()
+
+
+def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path):
+    import shutil
+
+    own = tmp_path / "own"
+    shutil.copytree(toy["a"], own)
+    config = yaml.safe_load(toy_config.read_text())
+    config["family"]["models"]["a"] = str(own)
+    toy_config.write_text(yaml.safe_dump(config))
+    search(toy_config, study={"trials": 0})
+    shutil.copy(toy["b"] / "model.safetensors", own / "model.safetensors")
+    with pytest.raises(InputError, match=r"resolved\.checkpoints\.a"):
+        search(toy_config, study={"trials": 0})
+
+
+@pytest.mark.parametrize("storage", ["mydb", "foo://x", "sqlite:////nowhere/at/all.db"])
+def test_a_storage_that_can_not_be_opened(toy_config, storage):
+    with pytest.raises(InputError, match=r"study\.storage: .* can't be opened"):
+        search(toy_config, study={"trials": 1, "storage": storage})
+
+
+def test_a_study_of_another_run_is_refused(toy_config, tmp_path):
+    shared = f"sqlite:///{tmp_path}/shared.db"
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "one" / "x"))
+    with pytest.raises(InputError, match="it is another run's"):
+        search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "two" / "x"))
+
+
+def test_one_prompt_gives_no_interval(toy_config, tmp_path):
+    prompts = {"limit": 1}
+    rows, _ = search(toy_config, prompts=prompts, study={"trials": 0})
+    assert {row["nex_low"] for row in rows} == {row["beats_parent"] for row in rows} == {None}
+    with pytest.raises(InputError, match="crossfit scores prompts by other prompts"):
+        search(toy_config, prompts=prompts, nex={"calibration": "crossfit"}, output=str(tmp_path / "other"))
+
+
+def test_the_order_of_the_weights_is_kept_only_while_a_search_runs(toy_config, tmp_path):
+    stale = tmp_path / "run" / "orders" / "left.ranks"
+    search(toy_config)
+    assert not stale.parent.exists()
+    stale.parent.mkdir()
+    stale.write_bytes(b"of another process")
+    search(toy_config, study={"trials": 5})
+    assert not stale.parent.exists()
