@@ -5,7 +5,7 @@ import torch
 from mergekit import merge_methods
 from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
 
-from nex_merge.merging import kept, kernels
+from nex_merge.merging import kernels, ranks
 from nex_merge.merging.blocks import Workspace
 
 # More than two blocks, no multiple of one.
@@ -55,7 +55,7 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
     ]
     assert all(kernels.knows(expert, family) for expert in experts)
     out = torch.empty(tensors[0].shape)
-    kernels.task_arithmetic(tensors[0], experts, family, store or kept.Kept(None), Workspace(seed))(out)
+    kernels.task_arithmetic(tensors[0], experts, family, store or ranks.Kept(None), Workspace(seed))(out)
     return out
 
 
@@ -125,23 +125,23 @@ def test_corners_are_left_to_mergekit():
 
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs", "della"])
 def test_kept_ranks_serve_other_densities_without_sorting(tensors, tmp_path, monkeypatch, method):
-    store = kept.Kept(tmp_path)
+    store = ranks.Kept(tmp_path)
     of_kernels(method, tensors, {}, settings_of(method, (0.4, 0.6)), 1, store)
     assert len(list(tmp_path.iterdir())) == 2, "one file an expert, none half written"
     sort, argsort = torch.sort, torch.argsort
     for name in ("sort", "argsort"):
         monkeypatch.setattr(torch, name, lambda *args, **kwargs: pytest.fail("sorted again"))
     by_model = settings_of(method, (0.3, 0.55))
-    found = of_kernels(method, tensors, {}, by_model, 2, kept.Kept(tmp_path))
+    found = of_kernels(method, tensors, {}, by_model, 2, ranks.Kept(tmp_path))
     monkeypatch.setattr(torch, "sort", sort)
     monkeypatch.setattr(torch, "argsort", argsort)
     assert torch.equal(found, of_mergekit(method, tensors, True, {}, by_model, 2))
 
 
 def test_a_full_disk_only_costs_time(tensors, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(kept, "DISK_RESERVE", 1 << 60)
+    monkeypatch.setattr(ranks, "DISK_RESERVE", 1 << 60)
     by_model = settings_of("ties", (0.4, 0.6))
-    found = of_kernels("ties", tensors, {}, by_model, 1, kept.Kept(tmp_path))
+    found = of_kernels("ties", tensors, {}, by_model, 1, ranks.Kept(tmp_path))
     assert torch.equal(found, of_mergekit("ties", tensors, True, {}, by_model, 1))
     assert not list(tmp_path.iterdir()) and len(caplog.records) == 1, "said once"
 

@@ -18,10 +18,9 @@ from nex_merge.merging import Merger, method_specs, preflight, weights_dtype
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
 from nex_merge.runs.export import checkpoint_digest
-from nex_merge.search.proposal import passthrough, propose
 from nex_merge.setup.search_space import load_space
-
-from .conftest import make_toy
+from nex_merge.study.proposal import passthrough, propose
+from tests.conftest import make_toy
 
 SPECS = method_specs()
 METHODS = sorted(SPECS)
