@@ -42,8 +42,8 @@ def search(
     # Heavy imports come after everything that can be refused without them.
     from nex_merge.runs.files import read_reliability
     from nex_merge.runs.leaderboard import objective_of, print_table
-    from nex_merge.search.progress import Watcher
-    from nex_merge.search.run import run_search
+    from nex_merge.study.progress import Watcher
+    from nex_merge.study.search import run_search
 
     total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
     done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
@@ -68,7 +68,7 @@ def validate(
 
 
 def _print_plan(config: str, overrides: dict[str, Any]) -> None:
-    from nex_merge.search.preflight import estimate
+    from nex_merge.study.preflight import estimate
     from nex_merge.setup.resolve import make_plan
 
     for line in estimate(make_plan(config, overrides)):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from nex_merge.activations.capture import gated_mlps
 from nex_merge.errors import InputError
-from nex_merge.search.trial import load_tokenizer, resolve_device
+from nex_merge.study.trial import load_tokenizer, resolve_device
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.families import Location, locate
 

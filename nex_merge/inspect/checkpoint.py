@@ -11,7 +11,7 @@ from nex_merge.inspect.reading import Reading, read
 from nex_merge.inspect.source import Chosen, settings_line
 from nex_merge.nex.calibration import analyse
 from nex_merge.records import Prompt
-from nex_merge.search.trial import check_context
+from nex_merge.study.trial import check_context
 from nex_merge.setup.config import (
     ActivationsConfig,
     GenerationConfig,

@@ -15,7 +15,7 @@ from nex_merge.nex.novelty import MIN_ROWS
 from nex_merge.records import Cycle, Response, ResponseAnalysis, SparseRows
 from nex_merge.runs import files
 from nex_merge.runs.remerge import opened_run
-from nex_merge.search.trial import load_tokenizer
+from nex_merge.study.trial import load_tokenizer
 
 EXPLORE, EXPLOIT = "explore", "exploit"
 _FALLBACKS = {

@@ -50,7 +50,7 @@ def score_model(
     from nex_merge.activations.capture import capture
     from nex_merge.engines.checkpoint import load_checkpoint
     from nex_merge.generation import generate
-    from nex_merge.search.trial import check_context
+    from nex_merge.study.trial import check_context
     from nex_merge.setup.prompts import encode_prompts, load_prompts
 
     asked = load_prompts(config.prompts)

@@ -16,7 +16,7 @@ from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import verdict
-from nex_merge.search.study import importances
+from nex_merge.study.optuna_study import importances
 
 SECTIONS = {
     "pick": "Pick", "ranking": "Leaderboard", "history": "Over the trials", "accuracy": "Accuracy",

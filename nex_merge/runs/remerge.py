@@ -7,7 +7,7 @@ from typing import Any
 from nex_merge.runs import files
 from nex_merge.setup.config import RunConfig, parse, read_yaml
 from nex_merge.errors import InputError, RunError
-from nex_merge.search.trial import load_tokenizer, resolve_device
+from nex_merge.study.trial import load_tokenizer, resolve_device
 from nex_merge.setup.families import Family, open_family
 from nex_merge.merging import Merger, preflight, weights_dtype
 from nex_merge.records import MergeRecipe, TrialResult

@@ -14,7 +14,7 @@ from rich.text import Text
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import Objective, Row, objective_of, ranking_table, read_rows
 from nex_merge.labels.plots import curve_text
-from nex_merge.search.progress import duration
+from nex_merge.study.progress import duration
 from nex_merge.records import Live
 
 EVERY = 1.0  # seconds between two looks

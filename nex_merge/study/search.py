@@ -20,9 +20,9 @@ from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import Row, objective_of
 from nex_merge.runs.rescore import Pool, credits_of, write_scores
-from nex_merge.search.proposal import Suggester, equal_weights, passthrough, propose
-from nex_merge.search.study import TRIAL_FAULTS, failed, open_study, run_merges
-from nex_merge.search.trial import Evaluator, Measured
+from nex_merge.study.proposal import Suggester, equal_weights, passthrough, propose
+from nex_merge.study.optuna_study import TRIAL_FAULTS, failed, open_study, run_merges
+from nex_merge.study.trial import Evaluator, Measured
 from nex_merge.setup.config import read_yaml
 from nex_merge.setup.resolve import Plan
 from nex_merge.setup.search_space import load_space

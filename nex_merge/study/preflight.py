@@ -24,9 +24,9 @@ def estimate(plan: Plan) -> Iterator[str]:
     from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
     from nex_merge.merging import member_configs, method_specs, preflight, rank_bytes, weights_dtype
     from nex_merge.merging.ranks import DISK_RESERVE
-    from nex_merge.search.proposal import count_recipes
-    from nex_merge.search.run import check_filters
-    from nex_merge.search.trial import check_context, check_prompts, load_tokenizer, resolve_device
+    from nex_merge.study.proposal import count_recipes
+    from nex_merge.study.search import check_filters
+    from nex_merge.study.trial import check_context, check_prompts, load_tokenizer, resolve_device
     from nex_merge.setup.prompts import encode_prompts, load_prompts
     from nex_merge.setup.search_space import load_space
 

@@ -15,8 +15,8 @@ import yaml
 
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.runs import files
-from nex_merge.search import study
-from nex_merge.search.run import run_search
+from nex_merge.study import optuna_study
+from nex_merge.study.search import run_search
 from nex_merge.setup.resolve import make_plan
 
 TIMES = ("seconds",)
@@ -164,7 +164,7 @@ def test_batch_size_does_not_matter(toy_config, tmp_path):
 
 def test_what_base_and_parents_said_is_drafted_from_and_changes_nothing(toy_config, tmp_path, monkeypatch):
     drafted, seen = search(toy_config)[0], {}
-    from nex_merge.search import trial
+    from nex_merge.study import trial
 
     def without(model, tokenizer, prompts, config, progress, references):
         seen[len(seen)] = len(references) // len(prompts)
@@ -213,7 +213,7 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(toy_config, tmp_pa
     ("error", "reason"), [(TrialError("planted"), "planted"), (RuntimeError("shapes"), "RuntimeError: shapes")]
 )
 def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, reason):
-    from nex_merge.search import trial
+    from nex_merge.study import trial
 
     whole = trial.generate
     calls = []
@@ -230,7 +230,7 @@ def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, r
 
 
 def test_a_fault_of_the_machine_ends_the_run_and_is_tried_again(toy_config, monkeypatch):
-    from nex_merge.search import trial
+    from nex_merge.study import trial
 
     whole = trial.generate
     calls = []
@@ -324,7 +324,7 @@ def test_pool_shows_the_sampler_like_with_like(toy_config, tmp_path, monkeypatch
 
 
 def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_config, tmp_path, monkeypatch):
-    from nex_merge.search import trial
+    from nex_merge.study import trial
 
     whole = trial.collapse
     calls = []
