@@ -1,16 +1,20 @@
-"""configs/*.yaml -> RunConfig. Unknown keys are refused with the nearest known one named.
+"""configs/*.yaml -> RunConfig, validated by pydantic; unknown keys are errors.
 
-Knows file lookup and validation; knows nothing of what the settings are for. A configuration never changes once loaded.
+Knows file lookup and validation; knows nothing of what the settings are for. A loaded configuration is immutable. The
+field descriptions are the configuration reference: `--help` and the documentation print them.
 """
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from nex_merge.errors import InputError
 
@@ -20,100 +24,122 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):
+    """Base of all settings: immutable, no unknown keys, no type coercion ('5' is not 5), no NaN or infinity."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class PromptsConfig(Strict):
-    file: str = Field(description="JSONL (prompt or messages), text (one a line), CSV or Parquet")
-    column: str | None = Field(default=None, description="column of a CSV or Parquet file; 'prompt' unless named")
-    limit: int | None = Field(default=None, ge=1, description="use the first so many prompts")
-    system: str | None = Field(default=None, description="system prompt put before every prompt")
-    chat_template: bool = Field(default=True, description="wrap prompts in the tokenizer's chat template")
-    thinking: bool = Field(default=True, description="the template's enable_thinking")
+    file: str = Field(
+        description="prompt file: JSONL with 'prompt' or 'messages', text with one prompt per line, CSV or Parquet"
+    )
+    column: str | None = Field(
+        default=None, description="column (CSV, Parquet) or key (JSONL) that holds the prompt; null: 'prompt'"
+    )
+    limit: int | None = Field(default=None, ge=1, description="use only the first N prompts; null: all")
+    system: str | None = Field(default=None, description="system prompt to prepend to every prompt")
+    chat_template: bool = Field(
+        default=True, description="apply the tokenizer's chat template; false: pass prompts as plain text"
+    )
+    thinking: bool = Field(default=True, description="value of enable_thinking in the chat template")
 
 
 class GenerationConfig(Strict):
-    max_new_tokens: int = Field(default=512, ge=1, description="responses cut here are marked as truncated")
-    temperature: float = Field(default=0.0, ge=0, description="0: greedy")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus sampling; 1: off")
-    top_k: int = Field(default=0, ge=0, description="sample from so many best tokens; 0: off")
+    max_new_tokens: int = Field(
+        default=512, ge=1, description="maximum tokens per response; responses cut here are marked as truncated"
+    )
+    temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0: greedy decoding")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="nucleus (top-p) sampling; 1 disables it")
+    top_k: int = Field(default=0, ge=0, description="top-k sampling; 0 disables it")
     samples: int = Field(default=1, ge=1, description="responses per prompt")
     batch_tokens: int | Literal["auto"] = Field(
-        default="auto", description="prompt and response tokens held at once; auto: about 4 GiB of keys and values"
+        default="auto", description="prompt and response tokens per batch; auto: what fits 4 GiB of KV cache"
     )
-    seed: int = Field(default=0, ge=0, description="sampling noise; the same for every variant")
+    seed: int = Field(default=0, ge=0, description="seed of the sampling noise, which is the same for every variant")
 
 
 class ActivationsConfig(Strict):
     score: Literal["logit_contribution", "activation", "magnitude"] = Field(
-        default="logit_contribution", description="what a unit scores at a token"
+        default="logit_contribution",
+        description="score of an MLP unit at a token: its contribution to the emitted token's logit, its activation, "
+        "or the absolute value of its activation",
     )
-    slice_tokens: int = Field(default=32, ge=1, description="tokens per row")
-    top_k: int = Field(default=500, ge=1, description="highest scores kept per row")
+    slice_tokens: int = Field(default=32, ge=1, description="tokens per row of the activation cache")
+    top_k: int = Field(default=500, ge=1, description="number of highest scores kept per row")
 
 
 class PhasesConfig(Strict):
-    rho: float = Field(default=0.95, gt=0, lt=1, description="probability of staying in a phase")
-    min_run: int = Field(default=2, ge=1, description="shortest phase, in rows")
+    rho: float = Field(default=0.95, gt=0, lt=1, description="probability that the HMM stays in its state")
+    min_run: int = Field(default=2, ge=1, description="minimum length of a phase, in rows")
 
 
 class NexConfig(PhasesConfig):
     calibration: Literal["self", "crossfit", "parents", "pool"] = Field(
         default="self",
-        description="whose credit the neuron weights come from: the variant's own, that of its other folds of prompts, "
-        "base's and parents', or all variants'",
+        description="responses that neuron weights are estimated from: the variant's (self), the variant's to the "
+        "other folds of prompts (crossfit), the baselines' (parents), or those of baselines and merges so far (pool)",
     )
 
 
 class StudyConfig(Strict):
-    trials: int = Field(default=40, ge=0, description="merges to try, baselines not counted")
-    sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna's sampler")
+    trials: int = Field(default=40, ge=0, description="number of merges to try, not counting the baselines")
+    sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna sampler")
     objective: Literal[
         "nex", "mean_tokens", "entropy", "entropy_spread", "self_certainty", "perplexity", "utilization", "novelty",
         "explore_share", "cycles_per_response",
-    ] = Field(default="nex", description="what variants are ranked by")  # fmt: skip
+    ] = Field(default="nex", description="measure to optimize and to rank variants by")  # fmt: skip
     direction: Literal["auto", "maximize", "minimize"] = Field(
-        default="auto", description="auto: as the objective is usually read"
+        default="auto", description="direction of optimization; auto: the objective's usual one"
     )
     max_mean_tokens: float | None = Field(
-        default=None, gt=0, description="token budget: merges with longer responses rank below all others"
+        default=None,
+        gt=0,
+        description="token budget: merges whose responses are longer on average are infeasible and rank last",
     )
-    pruner: Literal["none"] = Field(default="none", description="NEX is known only when all prompts are answered")
-    seed: int = Field(default=0, ge=0, description="of the sampler and of stochastic merges")
+    pruner: Literal["none"] = Field(
+        default="none", description="trials are never pruned: NEX is defined only once all prompts are answered"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
     storage: str | None = Field(default=None, description="Optuna storage URL; null: study.db in the run folder")
-    baselines: bool = Field(default=True, description="score base and parents first")
+    baselines: bool = Field(default=True, description="score the baselines (base and parents) before the merges")
 
 
 class RuntimeConfig(Strict):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="of computing, not of the merged weights; auto: float32 on the CPU, else the model's own",
+        description="dtype of the forward passes, not of the merged weights; auto: float32 on the CPU, otherwise the "
+        "checkpoints' dtype",
     )
 
 
 class RunConfig(Strict):
-    family: str | dict[str, Any] = Field(description="a name or file of configs/families, or the mapping itself")
-    models: list[str] | None = Field(default=None, description="which of the family's models to merge; null: all")
-    search_space: str | dict[str, Any] = Field(description="a name or file of search_spaces, or the mapping itself")
-    prompts: PromptsConfig
-    generation: GenerationConfig = GenerationConfig()
-    activations: ActivationsConfig = ActivationsConfig()
-    nex: NexConfig = NexConfig()
-    study: StudyConfig = StudyConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-    output: str = Field(description="the run folder")
+    family: str | dict[str, Any] = Field(description="family: a name or file in configs/families, or a mapping")
+    models: list[str] | None = Field(default=None, description="models of the family to merge; null: all")
+    search_space: str | dict[str, Any] = Field(
+        description="search space: a name or file in search_spaces, or a mapping"
+    )
+    prompts: PromptsConfig = Field(description="prompts to answer")
+    generation: GenerationConfig = Field(default=GenerationConfig(), description="how responses are generated")
+    activations: ActivationsConfig = Field(default=ActivationsConfig(), description="how activations are captured")
+    nex: NexConfig = Field(default=NexConfig(), description="how NEX is computed")
+    study: StudyConfig = Field(default=StudyConfig(), description="the search itself")
+    runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="device and precision")
+    output: str = Field(description="run folder")
 
 
 def data_roots() -> list[Path]:
-    """Where files named in configurations are looked for: the working directory, then what the package carries."""
+    """Search path of files named in configurations: the working directory, then the files bundled with the package."""
     checkout = PACKAGE.parent
-    carried = [PACKAGE] if (PACKAGE / "configs").is_dir() else [checkout, PACKAGE]
-    return [Path(), *carried]
+    bundled = [PACKAGE] if (PACKAGE / "configs").is_dir() else [checkout, PACKAGE]
+    return [Path(), *bundled]
 
 
 def find_file(name: str, folder: str | None = None, beside: Path | None = None) -> Path | None:
-    """The file or folder called `name`: as a path, or for a bare name `folder/name.yaml`. None if there is none."""
+    """The file or folder at path `name` or, for a bare name and a `folder`, `folder/name.yaml`; None if missing.
+
+    Looked up in `beside`, if given, then along `data_roots`.
+    """
     candidates = [Path(name).expanduser()]
     if folder is not None and not name.endswith((".yaml", ".yml")):
         candidates = [Path(folder) / f"{name}.yaml"]
@@ -122,31 +148,31 @@ def find_file(name: str, folder: str | None = None, beside: Path | None = None) 
 
 
 def known_names(folder: str) -> list[str]:
-    """Names of the YAML files in `folder`, wherever it is looked for."""
+    """Names of the YAML files in `folder`, along `data_roots`."""
     return sorted({path.stem for root in data_roots() for path in (root / folder).glob("*.yaml")})
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """' Did you mean ...?' and the known words."""
+def nearest(word: str, known: Sequence[str], kind: str = "") -> str:
+    """' Did you mean ...?', where a known word is close, and ' Known {kind}: ...'."""
     close = difflib.get_close_matches(word, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Known: {', '.join(known)}."
+    return f"{hint} Known{' ' * bool(kind)}{kind}: {', '.join(known)}."
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that refuses a mapping with the same key twice, of which YAML would silently keep the last."""
+    """A safe loader that rejects duplicate keys, of which YAML would silently keep the last."""
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, "expected a scalar key", key_node.start_mark)
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -156,7 +182,7 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InputError where there is no such file or it is no mapping."""
+    """The mapping in a YAML file. Raises InputError if the file is missing, not valid YAML or not a mapping."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -164,30 +190,94 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: found {type(data).__name__}, a mapping of keys to values would do")
+        raise InputError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
     return data
 
 
 def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
-    """`data` as a `model`. Raises InputError that names file, key, what was found and what would do."""
+    """`data` as a `model`. Raises InputError with one line per mistake: source, key, expected and actual value."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
-        raise InputError("\n".join(f"{source}: {line}" for line in lines)) from None
+        raise InputError("\n".join(f"{source}: {line}" for line in _explain(model, error.errors()))) from None
 
 
-def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
-    # Members of a union appear in the location as type names, which are not keys.
-    keys = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "literal", "dict["))]
-    key, found = ".".join(keys), item["input"]
-    if item["type"] == "extra_forbidden":
-        known = list(_model_at(model, keys[:-1]).model_fields)
-        return f"{key}: unknown key.{nearest(keys[-1], known)}"
-    if item["type"] == "missing":
-        return f"{key}: missing; it has to be given"
-    wanted = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{key}: found {found!r}; {wanted} would do"
+def _explain(model: type[BaseModel], errors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per key at fault. pydantic reports every member of a union; they become one line."""
+    by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for error in errors:
+        by_key.setdefault(_keys(error), []).append(error)
+    return [_explain_key(model, keys, group) for keys, group in by_key.items()]
+
+
+def _keys(error: Mapping[str, Any]) -> tuple[str, ...]:
+    """The location of an error without the names of union members and validators, which are not keys."""
+    *parents, last = (str(part) for part in error["loc"])
+    is_member = last in ("int", "float", "str", "bool") and error["type"].startswith(
+        (last.replace("str", "string"), "greater", "less", "finite")
+    )
+    if parents and (is_member or last.startswith(("function-", "literal", "dict["))):
+        return tuple(parents)
+    return (*parents, last)
+
+
+def _explain_key(model: type[BaseModel], keys: Sequence[str], errors: Sequence[Mapping[str, Any]]) -> str:
+    parent, first = _model_at(model, keys[:-1]), errors[0]
+    if first["type"] == "extra_forbidden":
+        prefix = f"{'.'.join(keys[:-1])}: " if keys[:-1] else ""
+        return f"{prefix}unknown key {keys[-1]!r}.{nearest(keys[-1], list(parent.model_fields), 'keys')}"
+    key = ".".join(keys)
+    if first["type"] == "missing":
+        return f"{key}: missing required key"
+    expected = " or ".join(dict.fromkeys(_expected(parent.model_fields.get(keys[-1]), error) for error in errors))
+    return f"{key}: expected {expected}" + ("" if ", got " in expected else f", got {first['input']!r}")
+
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
+
+
+def _expected(field: FieldInfo | None, error: Mapping[str, Any]) -> str:
+    """What pydantic expected where it found an error. `field`: of the key at fault; None inside lists and mappings."""
+    kind = error["type"]
+    if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
+        return _number(field, is_integer=kind.startswith("int_"))
+    if kind == "literal_error":
+        return error["ctx"]["expected"]
+    if kind == "string_pattern_mismatch" and field is not None and field.description:
+        return field.description
+    if kind == "too_short":
+        return f"at least {error['ctx']['min_length']} item"
+    return _EXPECTED.get(kind) or error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _number(field: FieldInfo | None, is_integer: bool) -> str:
+    """A field's number in words, its bounds included: 'a positive integer', 'a number > 0 and < 1'."""
+    members = set(_members(field.annotation)) if field is not None else set()
+    integer = int in members or (not members and is_integer)
+    noun = "number" if float in members or not integer else "integer"
+    bounds = {
+        sign: getattr(item, name)
+        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+        for item in (field.metadata if field is not None else ())
+        if getattr(item, name, None) is not None
+    }
+    if bounds == {">": 0} or (noun == "integer" and bounds == {">=": 1}):
+        return f"a positive {noun}"
+    if bounds == {">=": 0}:
+        return f"a non-negative {noun}"
+    limits = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
+    return f"{'an' if noun == 'integer' else 'a'} {noun}{' ' * bool(limits)}{limits}"
+
+
+def _members(annotation: Any) -> Iterable[Any]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def _model_at(model: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
@@ -199,27 +289,30 @@ def _model_at(model: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
 
 
 def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`low` overlaid by `high`, mapping by mapping."""
+    """`low` updated with `high`, recursively: where both hold a mapping, the two are merged."""
     merged = dict(low)
     for key, value in high.items():
-        below = merged.get(key)
-        merged[key] = (
-            merge_mappings(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-        )
+        old = merged.get(key)
+        merged[key] = merge_mappings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
 def override(settings: Sequence[str]) -> dict[str, Any]:
-    """`--set a.b=value` options as a nested mapping; values are read as YAML."""
+    """`--set a.b=value` options as a nested mapping; values are parsed as YAML.
+
+    Raises InputError if an option is not key=value or its value is not valid YAML.
+    """
     result: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise InputError(f"--set {setting}: found no key=value; for example --set generation.max_new_tokens=256")
+            raise InputError(
+                f"--set: expected key=value, got {setting!r}. Example: --set generation.max_new_tokens=256"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise InputError(f"--set {setting}: {text!r} is not valid YAML") from None
+            raise InputError(f"--set {key}: expected a YAML value, got {text!r}") from None
         for part in reversed(key.split(".")):
             value = {part: value}
         result = merge_mappings(result, value)
@@ -227,14 +320,14 @@ def override(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def load_config(name: str, overrides: Mapping[str, Any], family_defaults: Any) -> tuple[RunConfig, str]:
-    """The configuration in file `name` and the name of its source for messages.
+    """The configuration in file `name`, and its path for messages.
 
-    `family_defaults` maps the `family` entry to that family's own defaults, which the file overrides, as `overrides`
-    (from the command line) override the file.
+    Later entries win: the family's defaults (`family_defaults` maps the `family` entry to them), the file, `overrides`
+    from the command line. Raises InputError if the file is missing or holds a mistake.
     """
     path = find_file(name)
     if path is None or not path.is_file():
-        raise InputError(f"{name}: no such file.{nearest(Path(name).stem, known_names('configs'))}")
+        raise InputError(f"{name}: no such file.{nearest(Path(name).stem, known_names('configs'), 'configurations')}")
     given = merge_mappings(read_yaml(path), overrides)
     if "family" in given:
         given = merge_mappings(family_defaults(given["family"]), given)
@@ -242,5 +335,5 @@ def load_config(name: str, overrides: Mapping[str, Any], family_defaults: Any) -
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite int or float (a bool is neither)."""
+    """Whether `value` is a finite int or float; bools do not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,6 +1,6 @@
-"""Model families: a base and fine-tunes of it, as named in configs/families/*.yaml, and where their files are.
+"""Model families (a base and its fine-tunes) as defined in configs/families/*.yaml, and where their files are.
 
-Only folders and hub ids are handled here; what the weights hold is the business of merging.
+Resolves folders and hub ids; knows nothing of what the checkpoints hold.
 """
 
 import re
@@ -14,22 +14,27 @@ from pydantic import Field, field_validator
 from nex_merge.errors import InputError
 from nex_merge.setup.config import Strict, find_file, known_names, nearest, parse, read_yaml
 
-ALWAYS_WORKS = "qwen3-tiny"
+# Works without a network: its weights are part of the package.
+BUNDLED_FAMILY = "qwen3-tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# What a checkpoint is made of. Pickled weights and code are never fetched.
+# The files of a checkpoint that are downloaded: never pickled weights or code.
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 
 
 class Location(Strict):
-    path: str = Field(description="a folder or a hub id")
-    revision: str | None = Field(default=None, description="branch, tag or commit of a hub id")
+    path: str = Field(description="checkpoint folder or Hugging Face hub id (owner/name)")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub; null: the default branch")
 
 
 class FamilyConfig(Strict):
-    base: Location
-    models: dict[str, Location]
-    config: str | None = Field(default=None, description="whose config and tokenizer the merges take; null: the base's")
-    defaults: dict[str, Any] = Field(default_factory=dict, description="of generation and activations, for its runs")
+    base: Location = Field(description="the base model")
+    models: dict[str, Location] = Field(description="fine-tunes of the base, by name")
+    config: str | None = Field(
+        default=None, description="model whose config and tokenizer the merges get; null: the base"
+    )
+    defaults: dict[str, Any] = Field(
+        default_factory=dict, description="default values of `generation` and `activations` in runs of this family"
+    )
 
     @field_validator("base", mode="before")
     @classmethod
@@ -45,22 +50,25 @@ class FamilyConfig(Strict):
 
     @field_validator("models")
     @classmethod
-    def _named(cls, value: dict[str, Location]) -> dict[str, Location]:
+    def _valid_names(cls, value: dict[str, Location]) -> dict[str, Location]:
         if not value:
             raise ValueError("at least one model besides the base")
         for name in value:
             if name == "base" or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-                raise ValueError(f"names of letters, digits, - and _ that begin with a letter (found {name!r})")
+                raise ValueError(
+                    "model names other than 'base' that start with a letter and consist of letters, digits, '-' and "
+                    f"'_', got {name!r}"
+                )
         return value
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family whose files are at hand. `folders` maps 'base' and every model's name to its checkpoint."""
+    """A family whose files are on disk. `folders` maps 'base' and every model's name to its checkpoint folder."""
 
     name: str
     folders: Mapping[str, Path]
-    donor: str  # whose config and tokenizer the merges take: 'base' or a model's name
+    donor: str  # the member whose config and tokenizer the merges get: 'base' or a model's name
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -68,80 +76,98 @@ class Family:
 
 
 def read_family(entry: str | Mapping[str, Any]) -> tuple[FamilyConfig, str]:
-    """The family that a configuration names or holds, and its name."""
+    """A run's `family` entry (name, file or inline mapping) as the family and its name ('custom' if inline).
+
+    Raises InputError if the name is unknown or the family holds a mistake.
+    """
     if not isinstance(entry, str):
         if not isinstance(entry, Mapping):
-            raise InputError(f"family: found {entry!r}; a family's name, its file or the mapping itself would do")
+            raise InputError(f"family: expected a family's name, a file or a mapping, got {entry!r}")
         return _checked(parse(FamilyConfig, entry, "family"), "family"), "custom"
     path = find_file(entry, "configs/families")
     if path is None:
         raise InputError(
-            f"family: found {entry!r}, which is no family.{nearest(entry, known_names('configs/families'))}"
+            f"family: unknown family {entry!r}.{nearest(entry, known_names('configs/families'), 'families')}"
         )
     return _checked(parse(FamilyConfig, read_yaml(path), str(path)), str(path)), path.stem
 
 
 def _checked(config: FamilyConfig, source: str) -> FamilyConfig:
     if config.config is not None and config.config not in {"base", *config.models}:
+        members = ["base", *config.models]
         raise InputError(
-            f"{source}: config: found {config.config!r}.{nearest(config.config, ['base', *config.models])}"
+            f"{source}: config: expected 'base' or a model of the family, got {config.config!r}."
+            f"{nearest(config.config, members, 'members')}"
         )
     for key in config.defaults:
         if key not in ("generation", "activations"):
-            raise InputError(f"{source}: defaults.{key}: unknown key.{nearest(key, ['generation', 'activations'])}")
+            known = ["generation", "activations"]
+            raise InputError(f"{source}: defaults: unknown key {key!r}.{nearest(key, known, 'keys')}")
     return config
 
 
 def family_defaults(entry: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The settings a family brings to its runs."""
+    """The default settings that a family defines for its runs; see `read_family`."""
     return read_family(entry)[0].defaults
 
 
 def defaults_of(model: str) -> tuple[dict[str, Any], str | None]:
-    """The settings that a checkpoint's family brings, and its name: of the known families, the one that it is of."""
-    own = find_file(model)
+    """The default settings and the name of the known family that a checkpoint (folder or hub id) belongs to.
+
+    Empty settings and None if it belongs to none.
+    """
+    folder = find_file(model)
     for name in known_names("configs/families"):
         config, _ = read_family(name)
         for location in (config.base, *config.models.values()):
-            found = find_file(location.path)
-            if location.path == model or (own is not None and found is not None and own.resolve() == found.resolve()):
+            known = find_file(location.path)
+            if location.path == model or (folder and known and folder.resolve() == known.resolve()):
                 return config.defaults, name
     return {}, None
 
 
 def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Family:
-    """The family with its checkpoints at hand: local folders as they are, hub ids fetched.
+    """The family with its checkpoints on disk: local folders are used in place, hub ids are downloaded.
 
-    `models` narrows it. Raises InputError where a model can't be had.
+    `models` selects some of its models; None: all. Raises InputError if a model is unknown or unavailable.
     """
     config, name = read_family(entry)
     chosen = list(config.models) if models is None else models
     for index, model in enumerate(chosen):
         if model not in config.models:
             raise InputError(
-                f"models.{index}: found {model!r}, not in family {name}.{nearest(model, list(config.models))}"
+                f"models.{index}: expected a model of family {name}, got {model!r}."
+                f"{nearest(model, list(config.models), 'models')}"
             )
     if not chosen or len(set(chosen)) != len(chosen):
-        raise InputError(f"models: found {chosen}; one or more different models of family {name} would do")
+        raise InputError(f"models: expected one or more distinct models of family {name}, got {chosen}")
     donor = config.config or "base"
     if donor not in ("base", *chosen):
-        raise InputError(f"models: family {name} takes its config from {donor!r}, which has to be among them")
+        raise InputError(
+            f"models: expected {donor!r} among them, because family {name} takes its config from it, got {chosen}"
+        )
     locations = {"base": config.base, **{model: config.models[model] for model in chosen}}
     return Family(name, {key: locate(value, f"family {name}: {key}") for key, value in locations.items()}, donor)
 
 
 def locate(location: Location, source: str) -> Path:
-    """The folder of a checkpoint. Raises InputError where it is missing, incomplete or can't be fetched."""
+    """The folder of a checkpoint, downloaded if need be. `source` begins the messages.
+
+    Raises InputError if the checkpoint is missing, incomplete or cannot be downloaded.
+    """
     folder = find_file(location.path)
     if folder is None:
         if not _HUB_ID.fullmatch(location.path):
-            raise InputError(f"{source}: found no folder {location.path!r}, and it is no hub id (owner/name) either")
+            raise InputError(
+                f"{source}: expected a checkpoint folder or a hub id (owner/name), got {location.path!r}, "
+                "and there is no such folder"
+            )
         return _fetch(location, source)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{source}: {folder} has no config.json; a checkpoint folder would do")
+        raise InputError(f"{source}: expected a checkpoint folder, got {folder} (no config.json)")
     if not any(folder.glob("*.safetensors")):
-        found = "pickled weights only (.bin)" if any(folder.glob("*.bin")) else "no weights"
-        raise InputError(f"{source}: {folder} has {found}; a folder with *.safetensors would do")
+        reason = "only pickled weights (*.bin), which are never loaded" if any(folder.glob("*.bin")) else "no weights"
+        raise InputError(f"{source}: expected a checkpoint folder with *.safetensors, got {folder} ({reason})")
     return folder.resolve()
 
 
@@ -164,9 +190,12 @@ def _fetch(location: Location, source: str) -> Path:
         at = f" at revision {location.revision}" if location.revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{source}: {location.path}{at} is no folder here and can't be had from the hub ({reason}). "
-            f"Without a network give a local folder, or use the family that always works: {ALWAYS_WORKS}"
+            f"{source}: {location.path}{at} is not a local folder and could not be downloaded from the hub ({reason}). "
+            f"Without a network, use a local folder or the bundled family {BUNDLED_FAMILY}"
         ) from None
     if not any(Path(folder).glob("*.safetensors")):
-        raise InputError(f"{source}: {location.path} offers no *.safetensors; pickled weights are never loaded")
+        raise InputError(
+            f"{source}: expected a checkpoint with *.safetensors, got {location.path}, which has none; "
+            "pickled weights are never loaded"
+        )
     return Path(folder)

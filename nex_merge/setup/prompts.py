@@ -1,4 +1,4 @@
-"""Files -> Prompts -> token ids. Knows file formats and chat templates; knows nothing of models."""
+"""Prompt files -> Prompts -> token ids. Knows file formats and chat templates; knows nothing of models."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,25 +9,30 @@ from jinja2 import TemplateError
 
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
-from nex_merge.setup.config import PromptsConfig, find_file
+from nex_merge.setup.config import PromptsConfig, find_file, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_FORMATS = ".jsonl, .txt, .csv and .parquet"
+_FORMATS = ".jsonl, .txt, .csv or .parquet"
 
 
 def load_prompts(config: PromptsConfig) -> tuple[Prompt, ...]:
-    """The prompts of a file, the first `limit` of them. Raises InputError naming file and line."""
+    """The prompts of `config.file`, the first `config.limit` of them.
+
+    Raises InputError, with file and line, if the file is missing, empty or not in one of the supported formats.
+    """
     path = find_file(config.file)
     if path is None or not path.is_file():
-        raise InputError(f"prompts.file: found no file {config.file!r}; a path from the working directory would do")
+        raise InputError(
+            f"prompts.file: no such file: {config.file!r} (relative paths start at the working directory: {Path.cwd()})"
+        )
     readers = {".jsonl": _read_jsonl, ".txt": _read_text, ".csv": _read_table, ".parquet": _read_table}
     if path.suffix not in readers:
-        raise InputError(f"prompts.file: {path} is {path.suffix or 'of no type'}; {_FORMATS} are read")
+        raise InputError(f"prompts.file: expected a file of type {_FORMATS}, got {path}")
     prompts = readers[path.suffix](path, config.column)
     if not prompts:
-        raise InputError(f"prompts.file: {path} holds no prompts")
+        raise InputError(f"prompts.file: expected at least one prompt, got none in {path}")
     return tuple(prompts[: config.limit])
 
 
@@ -36,7 +41,10 @@ def _read_jsonl(path: Path, column: str | None) -> list[Prompt]:
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[tuple[str, Mapping[str, Any], Prompt]]:
-    """(place for messages, the line's mapping, its prompt) of every line of a JSONL file that isn't blank."""
+    """(location for messages, mapping, prompt) of every non-blank line of a JSONL file.
+
+    `column`: the key of the prompt's text. Raises InputError if a line is not valid JSON or holds no prompt.
+    """
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -54,9 +62,9 @@ def _from_mapping(item: Any, column: str, where: str) -> Prompt:
     messages = item.get("messages") if isinstance(item, Mapping) else None
     if isinstance(messages, list) and messages and all(_is_message(message) for message in messages):
         return Prompt(tuple({"role": message["role"], "content": message["content"]} for message in messages))
-    found = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
+    got = f"keys {', '.join(map(str, item))}" if isinstance(item, Mapping) else type(item).__name__
     raise InputError(
-        f'{where}: found {found}; "{column}" with text, or "messages" with a list of {{"role", "content"}} would do'
+        f'{where}: expected non-empty text in "{column}", or a list of {{"role", "content"}} in "messages", got {got}'
     )
 
 
@@ -73,11 +81,11 @@ def _read_text(path: Path, column: str | None) -> list[Prompt]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Lines by line feeds alone: text may hold the other characters that str.splitlines takes for breaks."""
+    """Split at line feeds only: str.splitlines also splits at characters that occur within text, such as U+2028."""
     try:
         return path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
+        raise InputError(f"{path}: expected UTF-8 text") from None
 
 
 def _read_table(path: Path, column: str | None) -> list[Prompt]:
@@ -91,15 +99,16 @@ def _read_table(path: Path, column: str | None) -> list[Prompt]:
             else pandas.read_parquet(path)
         )
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: can't be read as {path.suffix[1:]} ({error})") from None
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from None
     if column not in table.columns:
         raise InputError(
-            f"prompts.column: {path} has no column {column!r}; it has {', '.join(map(str, table.columns))}"
+            f"prompts.column: expected a column of {path}, got {column!r}."
+            f"{nearest(column, [str(name) for name in table.columns], 'columns')}"
         )
     values = table[column].tolist()
     for number, value in enumerate(values, 1):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{path} row {number}: {column} is {value!r}; text would do")
+            raise InputError(f"{path} row {number}: expected non-empty text in {column!r}, got {value!r}")
     return [_user(value) for value in values]
 
 
@@ -110,9 +119,10 @@ def _user(text: str) -> Prompt:
 def encode_prompts(
     prompts: Sequence[Prompt], tokenizer: "PreTrainedTokenizerBase", config: PromptsConfig
 ) -> list[list[int]]:
-    """Token ids of every prompt, through the chat template unless it is switched off.
+    """Token ids of every prompt, rendered by the chat template unless `config.chat_template` is false.
 
-    Raises InputError where the tokenizer has no template, or a chat is to go without one.
+    Raises InputError if the tokenizer has no template or the template rejects a prompt, and, without a template, if
+    there is a system prompt or a prompt is a list of messages.
     """
     encoded = []
     for number, prompt in enumerate(prompts, 1):
@@ -121,17 +131,17 @@ def encode_prompts(
             messages.insert(0, {"role": "system", "content": config.system})
         if not config.chat_template:
             if prompt.raw is None or config.system is not None:
-                what = "a system prompt" if prompt.raw is not None else f"the chat of prompt {number}"
-                raise InputError(f"prompts.chat_template: false leaves no place for {what}; plain prompts would do")
+                what = "prompts.system" if prompt.raw is not None else f"the messages of prompt {number}"
+                raise InputError(f"prompts.chat_template: expected true, because {what} requires a template, got false")
             encoded.append(list(tokenizer(prompt.raw)["input_ids"]))
             continue
         if not tokenizer.chat_template:
-            raise InputError("prompts.chat_template: the tokenizer has no chat template; false would do")
+            raise InputError("prompts.chat_template: the tokenizer has no chat template")
         try:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking
             )
         except TemplateError as error:
-            raise InputError(f"prompt {number}: the tokenizer's chat template refuses it ({error})") from None
+            raise InputError(f"prompt {number}: rejected by the tokenizer's chat template ({error})") from None
         encoded.append(list(tokenizer(str(text), add_special_tokens=False)["input_ids"]))
     return encoded

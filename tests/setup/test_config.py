@@ -1,4 +1,4 @@
-"""Every mistake in a configuration is one message that names file, key, what was found and what would do."""
+"""Every mistake in a configuration gives one line with file, key, what was expected and what was got."""
 
 import json
 
@@ -37,22 +37,30 @@ def edit(path, *changes):
         (
             "generation.max_new_token",
             5,
-            "generation.max_new_token: unknown key. Did you mean 'max_new_tokens'? Known: ",
+            "generation: unknown key 'max_new_token'. Did you mean 'max_new_tokens'? Known keys: max_new_tokens, temp",
         ),
-        ("studdy", {}, "studdy: unknown key. Did you mean 'study'?"),
-        ("generation.max_new_tokens", "many", "generation.max_new_tokens: found 'many'; a valid integer would do"),
-        ("generation.max_new_tokens", 0, "generation.max_new_tokens: found 0; greater than or equal to 1 would do"),
-        ("generation.temperature", True, "generation.temperature: found True; a valid number would do"),
-        ("nex.rho", 1.5, "nex.rho: found 1.5; less than 1 would do"),
-        ("nex.calibration", "none", "nex.calibration: found 'none'; 'self', 'crossfit', 'parents' or 'pool' would do"),
-        ("activations.score", "logits", "found 'logits'; 'logit_contribution', 'activation' or 'magnitude' would do"),
-        ("runtime.device", "gpu", "runtime.device: found 'gpu'"),
-        ("prompts", None, "prompts: missing; it has to be given"),
-        ("output", None, "output: missing; it has to be given"),
-        ("prompts.file", "nowhere.jsonl", "prompts.file: found no file 'nowhere.jsonl'"),
-        ("family", "qwen3-tiney", "found 'qwen3-tiney', which is no family. Did you mean 'qwen3-tiny'?"),
-        ("models", ["a", "c"], "models.1: found 'c', not in family custom."),
-        ("models", [], "one or more different models of family custom would do"),
+        ("studdy", {}, "yaml: unknown key 'studdy'. Did you mean 'study'? Known keys: family, "),
+        ("generation.max_new_tokens", "many", "generation.max_new_tokens: expected a positive integer, got 'many'"),
+        ("generation.max_new_tokens", 0, "generation.max_new_tokens: expected a positive integer, got 0"),
+        ("generation.seed", -1, "generation.seed: expected a non-negative integer, got -1"),
+        ("generation.batch_tokens", "all", "generation.batch_tokens: expected an integer or 'auto', got 'all'"),
+        ("generation.top_p", 2, "generation.top_p: expected a number > 0 and <= 1, got 2"),
+        ("study.baselines", 1, "study.baselines: expected true or false, got 1"),
+        ("study", 5, "study: expected a mapping, got 5"),
+        ("family", 5, "family: expected a family's name, a file or a mapping, got 5"),
+        ("search_space", 5, "search_space: expected a string or a mapping, got 5"),
+        ("models", "a", "models: expected a list, got 'a'"),
+        ("generation.temperature", True, "generation.temperature: expected a non-negative number, got True"),
+        ("nex.rho", 1.5, "nex.rho: expected a number > 0 and < 1, got 1.5"),
+        ("nex.calibration", "none", "nex.calibration: expected 'self', 'crossfit', 'parents' or 'pool', got 'none'"),
+        ("activations.score", "logits", "expected 'logit_contribution', 'activation' or 'magnitude', got 'logits'"),
+        ("runtime.device", "gpu", "runtime.device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+        ("prompts", None, "prompts: missing required key"),
+        ("output", None, "output: missing required key"),
+        ("prompts.file", "nowhere.jsonl", "'nowhere.jsonl'"),
+        ("family", "qwen3-tiney", "family: unknown family 'qwen3-tiney'. Did you mean 'qwen3-tiny'? Known families: "),
+        ("models", ["a", "c"], "models.1: expected a model of family custom, got 'c'. Known models: a, b."),
+        ("models", [], "models: expected one or more distinct models of family custom, got []"),
     ],
 )
 def test_configuration_mistakes(toy_config, key, value, message):
@@ -66,7 +74,7 @@ def test_configuration_mistakes(toy_config, key, value, message):
 
 def test_pool_needs_baselines(toy_config):
     edit(toy_config, ("nex.calibration", "pool"), ("study.baselines", False))
-    with pytest.raises(InputError, match="takes its weights from base and parents"):
+    with pytest.raises(InputError, match=r"study\.baselines"):
         make_plan(str(toy_config), {})
 
 
@@ -80,9 +88,9 @@ def test_files_that_are_no_mapping(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     (tmp_path / "twice.yaml").write_text("a: 1\na: 2\n")
     for name, message in (
-        ("list", "found list"),
+        ("list", "expected a mapping of keys to values, got list"),
         ("broken", "not valid YAML"),
-        ("twice", "the key 'a' is given twice"),
+        ("twice", "duplicate key 'a'"),
     ):
         with pytest.raises(InputError, match=message):
             read_yaml(tmp_path / f"{name}.yaml")
@@ -90,7 +98,7 @@ def test_files_that_are_no_mapping(tmp_path):
 
 def test_set_options():
     assert override(["a.b=1", "a.c=[x]", "d=null"]) == {"a": {"b": 1, "c": ["x"]}, "d": None}
-    with pytest.raises(InputError, match="found no key=value"):
+    with pytest.raises(InputError, match="--set: expected key=value, got 'nothing'"):
         override(["nothing"])
 
 
@@ -105,11 +113,12 @@ def test_family_defaults_come_below_the_file_and_options_above(toy_config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"models": {}}, "at least one model besides the base"),
-        ({"models": {"7": "x/y"}}, "names of letters"),
-        ({"bse": "x"}, "bse: unknown key. Did you mean 'base'?"),
-        ({"config": "c"}, "config: found 'c'"),
-        ({"defaults": {"nex": {}}}, "defaults.nex: unknown key"),
+        ({"models": {}}, "family: models: expected at least one model besides the base, got {}"),
+        ({"models": {"7": "x/y"}}, "start with a letter and consist of letters, digits, '-' and '_', got '7'"),
+        ({"models": {"int": 5}}, "family: models.int: expected a mapping, got 5"),
+        ({"bse": "x"}, "unknown key 'bse'. Did you mean 'base'?"),
+        ({"config": "c"}, "config: expected 'base' or a model of the family, got 'c'. Known members: base, a."),
+        ({"defaults": {"nex": {}}}, "defaults: unknown key 'nex'. Known keys: generation, activations."),
     ],
 )
 def test_family_mistakes(change, message):
@@ -123,20 +132,22 @@ def test_folders_without_weights(toy, tmp_path):
         return {"base": str(toy["base"]), "models": {"a": str(path)}}
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"has no config\.json; a checkpoint folder would do"):
+    with pytest.raises(InputError, match=r"family custom: a: expected a checkpoint folder, got .+ \(no config\.json\)"):
         open_family(family(tmp_path / "empty"), None)
     (tmp_path / "empty" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"has no weights; a folder with \*\.safetensors would do"):
+    with pytest.raises(InputError, match=r"expected a checkpoint folder with \*\.safetensors, got .+ \(no weights\)"):
         open_family(family(tmp_path / "empty"), None)
     (tmp_path / "empty" / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(InputError, match="pickled weights only"):
+    with pytest.raises(InputError, match="only pickled weights"):
         open_family(family(tmp_path / "empty"), None)
-    with pytest.raises(InputError, match="found no folder '/no/such/folder', and it is no hub id"):
+    with pytest.raises(
+        InputError, match=r"expected a checkpoint folder or a hub id \(owner/name\), got '/no/such/folder'"
+    ):
         open_family(family("/no/such/folder"), None)
 
 
-def test_a_hub_model_that_can_not_be_had_names_the_family_that_works(toy):
-    with pytest.raises(InputError, match=r"can't be had from the hub \(.+use the family that always works: qwen3-tiny"):
+def test_an_unavailable_hub_model_points_to_the_bundled_family(toy):
+    with pytest.raises(InputError, match=r"could not be downloaded from the hub \(.+or the bundled family qwen3-tiny"):
         open_family({"base": str(toy["base"]), "models": {"a": "nobody/nothing"}}, None)
 
 
@@ -144,52 +155,83 @@ def test_a_hub_model_that_can_not_be_had_names_the_family_that_works(toy):
     ("space", "message"),
     [
         ({"methods": ["tise"]}, "methods.0: unknown merge method 'tise'. Did you mean 'ties'?"),
-        ({"methods": []}, "methods: found []; "),
+        ({"methods": []}, "methods: expected at least 1 item, got []"),
         ({"methods": ["passthrough"]}, "methods.0: unknown merge method 'passthrough'"),
-        ({"methods": ["ties"]}, "parameters.weight: missing; ties requires it"),
+        ({"methods": ["ties"]}, "parameters.weight: missing, but required by ties. Example: weight: {low: 0.0"),
         (
             {"methods": ["ties"], "parameters": {"wieght": 1.0}},
             "wieght: unknown parameter of ties. Did you mean 'weight'?",
         ),
         (
             {"methods": ["slerp"], "parameters": {"t": {"low": 1.0, "high": 0.0}}},
-            "parameters.t: low 1.0 is not below high 0.0",
+            "parameters.t: expected low < high, got low 1.0 and high 0.0",
         ),
-        ({"methods": ["slerp"], "parameters": {"t": "half"}}, "parameters.t: found 'half'; a float"),
-        ({"methods": ["slerp"], "parameters": {"t": True}}, "parameters.t: found True; a float"),
-        ({"methods": ["slerp"], "parameters": {"t": {"low": 0.0}}}, "high: missing"),
+        (
+            {"methods": ["slerp"], "parameters": {"t": "half"}},
+            "parameters.t: expected a number, {low, high} or {choices: [...]}, got 'half'",
+        ),
+        (
+            {"methods": ["slerp"], "parameters": {"t": True}},
+            "parameters.t: expected a number, {low, high} or {choices: [...]}, got True",
+        ),
+        ({"methods": ["slerp"], "parameters": {"t": {"low": 0.0}}}, "parameters.t: high: missing required key"),
         (
             {"methods": ["slerp"], "parameters": {"t": {"low": 0.0, "hihg": 1}}},
-            "hihg: unknown key. Did you mean 'high'?",
+            "parameters.t: unknown key 'hihg'. Did you mean 'high'?",
         ),
-        ({"methods": ["slerp"], "parameters": {"t": {"low": 0.0, "high": 1.0, "log": True}}}, "log needs low above 0"),
-        ({"methods": ["slerp"], "parameters": {"t": {"choices": []}}}, "at least one value would do"),
-        ({"methods": ["slerp"], "parameters": {"t": {"choices": [0.5, 0.5]}}}, "each choice once would do"),
-        ({"methods": ["slerp"], "parameters": {"t": {"low": 0.0, "high": 1.0, "step": 2.0}}}, "wider than the range"),
-        ({"methods": ["karcher"], "parameters": {"max_iter": 1.5}}, "max_iter: found 1.5; a int"),
+        (
+            {"methods": ["slerp"], "parameters": {"t": {"low": 0.0, "high": 1.0, "log": True}}},
+            "expected low > 0 and no step with log: true",
+        ),
+        (
+            {"methods": ["slerp"], "parameters": {"t": {"choices": []}}},
+            "expected {choices: [...]} with at least one value, got {'choices': []}",
+        ),
+        (
+            {"methods": ["slerp"], "parameters": {"t": {"choices": [0.5, 0.5]}}},
+            "t.choices: expected distinct values, got [0.5, 0.5]",
+        ),
+        (
+            {"methods": ["slerp"], "parameters": {"t": {"low": 0.0, "high": 1.0, "step": 2.0}}},
+            "t.step: expected at most high - low = 1.0, got 2.0",
+        ),
+        (
+            {"methods": ["karcher"], "parameters": {"max_iter": 1.5}},
+            "max_iter: expected an integer, {low, high} or {choices: [...]}, got 1.5",
+        ),
         (
             {"methods": ["ties"], "parameters": {"weight": 1.0, "normalize": {"low": 0, "high": 1}}},
-            "normalize: found a range; true, false",
+            "normalize: expected true, false or {choices: [true, false]}, got a range",
         ),
-        ({"methods": ["ties"], "parameters": {"weight": 1.0, "density": 1.5}}, "density between 0 and 1 would do"),
+        (
+            {"methods": ["ties"], "parameters": {"weight": 1.0, "density": 1.5}},
+            "density: expected values from 0 to 1, got 1.5",
+        ),
+        ({"methods": ["slerp"], "parameters": {"t": float("inf")}}, "parameters.t: expected a finite number, got inf"),
         (
             {"methods": ["della"], "parameters": {"weight": 1.0, "density": 0.9, "epsilon": 0.2}},
-            "needs density - epsilon and density + epsilon inside (0, 1)",
+            "parameters.density: della: expected density - epsilon > 0 and density + epsilon < 1, got density from 0.9",
         ),
         (
             {"methods": ["ties"], "parameters": {"weight": 1.0}, "models": {"c": {}}},
-            "models.c: not among the models merged",
+            "models: expected one of the models to merge, got 'c'. Known models: a, b.",
         ),
         (
             {"methods": ["ties"], "parameters": {"weight": 1.0}, "models": {"a": {"lambda": 1.0}}},
-            "lambda is one value for all models; put it under parameters",
+            "models.a.lambda: lambda cannot differ between models; move it to `parameters`",
         ),
         (
             {"methods": ["ties"], "parameters": {"weight": 1.0}, "filters": ["mlp", "mlp"]},
-            "different parts of tensor names",
+            "filters: expected distinct parts of tensor names other than '*' and 'rest', got ['mlp', 'mlp']",
         ),
-        ({"methods": ["ties"], "parameters": {"weight": 1.0}, "layer_groups": 0}, "layer_groups: found 0"),
-        ({"methods": ["ties", "ties"], "parameters": {"weight": 1.0}}, "each method once would do"),
+        (
+            {"methods": ["ties"], "parameters": {"weight": 1.0}, "layer_groups": 0},
+            "layer_groups: expected a positive integer, got 0",
+        ),
+        (
+            {"methods": ["ties", "ties"], "parameters": {"weight": 1.0}},
+            "methods: expected distinct methods, got ['ties', 'ties']",
+        ),
     ],
 )
 def test_search_space_mistakes(space, message):
@@ -199,21 +241,53 @@ def test_search_space_mistakes(space, message):
 
 
 def test_a_method_with_too_few_models():
-    with pytest.raises(InputError, match="model_stock needs 2 models besides the base, found 1"):
+    with pytest.raises(InputError, match="model_stock: expected at least 2 models besides the base, got 1"):
         load_space({"methods": ["model_stock"]}, SPECS, ["a"])
 
 
 def test_an_unknown_space():
-    with pytest.raises(InputError, match=r"found 'tie', which is no search space\. Did you mean 'ties'"):
+    with pytest.raises(InputError, match=r"search_space: unknown search space 'tie'\. Did you mean 'ties'"):
         load_space("tie", SPECS, ["a", "b"])
 
 
-def test_all_mistakes_are_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     from nex_merge.setup.config import GenerationConfig
 
     with pytest.raises(InputError) as error:
         parse(GenerationConfig, {"samples": 0, "seed": -1}, "file")
-    assert len(str(error.value).splitlines()) == 2
+    assert str(error.value).splitlines() == [
+        "file: samples: expected a positive integer, got 0",
+        "file: seed: expected a non-negative integer, got -1",
+    ]
+
+
+def test_no_number_is_described_without_its_bounds():
+    """Ranges of search spaces: several types, and bounds on one of them."""
+    from nex_merge.setup.search_space import RangeConfig
+
+    with pytest.raises(InputError) as error:
+        parse(RangeConfig, {"low": "a", "high": True, "step": 0}, "t")
+    assert str(error.value).splitlines() == [
+        "t: low: expected a number, got 'a'",
+        "t: high: expected a number, got True",
+        "t: step: expected a positive number, got 0",
+    ]
+
+
+def test_every_setting_has_a_description():
+    """Descriptions are the configuration reference and the help."""
+    from pydantic import BaseModel
+
+    from nex_merge.setup.config import RunConfig
+    from nex_merge.setup.families import FamilyConfig, Location
+    from nex_merge.setup.search_space import RangeConfig, SpaceConfig
+
+    sections = [RunConfig, FamilyConfig, Location, SpaceConfig, RangeConfig]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            assert field.description, (section, name)
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                sections.append(field.annotation)
 
 
 def test_the_resolved_configuration_is_plain_yaml(toy_config):
@@ -221,7 +295,7 @@ def test_the_resolved_configuration_is_plain_yaml(toy_config):
     assert json.loads(json.dumps(plan.resolved)) == plan.resolved
 
 
-def test_a_checkpoint_brings_its_familys_defaults(toy):
+def test_a_checkpoint_gets_the_defaults_of_its_family(toy):
     from nex_merge.setup.families import defaults_of
 
     defaults, family = defaults_of("nex_merge/families/qwen3_tiny/weights/signs")

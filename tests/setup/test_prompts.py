@@ -1,12 +1,12 @@
-"""Every format, the chat template, and the messages for what can't be read."""
+"""Every format, the chat template, and the messages for files that cannot be read."""
 
 import json
 
 import pandas
 import pytest
+from transformers import AutoTokenizer
 
 from nex_merge.errors import InputError
-from nex_merge.search.trial import load_tokenizer
 from nex_merge.setup.config import PromptsConfig
 from nex_merge.setup.prompts import encode_prompts, load_prompts
 
@@ -36,18 +36,26 @@ def test_all_formats_give_the_same_prompts(tmp_path):
     ("name", "content", "message"),
     [
         ("p.jsonl", '{"prompt": "a"}\n{"prompt"\n', "p.jsonl line 2: not valid JSON"),
-        ("p.jsonl", '{"question": "a"}\n', 'line 1: found keys question; "prompt" with text, or "messages"'),
+        (
+            "p.jsonl",
+            '{"question": "a"}\n',
+            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got keys',
+        ),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"messages": [{"role": "robot", "content": "x"}]}\n', "line 1"),
-        ("p.jsonl", "[1]\n", "line 1: found list"),
-        ("p.txt", "\n\n", "holds no prompts"),
-        ("p.csv", "question\nx\n", "has no column 'prompt'; it has question"),
-        ("p.csv", "prompt,b\nx,1\n,2\n", "row 2: prompt is"),
-        ("p.doc", "x", "is .doc; .jsonl, .txt, .csv and .parquet are read"),
-        ("p.parquet", "x", "can't be read as parquet"),
+        (
+            "p.jsonl",
+            "[1]\n",
+            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got list',
+        ),
+        ("p.txt", "\n\n", "prompts.file: expected at least one prompt, got none in"),
+        ("p.csv", "question\nx\n", "got 'prompt'. Known columns: question."),
+        ("p.csv", "prompt,b\nx,1\n,2\n", "row 2: expected non-empty text in 'prompt', got nan"),
+        ("p.doc", "x", "prompts.file: expected a file of type .jsonl, .txt, .csv or .parquet, got "),
+        ("p.parquet", "x", "cannot be read as parquet"),
     ],
 )
-def test_what_can_not_be_read(tmp_path, name, content, message):
+def test_unreadable_files(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError) as error:
         load(tmp_path / name)
@@ -55,7 +63,7 @@ def test_what_can_not_be_read(tmp_path, name, content, message):
 
 
 def test_chat_template_system_prompt_and_thinking(toy, tmp_path):
-    tokenizer = load_tokenizer(toy["a"])
+    tokenizer = AutoTokenizer.from_pretrained(toy["a"])
     (tmp_path / "p.txt").write_text("pairs 1 2\n")
     prompts = load(tmp_path / "p.txt")
 
@@ -67,15 +75,20 @@ def test_chat_template_system_prompt_and_thinking(toy, tmp_path):
     assert text(thinking=False) == text() + "<think>\n\n</think>\n\n"
     assert text(system="yes").startswith("<|im_start|>system\nyes<|im_end|>\n<|im_start|>user")
     assert text(chat_template=False) == "pairs12"
-    with pytest.raises(InputError, match="leaves no place for a system prompt"):
+    with pytest.raises(InputError, match=r"expected true, because prompts\.system requires a template, got false"):
         text(chat_template=False, system="yes")
     tokenizer.chat_template = None
-    with pytest.raises(InputError, match="the tokenizer has no chat template"):
+    with pytest.raises(InputError, match=r"prompts\.chat_template: the tokenizer has no chat template"):
         text()
 
 
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"prompts\.file: no such file: '.+none\.jsonl'"):
+        load(tmp_path / "none.jsonl")
+
+
 def test_only_line_feeds_end_a_line(tmp_path):
-    """Text may hold line separators that str.splitlines would cut at."""
+    """Prompts may contain characters at which str.splitlines splits."""
     (tmp_path / "p.jsonl").write_text('\ufeff{"prompt": "a\u2028b\u0085c"}\n', encoding="utf-8")
     assert [p.raw for p in load_prompts(PromptsConfig(file=str(tmp_path / "p.jsonl")))] == ["a\u2028b\u0085c"]
     (tmp_path / "p.txt").write_text("a\u2028b\n", encoding="utf-8")
