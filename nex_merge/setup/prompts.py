@@ -136,7 +136,10 @@ def encode_prompts(
             encoded.append(list(tokenizer(prompt.raw)["input_ids"]))
             continue
         if not tokenizer.chat_template:
-            raise InputError("prompts.chat_template: the tokenizer has no chat template")
+            raise InputError(
+                "prompts.chat_template: the tokenizer has no chat template; to pass prompts as plain text, use "
+                "--set prompts.chat_template=false (in a configuration: prompts.chat_template: false)"
+            )
         try:
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=config.thinking

@@ -78,7 +78,7 @@ def test_chat_template_system_prompt_and_thinking(toy, tmp_path):
     with pytest.raises(InputError, match=r"expected true, because prompts\.system requires a template, got false"):
         text(chat_template=False, system="yes")
     tokenizer.chat_template = None
-    with pytest.raises(InputError, match=r"prompts\.chat_template: the tokenizer has no chat template"):
+    with pytest.raises(InputError, match=r"no chat template; .+ --set prompts\.chat_template=false"):
         text()
 
 
