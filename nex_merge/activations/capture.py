@@ -18,18 +18,36 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from nex_merge.errors import InputError
-from nex_merge.records import Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
+from nex_merge.records import RESERVED_LAYER, Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.threads import on_cores
 
 # What the responses under way may take together, and how many layers' activations a pass holds at its peak (measured).
 IN_FLIGHT_BYTES = 4 << 30
 LAYERS_HELD = 10
+# Bits of a neuron's key that hold its unit; the layer is above them.
+UNIT_BITS = 16
 LARGEST_MASS = float(np.finfo(np.float16).max)
 
 
+def check_capacity(layers: int, units: int) -> None:
+    """Raise InputError if neuron keys cannot number a model of so many layers, with at most `units` MLP units each.
+
+    A key is layer << 16 | unit, and layer 255 is reserved: a unit beyond 65,535 would be mistaken for one of the next
+    layer, and the reserved layer would be dropped.
+    """
+    if layers > RESERVED_LAYER or units > 1 << UNIT_BITS:
+        raise InputError(
+            f"model: expected at most {RESERVED_LAYER} layers of {1 << UNIT_BITS:,} MLP units, "
+            f"got {layers:,} layers of {units:,}; neuron keys have room for no more"
+        )
+
+
 def gated_mlps(model: PreTrainedModel) -> list[nn.Linear]:
-    """The down projections of all layers, in order. Raises InputError where the model has no gated MLPs."""
+    """The down projections of all layers, in order.
+
+    Raises InputError if the model has no gated MLPs, or more neurons than keys can number.
+    """
     layers = getattr(getattr(model, "model", None), "layers", None)
     projections = [getattr(getattr(layer, "mlp", None), "down_proj", None) for layer in layers or []]
     if not projections or not all(isinstance(projection, nn.Linear) for projection in projections):
@@ -37,7 +55,9 @@ def gated_mlps(model: PreTrainedModel) -> list[nn.Linear]:
             f"{type(model).__name__} has no gated MLPs at model.layers[i].mlp.down_proj, whose units are scored; "
             "Qwen, Llama, Mistral and Gemma checkpoints have them"
         )
-    return [projection for projection in projections if isinstance(projection, nn.Linear)]
+    found = [projection for projection in projections if isinstance(projection, nn.Linear)]
+    check_capacity(len(found), max(projection.in_features for projection in found))
+    return found
 
 
 def capture(
@@ -209,7 +229,7 @@ class _RowTopK:
         best = padded.topk(min(self._k, padded.shape[1]), dim=1)
         units = best.indices % scores.shape[1]
         merged = torch.cat([self._scores, best.values], 1)
-        keys = torch.cat([self._keys, units + (layer << 16)], 1)
+        keys = torch.cat([self._keys, units + (layer << UNIT_BITS)], 1)
         kept = merged.topk(min(self._k, merged.shape[1]), dim=1)
         self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
 

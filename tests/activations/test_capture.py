@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from nex_merge.activations.capture import capture, capture_all, gated_mlps
+from nex_merge.activations.capture import capture, capture_all, check_capacity, gated_mlps
 from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.setup.config import ActivationsConfig
@@ -173,6 +173,26 @@ def test_more_than_64_layers():
     )  # fmt: skip
     cache, _ = capture(Qwen3ForCausalLM(config).eval(), RESPONSES, ActivationsConfig(score="magnitude", top_k=10_000))
     assert set((cache.rows.keys >> 16).tolist()) == set(range(70))
+
+
+@pytest.mark.parametrize(
+    ("layers", "units", "message"),
+    [
+        (256, 4, "at most 255 layers of 65,536 MLP units, got 256 layers of 4"),
+        (1, 65_537, "at most 255 layers of 65,536 MLP units, got 1 layers of 65,537"),
+    ],
+)
+def test_models_with_more_neurons_than_keys_are_refused(layers, units, message):
+    """A key is layer << 16 | unit: unit 65,536 of layer 0 would become unit 0 of layer 1; layer 255 is reserved."""
+    config = Qwen3Config(
+        vocab_size=70, hidden_size=8, intermediate_size=units, num_hidden_layers=layers, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=8,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        capture(Qwen3ForCausalLM(config).eval(), RESPONSES, ActivationsConfig())
+    with pytest.raises(InputError, match=message):
+        check_capacity(layers, units)
+    check_capacity(min(layers, 255), min(units, 65_536))
 
 
 def test_llama_works_and_gpt2_is_refused():
