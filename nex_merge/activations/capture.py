@@ -7,6 +7,7 @@ running top k.
 Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kept scores per row.
 """
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -89,26 +90,45 @@ def capture_all(
 
     at_once = threading.Semaphore(_at_once(model, responses))
 
-    def captured(response: Response) -> tuple[list[SparseGroups], TokenStats]:
+    def captured(response: Response) -> tuple[list[SparseGroups], TokenStats, int]:
         with at_once:
             running.capture = _Capture(model, response, configs)
             return running.capture.run()
 
     parts: list[list[SparseGroups]] = [[] for _ in configs]
     stats = []
+    clipped = 0
     with ExitStack() as stack:
         for layer, projection in enumerate(gated_mlps(model)):
             stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
         each = on_cores(captured, responses) if _side_by_side(model) else (captured(response) for response in responses)
         stack.enter_context(closing(each))
-        for done, (groups, token_stats) in enumerate(each, 1):
+        for done, (groups, token_stats, clipped_in_rows) in enumerate(each, 1):
             for own, rows in zip(parts, groups, strict=True):
                 own.append(rows)
             stats.append(token_stats)
+            clipped += clipped_in_rows
             progress(done)
     lengths = [len(response.token_ids) for response in responses]
-    caches = [build_rows(own, lengths, config.slice_tokens) for own, config in zip(parts, configs, strict=True)]
+    caches = []
+    for own, config in zip(parts, configs, strict=True):
+        cache, clipped_in_base = _build_rows(own, lengths, config.slice_tokens)
+        caches.append(cache)
+        clipped += clipped_in_base
+    if clipped:
+        _warn_of_clipping(clipped, caches)
     return caches, tuple(stats)
+
+
+def _warn_of_clipping(clipped: int, caches: Sequence[SparseRows]) -> None:
+    masses = sum(len(cache.rows.masses) + len(cache.base.masses) for cache in caches)
+    logging.getLogger(__name__).warning(
+        "%d of %d activation masses (%.2f%%) exceed float16's largest value, %d, and were clipped to it",
+        clipped,
+        masses,
+        100 * clipped / masses,
+        LARGEST_MASS,
+    )
 
 
 def _side_by_side(model: PreTrainedModel) -> bool:
@@ -144,11 +164,15 @@ class _Capture:
         self._tops = {kept: _RowTopK(len(self._tokens), kept[1], k, model.device) for kept, k in largest.items()}
 
     @torch.inference_mode()
-    def run(self) -> tuple[list[SparseGroups], TokenStats]:
-        """The rows under every configuration, and the token statistics; the hooks call `take` meanwhile."""
+    def run(self) -> tuple[list[SparseGroups], TokenStats, int]:
+        """Rows under every configuration, token statistics and the number of clipped masses.
+
+        The hooks call `take` during the pass.
+        """
         hidden = self._model.model(input_ids=self._ids, use_cache=False).last_hidden_state[0, self._where]
-        groups = [self._tops[config.score, config.slice_tokens].groups(config.top_k) for config in self._configs]
-        return groups, _token_stats(self._unembed, hidden, self._tokens, gated_mlps(self._model)[0].in_features)
+        rows = [self._tops[config.score, config.slice_tokens].groups(config.top_k) for config in self._configs]
+        stats = _token_stats(self._unembed, hidden, self._tokens, gated_mlps(self._model)[0].in_features)
+        return [groups for groups, _ in rows], stats, sum(clipped for _, clipped in rows)
 
     def take(self, layer: int, projection: nn.Linear, inputs: torch.Tensor) -> None:
         """Score a layer's activations, the projection's inputs at all positions, float [positions, U]."""
@@ -233,37 +257,47 @@ class _RowTopK:
         kept = merged.topk(min(self._k, merged.shape[1]), dim=1)
         self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
 
-    def groups(self, k: int) -> SparseGroups:
-        """The k highest of every row; k is at most the number kept."""
+    def groups(self, k: int) -> tuple[SparseGroups, int]:
+        """The k highest of every row, and how many masses were clipped; k is at most the number kept."""
         scores, keys = self._scores[:, :k].cpu(), self._keys[:, :k].cpu()
         row, column = torch.nonzero(scores > 0, as_tuple=True)
         return _sum_by_key(row.numpy(), keys[row, column].numpy(), scores[row, column].numpy(), self._rows)
 
 
-def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups: int) -> SparseGroups:
-    """Entries summed by (group, key). A mass beyond float16's largest value becomes that value."""
+def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups: int) -> tuple[SparseGroups, int]:
+    """Entries summed by (group, key), and how many sums were clipped to float16's largest value."""
     combined = (group.astype(np.int64) << 32) | keys.astype(np.int64)
     unique, inverse = np.unique(combined, return_inverse=True)
     sums = np.bincount(inverse, masses.astype(np.float64), minlength=len(unique))
     counts = np.bincount(unique >> 32, minlength=groups)
-    return SparseGroups(
+    groups_of_sums = SparseGroups(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         (unique & 0xFFFFFFFF).astype(np.uint32),
         np.minimum(sums, LARGEST_MASS).astype(np.float16),
     )
+    return groups_of_sums, int((sums > LARGEST_MASS).sum())
 
 
 def build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> SparseRows:
     """The cache of all responses from each one's rows and number of tokens."""
+    return _build_rows(parts, tokens, slice_tokens)[0]
+
+
+def _build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> tuple[SparseRows, int]:
+    """The cache of all responses, and how many masses of whole responses were clipped."""
     rows_per_response = [len(part.ptr) - 1 for part in parts]
     lengths: list[int] = []
     base = []
+    clipped = 0
     for part, count in zip(parts, tokens, strict=True):
         lengths += [min(slice_tokens, count - start) for start in range(0, count, slice_tokens)]
-        base.append(_sum_by_key(np.zeros(len(part.keys), np.int64), part.keys, part.masses, 1))
-    return SparseRows(
+        sums, clipped_here = _sum_by_key(np.zeros(len(part.keys), np.int64), part.keys, part.masses, 1)
+        base.append(sums)
+        clipped += clipped_here
+    cache = SparseRows(
         np.concatenate([[0], np.cumsum(rows_per_response)]).astype(np.int64),
         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         concatenate_groups(parts),
         concatenate_groups(base),
     )
+    return cache, clipped

@@ -205,6 +205,26 @@ def test_llama_works_and_gpt2_is_refused():
         gated_mlps(GPT2LMHeadModel(GPT2Config(vocab_size=70, n_embd=8, n_layer=1, n_head=1)))
 
 
+@pytest.mark.parametrize("sharpness", [1, 1e4])
+def test_masses_beyond_float16_are_counted_and_reported_once(model, caplog, sharpness):
+    model = copy.deepcopy(model)
+    model.requires_grad_(False).model.layers[1].mlp.up_proj.weight *= sharpness
+    config = ActivationsConfig(score="magnitude", slice_tokens=4, top_k=20)
+    cache, _ = capture(model, RESPONSES, config)
+    masses = np.concatenate([cache.rows.masses, cache.base.masses])
+    assert np.isfinite(masses).all()
+    clipped = int((cache.rows.masses == 65_504).sum())
+    for i in range(2):
+        rows = [cache.rows.group(row) for row in range(cache.sample_row_ptr[i], cache.sample_row_ptr[i + 1])]
+        keys, values = (np.concatenate([row[part] for row in rows]) for part in (0, 1))
+        clipped += sum(values[keys == key].sum() > 65_504 for key in np.unique(keys))
+    assert (clipped > 0) == (sharpness > 1) == bool(caplog.records)
+    if clipped:
+        (record,) = caplog.records
+        assert record.name.startswith("nex_merge.") and record.levelname == "WARNING"
+        assert f"{clipped} of {len(masses)} activation masses ({clipped / len(masses):.2%})" in record.getMessage()
+
+
 def test_one_pass_for_many_configurations_gives_what_each_alone_gives(model):
     configs = [
         ActivationsConfig(score=score, slice_tokens=width, top_k=k)
