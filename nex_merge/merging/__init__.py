@@ -1,10 +1,17 @@
 """MergeRecipe -> merged model in memory."""
 
-from nex_merge.merging.members import generation_config, member_configs, preflight, weights_dtype
+from nex_merge.merging.members import (
+    generation_config,
+    member_configs,
+    preflight,
+    rounded_members,
+    stored_dtype,
+    weights_dtype,
+)
 from nex_merge.merging.merger import Merger, digest, tensor_digest
 from nex_merge.merging.recipes import method_specs, rank_bytes
 
 __all__ = [
     "Merger", "digest", "generation_config", "member_configs", "method_specs", "preflight", "rank_bytes",
-    "tensor_digest", "weights_dtype",
+    "rounded_members", "stored_dtype", "tensor_digest", "weights_dtype",
 ]  # fmt: skip

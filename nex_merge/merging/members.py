@@ -1,6 +1,7 @@
 """The family's checkpoints as files: their configs and tensor headers, and whether they can be merged at all."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from nex_merge.errors import InputError
 
+# safetensors' names of the dtypes that can be merged, and torch's.
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 # What has to be the same in all members for tensors to be averaged at all.
 _STRUCTURE = (
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -95,14 +98,38 @@ def _tensor_headers(folder: Path) -> dict[str, tuple[str, list[int]]]:
 
 def weights_dtype(tensors: Mapping[str, tuple[str, list[int]]]) -> str:
     """The dtype of most of a checkpoint's parameters, as mergekit and torch name it."""
-    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
     sizes: dict[str, int] = {}
     for dtype, shape in tensors.values():
         sizes[dtype] = sizes.get(dtype, 0) + torch.Size(shape).numel()
     most = max(sizes, key=lambda dtype: sizes[dtype])
-    if most not in names:
-        raise InputError(f"base: weights are stored as {most}; {', '.join(names)} can be merged")
-    return names[most]
+    if most not in _DTYPES:
+        raise InputError(f"base: weights are stored as {most}; {', '.join(_DTYPES)} can be merged")
+    return _DTYPES[most]
+
+
+def rounded_members(folders: Mapping[str, Path]) -> list[str]:
+    """A line for every member with weights that the dtype of the merged weights cannot hold exactly.
+
+    Merged weights, and with them the baselines, are stored in the dtype of most of the base's parameters (see
+    `weights_dtype`): float32 parents of a bfloat16 base are scored and exported rounded. Raises InputError if a
+    checkpoint cannot be read.
+    """
+    target = weights_dtype(_tensor_headers(folders["base"]))
+    lines = []
+    for name, folder in folders.items():
+        stored = [dtype for dtype, _ in _tensor_headers(folder).values()]
+        for dtype, count in Counter(stored).items():
+            # float32 holds the half precisions exactly; integers are no weights.
+            if _DTYPES.get(dtype) == target or target == "float32" or not dtype.startswith(("F", "BF")):
+                continue
+            of = "is stored in" if count == len(stored) else f"has {count} of {len(stored)} tensors in"
+            lines.append(f"rounded: {name!r} {of} {_DTYPES.get(dtype, dtype)}, merged weights are stored in {target}")
+    return lines
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype that most of a checkpoint's parameters are stored in. Raises InputError where they can't be read."""
+    return weights_dtype(_tensor_headers(folder))
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from optuna.samplers import RandomSampler
 from safetensors import safe_open
 
 from nex_merge.errors import InputError, TrialError
-from nex_merge.merging import Merger, method_specs, preflight, weights_dtype
+from nex_merge.merging import Merger, method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
 from nex_merge.runs.export import checkpoint_digest
@@ -142,6 +142,30 @@ def test_an_unwritten_parameter_fails(toy, monkeypatch):
 
 def test_preflight_accepts_the_toy_family(toy):
     assert weights_dtype(preflight(toy, "base")) == "bfloat16"
+
+
+def test_members_that_are_rounded_are_listed(toy, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    def copy_of(name, dtype, part=""):
+        folder = shutil.copytree(toy[name], tmp_path / f"{name}-{dtype}{part}")
+        tensors = load_file(folder / "model.safetensors")
+        changed = {key: tensor.to(dtype) for key, tensor in tensors.items() if part in key}
+        save_file({**tensors, **changed}, folder / "model.safetensors", {"format": "pt"})
+        return folder, len(changed), len(tensors)
+
+    assert rounded_members(toy) == []
+    math, *_ = copy_of("a", torch.float32)
+    code, norms, tensors = copy_of("b", torch.float32, "norm")
+    half, *_ = copy_of("b", torch.float16)
+    assert 0 < norms < tensors
+    assert rounded_members({"base": toy["base"], "math": math, "code": code, "half": half}) == [
+        "rounded: 'math' is stored in float32, merged weights are stored in bfloat16",
+        f"rounded: 'code' has {norms} of {tensors} tensors in float32, merged weights are stored in bfloat16",
+        "rounded: 'half' is stored in float16, merged weights are stored in bfloat16",
+    ]
+    base, *_ = copy_of("base", torch.float32)
+    assert rounded_members({"base": base, "a": toy["a"], "half": half}) == [], "float32 holds both exactly"
 
 
 @pytest.mark.parametrize(
