@@ -6,6 +6,7 @@ without batch, padding or cache. That guard holds in float32; in half precision,
 results are reproducible for one `batch_tokens` on one kind of device with memory enough for it.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -55,6 +56,7 @@ def generate(
     drafting = bool(others) and takes_holes(model)
     drafts: dict[Job, Draft] = {}
     most = len(jobs)
+    failed: list[int] = []  # sizes of the batches that ran out of memory
     batch: Batch | None = None
     while waiting or batch is not None:
         running = [] if batch is None else batch.alive()
@@ -85,8 +87,17 @@ def generate(
             # Begun again in smaller batches: a response does not depend on when it is made.
             for job in tried:
                 tokens[job] = []
+            failed.append(len(tried))
             most, batch = len(tried) // 2, None
             waiting = sorted({*tried, *waiting}, key=lambda job: -len(job.ids))
+    if failed:
+        logging.getLogger(__name__).warning(
+            "out of memory %d times; batches were reduced from %d responses to %d. "
+            "Lower generation.batch_tokens to avoid the retries",
+            len(failed),
+            failed[0],
+            most,
+        )
     return [_response(job, tokens[job], tokenizer, ends) for job in jobs]
 
 

@@ -59,7 +59,7 @@ def test_truncated_responses_are_marked(model, tokenizer):
         assert response.truncated == (len(response.token_ids) == 40) or not response.truncated
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatch):
+def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatch, caplog):
     expected = tokens(generate(model, tokenizer, PROMPTS, GREEDY))
     forward, sizes = type(model).forward, []
 
@@ -69,9 +69,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatc
             raise torch.OutOfMemoryError("too large")
         return forward(self, input_ids=input_ids, **kwargs)
 
+    assert not caplog.records
     monkeypatch.setattr(type(model), "forward", small)
     assert tokens(generate(model, tokenizer, PROMPTS, GREEDY)) == expected
     assert sizes[:3] == [6, 3, 1]
+    (record,) = caplog.records
+    assert record.name.startswith("nex_merge.") and record.levelname == "WARNING"
+    assert "batches were reduced from 6 responses to 1" in record.getMessage()
+    assert "generation.batch_tokens" in record.getMessage()
 
 
 def test_out_of_memory_in_the_middle_begins_those_responses_again(model, tokenizer, monkeypatch):
