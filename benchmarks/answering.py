@@ -12,7 +12,7 @@ from benchmarks.shapes import make_family
 from nex_merge.activations.capture import capture
 from nex_merge.generation import batches, generate
 from nex_merge.records import Response
-from nex_merge.search.trial import load_tokenizer
+from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 from nex_merge.threads import on_cores
 

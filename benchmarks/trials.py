@@ -18,9 +18,9 @@ from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
 from benchmarks.merging import by_command, recipe
 from nex_merge.activations.capture import build_rows
 from nex_merge.records import SparseGroups, SparseRows
-from nex_merge.search.proposal import passthrough
-from nex_merge.search.trial import Evaluator
-from nex_merge.setup.resolve import make_plan
+from nex_merge.study.proposal import passthrough
+from nex_merge.study.trial import Evaluator
+from nex_merge.setup.resolve import resolve_config
 
 CONFIG = "configs/qwen3_ties.yaml"
 
@@ -65,7 +65,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     """qwen3-tiny, ties: merge, answer, capture, score; a trial of a search, whose base and parents are answered for."""
     run = root / "trial"
     shutil.rmtree(run, ignore_errors=True)
-    plan = make_plan(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
+    plan = resolve_config(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
     config, folders = plan.config, plan.family.folders
     evaluator = Evaluator(config, plan.family, run)
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
@@ -135,7 +135,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
     run = root / "many"
     shutil.rmtree(run, ignore_errors=True)
     short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
-    plan = make_plan(CONFIG, {"output": str(run), **short})
+    plan = resolve_config(CONFIG, {"output": str(run), **short})
     evaluator = Evaluator(plan.config, plan.family, run)
     folders = plan.family.folders
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))

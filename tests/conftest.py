@@ -56,7 +56,7 @@ def model(toy):
 
 @pytest.fixture(scope="session")
 def tokenizer(toy):
-    from nex_merge.search.trial import load_tokenizer
+    from nex_merge.study.trial import load_tokenizer
 
     return load_tokenizer(toy["a"])
 

@@ -1,40 +1,58 @@
-"""What can be named in configurations: methods, families, search spaces."""
+"""Commands that list what configurations can name: methods, families, search spaces, measures."""
 
+import typer
+
+from nex_merge.cli.app import app
 from nex_merge.setup.config import find_file, known_names, read_yaml
-from nex_merge.setup.families import read_family
 
 
-def list_methods() -> None:
-    """Every merge method that can be searched, with its parameters, as mergekit's registry has them."""
+@app.command()
+def methods() -> None:
+    """List the merge methods that can be searched, with their parameters."""
     from nex_merge.merging import method_specs
 
     for name, spec in sorted(method_specs().items()):
-        print(f"{name}: {spec.title}")
+        typer.echo(f"{name}: {spec.title}")
         marks = [
             "pairs of models" if spec.pairs else f"{spec.min_models} or more models",
-            "over the base" if spec.names_base else "without the base",
+            "task vectors over the base" if spec.names_base else "without the base",
             *(["seeded random masks"] if spec.stochastic else []),
         ]
-        print(f"    {', '.join(marks)}")
+        typer.echo(f"    {', '.join(marks)}")
         for parameter in spec.parameters.values():
             value = "required" if parameter.required else f"default {parameter.default}"
-            print(f"    {parameter.name}: {parameter.type}, {value}{', per model' if parameter.per_model else ''}")
+            typer.echo(f"    {parameter.name}: {parameter.type}, {value}{', per model' if parameter.per_model else ''}")
 
 
-def list_families() -> None:
-    """Every family of configs/families."""
+@app.command()
+def families() -> None:
+    """List the model families that configurations can name."""
+    from nex_merge.setup.families import read_family
+
     for name in known_names("configs/families"):
         family, _ = read_family(name)
-        print(f"{name}: base {family.base.path}")
+        typer.echo(f"{name}: base {family.base.path}")
         for model, location in family.models.items():
-            print(f"    {model}: {location.path}")
+            typer.echo(f"    {model}: {location.path}")
 
 
-def list_spaces() -> None:
-    """Every search space of search_spaces."""
+@app.command()
+def spaces() -> None:
+    """List the search spaces that configurations can name."""
     for name in known_names("search_spaces"):
         path = find_file(name, "search_spaces")
         space = read_yaml(path) if path is not None else {}
-        print(f"{name}: {', '.join(space.get('methods', []))}")
+        typer.echo(f"{name}: {', '.join(space.get('methods', []))}")
         for parameter, value in space.get("parameters", {}).items():
-            print(f"    {parameter}: {value}")
+            typer.echo(f"    {parameter}: {value}")
+
+
+@app.command()
+def measures() -> None:
+    """List the measures that variants are ranked by or looked at."""
+    from nex_merge.measures.registry import MEASURES
+
+    for name, measure in MEASURES.items():
+        direction = "more is better" if measure.direction > 0 else "less is better"
+        marks = [direction, *([measure.unit] if measure.unit else []), *(["objective"] if measure.is_objective else [])]
+        typer.echo(f"{name}: {measure.meaning}\n    {', '.join(marks)}")

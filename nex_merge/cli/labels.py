@@ -20,13 +20,16 @@ def benchmark(
 ) -> None:
     """Accuracy of a run's variants on labelled prompts; it joins the leaderboard and never guides the search."""
     from nex_merge.labels.benchmark import benchmark, choose_trials, load_items
-    from nex_merge.runs.leaderboard import print_table, read_rows, write_leaderboard
+    from nex_merge.runs.leaderboard import read_rows, write_leaderboard
+    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.tables import print_table
 
     items = load_items(data, match)
-    chosen = choose_trials(run, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(run))
-    benchmark(run, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
-    rows = [row for row in write_leaderboard(run) if row["trial"] in chosen]
-    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts")
+    opened = RunFolder(run)
+    chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
+    benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
+    rows = [row for row in write_leaderboard(opened) if row["trial"] in chosen]
+    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts", objective=opened.objective.name)
 
 
 @app.command()
@@ -48,22 +51,22 @@ def correlate(
     """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
     from nex_merge.labels.correlate import FEWEST, agreement, print_agreement, split
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
+    from nex_merge.runs.run import Run as RunFolder
 
+    opened = RunFolder(run)
     if accuracy == "builtin":
         from nex_merge.labels.benchmark import FAMILY, benchmark, builtin_items, choose_trials
-        from nex_merge.runs.files import read_settings
-        from nex_merge.setup.families import read_family
 
-        family = read_family(read_settings(run)["family"])[1]
+        family = opened.family_name
         if family != FAMILY:
             raise InputError(f"--accuracy builtin: only family {FAMILY} brings problems, this run's is {family!r}")
-        chosen = choose_trials(run, None, [], read_rows(run))
-        benchmark(run, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
+        chosen = choose_trials(opened, None, [], read_rows(opened))
+        benchmark(opened, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
     elif accuracy is not None:
         from nex_merge.labels.benchmark import attach_accuracy
 
-        attach_accuracy(run, Path(accuracy))
-    rows = write_leaderboard(run)
+        attach_accuracy(opened, Path(accuracy))
+    rows = write_leaderboard(opened)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: no column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     found = agreement(rows)
@@ -92,4 +95,4 @@ def correlate(
         print_agreement(group, f"{name}: ")
     typer.echo("Intervals: 95 % bootstrap over variants. Regret k: best accuracy minus the best among a score's top k.")
     typer.echo("A minus before a score: less is taken to be better. rank: the leaderboard, collapsed variants last.\n")
-    typer.echo(scatter_text(rows, "nex"))
+    typer.echo(scatter_text(rows, opened.objective.name))

@@ -23,79 +23,80 @@ def _overrides(
 @app.command()
 def search(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
-    trials: Annotated[int | None, typer.Option(help="merges to try")] = None,
-    family: Annotated[str | None, typer.Option(help="another model family")] = None,
+    trials: Annotated[int | None, typer.Option(help="number of merges to try")] = None,
+    family: Annotated[str | None, typer.Option(help="use another model family")] = None,
     out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
-    seed: Annotated[int | None, typer.Option(help="of the sampler and of stochastic merges")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of the sampler and of stochastic merges")] = None,
     settings: Set = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start over, keeping an earlier run aside")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check and estimate only, like `validate`")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is kept aside")] = False,
 ) -> None:
-    """Run, or go on with, a search; print the leaderboard at the end."""
-    from nex_merge.setup.resolve import make_plan
+    """Run a search, or resume it, and print the leaderboard."""
+    from nex_merge.setup.resolve import resolve_config
 
     overrides = _overrides(settings, trials, family, out, seed)
     if dry_run:
-        _print_plan(config, overrides)
+        _print_estimate(config, overrides)
         return
-    plan = make_plan(config, overrides)
+    resolved = resolve_config(config, overrides)
     # Heavy imports come after everything that can be refused without them.
-    from nex_merge.runs.files import read_reliability
-    from nex_merge.runs.leaderboard import objective_of, print_table
-    from nex_merge.study.progress import Watcher
+    from nex_merge.measures.estimates import objective_of
+    from nex_merge.runs.results import read_reliability
+    from nex_merge.runs.tables import print_table
+    from nex_merge.study.progress import Progress
     from nex_merge.study.search import run_search
 
-    total = plan.config.study.trials + (len(plan.family.folders) if plan.config.study.baselines else 0)
-    done = 0 if fresh else len(list((plan.run / "trials").glob("*/result.json")))
-    objective = objective_of(plan.config.study.model_dump())
-    with Watcher(plan.run, total, done, objective.name, objective.sign) as watcher:
-        watcher.note(f"{plan.source}: family {plan.family.name}, run folder {plan.run}")
-        rows = run_search(plan, fresh, watcher)
-    title = f"{plan.run}: {len(rows)} trials under calibration {plan.config.nex.calibration}, best first"
-    print_table(rows, title, read_reliability(plan.run), objective.name)
-    typer.echo(f"\nExport the best merge: nex-merge export {plan.run} --out DIR", err=True)
-    typer.echo(f"See it all on one page: nex-merge report {plan.run} --open", err=True)
+    objective = objective_of(resolved.config.study)
+    progress = Progress(objective)
+    progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
+    rows = run_search(resolved, fresh, [progress])
+    title = f"{resolved.run}: {len(rows)} trials under calibration {resolved.config.nex.calibration}, best first"
+    print_table(rows, title, read_reliability(resolved.run), objective.name)
+    typer.echo(f"\nExport the best merge: nex-merge export {resolved.run} --out DIR", err=True)
+    typer.echo(f"See everything on one page: nex-merge report {resolved.run} --open", err=True)
 
 
 @app.command()
 def validate(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
-    family: Annotated[str | None, typer.Option(help="another model family")] = None,
+    family: Annotated[str | None, typer.Option(help="use another model family")] = None,
     settings: Set = None,
 ) -> None:
-    """Preflight: everything that can be known before the first merge."""
-    _print_plan(config, _overrides(settings, None, family, None, None))
+    """Check everything that can be known before the first merge, and estimate what the search needs."""
+    _print_estimate(config, _overrides(settings, None, family, None, None))
 
 
-def _print_plan(config: str, overrides: dict[str, Any]) -> None:
+def _print_estimate(config: str, overrides: dict[str, Any]) -> None:
+    from nex_merge.setup.resolve import resolve_config
+
+    resolved = resolve_config(config, overrides)
     from nex_merge.study.preflight import estimate
-    from nex_merge.setup.resolve import make_plan
 
-    for line in estimate(make_plan(config, overrides)):
+    for line in estimate(resolved):
         typer.echo(line)
 
 
 @app.command()
 def leaderboard(
     run: Run,
-    top: Annotated[int | None, typer.Option(min=1, help="only the best so many")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="show the top N")] = None,
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="sort by another column")] = None,
-    form: Annotated[Format, typer.Option("--format")] = Format.table,
+    form: Annotated[Format, typer.Option("--format", help="output format")] = Format.table,
 ) -> None:
-    """The ranking of a run."""
-    from nex_merge.runs.files import read_reliability, read_scoring, read_settings
-    from nex_merge.runs.leaderboard import print_table, read_rows, render, sort_rows
+    """Show the ranking of a run; works on a run in progress, too."""
+    from nex_merge.runs.leaderboard import read_rows, sort_rows
+    from nex_merge.runs.results import read_reliability
+    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.tables import print_table, render
 
-    rows = read_rows(run)
+    opened = RunFolder(run)
+    rows = read_rows(opened)
     if sort is not None:
         rows = sort_rows(rows, sort)
     rows = rows[:top]
     if form is Format.table:
-        settings = read_settings(run)
-        # Rescoring changes whose weights the leaderboard's scores rest on.
-        calibration = (read_scoring(run) or settings["nex"])["calibration"]
-        title = f"{run}: {len(rows)} trials under calibration {calibration}, by {sort or 'rank'}"
-        print_table(rows, title, read_reliability(run), settings["study"]["objective"])
+        title = f"{run}: {len(rows)} trials under calibration {opened.scoring().calibration}, by {sort or 'rank'}"
+        print_table(rows, title, read_reliability(run), opened.objective.name)
     else:
         typer.echo(render(rows, form.value))
 
@@ -103,71 +104,50 @@ def leaderboard(
 @app.command()
 def watch(
     run: Run,
-    once: Annotated[bool, typer.Option("--once", help="print what there is now, and end")] = False,
-    top: Annotated[int, typer.Option(min=1, help="rows of the leaderboard; what fits the terminal unless given")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="print the present state and exit")] = False,
+    top: Annotated[int, typer.Option(min=1, help="show the top N, as far as the terminal has room")] = 10,
 ) -> None:
-    """Look on while a search runs: stage, tokens per second, time left, curve, leaderboard. It only reads."""
+    """Follow a running search: stage, tokens per second, time left, curve, leaderboard. Read-only."""
+    from nex_merge.runs.run import Run as RunFolder
     from nex_merge.runs.watch import watch
 
-    watch(run, once, top)
+    watch(RunFolder(run), once, top)
 
 
 @app.command()
 def rescore(
     run: Run,
     calibration: Annotated[str, typer.Option(help="self, crossfit, parents or pool")],
-    rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; the run's own")] = None,
-    min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; the run's own")] = None,
+    rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; default: the run's")] = None,
+    min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; default: the run's")] = None,
 ) -> None:
-    """Score a finished run under another calibration, without touching a model, and make that its leaderboard.
+    """Score a finished run under another calibration, without loading a model, and make that its leaderboard.
 
-    Earlier ones are kept in leaderboards/; the same command with the run's own calibration goes back to it.
+    Earlier ones are kept in leaderboards/; rescoring with the run's own calibration restores its first one.
     """
-    from nex_merge.runs.files import read_reliability, read_settings
-    from nex_merge.runs.leaderboard import print_table
-    from nex_merge.runs.rescore import write_scores
+    from nex_merge.runs.rescore import rescore_run
+    from nex_merge.runs.results import read_reliability
+    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.tables import print_table
 
-    own = configuration.parse(configuration.NexConfig, read_settings(run)["nex"], str(run))
+    opened = RunFolder(run)
+    own = opened.config.nex
     asked = {"calibration": calibration, "rho": own.rho if rho is None else rho}
     asked["min_run"] = own.min_run if min_run is None else min_run
-    nex = configuration.parse(configuration.NexConfig, asked, "rescore")
-    rows = write_scores(run, nex, own)
+    rows = rescore_run(opened, configuration.parse(configuration.NexConfig, asked, "rescore"))
     title = f"{run}: {len(rows)} trials under calibration {calibration}"
-    print_table(rows, title, read_reliability(run), read_settings(run)["study"]["objective"])
+    print_table(rows, title, read_reliability(run), opened.objective.name)
 
 
 @app.command()
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="the folder to write")],
-    trial: Annotated[str | None, typer.Option(help="a trial's id; the best merge unless given")] = None,
+    trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
 ) -> None:
-    """Write the best, or any, variant as a checkpoint, and prove that it is the one that was scored."""
+    """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
     from nex_merge.runs.export import export_trial
+    from nex_merge.runs.run import Run as RunFolder
 
-    for line in export_trial(run, trial, out):
+    for line in export_trial(RunFolder(run), trial, out):
         typer.echo(line)
-
-
-@app.command()
-def methods() -> None:
-    """The merge methods that can be searched, with their parameters."""
-    from nex_merge.cli.catalogue import list_methods
-
-    list_methods()
-
-
-@app.command()
-def families() -> None:
-    """The model families that configurations can name."""
-    from nex_merge.cli.catalogue import list_families
-
-    list_families()
-
-
-@app.command()
-def spaces() -> None:
-    """The search spaces that configurations can name."""
-    from nex_merge.cli.catalogue import list_spaces
-
-    list_spaces()

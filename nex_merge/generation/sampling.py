@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from nex_merge.errors import TrialError
 from nex_merge.setup.config import GenerationConfig
+from nex_merge.threads import on_cores
 
 # Rounding differences between batches stay far below this share of the largest logit (about 1e-6 in float32).
 MARGIN = 1e-4
@@ -59,8 +60,8 @@ def _choose_next(
     """The next token of responses, each with what it said before and in this step; logits float32 [batch, V]."""
     noise = None
     if config.temperature > 0:
-        drawn = [_gumbel(config.seed, job, len(done) + len(new), logits.shape[1]) for job, done, new in said]
-        noise = torch.from_numpy(np.stack(drawn)).to(logits.device)
+        positions = [(job, len(done) + len(new)) for job, done, new in said]
+        noise = gumbel_noise(config.seed, positions, logits.shape[1]).to(logits.device)
     tokens, sure = choose(logits, noise, config)
     tokens, sure = tokens.tolist(), sure.tolist()
     exact = model.dtype == torch.float32
@@ -73,10 +74,21 @@ def _choose_next(
     return tokens
 
 
-def _gumbel(seed: int, job: Job, position: int, size: int) -> np.ndarray:
-    """Standard Gumbel noise, float32 [size], of a position of a response."""
-    bits = np.random.Philox(key=seed, counter=[0, job.prompt, job.sample, position])
-    return np.random.Generator(bits).gumbel(size=size).astype(np.float32)
+def gumbel_noise(seed: int, positions: Sequence[tuple[Job, int]], size: int) -> torch.Tensor:
+    """Standard Gumbel noise, float32 [positions, size], on the CPU: one stream per position of a response.
+
+    Rows are drawn on all cores; NumPy releases the GIL meanwhile.
+    """
+    noise = np.empty((len(positions), size), np.float32)
+
+    def draw(row: int) -> None:
+        job, position = positions[row]
+        bits = np.random.Philox(key=seed, counter=[0, job.prompt, job.sample, position])
+        noise[row] = np.random.Generator(bits).gumbel(size=size)
+
+    for _ in on_cores(draw, range(len(positions))):
+        pass
+    return torch.from_numpy(noise)
 
 
 def choose(

@@ -11,7 +11,6 @@ from nex_merge.inspect.reading import Reading, read
 from nex_merge.inspect.source import Chosen, settings_line
 from nex_merge.nex.calibration import analyse
 from nex_merge.records import Prompt
-from nex_merge.study.trial import check_context
 from nex_merge.setup.config import (
     ActivationsConfig,
     GenerationConfig,
@@ -24,6 +23,7 @@ from nex_merge.setup.config import (
 )
 from nex_merge.setup.families import defaults_of, read_family
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.trial import check_context
 
 
 class ChatConfig(Strict):

@@ -50,8 +50,8 @@ def score_model(
     from nex_merge.activations.capture import capture
     from nex_merge.engines.checkpoint import load_checkpoint
     from nex_merge.generation import generate
-    from nex_merge.study.trial import check_context
     from nex_merge.setup.prompts import encode_prompts, load_prompts
+    from nex_merge.study.trial import check_context
 
     asked = load_prompts(config.prompts)
     _, loaded, tokenizer = load_checkpoint(model, config.runtime)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
-from nex_merge.generation import generate
-from nex_merge.records import Prompt, Response, TrialResult
+from nex_merge.records import Prompt, Response
 from nex_merge.runs import files
-from nex_merge.runs.remerge import Rebuilder
+from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.run import Run
 from nex_merge.setup.config import PromptsConfig, is_number
-from nex_merge.setup.prompts import encode_prompts, read_jsonl
+from nex_merge.setup.prompts import read_jsonl
 
 # The search's prompts come from seed 1, so none of them is among these.
 HELD_OUT_SEED = 2
@@ -112,13 +113,12 @@ def builtin_items(count: int) -> list[Item]:
     ]
 
 
-def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The trials to measure: the best `top`, those named, or (neither) all that were scored."""
     if top is not None and ids:
         raise InputError("benchmark: give either --top or --trials")
     if ids:
-        results = files.read_results(run)
-        found = [files.find_trial(results, trial) for trial in ids]
+        found = [run.find(trial) for trial in ids]
         for result in found:
             if result.state == "failed":
                 raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it can't be measured")
@@ -126,42 +126,34 @@ def choose_trials(run: Path, top: int | None, ids: Sequence[str], rows: Sequence
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
 
-def benchmark(run: Path, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
+def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
     """Measure the chosen trials on the items and keep each one's accuracy, with its 95 % Wilson interval."""
     from scipy.stats import binomtest
 
-    rebuilder = Rebuilder(run)
-    config = rebuilder.config
+    remerger = Remerger(run)
+    config, engine = remerger.config, remerger.engine
     prompts = config.prompts if name != "builtin" else PromptsConfig(file="")
-    encoded = encode_prompts([item.prompt for item in items], rebuilder.tokenizer, prompts)
-    settings = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
-    identity = json.dumps([encoded, [item.answer for item in items], settings.max_new_tokens, name])
+    generation = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
+    settings = ObserveSettings(generation, activations=None, phases=config.nex)
+    encoded = engine.encode([item.prompt for item in items], prompts, generation.max_new_tokens)
+    identity = json.dumps([encoded, [item.answer for item in items], generation.max_new_tokens, name])
     source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     for done, trial in enumerate(chosen, 1):
-        known = files.read_accuracy(run, trial)
+        known = files.read_accuracy(run.path, trial)
         if known is None or known.get("source") != source:
-            result = files.find_trial(files.read_results(run), trial)
-            known = _measure(rebuilder, result, items, encoded, settings, prompts.thinking)
+            remerger.load(run.find(trial))
+            responses = observe(engine, encoded, settings).responses
+            known = _accuracy(items, judge(items, responses, prompts.thinking))
             interval = binomtest(known["right"], known["n"]).proportion_ci(method="wilson")
             known |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
-            files.write_accuracy(run, trial, known)
+            files.write_accuracy(run.path, trial, known)
         note(
             f"[{done}/{len(chosen)}] trial {trial}: {known['right']} of {known['n']} right, {known['accuracy']:.3f} "
             f"[{known['accuracy_low']:.3f}, {known['accuracy_high']:.3f}]"
         )
 
 
-def _measure(
-    rebuilder: Rebuilder,
-    result: TrialResult,
-    items: Sequence[Item],
-    encoded: Sequence[Sequence[int]],
-    settings: Any,
-    thinking: bool,
-) -> dict[str, Any]:
-    rebuilder.load(result)
-    responses = generate(rebuilder.merger.model, rebuilder.tokenizer, encoded, settings)
-    right = judge(items, responses, thinking)
+def _accuracy(items: Sequence[Item], right: Sequence[bool]) -> dict[str, Any]:
     found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
     for kind in sorted({item.kind for item in items if item.kind}):
         own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
@@ -176,12 +168,11 @@ def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) 
     return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
 
 
-def attach_accuracy(run: Path, file: Path) -> None:
+def attach_accuracy(run: Run, file: Path) -> None:
     """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and keep them beside the trials.
 
     `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
     """
-    results = files.read_results(run)
     found: dict[str, float] = {}
     for number, item in enumerate(_read_rows(file), 1):
         where = f"{file} row {number}"
@@ -194,11 +185,11 @@ def attach_accuracy(run: Path, file: Path) -> None:
         if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
             raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
         try:
-            found[_trial_of(run, item, results)] = float(value)  # pyright: ignore[reportArgumentType]
+            found[_trial_of(run, item)] = float(value)  # pyright: ignore[reportArgumentType]
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     for trial, accuracy in found.items():
-        files.write_accuracy(run, trial, {"accuracy": accuracy, "source": str(file)})
+        files.write_accuracy(run.path, trial, {"accuracy": accuracy, "source": str(file)})
 
 
 def _read_rows(file: Path) -> list[Mapping[str, Any]]:
@@ -230,22 +221,20 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 text") from None
 
 
-def _trial_of(run: Path, item: Mapping[str, Any], results: Sequence[TrialResult]) -> str:
+def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
     if item.get("trial") not in (None, ""):
-        return files.find_trial(results, str(item["trial"])).trial
+        return run.find(str(item["trial"])).trial
     recipe = item.get("recipe")
     if isinstance(recipe, str) and Path(recipe).is_file():
-        import yaml
-
         folder = Path(recipe).resolve().parent
-        if folder.parent == (run / files.TRIALS).resolve():
+        if folder.parent == (run.path / files.TRIALS).resolve():
             # Recipes of stochastic methods may be equal and their seeds differ.
-            return files.find_trial(results, folder.name).trial
-        recipe = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+            return run.find(folder.name).trial
+        recipe = files.read_yaml_mapping(Path(recipe))
     if not isinstance(recipe, Mapping):
-        raise InputError("neither trial nor recipe is given; a trial's id or the path of its recipe.yaml would do")
+        raise InputError("expected a trial's id or the path of its recipe.yaml, got neither")
     wanted = json.dumps(recipe, sort_keys=True)
-    for result in results:
-        if json.dumps(files.read_recipe(run, result.trial), sort_keys=True) == wanted:
+    for result in run.results():
+        if json.dumps(files.read_recipe(run.path, result.trial), sort_keys=True) == wanted:
             return result.trial
     raise InputError("no trial of this run has that recipe")

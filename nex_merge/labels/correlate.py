@@ -12,10 +12,10 @@ import numpy as np
 from scipy import stats
 
 from nex_merge.errors import InputError
-from nex_merge.records import SCORES
+from nex_merge.measures.registry import OBJECTIVES
 
 # The leaderboard's order counts as a score of its own: it puts collapsed variants below all sound ones.
-COMPARED: Mapping[str, int] = {"rank": -1, **SCORES}
+COMPARED: Mapping[str, int] = {"rank": -1, **{name: measure.direction for name, measure in OBJECTIVES.items()}}
 CURVED = ("entropy", "novelty", "explore_share")
 TOPS = (1, 3, 5)
 FEWEST = 3

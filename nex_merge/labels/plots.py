@@ -1,4 +1,4 @@
-"""Plots as PNG files and as characters: scores against accuracy, a score over trials. Knows rows, no statistics."""
+"""Scores against accuracy, as PNG files and as characters. Knows rows, no statistics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,22 +31,6 @@ def scatter_text(rows: Sequence[Mapping[str, Any]], score: str) -> str:
     lines.append(" " * 10 + low + score.center(WIDTH - len(low) - len(high)) + high)
     lines.append(" " * 10 + "B base, P parent, o merge, x collapsed")
     return "\n".join(lines)
-
-
-def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:
-    """Values over their places (o), and the best so far as a line (-). The last `width` places are shown."""
-    values, best = values[-width:], best[-width:]
-    known = [value for value in (*values, *best) if value is not None]
-    if not known:
-        return ""
-    low, high = min(known), max(known)
-    grid = [[" "] * len(values) for _ in range(height)]
-    for series, mark in ((best, "-"), (values, "o")):
-        for column, value in enumerate(series):
-            if value is not None:
-                grid[height - 1 - round((value - low) / ((high - low) or 1) * (height - 1))][column] = mark
-    ends = {0: f"{high:.4f}", height - 1: f"{low:.4f}"}
-    return "\n".join(f"{ends.get(i, ''):>8} |{''.join(line).rstrip()}" for i, line in enumerate(grid))
 
 
 def write_scatters(rows: Sequence[Mapping[str, Any]], scores: Sequence[str], folder: Path) -> list[Path]:

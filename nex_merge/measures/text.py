@@ -10,7 +10,7 @@ from dataclasses import fields
 
 import numpy as np
 
-from nex_merge.records import Response, TextMeasures
+from nex_merge.records import Response, TextFigures, TextMeasures
 
 DISTINCT_GRAM = 4
 LONGEST_PERIOD = 128
@@ -29,15 +29,24 @@ _WORDS = {
 }
 
 
+def text_figures(responses: Sequence[Response]) -> TextFigures:
+    """What each response looks like as text."""
+    return TextFigures(
+        truncated=np.array([float(r.truncated) for r in responses]),
+        distinct_ratio=np.array([distinct_ratio(r.token_ids) for r in responses]),
+        repeated=np.array([repeated_share(r.token_ids) for r in responses]),
+        empty=np.array([float(not r.text.strip()) for r in responses]),
+        non_text=np.array([non_text_share(r.text) for r in responses]),
+    )
+
+
 def measure_text(responses: Sequence[Response]) -> TextMeasures:
     """Means over the responses, each between 0 and 1."""
-    return TextMeasures(
-        truncated=float(np.mean([r.truncated for r in responses])),
-        distinct_ratio=float(np.mean([distinct_ratio(r.token_ids) for r in responses])),
-        repeated=float(np.mean([repeated_share(r.token_ids) for r in responses])),
-        empty=float(np.mean([not r.text.strip() for r in responses])),
-        non_text=float(np.mean([non_text_share(r.text) for r in responses])),
-    )
+    return text_means(text_figures(responses))
+
+
+def text_means(figures: TextFigures) -> TextMeasures:
+    return TextMeasures(**{item.name: float(np.mean(getattr(figures, item.name))) for item in fields(TextMeasures)})
 
 
 def distinct_ratio(tokens: Sequence[int]) -> float:

@@ -13,7 +13,7 @@ from nex_merge.nex.credit import response_credit, response_cycles, sum_credit
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import response_novelty
 from nex_merge.nex.phases import segment
-from nex_merge.records import Credits, Evidence, NeuronWeights, ResponseAnalysis, SparseRows
+from nex_merge.records import Credits, Evidence, NeuronWeights, PhaseCounts, ResponseAnalysis, SparseRows
 
 FOLDS = 5
 # A pool is made anew when this many merges are done, and at every doubling; see `pool_size`.
@@ -79,3 +79,17 @@ def pool_size(merges: int) -> int:
     while merges >= max(2 * size, FIRST_POOL):
         size = max(2 * size, FIRST_POOL)
     return size
+
+
+def count_phases(analyses: Sequence[ResponseAnalysis]) -> PhaseCounts:
+    """What was found in every response, in numbers."""
+    phased = [item.phases.explore if item.phases is not None else np.zeros(0, bool) for item in analyses]
+    return PhaseCounts(
+        cycles=np.array([len(item.cycles) for item in analyses], np.int64),
+        credited=np.array([len(item.credit.keys) > 0 for item in analyses], bool),
+        explore=np.array([int(rows.sum()) for rows in phased], np.int64),
+        phased=np.array([len(rows) for rows in phased], np.int64),
+        novelty=np.array(
+            [np.nan if item.novelty is None else float(item.novelty.slopes.mean()) for item in analyses], np.float64
+        ),
+    )

@@ -1,11 +1,12 @@
 """The frozen records that pass between stages. Read these first. NumPy only; no behaviour beyond trivial views.
 
-In the order in which data flows: answers, activations, scores, spaces, runs.
+In the order in which data flows: answers, activations, scores, observations, spaces, runs.
 """
 
 from nex_merge.records.activations import RESERVED_LAYER, SparseGroups, SparseRows, concatenate_groups
-from nex_merge.records.answers import Prompt, Response, Rivals, TextMeasures, TokenStats
-from nex_merge.records.runs import SCORES, Live, MergeRecipe, TrialResult
+from nex_merge.records.answers import Prompt, Response, TextFigures, TextMeasures, TokenStats
+from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Variant
+from nex_merge.records.runs import Live, MergeRecipe, TrialResult
 from nex_merge.records.scores import (
     Credit,
     Credits,
@@ -22,11 +23,11 @@ from nex_merge.records.spaces import Dimension, MethodParameter, MethodSpec, Sea
 
 __all__ = [
     "RESERVED_LAYER",
-    "SCORES",
     "Credit",
     "Credits",
     "Cycle",
     "Dimension",
+    "Estimate",
     "Evidence",
     "Live",
     "MergeRecipe",
@@ -35,17 +36,20 @@ __all__ = [
     "NeuronWeights",
     "NexScore",
     "Novelty",
+    "Observation",
+    "PhaseCounts",
     "Phases",
     "Prompt",
     "Reliability",
     "Response",
     "ResponseAnalysis",
-    "Rivals",
     "SearchSpace",
     "SparseGroups",
     "SparseRows",
+    "TextFigures",
     "TextMeasures",
     "TokenStats",
     "TrialResult",
+    "Variant",
     "concatenate_groups",
 ]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -49,13 +51,11 @@ class TextMeasures:
 
 
 @dataclass(frozen=True)
-class Rivals:
-    """The simple label-free scores that come from the same responses and the same pass; means over responses."""
+class TextFigures:
+    """What each of R responses looks like as text; float64 [R], between 0 and 1."""
 
-    mean_tokens: float
-    entropy: float  # nats
-    entropy_spread: float  # standard deviation over a response's tokens, nats
-    self_certainty: float  # nats
-    perplexity: float  # exp of the mean negative log-probability
-    utilization: float  # distinct neurons of a response / all neurons of the model
-    novelty: float | None  # new neurons per token, mean over a response's rows; None: no response is long enough
+    truncated: np.ndarray  # 1 where cut by max_new_tokens
+    distinct_ratio: np.ndarray  # distinct token 4-grams / all of them
+    repeated: np.ndarray  # share of the tokens in the longest run of one block said four times or more
+    empty: np.ndarray  # 1 where there is nothing but white space
+    non_text: np.ndarray  # share of characters that no text has

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nex_merge.records.answers import Rivals, TextMeasures
+from nex_merge.records.observations import Estimate
 from nex_merge.records.scores import NexScore
 
 
@@ -19,46 +19,30 @@ class MergeRecipe:
     parameters: Mapping[str, Any] = field(default_factory=dict)  # what was searched, by name
 
 
-# What a variant can be ranked by, and which way: +1, more is better. NEX as defined; the rest as they are usually read.
-SCORES: Mapping[str, int] = {
-    "nex": 1, "mean_tokens": -1, "entropy": -1, "entropy_spread": -1, "self_certainty": 1, "perplexity": -1,
-    "utilization": -1, "novelty": -1, "explore_share": -1, "cycles_per_response": 1,
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class TrialResult:
-    """One row of the leaderboard. A failed trial has a reason and no score."""
+    """What came of one trial: one row of the leaderboard. A failed trial has a reason and no values."""
 
     trial: str  # base, a parent's name, or the study's trial number in four digits
-    kind: str
+    kind: str  # base | parent | merge
     name: str  # base, the parent's name, or the method
     method: str
     seed: int
     state: str  # complete | collapsed | failed | duplicate
     reason: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # what was searched, by name in the study
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by measure, as known when the trial ended
     score: NexScore | None = None
-    text: TextMeasures | None = None
-    rivals: Rivals | None = None
-    violation: float | None = None  # above 0: collapsed, or beyond the token budget; told to the sampler
+    violation: float | None = None  # above 0: infeasible; the sampler is told
     weights_sha256: str | None = None  # of the merged tensors that were scored
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    accuracy: float | None = None
-    accuracy_low: float | None = None  # 95 % binomial interval
-    accuracy_high: float | None = None
-    accuracy_source: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     same_as: str | None = None  # of a duplicate: the earlier trial with the same recipe
+    is_reference: bool = False  # the merge with equal weights, which the others are compared with
 
-    def value(self, name: str) -> float | None:
-        """One of SCORES, None where it is not known."""
-        if name == "nex":
-            return self.score.nex if self.score is not None else None
-        if name == "explore_share":
-            return self.score.explore_share if self.score is not None else None
-        if name == "cycles_per_response":
-            return self.score.cycles / max(self.score.responses, 1) if self.score is not None else None
-        return getattr(self.rivals, name) if self.rivals is not None else None
+    def value(self, measure: str) -> float | None:
+        """A measure's value, None where it is not known."""
+        estimate = self.estimates.get(measure)
+        return estimate.value if estimate is not None else None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What NEX finds in responses, step by step up to the score, and how far it can be trusted."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -105,8 +105,6 @@ class NexScore:
 
     nex: float | None  # mean Good-Mass Fraction; None: no response has retained mass
     log_gap: float | None
-    low: float | None  # 95 % bootstrap interval over prompts; weights from the responses themselves are drawn anew
-    high: float | None
     calibration: str  # whose credit the weights come from
     response_scores: tuple[float | None, ...]
     responses: int
@@ -117,7 +115,6 @@ class NexScore:
     fallbacks: Mapping[str, int]  # how often each fallback stood in for the HMM
     weighted_mass: float | None = None  # share of the activation mass on neurons with a weight
     saturation: float | None = None  # share of that mass on weights beyond 0.99, as only one kind of credit gives
-    beats_parent: float | None = None  # probability that it beats the best parent, over resampled prompts
 
 
 @dataclass(frozen=True)
@@ -136,3 +133,4 @@ class Reliability:
     saturation: float | None  # share of that mass on weights beyond 0.99
     beats_parent: float | None  # probability that the best merge beats the best parent, over resampled prompts
     follows_length: float | None  # Spearman of NEX and mean tokens over the variants; None: too few, or no differences
+    split_halves: Mapping[str, float | None] = field(default_factory=dict)  # the same reliability for every measure

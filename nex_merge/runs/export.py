@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,62 +14,58 @@ from nex_merge.runs import files
 from nex_merge.setup.config import GenerationConfig
 from nex_merge.errors import InputError, RunError
 from nex_merge.generation import end_tokens, generate
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.merging import digest, generation_config, tensor_digest
-from nex_merge.runs.remerge import Rebuilder
+from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.run import Run
 from nex_merge.records import MergeRecipe, TrialResult
 
 IDENTITY = "nex_merge.json"
 
 
-def export_trial(run: Path, trial: str | None, out: Path) -> Iterator[str]:
+def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
     """Export a trial (the best merge unless named) to `out`; what was done and shown, line by line.
 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
-    told, out = out, out.resolve()
-    result = choose(run, files.read_results(run), trial)
+    named, out = out, out.resolve()
+    result = best_merge(run) if trial is None else _exportable(run, trial)
     if trial is None and (above := _above(run, result.trial)):
-        yield f"note: {above} above trial {result.trial}, the best merge; see nex-merge leaderboard {run}"
-    # The figures to tell are those of the leaderboard, which may have been scored again since.
-    result = replace(result, score=files.read_scores(run).get(result.same_as or result.trial, result.score))
+        yield f"note: {above} above trial {result.trial}, the best merge; see `nex-merge leaderboard {run.path}`"
+    # The figures shown are those of the leaderboard, which may have been rescored since.
+    result = next(item for item in latest_results(run) if item.trial == result.trial)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: {out} exists and is not empty; a new folder would do")
-    rebuilder = Rebuilder(run)
-    recipe = rebuilder.load(result)
-    yield f"trial {result.trial}: merged again, the same tensors as scored (sha256 {str(result.weights_sha256)[:16]})"
+        raise InputError(f"--out: expected a new or empty folder, got {out}, which is not empty")
+    remerger = Remerger(run)
+    recipe = remerger.load(result)
+    yield f"trial {result.trial}: merged again, the same tensors as scored (SHA-256 {str(result.weights_sha256)[:16]})"
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(rebuilder, result, recipe, partial)
+    _write(remerger, result, recipe, partial)
     found = checkpoint_digest(partial)
     if found != result.weights_sha256:
         raise RunError(
-            f"{partial}: its tensors (sha256 {found[:16]}) are not those that were scored; it is left to look at"
+            f"{partial}: its tensors (SHA-256 {found[:16]}) are not those that were scored; it is kept for inspection"
         )
-    yield f"{told}: read back from disk, every tensor equal to the merged one, bit for bit"
-    yield _check_answer(rebuilder, result, partial, told)
+    yield f"{named}: read back from disk, every tensor equal to the merged one, bit for bit"
+    yield _check_answer(remerger, result, partial, named)
     if out.exists():
         out.rmdir()
     partial.replace(out)
-    nex = result.score.nex if result.score is not None else None
-    yield f"done: {told}" + ("" if nex is None else f" (nex {nex:.4f})")
+    name, value = run.objective.name, result.value(run.objective.name)
+    yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f})")
 
 
-def choose(run: Path, results: list[TrialResult], trial: str | None) -> TrialResult:
-    """The trial asked for, or the sound merge that ranks first on the run's leaderboard."""
-    if trial is not None:
-        result = files.find_trial(results, trial)
-        if result.state == "failed":
-            raise InputError(f"trial {result.trial} failed ({result.reason}); there is nothing to export")
-        return result
-    merges = [row["trial"] for row in read_rows(run) if row["kind"] == "merge" and row["state"] == "complete"]
-    if not merges:
-        raise InputError("no merge of this run is sound, so there is none to export; --trial takes any other")
-    return files.find_trial(results, merges[0])
+def _exportable(run: Run, trial: str) -> TrialResult:
+    """The trial asked for. Raises InputError where it failed."""
+    result = run.find(trial)
+    if result.state == "failed":
+        raise InputError(f"trial {result.trial} failed ({result.reason}); there is nothing to export")
+    return result
 
 
-def _above(run: Path, trial: str) -> str:
+def _above(run: Run, trial: str) -> str:
     """Which of base and parents rank above a trial, for a sentence; empty where none does."""
     ranked = [row for row in read_rows(run) if row["rank"] is not None]
     place = next((row["rank"] for row in ranked if row["trial"] == trial), None)
@@ -80,24 +75,24 @@ def _above(run: Path, trial: str) -> str:
     return f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
 
 
-def _write(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:
-    model = rebuilder.merger.model
-    out_dtype = getattr(torch, rebuilder.out_dtype)
+def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:
+    model = remerger.engine.merger.model
+    out_dtype = getattr(torch, remerger.engine.out_dtype)
     # Exact: the resident tensors were rounded to this dtype before they were widened.
     state = {name: parameter.detach().to("cpu", out_dtype) for name, parameter in model.named_parameters()}
-    shell = type(model)._from_config(rebuilder.merger.config_of(recipe), dtype=out_dtype)
+    shell = type(model)._from_config(remerger.engine.merger.config_of(recipe), dtype=out_dtype)
     shell.load_state_dict(state, strict=False)
     shell.tie_weights()
-    donor = rebuilder.family.folders[rebuilder.merger.member_of(recipe)]
+    donor = remerger.family.folders[remerger.engine.merger.member_of(recipe)]
     shell.generation_config = generation_config(donor)
-    shell.generation_config.eos_token_id = sorted(end_tokens(model, rebuilder.tokenizer))
+    shell.generation_config.eos_token_id = sorted(end_tokens(model, remerger.engine.tokenizer))
     shell.save_pretrained(folder)
-    rebuilder.tokenizer.save_pretrained(folder)
-    text = (files.trial_folder(rebuilder.run, result.trial) / files.RECIPE).read_text(encoding="utf-8")
+    remerger.engine.tokenizer.save_pretrained(folder)
+    text = (remerger.run.folder(result.trial) / files.RECIPE).read_text(encoding="utf-8")
     (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
-    identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": rebuilder.run.name}
+    identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(rebuilder, result, recipe, text), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(remerger, result, recipe, text), encoding="utf-8")
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -112,52 +107,53 @@ def checkpoint_digest(folder: Path) -> str:
     return digest(digests)
 
 
-def _check_answer(rebuilder: Rebuilder, result: TrialResult, folder: Path, out: Path) -> str:
+def _check_answer(remerger: Remerger, result: TrialResult, folder: Path, out: Path) -> str:
     """Load the checkpoint with transformers alone and compare its greedy answer with the resident model's."""
-    response = files.read_responses(files.trial_folder(rebuilder.run, result.same_as or result.trial))[0]
-    tokens = rebuilder.config.generation.max_new_tokens
+    response = remerger.run.responses(result.same_as or result.trial)[0]
+    tokens = remerger.config.generation.max_new_tokens
     greedy = GenerationConfig(max_new_tokens=tokens)
-    expected = generate(rebuilder.merger.model, rebuilder.tokenizer, [response.prompt_ids], greedy)[0]
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=rebuilder.dtype, trust_remote_code=False)
-    loaded.to(rebuilder.merger.model.device).eval()
+    expected = generate(remerger.engine.merger.model, remerger.engine.tokenizer, [response.prompt_ids], greedy)[0]
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=remerger.engine.dtype, trust_remote_code=False)
+    loaded.to(remerger.engine.merger.model.device).eval()
     ids = torch.tensor([response.prompt_ids], device=loaded.device)
     answer = loaded.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, num_beams=1,
         temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
-        eos_token_id=sorted(end_tokens(rebuilder.merger.model, rebuilder.tokenizer)),
+        eos_token_id=sorted(end_tokens(remerger.engine.merger.model, remerger.engine.tokenizer)),
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     if answer != list(expected.token_ids):
         raise RunError(
-            f"{folder}: transformers answers the first prompt otherwise than the scored model; it is left to look at"
+            f"{folder}: transformers answers the first prompt differently from the scored model; it is kept for inspection"
         )
     return f"{out}: transformers loads it and gives the same greedy answer of {len(answer)} tokens to the first prompt"
 
 
-def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, recipe_text: str) -> str:
+def model_card(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, recipe_text: str) -> str:
     """A Hugging Face model card: what was merged, how, and what the score rests on."""
     import yaml
 
-    named = rebuilder.family
+    named = remerger.family
     locations = {name: _public_name(path) for name, path in named.folders.items()}
     front = {
         "base_model": sorted(set(locations.values())),
         "library_name": "transformers",
         "tags": ["mergekit", "merge", "nex-merge"],
     }
-    score, text, rivals = result.score, result.text, result.rivals
-    assert score is not None and text is not None and rivals is not None, "only scored trials are exported"
+    score = result.score
+    assert score is not None, "only scored trials are exported"
     public = recipe_text
     for name, path in named.folders.items():
         public = public.replace(str(path), locations[name])
+    nex = result.estimates["nex"]
     rest = [
-        f"| NEX, calibration {score.calibration} | {score.nex:.6f} |",
-        f"| 95 % interval over prompts | {_number(score.low)} to {_number(score.high)} |",
+        f"| NEX, calibration {score.calibration} | {_number(nex.value)} |",
+        f"| 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
         f"| responses scored | {score.scored} of {score.responses} |",
         f"| responses that earned credit | {score.credited} |",
         f"| cycles | {score.cycles} |",
-        f"| mean tokens a response | {rivals.mean_tokens:.1f} |",
-        f"| truncated | {text.truncated:.3f} |",
-        f"| mean token entropy, nats | {rivals.entropy:.6f} |",
+        f"| mean tokens of a response | {_number(result.value('mean_tokens'), 1)} |",
+        f"| truncated | {_number(result.value('truncated'), 3)} |",
+        f"| mean token entropy, nats | {_number(result.value('entropy'))} |",
     ]
     return "\n".join(
         [
@@ -168,7 +164,7 @@ def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, r
             "",
             f"Trial {result.trial} of a search with nex-merge over family {named.name}, ranked without labels by",
             "Neuron Explore-Exploit scoring (arXiv 2602.05805) and written by mergekit's method of the same name.",
-            f"Weights are stored in {rebuilder.out_dtype}; they were scored computing in {str(rebuilder.dtype)[6:]}.",
+            f"Weights are stored in {remerger.engine.out_dtype}; they were scored computing in {str(remerger.engine.dtype)[6:]}.",
             "",
             "| what the ranking rests on | |",
             "|---|---|",
@@ -184,8 +180,8 @@ def model_card(rebuilder: Rebuilder, result: TrialResult, recipe: MergeRecipe, r
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6f}"
+def _number(value: float | None, digits: int = 6) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _public_name(path: Path) -> str:

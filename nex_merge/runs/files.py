@@ -1,12 +1,13 @@
-"""The run folder: the sole owner of its file names. Knows how results are stored, not how they come about.
+"""The run folder: the sole owner of its file names, and plain reading and writing of single files.
 
     config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
     leaderboards/<scoring>/ the same four files under every scoring that was asked for
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
-    orders/ the weights' order by magnitude, and live.json, what the search is at: only while a search runs
+    orders/ the weights' order by magnitude, and live.json, the state of the search: only while a search runs
+    error.log the traceback of an internal error that ended a search
 
-A trial's id is `base`, a parent's name, or Optuna's trial number in four digits. `result.json` is written last, by
-atomic rename: it marks the trial as complete.
+A trial's id is `base`, a parent's name, or Optuna's trial number in at least four digits. `result.json` is written
+last, by atomic rename: it marks the trial as finished. `results.py` knows what is in it.
 """
 
 import dataclasses
@@ -19,14 +20,14 @@ from typing import Any
 import yaml
 
 from nex_merge.errors import InputError
-from nex_merge.records import Live, MergeRecipe, NexScore, Reliability, Response, Rivals, TextMeasures, TrialResult
+from nex_merge.records import Live, MergeRecipe, Response
 
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
-ORDERS, LIVE = "orders", "live.json"
-SCORED = ("complete", "collapsed")  # states of trials that have responses and a score of their own
+ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
+SCORED = ("complete", "collapsed")  # states of trials with responses of their own
 
 
 def trial_id(number: int) -> str:
@@ -47,12 +48,21 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    # The rename itself lasts only once the folder is on disk.
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it last, where the system lets folders be opened and synced; Windows does not."""
     try:
-        os.fsync(folder)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        return
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
@@ -72,140 +82,49 @@ def read_responses(folder: Path) -> list[Response]:
     """The responses of a trial, in order of prompt and sample. Raises InputError naming a line that holds none."""
     path, responses = folder / RESPONSES, []
     if not path.is_file():
-        raise InputError(f"{path}: no such file; without its responses a trial can't be looked at")
-    for number, line in enumerate(_text(path).rstrip("\n").split("\n"), 1):
+        raise InputError(f"{path}: no such file; a trial can only be looked at with its responses")
+    for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
             ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
             responses.append(Response(**{**item, **ids}))
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} line {number}: is no response that this version wrote ({error})") from None
+            raise InputError(f"{path} line {number}: not a response as this version writes them ({error})") from None
     return responses
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A file of the run. Raises InputError where it is no text."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text, so it is damaged; a copy of the run would do") from None
+        raise InputError(f"{path}: is damaged: not UTF-8 text. Restore the file from a copy of the run") from None
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of the run. Raises InputError where it is cut short or something else."""
     try:
-        found = json.loads(_text(path))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        advice = "a copy of the run would do; nex-merge rescore writes a leaderboard's own files anew"
-        raise InputError(f"{path}: is damaged ({error}); {advice}") from None
+        advice = "Restore it from a copy of the run; `nex-merge rescore` rewrites a leaderboard's own files"
+        raise InputError(f"{path}: is damaged: not valid JSON ({error}). {advice}") from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: is damaged, as it holds no mapping; a copy of the run would do")
+        raise InputError(f"{path}: is damaged: expected a JSON object. Restore it from a copy of the run")
     return found
-
-
-def write_result(run: Path, result: TrialResult) -> None:
-    """Mark a trial as complete. What else belongs to it must be on disk already."""
-    write_atomically(trial_folder(run, result.trial) / RESULT, json.dumps(dataclasses.asdict(result), indent=1))
-
-
-def read_result(run: Path, trial: str) -> TrialResult | None:
-    """The result of a trial, or None where it is not complete."""
-    path = trial_folder(run, trial) / RESULT
-    if not path.is_file():
-        return None
-    try:
-        item = json.loads(_text(path))
-        score, text, rivals = item.pop("score"), item.pop("text"), item.pop("rivals")
-        return TrialResult(
-            **item,
-            score=None if score is None else _nex_score(score),
-            text=None if text is None else TextMeasures(**text),
-            rivals=None if rivals is None else Rivals(**rivals),
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: is no result that this version wrote ({error}); remove the file and search again"
-        ) from None
-
-
-def _nex_score(item: Mapping[str, Any]) -> NexScore:
-    return NexScore(**{**item, "response_scores": tuple(item["response_scores"])})
-
-
-def read_scores(run: Path) -> dict[str, NexScore]:
-    """The scores of the run's leaderboard by trial; empty before there is one."""
-    path = run / SCORES
-    if not path.is_file():
-        return {}
-    return {trial: _nex_score(item) for trial, item in _mapping(path).get("trials", {}).items()}
-
-
-def read_scoring(run: Path) -> dict[str, Any] | None:
-    """How the run's leaderboard is scored: calibration, rho and min_run. None before there is one."""
-    path = run / SCORES
-    found = _mapping(path) if path.is_file() else {}
-    names = ("calibration", "rho", "min_run")
-    return {name: found[name] for name in names} if all(name in found for name in names) else None
-
-
-def read_reliability(run: Path) -> Reliability | None:
-    """What the run's reliability.json says, or None where there is none yet."""
-    path = run / RELIABILITY
-    if not path.is_file():
-        return None
-    item = _mapping(path)
-    return Reliability(**{**item, "reasons": tuple(item["reasons"]), "advice": tuple(item["advice"])})
-
-
-def read_results(run: Path) -> list[TrialResult]:
-    """All complete trials: base, parents, then merges by number. Raises InputError where `run` is no run folder."""
-    read_settings(run)
-    ids = sorted(path.name for path in (run / TRIALS).glob("*") if path.is_dir())
-    found = [result for trial in ids if (result := read_result(run, trial)) is not None]
-    return sorted(found, key=_order)
-
-
-def _order(result: TrialResult) -> tuple[int, str]:
-    return ("base", "parent", "merge").index(result.kind), result.trial
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """The run's configuration as saved. Raises InputError where `run` is no run folder."""
-    if not (run / CONFIG).is_file():
-        raise InputError(f"{run}: no run folder (it has no {CONFIG}); the folder that a search printed would do")
-    return _yaml(run / CONFIG)
-
-
-def find_trial(results: Sequence[TrialResult], trial: str) -> TrialResult:
-    """The result with this id; `7` will do for `0007`. Raises InputError where there is none."""
-    wanted = trial_id(int(trial)) if trial.isdigit() else trial
-    for result in results:
-        if result.trial == wanted:
-            return result
-    raise InputError(f"trial {trial!r}: not in this run; it has {', '.join(r.trial for r in results) or 'none yet'}")
-
-
-def find_scored(results: Sequence[TrialResult], trial: str) -> TrialResult:
-    """The result with this id. Raises InputError where there is none, or it has no responses of its own."""
-    result = find_trial(results, trial)
-    if result.score is None or result.state not in SCORED:
-        told = f"it is the same recipe as {result.same_as}" if result.same_as else result.reason
-        raise InputError(f"trial {result.trial} has no responses ({told})")
-    return result
 
 
 def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
     """The mergekit configuration of a trial."""
-    return _yaml(trial_folder(run, trial) / RECIPE)
+    return read_yaml_mapping(trial_folder(run, trial) / RECIPE)
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(_text(path))
+        found = yaml.safe_load(read_text(path))
     except yaml.YAMLError:
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: is damaged, as it holds no YAML mapping; a copy of the run would do")
+        raise InputError(f"{path}: is damaged: expected a YAML mapping. Restore it from a copy of the run")
     return found
 
 
@@ -215,23 +134,23 @@ def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
 
 def read_accuracy(run: Path, trial: str) -> dict[str, Any] | None:
     path = trial_folder(run, trial) / ACCURACY
-    return _mapping(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def write_live(run: Path, live: Live | None) -> None:
-    """Tell those who watch what the search is at; None: that it has ended."""
+    """Publish the state of the search for `nex-merge watch`; None: it has ended."""
     path = run / LIVE
     if live is None:
         path.unlink(missing_ok=True)
         return
-    # Not worth waiting for the disk: whoever reads it wants what is told next.
+    # Not synced: the next update replaces it within a second.
     partial = path.with_name(LIVE + ".partial")
     partial.write_text(json.dumps(dataclasses.asdict(live)), encoding="utf-8")
     os.replace(partial, path)
 
 
 def read_live(run: Path) -> Live | None:
-    """What a search told last; None where it has ended, or never began."""
+    """The last published state of a search; None where it has ended, or never began."""
     try:
         return Live(**json.loads((run / LIVE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):

@@ -4,18 +4,18 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 from rich.console import Console, Group
 from rich.live import Live as LiveScreen
 from rich.text import Text
 
-from nex_merge.runs import files
-from nex_merge.runs.leaderboard import Objective, Row, objective_of, ranking_table, read_rows
-from nex_merge.labels.plots import curve_text
-from nex_merge.study.progress import duration
+from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import Row, read_rows
+from nex_merge.runs.run import Run
+from nex_merge.runs.tables import ranking_table
 
 EVERY = 1.0  # seconds between two looks
 SILENT = 60.0  # seconds after which a search on another host counts as gone, since its process can't be asked for
@@ -37,14 +37,12 @@ class View:
         return sorted((row for row in self.rows if row["kind"] == "merge"), key=lambda row: row["trial"])
 
 
-def look(run: Path) -> View:
-    """What the folder shows now. Raises InputError where it is no run folder."""
-    settings = files.read_settings(run)
-    baselines = 1 + len(settings["models"] or settings["resolved"]["family"]["models"])
-    total = settings["study"]["trials"] + (baselines if settings["study"]["baselines"] else 0)
-    live = files.read_live(run)
+def look(run: Run) -> View:
+    """What the folder shows now."""
+    total = run.config.study.trials + run.baselines
+    live = files.read_live(run.path)
     live = live if live is not None and at_work(live) else None
-    return View(tuple(read_rows(run)), total, objective_of(settings["study"]), live)
+    return View(tuple(read_rows(run)), total, run.objective, live)
 
 
 def at_work(live: Live) -> bool:
@@ -100,11 +98,11 @@ def status(view: View) -> str:
     return "  ".join(parts)
 
 
-def screen(run: Path, view: View, width: int, top: int) -> Group:
+def screen(run: Run, view: View, width: int, top: int) -> Group:
     """Title, status, the objective over trials, and the best rows."""
     name = view.objective.name
     values = [row[name] if row["state"] == "complete" else None for row in view.by_time]
-    parts: list[object] = [Text(str(run), style="bold"), Text(status(view))]
+    parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
     curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
     if curve:
         parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
@@ -112,7 +110,7 @@ def screen(run: Path, view: View, width: int, top: int) -> Group:
         parent = f"; best parent {known[-1]:.4f}" if known and known[-1] is not None else ""
         parts += [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
     if view.rows:
-        parts += [Text(), ranking_table(view.rows[:top])]
+        parts += [Text(), ranking_table(view.rows[:top], view.objective.name)]
         if len(view.rows) > top:
             parts.append(Text(f"... {len(view.rows) - top} more", style="dim"))
     else:
@@ -120,7 +118,7 @@ def screen(run: Path, view: View, width: int, top: int) -> Group:
     return Group(*parts)  # pyright: ignore[reportArgumentType]
 
 
-def watch(run: Path, once: bool, top: int) -> None:
+def watch(run: Run, once: bool, top: int) -> None:
     """Show the run until its search ends; only once if asked, if stdout is no terminal, or if none is at work."""
     console = Console(highlight=False)
     view = look(run)
@@ -135,3 +133,26 @@ def watch(run: Path, once: bool, top: int) -> None:
             time.sleep(EVERY)
             view = look(run)
         shown.update(screen(run, view, console.width, top), refresh=True)
+
+
+def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:
+    """Values over their places (o), and the best so far as a line (-). The last `width` places are shown."""
+    values, best = values[-width:], best[-width:]
+    known = [value for value in (*values, *best) if value is not None]
+    if not known:
+        return ""
+    low, high = min(known), max(known)
+    grid = [[" "] * len(values) for _ in range(height)]
+    for series, mark in ((best, "-"), (values, "o")):
+        for column, value in enumerate(series):
+            if value is not None:
+                grid[height - 1 - round((value - low) / ((high - low) or 1) * (height - 1))][column] = mark
+    ends = {0: f"{high:.4f}", height - 1: f"{low:.4f}"}
+    return "\n".join(f"{ends.get(i, ''):>8} |{''.join(line).rstrip()}" for i, line in enumerate(grid))
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

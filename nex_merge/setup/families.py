@@ -18,7 +18,8 @@ from nex_merge.setup.config import Strict, find_file, known_names, nearest, pars
 BUNDLED_FAMILY = "qwen3-tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # The files of a checkpoint that are downloaded: never pickled weights or code.
-_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+_WEIGHTS = "*.safetensors"
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS]
 
 
 class Location(Strict):
@@ -150,10 +151,22 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Fam
     return Family(name, {key: locate(value, f"family {name}: {key}") for key, value in locations.items()}, donor)
 
 
-def locate(location: Location, source: str) -> Path:
+def donor_folder(entry: str | Mapping[str, Any]) -> Path:
+    """The folder with the config and tokenizer that merges take; of a hub checkpoint, no weights are downloaded.
+
+    Raises InputError if it is missing or cannot be downloaded.
+    """
+    config, name = read_family(entry)
+    donor = config.config or "base"
+    location = {"base": config.base, **config.models}[donor]
+    return locate(location, f"family {name}: {donor}", weights=False)
+
+
+def locate(location: Location, source: str, weights: bool = True) -> Path:
     """The folder of a checkpoint, downloaded if need be. `source` begins the messages.
 
-    Raises InputError if the checkpoint is missing, incomplete or cannot be downloaded.
+    `weights`: False where config and tokenizer are enough. Raises InputError if the checkpoint is missing, incomplete
+    or cannot be downloaded.
     """
     folder = find_file(location.path)
     if folder is None:
@@ -162,23 +175,24 @@ def locate(location: Location, source: str) -> Path:
                 f"{source}: expected a checkpoint folder or a hub id (owner/name), got {location.path!r}, "
                 "and there is no such folder"
             )
-        return _fetch(location, source)
+        return _fetch(location, source, weights)
     if not (folder / "config.json").is_file():
         raise InputError(f"{source}: expected a checkpoint folder, got {folder} (no config.json)")
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         reason = "only pickled weights (*.bin), which are never loaded" if any(folder.glob("*.bin")) else "no weights"
         raise InputError(f"{source}: expected a checkpoint folder with *.safetensors, got {folder} ({reason})")
     return folder.resolve()
 
 
-def _fetch(location: Location, source: str) -> Path:
+def _fetch(location: Location, source: str, weights: bool) -> Path:
     import httpx2
     import huggingface_hub
     from huggingface_hub import errors
 
+    wanted = [pattern for pattern in _FILES if weights or pattern != _WEIGHTS]
     try:
         folder = huggingface_hub.snapshot_download(
-            location.path, revision=location.revision, allow_patterns=_FILES, etag_timeout=5, max_workers=4
+            location.path, revision=location.revision, allow_patterns=wanted, etag_timeout=5, max_workers=4
         )
     except (
         errors.HfHubHTTPError,
@@ -193,7 +207,7 @@ def _fetch(location: Location, source: str) -> Path:
             f"{source}: {location.path}{at} is not a local folder and could not be downloaded from the hub ({reason}). "
             f"Without a network, use a local folder or the bundled family {BUNDLED_FAMILY}"
         ) from None
-    if not any(Path(folder).glob("*.safetensors")):
+    if weights and not any(Path(folder).glob(_WEIGHTS)):
         raise InputError(
             f"{source}: expected a checkpoint with *.safetensors, got {location.path}, which has none; "
             "pickled weights are never loaded"

@@ -1,4 +1,4 @@
-"""A configuration with everything it names at hand. Imports nothing heavy, so that mistakes are told at once."""
+"""A configuration with everything it names at hand. Imports nothing heavy, so that mistakes are reported at once."""
 
 import hashlib
 import importlib.metadata
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
-from nex_merge.setup.config import RunConfig, find_file, load_config, read_yaml
+from nex_merge.setup.config import RunConfig, find_file, load_config, merge_mappings, parse, read_yaml
 from nex_merge.setup.families import Family, family_defaults, open_family, read_family
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -16,7 +16,7 @@ _SAMPLES, _BLOCK = 64, 4096
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResolvedConfig:
     """A configuration with everything it names at hand."""
 
     config: RunConfig
@@ -30,18 +30,37 @@ class Plan:
         return Path(self.config.output)
 
 
-def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
-    """Load a configuration and what it names. Raises InputError for whatever is wrong with it."""
-    config, source = load_config(name, overrides, family_defaults)
+def resolve_config(
+    config: str | Path | Mapping[str, Any] | RunConfig, overrides: Mapping[str, Any] | None = None
+) -> ResolvedConfig:
+    """Load a configuration (a file, a mapping, or one that is made already) and everything it names.
+
+    `overrides` replace single keys. Raises InputError for whatever is wrong with it.
+    """
+    made, source = _load(config, overrides or {})
+    return _resolve(made, source)
+
+
+def _load(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Mapping[str, Any]) -> tuple[RunConfig, str]:
+    if isinstance(config, str | Path):
+        return load_config(str(config), overrides, family_defaults)
+    given = config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config)
+    given = merge_mappings(given, overrides)
+    if "family" in given:
+        given = merge_mappings(family_defaults(given["family"]), given)
+    return parse(RunConfig, given, "configuration"), "configuration"
+
+
+def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
     if config.nex.calibration in ("parents", "pool") and not config.study.baselines:
         raise InputError(
-            f"{source}: nex.calibration: found {config.nex.calibration!r}, which takes its weights from base and "
-            "parents; study.baselines: true, or calibration: self, would do"
+            f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
+            "study.baselines is false; set it to true, or use calibration: self"
         )
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file)
     if prompts is None:
-        raise InputError(f"{source}: prompts.file: found no file {config.prompts.file!r}; a path that exists would do")
+        raise InputError(f"{source}: prompts.file: no such file: {config.prompts.file!r}")
     space = config.search_space
     if isinstance(space, str):
         path = find_file(space, "search_spaces")
@@ -53,7 +72,7 @@ def make_plan(name: str, overrides: Mapping[str, Any]) -> Plan:
         "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.is_file() else None,
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
-    return Plan(config, family, source, resolved)
+    return ResolvedConfig(config, family, source, resolved)
 
 
 def fingerprint(folder: Path) -> str:

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -24,16 +23,17 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from nex_merge.errors import InputError, TrialError
+from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.run import Run
 from nex_merge.setup.config import StudyConfig
+from nex_merge.study.observers import Observer
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 SEED_BITS = 31
 FEWEST = 4  # merges, below which nothing is said of their parameters
-# What one variant's weights can do to the libraries under it. A full disk (OSError) is no fault of the variant.
-TRIAL_FAULTS = (TrialError, RuntimeError, ValueError, ArithmeticError, LookupError, MemoryError)
 Propose = Callable[[Any, int], MergeRecipe]
 Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
 Seen = Callable[[int], Mapping[str, float] | None]
@@ -53,6 +53,7 @@ class StatelessSampler(BaseSampler):
 
     def __init__(self, kind: str, seed: int, seen: Seen = lambda number: None) -> None:
         self._kind, self._seed, self._seen = kind, seed, seen
+        self._number, self._study = -1, None  # the study as a trial finds it
 
     def _fresh(self, *parts: object) -> BaseSampler:
         seed = stable_seed(self._seed, *parts)
@@ -65,11 +66,15 @@ class StatelessSampler(BaseSampler):
         return {}
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        values = self._seen(trial.number)
-        if values is not None:
-            study = _with_values(study, values)
         sampler = self._fresh(trial.number, param_name)
-        return sampler.sample_independent(study, trial, param_name, param_distribution)
+        return sampler.sample_independent(self._as_found(study, trial.number), trial, param_name, param_distribution)
+
+    def _as_found(self, study: Any, number: int) -> Any:
+        """The study with the values that earlier trials have for this one; made once per trial."""
+        if number != self._number:
+            values = self._seen(number)
+            self._number, self._study = number, None if values is None else _with_values(study, values)
+        return study if self._study is None else self._study
 
 
 def _with_values(study: Any, values: Mapping[str, float]) -> optuna.Study:
@@ -83,32 +88,17 @@ def _with_values(study: Any, values: Mapping[str, float]) -> optuna.Study:
     return copy
 
 
-class Objective(Protocol):
-    """What variants are ranked by (see leaderboard.Objective)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def sign(self) -> int: ...
-
-
-class Watcher(Protocol):
-    """Told when a trial begins and how it ended."""
-
-    def begin(self, trial: str, name: str) -> None: ...
-    def end(self, result: TrialResult) -> None: ...
-
-
-def open_study(run: Path, config: StudyConfig, sign: int, seen: Seen) -> optuna.Study:
+def open_study(run: Run, config: StudyConfig, sign: int, seen: Seen) -> optuna.Study:
     """The run's study, made if it isn't there yet; `sign` +1 maximizes.
 
     Raises InputError where the storage can't be opened, or holds another run's study of the same name.
     """
     try:
         with undisturbed():
+            storage = _storage(run, config.storage)
             study = optuna.create_study(
-                study_name=run.resolve().name,
-                storage=config.storage or f"sqlite:///{run / files.STUDY}",
+                study_name=_study_name(run, storage, config.storage),
+                storage=storage,
                 sampler=StatelessSampler(config.sampler, config.seed, seen),
                 pruner=optuna.pruners.NopPruner(),
                 direction="maximize" if sign > 0 else "minimize",
@@ -117,20 +107,31 @@ def open_study(run: Path, config: StudyConfig, sign: int, seen: Seen) -> optuna.
             finished = [trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.StorageInternalError) as error:
         raise InputError(
-            f"study.storage: {config.storage or run / files.STUDY} can't be opened "
-            f"({str(error).splitlines()[0]}); null, or a URL like sqlite:///study.db, would do"
+            f"study.storage: cannot open {config.storage or run.path / files.STUDY}: {str(error).splitlines()[0]}. "
+            "Use null, or a URL like sqlite:///study.db"
         ) from None
     for number in finished:
-        if files.read_result(run, files.trial_id(number)) is None:
+        if run.result(files.trial_id(number)) is None:
             raise InputError(
-                f"study.storage: the study {study.study_name!r} there has trial {number}, which {run} does not; it is "
-                "another run's. An output folder of another name would do"
+                f"study.storage: the study {study.study_name!r} has trial {number}, and {run.path} does not: it "
+                "belongs to another run. Choose an output folder of another name"
             )
     return study
 
 
+def _storage(run: Run, url: str | None) -> RDBStorage:
+    return RDBStorage(url or f"sqlite:///{run.path / files.STUDY}")
+
+
+def _study_name(run: Run, storage: RDBStorage, url: str | None) -> str:
+    """The run's study in the storage. study.db in the run folder holds one study, whatever the folder was called."""
+    if url is None and len(known := storage.get_all_studies()) == 1:
+        return known[0].study_name
+    return run.study_name
+
+
 def run_merges(
-    run: Path,
+    run: Run,
     study: optuna.Study,
     config: StudyConfig,
     objective: Objective,
@@ -138,7 +139,7 @@ def run_merges(
     first: Mapping[str, Any],
     propose: Propose,
     evaluate: Evaluate,
-    watcher: Watcher,
+    observer: Observer,
 ) -> None:
     """Try merges until `config.trials` of them are finished, `first` (study parameters) before all others."""
     with undisturbed():
@@ -152,11 +153,11 @@ def run_merges(
             number = files.trial_id(trial.number)
             # Where the result is there already, this gives the study the parameters it may lack.
             recipe = propose(trial, stable_seed("merge", config.seed, trial.number))
-        result = files.read_result(run, number)
+        result = run.result(number)
         if result is None:
-            watcher.begin(number, recipe.method)
+            observer.on_trial_start(number, recipe.method)
             result = _finish(run, number, recipe, evaluate, space)
-        watcher.end(result)
+            observer.on_trial_end(result)
         with undisturbed():
             _tell(study, trial, result, objective)
 
@@ -171,26 +172,27 @@ def _next_trial(study: optuna.Study, wanted: int) -> optuna.Trial | None:
     return study.ask() if sum(trial.state.is_finished() for trial in known) < wanted else None
 
 
-def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> dict[str, float]:
+def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     """The share of the values' variance that each searched parameter explains, greatest first; they add up to 1.
 
     fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as Optuna has it. `values` by trial; parameters
     that some of these trials lack are left out. The study is only read, so a search that uses it goes on undisturbed.
     Raises InputError where there is no study to read, or the values are too few or too equal to tell.
     """
-    if storage is None and not (run / files.STUDY).is_file():
-        raise InputError(f"{run}: has no {files.STUDY}, which says between what bounds parameters were searched")
+    storage = run.config.study.storage
+    if storage is None and not (run.path / files.STUDY).is_file():
+        raise InputError(f"{run.path}: has no {files.STUDY}, which records the ranges that parameters were searched in")
     try:
         if storage is None:
-            address = f"{(run / files.STUDY).resolve().as_uri()}?mode=ro"
+            address = f"{(run.path / files.STUDY).resolve().as_uri()}?mode=ro"
             opened = {"creator": lambda: sqlite3.connect(address, uri=True)}
-            # The only study there, whatever the run folder is called by now.
             study = optuna.load_study(study_name=None, storage=RDBStorage("sqlite://", engine_kwargs=opened))
         else:
-            study = optuna.load_study(study_name=run.resolve().name, storage=storage)
+            study = optuna.load_study(study_name=run.study_name, storage=storage)
         told = study.get_trials(states=(TrialState.COMPLETE,))
     except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise InputError(f"{storage or run / files.STUDY}: can't be read ({str(error).splitlines()[0]})") from None
+        where = storage or run.path / files.STUDY
+        raise InputError(f"{where}: cannot read the study: {str(error).splitlines()[0]}") from None
     copy = optuna.create_study(direction=study.direction)
     for trial in told:
         value = values.get(files.trial_id(trial.number))
@@ -200,8 +202,8 @@ def importances(run: Path, storage: str | None, values: Mapping[str, float]) -> 
     found = [trial.value for trial in copy.get_trials(deepcopy=False)]
     if len(found) < FEWEST or len(set(found)) == 1:
         raise InputError(
-            f"it takes {FEWEST} merges with different scores; found {len(found)} merges, {len(set(found))} different "
-            "scores"
+            f"expected at least {FEWEST} merges with different scores, got {len(found)} merges with {len(set(found))} "
+            "different scores"
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return {
@@ -225,17 +227,17 @@ def undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
+def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
     """The trial's result, complete, duplicate or failed, on disk."""
     began = time.perf_counter()
     earlier = _same_recipe(run, number, recipe, space)
     try:
         if earlier is None:
             return evaluate(number, recipe.method, recipe)
-    except TRIAL_FAULTS as error:
+    except TrialError as error:
         result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
     else:
-        files.write_recipe(files.trial_folder(run, number), recipe)
+        files.write_recipe(run.folder(number), recipe)
         reason = f"the same recipe as trial {earlier.trial}"
         result = replace(
             earlier,
@@ -246,11 +248,11 @@ def _finish(run: Path, number: str, recipe: MergeRecipe, evaluate: Evaluate, spa
             parameters=recipe.parameters,
             seconds={},
         )
-    files.write_result(run, result)
+    run.write(result)
     return result
 
 
-def failed(trial: str, name: str, recipe: MergeRecipe, error: Exception, seconds: float) -> TrialResult:
+def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, seconds: float) -> TrialResult:
     """A failed trial with its reason."""
     return TrialResult(
         trial=trial,
@@ -259,19 +261,20 @@ def failed(trial: str, name: str, recipe: MergeRecipe, error: Exception, seconds
         method=recipe.method,
         seed=recipe.seed,
         state="failed",
-        reason=str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}",
+        reason=str(error),
         parameters=recipe.parameters,
         seconds={"total": seconds},
     )
 
 
-def _same_recipe(run: Path, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
+def _same_recipe(run: Run, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
     """The earlier complete trial that merged the same thing; stochastic methods differ by their seeds."""
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None
     wanted = json.dumps(recipe.config, sort_keys=True)
-    earlier = [r for r in files.read_results(run) if r.kind == "merge" and r.state in files.SCORED and r.trial < number]
-    same = (r for r in earlier if json.dumps(files.read_recipe(run, r.trial), sort_keys=True) == wanted)
+    merges = [r for r in run.results() if r.kind == "merge" and r.state in files.SCORED]
+    earlier = [r for r in merges if int(r.trial) < int(number)]
+    same = (r for r in earlier if json.dumps(files.read_recipe(run.path, r.trial), sort_keys=True) == wanted)
     return next(same, None)
 
 
@@ -283,7 +286,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objecti
         # Above 0 the trial is infeasible, and the sampler learns to avoid its like. Set already where a kill came
         # between this and telling.
         trial.set_constraint("collapse", result.violation)
-    value = result.value(objective.name) if result.score is not None else None
+    value = result.value(objective.name)
     if value is None:
         study.tell(trial, state=TrialState.FAIL)
     else:

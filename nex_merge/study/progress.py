@@ -1,114 +1,120 @@
-"""What a search tells of itself while it runs: on stderr, and in its run folder for those who watch.
-
-A live line in a terminal, plain lines elsewhere.
-"""
+"""Observers that show how far a search is: on stderr, and in the run folder for `nex-merge watch`."""
 
 import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.status import Status
 
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.watch import duration
+from nex_merge.study.observers import Observer
 
 _UNITS = {"generate": "tokens", "capture": "responses"}
 
 
-class Watcher:
-    """Told when stages and trials begin and end; knows how many there will be."""
+class Progress(Observer):
+    """A live line in a terminal, plain lines elsewhere."""
 
-    def __init__(self, run: Path, total: int, done: int = 0, objective: str = "nex", sign: int = 1) -> None:
+    def __init__(self, objective: Objective) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._total, self._done = total, done
-        self._objective, self._sign = objective, sign
+        self._objective = objective
+        self._total = self._done = 0
         self._status: Status | None = None
-        self._trial, self._best = "", None
-        self._beacon = Beacon(run, total)
+        self._trial = ""
+        self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
-        self._here = 0  # trials finished by this process, which the time left is reckoned from
+        self._here = 0  # trials finished by this process, from which the time left is estimated
 
-    def __enter__(self) -> "Watcher":
+    def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
+        self._total, self._done = total, len(finished)
+        for result in finished:
+            self._take_best(result)
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._beacon.stop()
+    def on_end(self, rows: Sequence[dict[str, Any]]) -> None:
         if self._status is not None:
             self._status.stop()
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def begin(self, trial: str, name: str) -> None:
-        self._trial = trial if trial == name or name in ("base", "parent") else f"{trial} ({name})"
-        self._beacon.begin(trial, name, self._done)
+    def on_trial_start(self, trial: str, method: str) -> None:
+        self._trial = trial if method in ("base", "parent") else f"{trial} ({method})"
 
-    def stage(self, stage: str, done: int) -> None:
-        self._beacon.stage(stage, done)
+    def on_stage(self, stage: str, amount: int) -> None:
         if self._status is not None:
-            amount = f" {done} {_UNITS[stage]}" if stage in _UNITS else ""
-            self._status.update(f"[{self._done}/{self._total}] trial {self._trial}: {stage}{amount}")
+            shown = f" {amount} {_UNITS[stage]}" if stage in _UNITS else ""
+            self._status.update(f"[{self._done}/{self._total}] trial {self._trial}: {stage}{shown}")
 
-    def end(self, result: TrialResult) -> None:
+    def on_trial_end(self, result: TrialResult) -> None:
         self._done += 1
         self._here += 1
-        score = result.value(self._objective) if result.state == "complete" else None
-        if score is not None and (self._best is None or self._sign * (score - self._best[0]) > 0):
-            self._best = (score, result.trial)
-        found = f"{self._objective} {score:.4f}" if score is not None else f"{result.state}: {result.reason}"
-        best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best is not None else ""
+        value = self._take_best(result)
+        name = self._objective.name
+        digits = MEASURES[name].digits
+        shown = f"{name} {value:.{digits}f}" if value is not None else f"{result.state}: {result.reason}"
+        best = f", best {self._best[0]:.{digits}f} (trial {self._best[1]})" if self._best is not None else ""
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
-        self.note(
-            f"[{self._done}/{self._total}] trial {result.trial} {result.method}: {found}, "
+        self.on_note(
+            f"[{self._done}/{self._total}] trial {result.trial} {result.method}: {shown}, "
             f"{sum(result.seconds.values()):.1f} s{best}, {duration(left)} left"
         )
         sys.stderr.flush()
 
+    def _take_best(self, result: TrialResult) -> float | None:
+        """The objective of a complete trial; it becomes the best so far if it is."""
+        value = result.value(self._objective.name) if result.state == "complete" else None
+        if value is not None and (self._best is None or self._objective.sign * (value - self._best[0]) > 0):
+            self._best = (value, result.trial)
+        return value
 
-class Beacon:
-    """Tells whoever looks into the run folder what the search is at.
 
-    Nothing is written before the first trial begins: until then the folder may be another search's.
-    """
+class Beacon(Observer):
+    """Keeps live.json in the run folder, which `nex-merge watch` reads."""
 
-    EVERY = 0.5  # seconds between two notes of the same stage
+    EVERY = 0.5  # seconds between two updates within a stage
 
-    def __init__(self, run: Path, total: int) -> None:
-        self._run, self._total = run, total
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._total = self._done = 0
         self._live: Live | None = None
 
-    def begin(self, trial: str, method: str, done: int) -> None:
+    def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
+        self._total, self._done = total, len(finished)
+
+    def on_trial_start(self, trial: str, method: str) -> None:
         now = time.time()
         process, host = os.getpid(), platform.node()
-        self._tell(Live(done, self._total, trial, method, "merge", 0, now, now, now, host, process))
+        self._publish(Live(self._done, self._total, trial, method, "merge", 0, now, now, now, host, process))
 
-    def stage(self, stage: str, amount: int) -> None:
+    def on_stage(self, stage: str, amount: int) -> None:
         if self._live is None:
             return
         now = time.time()
         if stage != self._live.stage or amount < self._live.amount:
-            self._tell(replace(self._live, stage=stage, amount=amount, stage_began=now, told=now))
+            self._publish(replace(self._live, stage=stage, amount=amount, stage_began=now, told=now))
         elif now - self._live.told >= self.EVERY:
-            self._tell(replace(self._live, amount=amount, told=now))
+            self._publish(replace(self._live, amount=amount, told=now))
 
-    def stop(self) -> None:
+    def on_trial_end(self, result: TrialResult) -> None:
+        self._done += 1
+
+    def on_end(self, rows: Sequence[dict[str, Any]]) -> None:
         if self._live is not None:
             files.write_live(self._run, None)
 
-    def _tell(self, live: Live) -> None:
+    def _publish(self, live: Live) -> None:
         self._live = live
         files.write_live(self._run, live)
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,86 +1,92 @@
-"""A whole search: opens the run folder, scores base and parents, has the study try merges, writes the leaderboard.
+"""A whole search: holds the run folder, scores base and parents, has the study try merges, writes the leaderboard.
 
 Composes everything; knows no details of any stage.
 """
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
-import yaml
-from filelock import FileLock, Timeout
-
-from nex_merge.errors import InputError, RunError
-from nex_merge.merging import method_specs
-from nex_merge.nex.calibration import calibrate
-from nex_merge.records import MergeRecipe, TrialResult
-from nex_merge.runs import files
-from nex_merge.runs.leaderboard import Row, objective_of
-from nex_merge.runs.rescore import Pool, credits_of, write_scores
-from nex_merge.study.proposal import Suggester, equal_weights, passthrough, propose
-from nex_merge.study.optuna_study import TRIAL_FAULTS, failed, open_study, run_merges
-from nex_merge.study.trial import Evaluator, Measured
-from nex_merge.setup.config import read_yaml
-from nex_merge.setup.resolve import Plan
+from nex_merge.engines.engine import Engine
+from nex_merge.errors import InputError, NexMergeError, RunError, TrialError
+from nex_merge.measures.estimates import objective_of
+from nex_merge.measures.measure import shared_weights
+from nex_merge.measures.text import text_means
+from nex_merge.merging import method_specs, preflight, weights_dtype
+from nex_merge.records import MergeRecipe, TrialResult, Variant
+from nex_merge.runs import custody, files
+from nex_merge.runs.leaderboard import Row, write_leaderboard
+from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.run import Run
+from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
-
-# What may change between two starts of the same run: how long it goes on, and where it lies.
-_FREE = (("study", "trials"), ("output",))
-
-
-class Watcher(Protocol):
-    """Told what a search is at (see progress.Watcher)."""
-
-    def note(self, text: str) -> None: ...
-    def begin(self, trial: str, name: str) -> None: ...
-    def stage(self, stage: str, done: int) -> None: ...
-    def end(self, result: TrialResult) -> None: ...
+from nex_merge.study.observers import Observer, Observers
+from nex_merge.study.optuna_study import failed, open_study, run_merges
+from nex_merge.study.progress import Beacon
+from nex_merge.study.proposal import Suggester, equal_weights, passthrough, propose
+from nex_merge.study.trial import Answered, TrialRunner, encode_run_prompts
 
 
-def run_search(plan: Plan, fresh: bool, watcher: Watcher) -> list[Row]:
+def run_search(
+    resolved: ResolvedConfig,
+    fresh: bool = False,
+    observers: Sequence[Observer] = (),
+    engine: Engine | None = None,
+) -> list[Row]:
     """Run, or go on with, a search; the leaderboard's rows.
 
-    Raises InputError for what is wrong with the input, RunError where the folder is in use or every trial failed.
+    `fresh`: start over, an earlier run is moved aside. `engine`: one that is at hand already instead of a new one for
+    the family. Raises InputError for what is wrong with the input, RunError where the folder is in use, something
+    other than a recipe fails, or every trial failed.
     """
-    config, models = plan.config, plan.family.models
-    space = load_space(config.search_space, method_specs(), models)
-    objective = objective_of(config.study.model_dump())
+    config, family = resolved.config, resolved.family
+    space = load_space(config.search_space, method_specs(), family.models)
+    objective = objective_of(config.study)
+    told = Observers([*observers, Beacon(resolved.run)])
     if not fresh:
-        _compare(plan)
+        custody.compare(resolved)
     # An earlier run is moved aside only once everything that can be refused has been looked at.
-    evaluator = Evaluator(config, plan.family, plan.run, watcher.stage)
-    check_filters(space.filters, [name for name, _ in evaluator.merger.model.named_parameters()])
-    with opened_run(plan, fresh, watcher.note) as run:
-        pool = Pool(run, config.nex)
+    engine, out_dtype, tensors = _engine(resolved, engine)
+    check_filters(space.filters, tensors)
+    encode_run_prompts(engine, config)
+    rows: list[Row] = []
+    with custody.hold(resolved, fresh, told.on_note) as run, _told_of_end(told, rows), _faults_logged(run, told):
+        runner = TrialRunner(engine, config, list(family.folders), run, told.on_stage)
 
-        def seen(merges: int) -> dict[str, float] | None:
-            return pool.scores(merges) if objective.name == "nex" else None
+        def seen(number: int) -> Mapping[str, float] | None:
+            return runner.pool.values(objective, number)
 
         study = open_study(run, config.study, objective.sign, seen)
+        told.on_start(str(run.path), config.study.trials + run.baselines, run.results())
         if config.study.baselines:
-            _baselines(plan, run, evaluator, watcher)
-        if files.read_scores(run):
-            # The leaderboard may have been scored otherwise since; it must not mix with what is scored now.
-            write_scores(run, config.nex, config.nex)
-        texts = [r.text for r in files.read_results(run) if r.kind != "merge" and r.text is not None]
+            _score_baselines(resolved, run, runner, out_dtype, told)
+        if run.scores() is not None:
+            # The leaderboard may have been rescored since; it must not mix with what is scored now.
+            rescore_run(run, config.nex)
+        texts = [text_means(v.observation.text) for v in _baselines(run, runner) if v.observation.text is not None]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
-            return propose(space, plan.family.folders, evaluator.out_dtype, trial, seed)
+            return propose(space, family.folders, out_dtype, trial, seed)
 
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
-            return evaluator.finish(evaluator.measure(trial, name, recipe), pool.weights(int(trial)), texts)
+            return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
-        try:
-            first = equal_weights(space, models)
-            run_merges(run, study, config.study, objective, space, first, suggest, evaluate, watcher)
-        finally:
-            rows = write_scores(run, config.nex, config.nex) if files.read_results(run) else []
+        first = equal_weights(space, family.models)
+        run_merges(run, study, config.study, objective, space, first, suggest, evaluate, told)
+        rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
-            raise RunError(f"{run}: every trial failed; the first reason: {rows[0]['reason']}")
-        return rows
+            raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
+    return rows
+
+
+def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, str, list[str]]:
+    """The engine, the dtype that merged weights are stored in, and the names of the model's tensors."""
+    from nex_merge.engines.transformers import FamilyEngine
+
+    family = resolved.family
+    tensors = preflight(family.folders, family.donor)
+    made = engine or FamilyEngine(family, resolved.config.runtime, resolved.run / files.ORDERS)
+    return made, weights_dtype(tensors), list(tensors)
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
@@ -88,133 +94,99 @@ def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
     for i, part in enumerate(filters):
         if not any(part in name for name in tensors):
             raise InputError(
-                f"filters.{i}: found {part!r}, which is part of no tensor's name; for example self_attn, mlp"
+                f"filters.{i}: expected part of a tensor's name, got {part!r}, which none contains; for example "
+                "self_attn, mlp"
             )
 
 
-def _baselines(plan: Plan, run: Path, evaluator: Evaluator, watcher: Watcher) -> None:
+def _score_baselines(resolved: ResolvedConfig, run: Run, runner: TrialRunner, out_dtype: str, told: Observers) -> None:
     """Score base and parents where they aren't scored yet.
 
-    Where everyone shares weights, theirs are known only once all of them are measured. Raises RunError where base and
-    all parents fail although the weights are to come from them.
+    Where all variants share weights, those are known only once all of these have answered. Raises RunError where base
+    and all parents fail although the weights are to come from them.
     """
-    shared = plan.config.nex.calibration in ("parents", "pool")
-    measured: dict[str, Measured] = {}
-    for name, folder in plan.family.folders.items():
-        if files.read_result(run, name) is not None:
+    nex = resolved.config.nex
+    shared = nex.calibration in ("parents", "pool")
+    answered: dict[str, Answered] = {}
+    for name, folder in resolved.family.folders.items():
+        if run.result(name) is not None:
             continue
         kind = "base" if name == "base" else "parent"
-        watcher.begin(name, kind)
-        recipe = passthrough(kind, name, folder, evaluator.out_dtype)
-        with _failing(run, name, recipe, watcher):
-            measured[name] = evaluator.measure(name, name, recipe)
+        told.on_trial_start(name, kind)
+        recipe = passthrough(kind, name, folder, out_dtype)
+        with _recipe_faults(run, name, recipe, told):
+            answered[name] = runner.answer(name, name, recipe)
             if not shared:
-                watcher.end(evaluator.finish(measured[name], None))
-    if not shared:
+                told.on_trial_end(runner.finish(answered[name], None))
+    if not shared or not answered:
         return
-    earlier = [r.trial for r in files.read_results(run) if r.kind != "merge" and r.state == "complete"]
-    credits = {
-        name: measured[name].credits if name in measured else credits_of(run, name, plan.config.nex)
-        for name in sorted(plan.family.folders, key=lambda name: (name != "base", name))
-        if name in measured or name in earlier
-    }
-    if not credits:
+    waiting = [_unscored(name, item) for name, item in answered.items()]
+    variants = [v for v in [*runner.pool.earlier(files.trial_id(0)), *waiting] if v.kind != "merge"]
+    if not variants:
         raise RunError(
-            f"nex.calibration: {plan.config.nex.calibration} has no model to take weights from, as base and all "
-            "parents failed"
+            f"nex.calibration: {nex.calibration!r} takes its weights from base and parents, and all of them failed"
         )
-    weights = calibrate(*credits.values())
-    for name, item in measured.items():
-        with _failing(run, name, item.recipe, watcher):
-            watcher.end(evaluator.finish(item, weights))
+    weights = shared_weights(sorted(variants, key=lambda v: (v.kind != "base", v.trial)), nex)
+    for name, item in answered.items():
+        with _recipe_faults(run, name, item.recipe, told):
+            told.on_trial_end(runner.finish(item, weights))
+
+
+def _unscored(name: str, item: Answered) -> Variant:
+    return Variant(name, item.recipe.kind, True, item.observation)
+
+
+def _baselines(run: Run, runner: TrialRunner) -> list[Variant]:
+    return [v for v in runner.pool.earlier(files.trial_id(0)) if v.kind != "merge"]
 
 
 @contextmanager
-def _failing(run: Path, name: str, recipe: MergeRecipe, watcher: Watcher) -> Iterator[None]:
-    """Turn an error of base or a parent into a failed trial with its reason."""
+def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, told: Observers) -> Iterator[None]:
+    """Turn what base's or a parent's weights cause into a failed trial with its reason."""
     try:
         yield
-    except TRIAL_FAULTS as error:
+    except TrialError as error:
         result = failed(name, name, recipe, error, 0.0)
-        files.write_result(run, result)
-        watcher.end(result)
+        run.write(result)
+        told.on_trial_end(result)
 
 
 @contextmanager
-def opened_run(plan: Plan, fresh: bool, warn: Callable[[str], None]) -> Iterator[Path]:
-    """The run folder, locked for us, holding this configuration.
-
-    Raises InputError where it holds another configuration, RunError where another process works in it.
-    """
-    run = plan.run
-    if fresh and run.exists():
-        aside = next(path for i in range(1, 10_000) if not (path := run.with_name(f"{run.name}.{i}")).exists())
-        with _locked(run):
-            shutil.rmtree(run / files.ORDERS, ignore_errors=True)
-            os.replace(run, aside)
-        warn(f"kept the earlier run as {aside}")
-    run.mkdir(parents=True, exist_ok=True)
-    with _locked(run):
-        _hold(plan, run, warn)
-        # Left by a process that was killed; a fresh process sorts for itself.
-        shutil.rmtree(run / files.ORDERS, ignore_errors=True)
-        try:
-            yield run
-        finally:
-            shutil.rmtree(run / files.ORDERS, ignore_errors=True)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    # The kernel frees this lock when its holder dies.
-    lock = FileLock(run / files.LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(
-            f"{run}: another search is at work in this folder; wait for it, or choose another output"
-        ) from None
+def _told_of_end(told: Observers, rows: list[Row]) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        told.on_end(rows)
 
 
-def _asked(plan: Plan) -> dict[str, Any]:
-    return {**plan.config.model_dump(), "resolved": dict(plan.resolved)}
+@contextmanager
+def _faults_logged(run: Run, told: Observers) -> Iterator[None]:
+    """End the run where something else than a recipe fails; what is done is kept, ranked as far as it is known.
+
+    The traceback goes to a log in the run folder: a failed trial would never be tried again, and it is not the
+    recipe's fault.
+    """
+    try:
+        yield
+    except NexMergeError:
+        _rank_what_is_done(run)
+        raise
+    except Exception as error:
+        log = run.path / files.ERRORS
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        _rank_what_is_done(run)
+        first = (str(error).strip().splitlines() or [""])[0]
+        at = f"trial {told.trial}: " if told.trial else ""
+        raise RunError(
+            f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command goes "
+            "on from here"
+        ) from error
+    except BaseException:  # Ctrl-C, SIGTERM: nothing slow may stand between the user and the end
+        _rank_what_is_done(run)
+        raise
 
 
-def _compare(plan: Plan) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Refuse, with InputError, a configuration that differs from the run folder's; library versions then and now."""
-    path = plan.run / files.CONFIG
-    if not path.exists():
-        if (plan.run / files.TRIALS).exists():
-            raise InputError(f"{plan.run}: has trials but no {files.CONFIG}; --fresh starts over and keeps it aside")
-        return {}, {}
-    saved = read_yaml(path)
-    versions = saved.get("resolved", {}).pop("versions", {}), plan.resolved["versions"]
-    changed = list(_differences(saved, {**_asked(plan), "resolved": {**plan.resolved, "versions": None}}))
-    if changed:
-        raise InputError(
-            f"{plan.run} was begun with another configuration:\n  " + "\n  ".join(changed) +
-            "\nGo back to it, choose another output, or start over with --fresh (the earlier run is kept aside)"
-        )  # fmt: skip
-    return versions
-
-
-def _hold(plan: Plan, run: Path, warn: Callable[[str], None]) -> None:
-    """Save the configuration, once it is compared with the one saved."""
-    for line in _differences(*_compare(plan)):
-        warn(f"this run was begun with other library versions: {line}; scores may differ in their last digits")
-    # How long to go on is saved as last asked.
-    files.write_atomically(run / files.CONFIG, yaml.safe_dump(_asked(plan), sort_keys=False))
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[str]:
-    for key in sorted(old.keys() | new.keys(), key=str):
-        here = (*at, str(key))
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from _differences(was, now, here)
-        elif was != now and here not in _FREE:
-            yield f"{'.'.join(here)}: {was!r} then, {now!r} now"
+def _rank_what_is_done(run: Run) -> None:
+    """Write the leaderboard's files as they stand, unless that fails as well: the first error is what counts."""
+    with suppress(NexMergeError, OSError):
+        write_leaderboard(run)

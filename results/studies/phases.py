@@ -34,7 +34,7 @@ from nex_merge.nex.phases import segment
 from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.remerge import Rebuilder
-from nex_merge.search.trial import load_tokenizer
+from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import ActivationsConfig, PromptsConfig
 from nex_merge.setup.families import open_family
 from nex_merge.setup.prompts import encode_prompts

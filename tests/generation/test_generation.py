@@ -1,11 +1,13 @@
 """Responses do not depend on batches; sampling noise is each response's own; truncation and out of memory."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from nex_merge.errors import TrialError
-from nex_merge.generation import batches, generate
+from nex_merge.generation import batches, generate, sampling
 from nex_merge.generation.sampling import Job, choose, choose_all
 from nex_merge.setup.config import GenerationConfig
 
@@ -120,6 +122,25 @@ def test_sampling_follows_the_filtered_distribution():
     assert p[0] < 0.8 <= p[0] + p[1], "the nucleus is the first two tokens"
     found = np.bincount(chosen.numpy(), minlength=5) / 20_000
     np.testing.assert_allclose(found, [p[0] / (p[0] + p[1]), p[1] / (p[0] + p[1]), 0, 0, 0], atol=0.01)
+
+
+def test_noise_is_drawn_on_all_cores_and_belongs_to_its_position(monkeypatch):
+    jobs = [Job(prompt, sample, (1,)) for prompt in range(3) for sample in range(2)]
+    positions = [(job, 7 + i) for i, job in enumerate(jobs)]
+    workers = []
+
+    def on_cores(work, items):
+        with ThreadPoolExecutor(2) as pool:
+            for result in pool.map(work, items):
+                workers.append(1)
+                yield result
+
+    monkeypatch.setattr(sampling, "on_cores", on_cores)
+    found = sampling.gumbel_noise(5, positions, 1000)
+    assert found.dtype == torch.float32 and found.shape == (6, 1000) and len(workers) == 6
+    for row, (job, position) in zip(found.numpy(), positions, strict=True):
+        bits = np.random.Philox(key=5, counter=[0, job.prompt, job.sample, position])
+        assert np.array_equal(row, np.random.Generator(bits).gumbel(size=1000).astype(np.float32))
 
 
 def test_logits_that_are_not_finite_fail(model):

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.runs import files
-from nex_merge.search.run import run_search
-from nex_merge.setup.resolve import make_plan
+from nex_merge.study.search import run_search
+from nex_merge.setup.resolve import resolve_config
 from tests.test_search import Silent
 
 PROMPT = "pairs\na: a1 12 a2 5 a3 9 a4 3 a5 8 a? 21"
@@ -25,7 +25,7 @@ def searched(folder, **changes):
         **changes,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    run_search(make_plan(str(folder / "config.yaml"), {}), False, Silent())
+    run_search(resolve_config(str(folder / "config.yaml"), {}), False, Silent())
     return folder / "run"
 
 

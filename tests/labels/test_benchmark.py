@@ -9,8 +9,8 @@ from nex_merge.errors import InputError
 from nex_merge.labels.benchmark import benchmark, builtin_items, choose_trials, load_items, matcher
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.search.run import run_search
-from nex_merge.setup.resolve import make_plan
+from nex_merge.study.search import run_search
+from nex_merge.setup.resolve import resolve_config
 
 from .test_search import Silent
 
@@ -62,7 +62,7 @@ def test_builtin_problems_are_not_the_search_prompts():
 
 def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_twice(toy_config, tmp_path, monkeypatch):
     # Without thinking, what is cut off may have answered.
-    plan = make_plan(str(toy_config), {"study": {"trials": 2}, "prompts": {"thinking": False}})
+    plan = resolve_config(str(toy_config), {"study": {"trials": 2}, "prompts": {"thinking": False}})
     run_search(plan, False, Silent())
     run = tmp_path / "run"
     before = [row["trial"] for row in read_rows(run)]
@@ -88,7 +88,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
 
 
 def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):
-    run_search(make_plan(str(toy_config), {"study": {"trials": 0}}), False, Silent())
+    run_search(resolve_config(str(toy_config), {"study": {"trials": 0}}), False, Silent())
     run, data = tmp_path / "run", tmp_path / "bench.jsonl"
     data.write_text('{"prompt": "pairs", "answer": ".*"}\n')
     benchmark(run, load_items(data, "regex"), "bench", ["base"], lambda text: None)
@@ -100,7 +100,7 @@ def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measure
 
 
 def test_choosing_trials(toy_config, tmp_path):
-    run_search(make_plan(str(toy_config), {"study": {"trials": 1}}), False, Silent())
+    run_search(resolve_config(str(toy_config), {"study": {"trials": 1}}), False, Silent())
     run = tmp_path / "run"
     rows = read_rows(run)
     assert choose_trials(run, None, ["base", "0"], rows) == ["base", "0000"]

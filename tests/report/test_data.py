@@ -13,7 +13,7 @@ from nex_merge.report.data import front, leaderboard_table, stage_times, take_sn
 from nex_merge.report.figures import over_trials, parallel
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import COLUMNS, TABLE, Objective, rank
-from nex_merge.search.study import importances
+from nex_merge.study.optuna_study import importances
 from tests.report.planted import plant, result_of
 
 

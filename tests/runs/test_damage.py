@@ -8,16 +8,16 @@ from nex_merge.runs import files
 from nex_merge.activations.cache import read_cache, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.setup.resolve import make_plan
-from nex_merge.search.progress import Watcher
-from nex_merge.search.run import run_search
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.progress import Watcher
+from nex_merge.study.search import run_search
 
 
 @pytest.fixture(scope="module")
 def whole(toy, tmp_path_factory):
     family = {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}}
     run = tmp_path_factory.mktemp("damage") / "run"
-    plan = make_plan(
+    plan = resolve_config(
         "configs/qwen3_ties.yaml",
         {
             "family": family,

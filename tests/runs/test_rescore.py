@@ -10,15 +10,15 @@ from nex_merge.runs import files
 from nex_merge.setup.config import NexConfig
 from nex_merge.errors import InputError
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.setup.resolve import make_plan
-from nex_merge.search.run import run_search
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.search import run_search
 
 from .test_search import Silent
 
 
 @pytest.fixture
 def run(toy_config, tmp_path):
-    run_search(make_plan(str(toy_config), {}), False, Silent())
+    run_search(resolve_config(str(toy_config), {}), False, Silent())
     return tmp_path / "run"
 
 
@@ -29,7 +29,7 @@ def scores(rows):
 @pytest.mark.parametrize("calibration", ["self", "crossfit", "parents"])
 def test_rescoring_equals_a_search_under_that_calibration(run, toy_config, tmp_path, calibration):
     rows = rescore.write_scores(run, NexConfig(calibration=calibration), NexConfig())
-    other = make_plan(str(toy_config), {"nex": {"calibration": calibration}, "output": str(tmp_path / "other")})
+    other = resolve_config(str(toy_config), {"nex": {"calibration": calibration}, "output": str(tmp_path / "other")})
     searched = run_search(other, False, Silent())
     known = {trial: nex for trial, nex in scores(searched).items() if not trial.isdigit() or trial == "0000"}
     assert known == {trial: scores(rows)[trial] for trial in known}, "the first merge and the baselines are the same"
@@ -37,7 +37,7 @@ def test_rescoring_equals_a_search_under_that_calibration(run, toy_config, tmp_p
 
 def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
     rows = rescore.write_scores(run, NexConfig(rho=0.6, min_run=1), NexConfig())
-    other = make_plan(str(toy_config), {"nex": {"rho": 0.6, "min_run": 1}, "output": str(tmp_path / "other")})
+    other = resolve_config(str(toy_config), {"nex": {"rho": 0.6, "min_run": 1}, "output": str(tmp_path / "other")})
     searched = {row["trial"]: row for row in run_search(other, False, Silent())}
     for row in rows:
         if not row["trial"].isdigit():
@@ -77,7 +77,7 @@ def test_no_model_is_touched(run, monkeypatch):
 
 
 def test_shared_weights_need_baselines(toy_config, tmp_path):
-    run_search(make_plan(str(toy_config), {"study": {"trials": 1, "baselines": False}}), False, Silent())
+    run_search(resolve_config(str(toy_config), {"study": {"trials": 1, "baselines": False}}), False, Silent())
     with pytest.raises(InputError, match="takes its weights from base and parents, and none is scored"):
         rescore.write_scores(tmp_path / "run", NexConfig(calibration="parents"), NexConfig())
 

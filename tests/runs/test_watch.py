@@ -11,19 +11,19 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nex_merge.search import progress
+from nex_merge.study import progress
 from nex_merge.runs import files
 from nex_merge.cli import app
 from nex_merge.runs.leaderboard import Objective
-from nex_merge.setup.resolve import make_plan
+from nex_merge.setup.resolve import resolve_config
 from nex_merge.records import Live
-from nex_merge.search.run import run_search
+from nex_merge.study.search import run_search
 from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
 
 
 @pytest.fixture
 def toy_run(toy_config):
-    plan = make_plan(str(toy_config), {"study": {"trials": 3}})
+    plan = resolve_config(str(toy_config), {"study": {"trials": 3}})
     with progress.Watcher(plan.run, 6) as watcher:
         run_search(plan, False, watcher)
     return plan.run

@@ -9,7 +9,7 @@ from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
 from nex_merge.setup.config import load_config, override, parse, read_yaml
 from nex_merge.setup.families import family_defaults, open_family, read_family
-from nex_merge.setup.resolve import make_plan
+from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 
 SPECS = method_specs()
@@ -66,7 +66,7 @@ def edit(path, *changes):
 def test_configuration_mistakes(toy_config, key, value, message):
     edit(toy_config, (key, value))
     with pytest.raises(InputError) as error:
-        make_plan(str(toy_config), {})
+        resolve_config(str(toy_config), {})
     assert message in str(error.value)
     if not key.startswith(("family", "models")):
         assert str(toy_config) in str(error.value)
@@ -75,12 +75,12 @@ def test_configuration_mistakes(toy_config, key, value, message):
 def test_pool_needs_baselines(toy_config):
     edit(toy_config, ("nex.calibration", "pool"), ("study.baselines", False))
     with pytest.raises(InputError, match=r"study\.baselines"):
-        make_plan(str(toy_config), {})
+        resolve_config(str(toy_config), {})
 
 
 def test_a_missing_configuration_names_the_nearest():
     with pytest.raises(InputError, match=r"configs/qwen3_tie\.yaml: no such file\. Did you mean 'qwen3_ties'\?"):
-        make_plan("configs/qwen3_tie.yaml", {})
+        resolve_config("configs/qwen3_tie.yaml", {})
 
 
 def test_files_that_are_no_mapping(tmp_path):
@@ -291,7 +291,7 @@ def test_every_setting_has_a_description():
 
 
 def test_the_resolved_configuration_is_plain_yaml(toy_config):
-    plan = make_plan(str(toy_config), {})
+    plan = resolve_config(str(toy_config), {})
     assert json.loads(json.dumps(plan.resolved)) == plan.resolved
 
 

@@ -17,7 +17,7 @@ from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.runs import files
 from nex_merge.study import optuna_study
 from nex_merge.study.search import run_search
-from nex_merge.setup.resolve import make_plan
+from nex_merge.setup.resolve import resolve_config
 
 TIMES = ("seconds",)
 
@@ -49,7 +49,7 @@ def with_space(config: Path, space) -> Path:
 
 def search(config: Path, fresh=False, **overrides):
     watcher = Silent()
-    rows = run_search(make_plan(str(config), overrides), fresh, watcher)
+    rows = run_search(resolve_config(str(config), overrides), fresh, watcher)
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows], watcher
 
 

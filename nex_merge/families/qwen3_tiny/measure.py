@@ -21,11 +21,11 @@ from nex_merge.generation import generate
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse
 from nex_merge.records import MergeRecipe, Prompt
-from nex_merge.study.proposal import MERGE_DTYPE, passthrough
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, find_file
 from nex_merge.setup.families import open_family, read_family
 from nex_merge.setup.prompts import encode_prompts, load_prompts
+from nex_merge.study.proposal import MERGE_DTYPE, passthrough
+from nex_merge.study.trial import load_tokenizer
 
 # Neither the search's prompts (seed 1) nor `correlate --accuracy builtin` (seed 2) uses this one.
 SEED = 3

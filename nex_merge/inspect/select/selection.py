@@ -23,9 +23,9 @@ from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.labels.benchmark import concluded
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups, TokenStats
-from nex_merge.study.trial import check_context
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.trial import check_context
 
 Note = Callable[[str], None]
 

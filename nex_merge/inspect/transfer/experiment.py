@@ -20,9 +20,9 @@ from nex_merge.labels.benchmark import Item, judge
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt, Response
-from nex_merge.study.trial import check_context
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.trial import check_context
 
 Note = Callable[[str], None]
 

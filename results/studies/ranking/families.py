@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import optuna
 
 from nex_merge.merging import method_specs
-from nex_merge.search.proposal import passthrough, propose
+from nex_merge.study.proposal import passthrough, propose
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.setup.search_space import load_space
 

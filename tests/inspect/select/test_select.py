@@ -21,7 +21,7 @@ from nex_merge.labels.benchmark import concluded, matcher
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.good_mass import weigh
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups
-from nex_merge.search.trial import load_tokenizer
+from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import PromptsConfig
 
 

@@ -1,0 +1,53 @@
+"""From a checkpoint to a model ready to answer: tokenizer, device, dtype, context length. One rule for each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from nex_merge.errors import InputError
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. Raises InputError where it has none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot load a tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def resolve_device(wanted: str) -> str:
+    """The torch device that `runtime.device` means. Raises InputError where this machine doesn't have it."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"runtime.device: expected a device of this machine, got {wanted!r}; it has {torch.cuda.device_count()} "
+            "CUDA devices"
+        )
+    return wanted
+
+
+def resolve_dtype(wanted: str, device: str, stored: str) -> torch.dtype:
+    """The dtype to compute in for `runtime.dtype`; `stored` is that of the checkpoint's weights.
+
+    auto: float32 on the CPU, which is exact for bfloat16 weights and makes results independent of batches; elsewhere
+    the dtype that the weights are stored in.
+    """
+    return getattr(torch, ("float32" if device == "cpu" else stored) if wanted == "auto" else wanted)
+
+
+def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
+    """Refuse, with InputError, prompts that leave a model with this context no room for the longest response."""
+    longest = max(map(len, prompt_ids), default=0)
+    if context is not None and longest + max_new_tokens > context:
+        raise InputError(
+            f"generation.max_new_tokens: expected at most {max(context - longest, 0)}, got {max_new_tokens}: the "
+            f"longest prompt has {longest} tokens and the model's context is {context}"
+        )
+
+
+def context_of(config: object) -> int | None:
+    """How many tokens a model takes, by its configuration; None where that doesn't say."""
+    return getattr(config, "max_position_embeddings", None)

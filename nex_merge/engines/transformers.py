@@ -1,0 +1,101 @@
+"""The engine on transformers: one resident model, overwritten by every variant of a family, or a single checkpoint."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from nex_merge.activations.capture import capture, gated_mlps
+from nex_merge.engines.engine import Captured
+from nex_merge.engines.loading import check_context, context_of, load_tokenizer, resolve_device, resolve_dtype
+from nex_merge.errors import InputError
+from nex_merge.generation import generate
+from nex_merge.merging import Merger, preflight, stored_dtype, weights_dtype
+from nex_merge.records import MergeRecipe, Prompt, Response
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, RuntimeConfig
+from nex_merge.setup.families import Family, Location, locate
+from nex_merge.setup.prompts import encode_prompts
+
+
+class TransformersEngine:
+    """A model in memory that answers and is captured."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    def load(self, recipe: MergeRecipe) -> str:
+        """A single checkpoint has no other variants; see `FamilyEngine`."""
+        raise TypeError("this engine holds a single checkpoint, which takes no recipes")
+
+    def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
+        ids = encode_prompts(prompts, self.tokenizer, config)
+        check_context(ids, max_new_tokens, context_of(self.model.config))
+        return ids
+
+    def answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        config: GenerationConfig,
+        drafts: Sequence[Response] = (),
+        notify: Callable[[int], None] = lambda tokens: None,
+    ) -> list[Response]:
+        return generate(self.model, self.tokenizer, prompts, config, notify, drafts)
+
+    def capture(
+        self,
+        responses: Sequence[Response],
+        config: ActivationsConfig,
+        notify: Callable[[int], None] = lambda done: None,
+    ) -> Captured:
+        rows, stats = capture(self.model, responses, config, notify)
+        neurons = sum(projection.in_features for projection in gated_mlps(self.model))
+        return Captured(rows, stats, neurons)
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int]) -> np.ndarray:
+        ids = torch.tensor([list(token_ids)], device=self.model.device)
+        return self.model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
+
+
+class CheckpointEngine(TransformersEngine):
+    """One checkpoint, for the commands that look at a single model."""
+
+    def __init__(self, model: str, runtime: RuntimeConfig, source: str = "--model") -> None:
+        """`model`: a folder or a hub id. Raises InputError, naming `source`, where it can't be had or captured."""
+        self.folder: Path = locate(Location(path=model), source)
+        tokenizer = load_tokenizer(self.folder)
+        device = resolve_device(runtime.device)
+        dtype = resolve_dtype(runtime.dtype, device, stored_dtype(self.folder))
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, trust_remote_code=False)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise InputError(f"{source}: cannot load {self.folder}: {str(error).splitlines()[0]}") from None
+        loaded.to(device).eval()
+        gated_mlps(loaded)
+        super().__init__(loaded, tokenizer)
+
+
+class FamilyEngine(TransformersEngine):
+    """A family's resident model, which every variant overwrites."""
+
+    def __init__(self, family: Family, runtime: RuntimeConfig, ranks: Path | None = None) -> None:
+        """`ranks`: the folder that orders of weights are kept in while this engine lives; see `merging.Streamer`.
+
+        Raises InputError for whatever is wrong with the family or the device.
+        """
+        self.family = family
+        # What merged weights are stored in: most of the base's.
+        self.out_dtype = weights_dtype(preflight(family.folders, family.donor))
+        tokenizer = load_tokenizer(family.folders[family.donor])
+        device = resolve_device(runtime.device)
+        self.dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)
+        self.merger = Merger(family.folders, family.donor, device, self.dtype, ranks)
+        super().__init__(self.merger.model, tokenizer)
+
+    def load(self, recipe: MergeRecipe) -> str:
+        return self.merger.load(recipe)

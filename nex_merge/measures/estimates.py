@@ -1,0 +1,128 @@
+"""Every measure's value for every variant of a pool, with intervals and odds: computed once, the same way for all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nex_merge.errors import InputError
+from nex_merge.measures.measure import Measure, Pool, Value
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
+from nex_merge.measures.verdict import assess
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Reliability, Variant
+from nex_merge.resampling import halves, interval, resamples, split_half, superiority
+from nex_merge.setup.config import NexConfig, StudyConfig, nearest
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run ranks its variants by."""
+
+    name: str
+    sign: int  # +1: more is better
+
+    @property
+    def measure(self) -> Measure:
+        return MEASURES[self.name]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is known of a whole pool."""
+
+    estimates: Mapping[str, Mapping[str, Estimate]]  # by trial, then measure
+    scores: Mapping[str, NexScore]  # by trial
+    reliability: Reliability
+
+
+def objective_of(study: StudyConfig) -> Objective:
+    """The objective that a study asks for. Raises InputError where it names no measure that can lead a study."""
+    name, direction = study.objective, study.direction
+    if name not in OBJECTIVES:
+        raise InputError(f"study.objective: unknown measure {name!r}.{nearest(name, list(OBJECTIVES))}")
+    sign = OBJECTIVES[name].direction if direction == "auto" else {"maximize": 1, "minimize": -1}[direction]
+    return Objective(name, sign)
+
+
+def estimate_new(
+    earlier: Sequence[Variant], new: Variant, nex: NexConfig, weights: NeuronWeights | None
+) -> dict[str, Estimate]:
+    """Every measure's estimate for a variant that has just answered, without odds.
+
+    `weights`: the neuron weights that all variants share, None where each has its own.
+    """
+    alone = Pool([new], nex, weights)
+    among = Pool([*earlier, new], nex, weights)
+    counts = _resamples(alone.prompts)
+    found = {}
+    for name, measure in MEASURES.items():
+        pool = among if measure.needs_pool else alone
+        found[name] = _estimates(measure, pool, measure.values(pool), counts)[-1]
+    return found
+
+
+def score_pool(pool: Pool, objective: Objective) -> Scoring:
+    """Every measure for every variant, and whether the scores can carry a ranking."""
+    complete = [i for i, variant in enumerate(pool.variants) if variant.complete]
+    counts, halved = _resamples(pool.prompts), halves(np.arange(max(pool.prompts, 1)))[:, : pool.prompts]
+    by_measure: dict[str, list[Estimate]] = {}
+    split_halves: dict[str, float | None] = {}
+    for name, measure in MEASURES.items():
+        values = measure.values(pool)
+        sign = objective.sign if name == objective.name else measure.direction
+        drawn = measure.resample(pool, values, counts)
+        estimates = _estimates(measure, pool, values, counts, drawn)
+        parent = _best(pool, values, sign, "parent")
+        if parent is not None and pool.prompts > 1:
+            estimates = [
+                replace(item, beats_parent=superiority(sign * row, sign * drawn[parent]))
+                for item, row in zip(estimates, drawn, strict=True)
+            ]
+        by_measure[name] = estimates
+        on_halves = measure.resample(pool, values, halved)
+        split_halves[name] = split_half(on_halves[complete]) if complete else None
+    estimates = {
+        variant.trial: {name: found[i] for name, found in by_measure.items()} for i, variant in enumerate(pool.variants)
+    }
+    return Scoring(estimates, pool.scores, _reliability(pool, estimates, split_halves))
+
+
+def _resamples(prompts: int) -> np.ndarray:
+    """Prompt counts, int64 [B, P]; none where there are no prompts."""
+    return resamples(np.arange(prompts)) if prompts else np.zeros((0, 0), np.int64)
+
+
+def _estimates(
+    measure: Measure, pool: Pool, values: Sequence[Value], counts: np.ndarray, drawn: np.ndarray | None = None
+) -> list[Estimate]:
+    drawn = measure.resample(pool, values, counts) if drawn is None else drawn
+    return [Estimate(item.value, *interval(row, pool.prompts)) for item, row in zip(values, drawn, strict=True)]
+
+
+def _best(pool: Pool, values: Sequence[Value], sign: int, kind: str) -> int | None:
+    """The place of the best complete variant of a kind; the first of equal ones."""
+    known = [
+        (sign * item.value, -i)
+        for i, (variant, item) in enumerate(zip(pool.variants, values, strict=True))
+        if variant.kind == kind and variant.complete and item.value is not None
+    ]
+    return -max(known)[1] if known else None
+
+
+def _reliability(
+    pool: Pool, estimates: Mapping[str, Mapping[str, Estimate]], split_halves: Mapping[str, float | None]
+) -> Reliability:
+    complete = [v for v in pool.variants if v.complete and v.trial in pool.scores]
+    baselines = [v for v in complete if v.kind != "merge"]
+    taught = baselines if pool.nex.calibration == "parents" else complete
+    merges = [v.trial for v in complete if v.kind == "merge" and estimates[v.trial]["nex"].value is not None]
+    best = max(merges, key=lambda trial: estimates[trial]["nex"].value or 0.0, default=None)
+    found = assess(
+        [pool.scores[v.trial] for v in complete],
+        [estimates[v.trial]["mean_tokens"].value or 0.0 for v in complete],
+        [pool.scores[v.trial] for v in taught],
+        pool.prompts,
+        split_halves["nex"],
+        estimates[best]["nex"].beats_parent if best is not None else None,
+    )
+    return replace(found, split_halves=dict(split_halves))

@@ -1,0 +1,99 @@
+"""NEX (arXiv 2602.05805) and the figures it rests on, as measures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
+from nex_merge.nex.scoring import resampled
+from nex_merge.records import NexScore
+from nex_merge.setup.config import NexConfig
+
+
+@dataclass(frozen=True)
+class Nex(Measure):
+    """The mean Good-Mass Fraction. Weights from a variant's own responses are re-estimated in every resample."""
+
+    def values(self, pool: Pool) -> list[Value]:
+        return [self._value(pool, v.trial, prompts_of(v)) for v in pool.variants]
+
+    def _value(self, pool: Pool, trial: str, prompts: np.ndarray) -> Value:
+        score = pool.scores.get(trial)
+        if score is None:
+            return Value(None)
+        fractions = np.array([np.nan if g is None else g for g in score.response_scores], np.float64)
+        return Value(score.nex, *by_prompt(fractions, prompts, pool.prompts))
+
+    def is_pooled(self, nex: NexConfig) -> bool:
+        return nex.calibration == "pool"
+
+    def resample(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
+        drawn = np.full((len(values), len(counts)), np.nan)
+        for row, variant, value in zip(drawn, pool.variants, values, strict=True):
+            evidence = variant.observation.evidence
+            if value.value is not None and evidence is not None:
+                fractions = pool.scores[variant.trial].response_scores
+                row[:] = resampled(evidence, fractions, pool.nex.calibration, counts[:, evidence.prompts])
+        return drawn
+
+
+@dataclass(frozen=True)
+class OfScore(Measure):
+    """A figure of a variant's NEX as a whole; it has no parts by prompt."""
+
+    figure: Callable[[NexScore], float | None] = lambda score: None
+
+    def values(self, pool: Pool) -> list[Value]:
+        scores = (pool.scores.get(v.trial) for v in pool.variants)
+        return [Value(None if score is None else self.figure(score)) for score in scores]
+
+
+@dataclass(frozen=True)
+class ExploreShare(Measure):
+    """Rows that explore among all rows with a phase."""
+
+    def values(self, pool: Pool) -> list[Value]:
+        found = []
+        for variant in pool.variants:
+            score, phases = pool.scores.get(variant.trial), variant.observation.phases
+            if score is None or phases is None:
+                found.append(Value(score and score.explore_share))
+                continue
+            at = prompts_of(variant)
+            parts, weights = (np.bincount(at, rows, minlength=pool.prompts) for rows in (phases.explore, phases.phased))
+            found.append(Value(score.explore_share, parts, weights))
+        return found
+
+
+@dataclass(frozen=True)
+class Cycles(Measure):
+    """Explore-exploit cycles of a response."""
+
+    def values(self, pool: Pool) -> list[Value]:
+        found = []
+        for variant in pool.variants:
+            score, phases = pool.scores.get(variant.trial), variant.observation.phases
+            value = None if score is None else score.cycles / max(score.responses, 1)
+            if phases is None:
+                found.append(Value(value))
+            else:
+                cycles = phases.cycles.astype(np.float64)
+                found.append(Value(value, *by_prompt(cycles, prompts_of(variant), pool.prompts)))
+        return found
+
+
+NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True)
+LOG_GAP = OfScore("log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, figure=lambda s: s.log_gap)
+EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of rows that explore")
+CYCLES = Cycles(
+    "cycles_per_response", 1, "cycles", 1, "explore-exploit cycles of a response; credit takes two", heading="cycles"
+)
+WEIGHTED_MASS = OfScore(
+    "weighted_mass", 1, "", 4, "share of activation mass on neurons with a weight", is_objective=False,
+    figure=lambda s: s.weighted_mass,
+)  # fmt: skip
+SATURATION = OfScore(
+    "saturation", -1, "", 4, "share of that mass on weights beyond 0.99", is_objective=False,
+    figure=lambda s: s.saturation,
+)  # fmt: skip

@@ -1,0 +1,35 @@
+"""The table of measures. Objectives, columns, reports, correlations and the reference are views of it.
+
+To add one: a module with a `Measure`, an entry here, a test, and `make docs-reference`.
+"""
+
+from collections.abc import Mapping
+
+from nex_merge.measures import nex, responses
+from nex_merge.measures.measure import Measure
+
+# In the order of the leaderboard's columns.
+MEASURES: Mapping[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        nex.NEX,
+        nex.LOG_GAP,
+        responses.MEAN_TOKENS,
+        responses.TRUNCATED,
+        responses.DISTINCT_RATIO,
+        responses.ENTROPY,
+        nex.EXPLORE_SHARE,
+        nex.CYCLES,
+        responses.ENTROPY_SPREAD,
+        responses.SELF_CERTAINTY,
+        responses.PERPLEXITY,
+        responses.UTILIZATION,
+        responses.NOVELTY,
+        responses.REPEATED,
+        responses.EMPTY,
+        responses.NON_TEXT,
+        nex.WEIGHTED_MASS,
+        nex.SATURATION,
+    )
+}
+OBJECTIVES: Mapping[str, Measure] = {name: measure for name, measure in MEASURES.items() if measure.is_objective}

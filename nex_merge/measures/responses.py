@@ -1,0 +1,101 @@
+"""Measures that are means over responses: length, token statistics, neurons used, and how the text looks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
+from nex_merge.measures.text import text_figures
+from nex_merge.records import Observation, TextFigures, Variant
+
+LARGEST_EXPONENT = 700.0  # exp of more overflows float64
+
+
+@dataclass(frozen=True)
+class PerResponse(Measure):
+    """The mean of a figure of single responses, leaving out those for which it is undefined."""
+
+    # float64 [R], NaN where undefined; None where the observation does not hold it.
+    figures: Callable[[Observation], np.ndarray | None] = lambda observation: None
+
+    def values(self, pool: Pool) -> list[Value]:
+        return [self._value(variant, pool.prompts) for variant in pool.variants]
+
+    def _value(self, variant: Variant, prompts: int) -> Value:
+        figures = self.figures(variant.observation)
+        if figures is None:
+            # A run of version 0.1.0 kept some means and not the figures they are of.
+            return Value(variant.recorded.get(self.name))
+        known = figures[np.isfinite(figures)]
+        mean = float(self.finish(known.mean())) if len(known) else None
+        return Value(mean, *by_prompt(figures, prompts_of(variant), prompts))
+
+
+@dataclass(frozen=True)
+class Perplexity(PerResponse):
+    """exp of the mean negative log-probability."""
+
+    def finish(self, ratio: np.ndarray) -> np.ndarray:
+        return np.exp(np.minimum(ratio, LARGEST_EXPONENT))
+
+
+def _stat(name: str, sign: int = 1) -> Callable[[Observation], np.ndarray | None]:
+    def figures(observation: Observation) -> np.ndarray | None:
+        if observation.stats is None:
+            return None
+        return sign * np.array([getattr(item, name) for item in observation.stats], np.float64)
+
+    return figures
+
+
+def _utilization(observation: Observation) -> np.ndarray | None:
+    if observation.evidence is None or observation.neurons is None:
+        return None
+    return np.diff(observation.evidence.base.ptr) / observation.neurons
+
+
+def _novelty(observation: Observation) -> np.ndarray | None:
+    return None if observation.phases is None else observation.phases.novelty
+
+
+def _tokens(observation: Observation) -> np.ndarray:
+    return np.array([len(response.token_ids) for response in observation.responses], np.float64)
+
+
+def _text(name: str, direction: int, meaning: str) -> PerResponse:
+    assert name in {item.name for item in fields(TextFigures)}, name
+
+    def figures(observation: Observation) -> np.ndarray:
+        return getattr(observation.text or text_figures(observation.responses), name)
+
+    return PerResponse(name, direction, "", 4, meaning, is_objective=False, figures=figures)
+
+
+MEAN_TOKENS = PerResponse(
+    "mean_tokens", -1, "tokens", 0, "mean tokens of a response", heading="tokens", figures=_tokens
+)
+ENTROPY = PerResponse(
+    "entropy", -1, "nats", 4, "mean entropy of the next-token distribution", heading="entropy", figures=_stat("entropy")
+)
+ENTROPY_SPREAD = PerResponse(
+    "entropy_spread", -1, "nats", 4, "standard deviation of that entropy over a response's tokens",
+    figures=_stat("entropy_spread"),
+)  # fmt: skip
+SELF_CERTAINTY = PerResponse(
+    "self_certainty", 1, "nats", 4, "mean KL divergence of the next-token distribution from uniform (arXiv 2502.18581)",
+    figures=_stat("self_certainty"),
+)  # fmt: skip
+PERPLEXITY = Perplexity(
+    "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's own tokens",
+    figures=_stat("logprob", -1),
+)  # fmt: skip
+UTILIZATION = PerResponse(
+    "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_utilization
+)
+NOVELTY = PerResponse("novelty", -1, "neurons per token", 4, "new neurons per token", figures=_novelty)
+TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new_tokens")
+DISTINCT_RATIO = _text("distinct_ratio", 1, "share of distinct token 4-grams")
+REPEATED = _text("repeated", -1, "share of a response's tokens in a loop")
+EMPTY = _text("empty", -1, "share of empty responses")
+NON_TEXT = _text("non_text", -1, "share of characters that no text has")

@@ -1,0 +1,73 @@
+"""The pool of variants while a search runs: shared neuron weights, and earlier trials' values as they stand.
+
+Everything here depends on trial numbers alone, so that a search that was stopped goes on with the same.
+"""
+
+from collections.abc import Mapping
+
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.measure import Pool, shared_weights
+from nex_merge.nex.calibration import pool_size
+from nex_merge.records import NeuronWeights, TrialResult, Variant
+from nex_merge.runs import files
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import NexConfig
+
+
+class GrowingPool:
+    """The run's variants as a trial with a given number finds them."""
+
+    def __init__(self, run: Run, nex: NexConfig) -> None:
+        self._run, self._nex = run, nex
+        self._variants: dict[str, Variant] = {}
+        self._size: int | None = None
+        self._weights: NeuronWeights | None = None
+        self._values: dict[str, float] = {}  # of trials valued under these weights so far
+
+    def earlier(self, trial: str) -> list[Variant]:
+        """Base, parents and merges with a lower number that answered."""
+        number = int(trial) if trial.isdigit() else -1
+        return [
+            self._variant(result)
+            for result in self._run.results()
+            if result.state in files.SCORED and result.trial != trial and _precedes(result, number)
+        ]
+
+    def _variant(self, result: TrialResult) -> Variant:
+        if result.trial not in self._variants:
+            self._variants[result.trial] = self._run.variant(result, self._nex)
+        return self._variants[result.trial]
+
+    def weights(self, number: int) -> NeuronWeights | None:
+        """The neuron weights for the merge with this number; None where a variant is scored under its own."""
+        if self._nex.calibration in ("self", "crossfit"):
+            return None
+        size = pool_size(number) if self._nex.calibration == "pool" else 0
+        if size != self._size:
+            variants = self.earlier(files.trial_id(size))
+            self._size, self._weights, self._values = size, shared_weights(variants, self._nex), {}
+        return self._weights
+
+    def values(self, objective: Objective, number: int) -> Mapping[str, float] | None:
+        """The objective of merges before this number as the pool stands; None where the recorded values are final."""
+        measure = objective.measure
+        if not measure.is_pooled(self._nex):
+            return None
+        earlier = self.earlier(files.trial_id(number))
+        weights = self.weights(number)
+        if measure.needs_pool:
+            self._values = {}
+        new = [v for v in earlier if v.kind == "merge" and v.trial not in self._values]
+        if new:
+            pool = Pool(earlier if measure.needs_pool else new, self._nex, weights)
+            for variant, value in zip(pool.variants, measure.values(pool), strict=True):
+                if value.value is not None and variant.kind == "merge":
+                    self._values[variant.trial] = value.value
+        for result in self._run.results():  # a duplicate has the value of what it repeats
+            if result.same_as in self._values and _precedes(result, number):
+                self._values[result.trial] = self._values[result.same_as]
+        return dict(self._values)
+
+
+def _precedes(result: TrialResult, number: int) -> bool:
+    return result.kind != "merge" or int(result.trial) < number
