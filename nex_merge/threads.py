@@ -1,8 +1,8 @@
-"""Threads of one core each, as many as torch has cores: independent pieces of work side by side on the CPU.
+"""Independent pieces of work on the CPU, side by side: one single-threaded worker per core.
 
-Threads that wait for each other inside every operation, which is how torch shares one out, stand still for a good part
-of the time: always where operations are short, and whenever anything else wants a core. A result also no longer depends
-on how many cores there are.
+torch splits every operation over its threads, which then wait for each other at the end of each one. That leaves cores
+idle when operations are short or another process wants a core. With one piece of work per thread, results also do not
+depend on the number of cores.
 """
 
 import functools
@@ -17,12 +17,12 @@ Result = TypeVar("Result")
 
 
 def use_one_core() -> None:
-    """Make torch's operations in the calling thread take one core (and in threads that torch meets later)."""
+    """Limit torch to one core in the calling thread, and in threads that first use torch afterwards."""
     torch.set_num_threads(1)
 
 
 def cores() -> int:
-    """How many pieces of work `on_cores` has under way at a time."""
+    """Number of workers of `on_cores`: torch's number of threads."""
     return torch.get_num_threads()
 
 
@@ -32,8 +32,9 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
-    """The results of the work on every item, in the items' order. Raises what the work raises.
+    """Run `work` on every item and yield the results in order. Raises what `work` raises.
 
-    Closed, it drops what has not begun.
+    Closing the generator cancels items that have not started. `work` must not call `on_cores` itself: all workers
+    could end up waiting for each other.
     """
     yield from _workers().map(work, items)

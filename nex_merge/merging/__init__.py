@@ -1,4 +1,4 @@
-"""MergeRecipe -> merged model in memory."""
+"""MergeRecipe -> merged model in memory, with the tensors that mergekit would write."""
 
 from nex_merge.merging.members import (
     generation_config,

@@ -1,4 +1,4 @@
-"""Tensors block by block, on all cores; random numbers drawn ahead, in order, on another thread."""
+"""Block-wise work on tensors, on all cores; random masks are drawn ahead of time, in order, on another thread."""
 
 import functools
 from collections.abc import Callable
@@ -8,21 +8,22 @@ import torch
 
 from nex_merge.threads import on_cores, use_one_core
 
-# Elements of a block: a few such float32 buffers fit the cores' second-level caches.
+# Elements per block: a few float32 buffers of this size fit a core's L2 cache.
 BLOCK = 1 << 17
 
-# A block of 1 for every element that is kept, else 0, float32 [n].
+# Block -> float32 [n]: 1 for elements to keep, 0 for the others.
 Mask = Callable[[slice], torch.Tensor]
 
 
 def blocks(size: int) -> list[slice]:
+    """Slices of BLOCK elements, the last one shorter, that cover `size` elements."""
     return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
 
 
 class Workspace:
-    """What one recipe's tensors share: a seeded stream of uniform numbers, and float32 buffers.
+    """State shared by the tensors of one recipe: a seeded stream of uniform numbers, and reusable float32 buffers.
 
-    Memory that is new costs more than what is computed in it, so that buffers are used again from tensor to tensor.
+    Allocating fresh memory costs more than the arithmetic on it, so buffers are reused from tensor to tensor.
     """
 
     def __init__(self, seed: int) -> None:
@@ -30,32 +31,33 @@ class Workspace:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def buffer(self, name: str, size: int) -> torch.Tensor:
-        """The buffer of that name, float32 [size], with anything in it."""
+        """The buffer called `name`, float32 [size], uninitialized."""
         if name not in self._buffers or len(self._buffers[name]) < size:
             self._buffers[name] = torch.empty(size)
         return self._buffers[name][:size]
 
-    def below(self, size: int, chance: Callable[[slice], torch.Tensor | float]) -> Mask:
-        """1 for each of `size` elements whose number is below its chance, else 0; any block may be had once.
+    def bernoulli_mask(self, size: int, probability: Callable[[slice], torch.Tensor | float]) -> Mask:
+        """A mask that keeps each of `size` elements with its probability, as `torch.bernoulli` on the CPU.
 
-        Numbers are drawn in the order in which they are asked for.
+        `probability`: block -> one probability or one per element, float32 [n]. Drawing starts at once, and masks are
+        drawn in the order of the calls. Each block of the mask can be read once.
         """
 
-        def drawn(part: slice) -> torch.Tensor:
+        def draw(part: slice) -> torch.Tensor:
             numbers = torch.rand(part.stop - part.start, generator=self._generator)
-            # Not uint8, to which torch converts seven times more slowly.
-            return numbers.lt_(chance(part)).to(torch.int8)
+            # int8, because torch converts to uint8 seven times more slowly.
+            return numbers.lt_(probability(part)).to(torch.int8)
 
-        ahead = {part.start: _drawing().submit(drawn, part) for part in blocks(size)}
-        return lambda part: ahead.pop(part.start).result().float()
+        pending = {part.start: _draw_thread().submit(draw, part) for part in blocks(size)}
+        return lambda part: pending.pop(part.start).result().float()
 
 
 @functools.cache
-def _drawing() -> ThreadPoolExecutor:
+def _draw_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "draws", use_one_core)
 
 
 def on_blocks(size: int, work: Callable[[slice], object]) -> None:
-    """Do the work on every block, on as many threads as torch has cores."""
+    """Run `work` on every block, on all cores; see `threads.on_cores`."""
     for _ in on_cores(work, blocks(size)):
         pass

@@ -1,17 +1,17 @@
-"""Merge methods of mergekit on single tensors: its bits in less time. Knows torch, but neither recipes nor mergekit.
+"""mergekit's merge methods on single tensors: the same bits in less time. Knows torch; not recipes, not mergekit.
 
-What makes them fast, each checked against mergekit itself by tests:
+Why they are faster, each point verified against mergekit by tests:
 
-- an element-wise formula gives the same bits block by block, where its intermediate results stay in the cache;
-- the order of |delta| depends on neither density nor weight: it is sorted once per expert and tensor, and kept as
-  every element's rank, so that any density is one comparison. It is torch's own sort that is kept, since equal
-  magnitudes fall as that sort lets them fall;
-- `torch.bernoulli(p)` on the CPU is `torch.rand() < p` of the same stream, without its detour over a tensor of p; the
-  stream is drawn ahead, in order, on a thread of its own;
-- a sum over a whole tensor is done over the whole tensor: its bits depend on how it is cut.
+- an element-wise formula gives the same bits block by block, with its intermediate results in the cache;
+- the order of |delta| depends on neither density nor weight: it is sorted once per expert and tensor and cached as
+  ranks, so that any density is a single comparison. It has to be torch's sort, because the order of equal magnitudes
+  depends on the algorithm;
+- `torch.bernoulli(p)` on the CPU equals `torch.rand() < p` on the same stream, which needs no tensor of p; the stream
+  is drawn ahead of time, in order, on a thread of its own;
+- sums over a whole tensor are computed over the whole tensor, because their bits depend on how it is split.
 
-Everything is computed in float32 from tensors of any float dtype, as mergekit does under `dtype: float32`.
-Symbols: N elements of a tensor, M experts.
+Everything is computed in float32 from tensors of any float dtype, as mergekit does with `dtype: float32`.
+Symbols: N elements of a tensor, M experts (fine-tunes), delta = expert - base (task vector).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ from dataclasses import dataclass
 import torch
 
 from nex_merge.merging.blocks import Mask, Workspace, on_blocks
-from nex_merge.merging.ranks import Kept, ascending, by_row, descending
+from nex_merge.merging.ranks import RankCache, ascending, by_row, descending
 
-# mergekit's own limits: below the first an l1 norm is not rescaled, below the second a sum of weights not divided by.
+# mergekit's thresholds: smaller l1 norms are not rescaled, and smaller sums of weights are not divided by.
 SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One fine-tune's tensor and what the recipe says of it."""
+    """A fine-tune's tensor and its parameters in the recipe."""
 
-    name: str  # of its ranks in the store
+    name: str  # key of its ranks and norms in the RankCache
     tensor: torch.Tensor
     weight: float
     density: float
@@ -40,7 +40,7 @@ class Expert:
 
 @dataclass(frozen=True)
 class Family:
-    """What tells the methods of the task arithmetic family apart."""
+    """What distinguishes the methods of the task arithmetic family (mergekit: GeneralizedTaskArithmeticMerge)."""
 
     sparsification: str | None  # magnitude, random, magnitude_outliers, della_magprune
     consensus: str | None  # sum, count
@@ -49,23 +49,23 @@ class Family:
     scale: float  # lambda
 
 
-# Writes a merged tensor into one that is contiguous.
+# Writes a merged tensor into a contiguous one of the same shape.
 Write = Callable[[torch.Tensor], None]
 
 
-def knows(expert: Expert, family: Family) -> bool:
-    """Whether `task_arithmetic` can take an expert; what it can't is a recipe's corner that mergekit has to judge."""
+def is_supported(expert: Expert, family: Family) -> bool:
+    """Whether `task_arithmetic` handles the expert. Edge cases, where mergekit may raise, are left to mergekit."""
     if family.sparsification is None or expert.density >= 1:
         return True
     if family.sparsification == "della_magprune":
         low, high = expert.density - expert.epsilon, expert.density + expert.epsilon
-        # It ranks within rows; of what has more dimensions than that, mergekit makes something else.
+        # Ranks are within rows; mergekit treats tensors of more than two dimensions differently.
         return low > 0 and high < 1 and expert.tensor.ndim <= 2 and expert.tensor.shape[-1] > 1
     return expert.density > 0
 
 
 def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize: bool, out: torch.Tensor) -> None:
-    """Write the weighted mean (or sum) of M tensors into `out`, contiguous and of their shape."""
+    """Write the weighted mean (`normalize`) or sum of M tensors into `out`, contiguous and of their shape."""
     flat, target = [tensor.reshape(-1) for tensor in tensors], out.view(-1)
     coefficients = torch.tensor(weights, dtype=torch.float32)
     denominator = coefficients.sum()
@@ -80,15 +80,15 @@ def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize:
 
 
 def task_arithmetic(
-    base: torch.Tensor, experts: Sequence[Expert], family: Family, kept: Kept, work: Workspace
+    base: torch.Tensor, experts: Sequence[Expert], family: Family, cache: RankCache, work: Workspace
 ) -> Write:
-    """What writes base + lambda * (combined sparse task vectors) into a tensor, contiguous and of their shape.
+    """A function that writes base + lambda * (combined sparse task vectors) into a contiguous tensor of their shape.
 
-    Random masks are being drawn from this call on.
+    Random masks start being drawn with this call, so that calling it early hides their cost.
     """
-    # In the experts' order, each over its whole tensor: so mergekit draws the random masks.
-    masks = [_mask(base, expert, family.sparsification, kept, work) for expert in experts]
-    return lambda out: _combine(base.reshape(-1), experts, masks, family, kept, work, out.view(-1))
+    # mergekit draws the random masks in the order of the experts, each for the whole tensor.
+    masks = [_mask(base, expert, family.sparsification, cache, work) for expert in experts]
+    return lambda out: _combine(base.reshape(-1), experts, masks, family, cache, work, out.view(-1))
 
 
 def _combine(
@@ -96,13 +96,13 @@ def _combine(
     experts: Sequence[Expert],
     masks: Sequence[Mask | None],
     family: Family,
-    kept: Kept,
+    cache: RankCache,
     work: Workspace,
     target: torch.Tensor,
 ) -> None:
-    """Write the merge of flat tensors into `target`, flat as well."""
+    """Write the merge of flat tensors into `target`, also flat."""
     deltas = [
-        _sparse_delta(base, expert, mask, family, kept, work, f"delta {number}")
+        _sparse_delta(base, expert, mask, family, cache, work, f"delta {number}")
         for number, (expert, mask) in enumerate(zip(experts, masks, strict=True))
     ]
     weights = torch.tensor([expert.weight for expert in experts], dtype=torch.float32)[:, None]
@@ -110,10 +110,10 @@ def _combine(
     total[total.abs() < SMALL_DIVISOR] = 1
 
     def combine(part: slice) -> None:
-        own = base[part].float()
-        stacked = torch.empty(len(experts), len(own))
+        base_block = base[part].float()
+        stacked = torch.empty(len(experts), len(base_block))
         for row, delta in zip(stacked, deltas, strict=True):
-            delta(part, own, row)
+            delta(part, base_block, row)
         stacked.mul_(weights)
         divisor = total
         if family.consensus is not None:
@@ -127,21 +127,21 @@ def _combine(
             mixed /= divisor
         if family.scale != 1:
             mixed *= family.scale
-        # Not into `own`: of a float32 base that is the mapped checkpoint itself.
-        target[part] = mixed.add_(own)
+        # Not in place on `base_block`: with a float32 base, that is the memory-mapped checkpoint.
+        target[part] = mixed.add_(base_block)
 
     on_blocks(target.numel(), combine)
 
 
 def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
-    """1 where weighted deltas, float32 [M, n], have the sign that wins at that element, else 0; float32 [M, n]."""
+    """Weighted deltas, float32 [M, n] -> float32 [M, n]: 1 where a delta has the elected sign, else 0 (TIES)."""
     votes = deltas if consensus == "sum" else deltas.sign()
     majority = _where(torch.ge, votes.sum(dim=0), 0).mul_(2).sub_(1)
     return (deltas * majority).gt_(0)
 
 
 def _where(compare: Callable[..., torch.Tensor], values: torch.Tensor, bound: float) -> torch.Tensor:
-    """1 where a comparison holds, else 0, float32: several times faster than by way of bool."""
+    """The comparison as float32, 1 or 0; several times faster than converting from bool."""
     return compare(values, bound, out=torch.empty(values.shape))
 
 
@@ -149,22 +149,28 @@ Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
 
 
 def _sparse_delta(
-    base: torch.Tensor, expert: Expert, mask: Mask | None, family: Family, kept: Kept, work: Workspace, buffer: str
+    base: torch.Tensor,
+    expert: Expert,
+    mask: Mask | None,
+    family: Family,
+    cache: RankCache,
+    work: Workspace,
+    buffer: str,
 ) -> Delta:
-    """What writes a block of an expert's sparse task vector, given the block of the base, into a float32 row.
+    """A function (block, base's block, float32 row) that writes a block of an expert's sparse task vector into the row.
 
-    `base` is flat; a rescaled task vector is computed whole, in the workspace's buffer of that name.
+    `base` is flat. A rescaled task vector is computed as a whole, in the workspace buffer called `buffer`.
     """
     whole = expert.tensor.reshape(-1)
 
-    def difference(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
-        torch.sub(whole[part].float(), own, out=row)
+    def difference(part: slice, base_block: torch.Tensor, row: torch.Tensor) -> None:
+        torch.sub(whole[part].float(), base_block, out=row)
 
     if mask is None:
         return difference
 
-    def masked(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
-        difference(part, own, row)
+    def masked(part: slice, base_block: torch.Tensor, row: torch.Tensor) -> None:
+        difference(part, base_block, row)
         row.mul_(mask(part))
 
     if not family.rescale:
@@ -172,7 +178,7 @@ def _sparse_delta(
     delta, magnitudes = work.buffer(buffer, len(base)), work.buffer("magnitudes", len(base))
 
     def norm(fill: Delta) -> torch.Tensor:
-        """The l1 norm, one over the whole tensor, of what fills `delta`."""
+        """The l1 norm, over the whole tensor, of the task vector that `fill` writes into `delta`."""
 
         def with_magnitudes(part: slice) -> None:
             fill(part, base[part].float(), delta[part])
@@ -181,55 +187,57 @@ def _sparse_delta(
         on_blocks(len(base), with_magnitudes)
         return magnitudes.sum()
 
-    before, after = kept.norm(expert.name, lambda: norm(difference)), norm(masked)
+    before, after = cache.norm(expert.name, lambda: norm(difference)), norm(masked)
     factor = None if before < SMALL_NORM or after < SMALL_NORM else before / after
 
-    def rescaled(part: slice, own: torch.Tensor, row: torch.Tensor) -> None:
+    def rescaled(part: slice, base_block: torch.Tensor, row: torch.Tensor) -> None:
         row.copy_(delta[part]) if factor is None else torch.mul(delta[part], factor, out=row)
 
     return rescaled
 
 
-def _mask(base: torch.Tensor, expert: Expert, kind: str | None, kept: Kept, work: Workspace) -> Mask | None:
-    """What gives a block of 1 for every element that is kept, else 0, float32 [n]; None where all are."""
+def _mask(base: torch.Tensor, expert: Expert, kind: str | None, cache: RankCache, work: Workspace) -> Mask | None:
+    """The mask of one kind of sparsification, or None if it keeps every element."""
     size, density = base.numel(), expert.density
     if kind is None or density >= 1:
         return None
     if kind == "random":
-        return work.below(size, lambda part: density)
+        return work.bernoulli_mask(size, lambda part: density)
 
     def magnitudes() -> torch.Tensor:
         return torch.sub(expert.tensor.float(), base.float()).abs_()
 
     if kind == "magnitude":
         count = max(1, int(density * size))
-        falling = kept.ranks(f"{expert.name}.descending", size, torch.int32, lambda: descending(magnitudes()))
-        return lambda part: _where(torch.lt, falling[part], count)
+        order = cache.ranks(f"{expert.name}.descending", size, torch.int32, lambda: descending(magnitudes()))
+        return lambda part: _where(torch.lt, order[part], count)
     if kind == "magnitude_outliers":
         count = int(density * size)
         first = max(0, size - count - int(expert.gamma * size))
-        rising = kept.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: ascending(magnitudes()))
+        order = cache.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: ascending(magnitudes()))
         last = first + count
-        return lambda part: _where(torch.ge, rising[part], first).mul_(_where(torch.lt, rising[part], last))
+        return lambda part: _where(torch.ge, order[part], first).mul_(_where(torch.lt, order[part], last))
     assert kind == "della_magprune", kind
     columns = base.shape[-1]
     dtype = torch.int16 if columns <= 1 << 15 else torch.int32
-    in_row = kept.ranks(f"{expert.name}.rows", size, dtype, lambda: by_row(magnitudes(), columns).to(dtype))
+    in_row = cache.ranks(f"{expert.name}.rows", size, dtype, lambda: by_row(magnitudes(), columns).to(dtype))
     low, epsilon = density - expert.epsilon, expert.epsilon
-    return work.below(size, lambda part: in_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low))
+    return work.bernoulli_mask(
+        size, lambda part: in_row[part].float().div_(columns - 1).mul_(2).mul_(epsilon).add_(low)
+    )
 
 
 class Slerp:
-    """Spherical interpolation of pairs of tensors, float32; the angle of a pair is kept by name."""
+    """Spherical linear interpolation of pairs of tensors, in float32. The angle of a pair is cached by name."""
 
-    # mergekit's own: what counts as parallel, what as no length, and how many elements it sums at once.
-    PARALLEL, NO_LENGTH, SUMMED = 0.9995, 1e-8, 1 << 20
+    # mergekit's constants: |cosine| of parallel tensors, norm of a zero tensor, and elements per partial sum.
+    PARALLEL, ZERO_NORM, SUMMED = 0.9995, 1e-8, 1 << 20
 
     def __init__(self) -> None:
         self._cosines: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str, t: float, first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
-        """Write what lies at `t`, from 0 to 1, between the tensors into `out`, contiguous and of their shape."""
+        """Write the interpolation at `t` (0: first, 1: second) into `out`, contiguous and of their shape."""
         a, b, target = first.reshape(1, -1), second.reshape(1, -1), out.view(-1)
         if name not in self._cosines:
             self._cosines[name] = self._cosine(a, b)
@@ -246,13 +254,13 @@ class Slerp:
         on_blocks(target.numel(), between)
 
     def _cosine(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Cosine of the angle between two tensors, float32 [1, 1] from [1, N]."""
+        """Cosine of the angle between two tensors [1, N], float32 [1, 1]."""
         parts = [slice(start, start + self.SUMMED) for start in range(0, a.shape[1], self.SUMMED)]
 
         def norm(x: torch.Tensor) -> torch.Tensor:
-            own = [torch.linalg.vector_norm(x[:, part].float(), dim=1, keepdim=True) for part in parts]
-            whole = torch.linalg.vector_norm(torch.stack(own), dim=0)
-            return torch.where(whole > self.NO_LENGTH, whole, 1)
+            norms = [torch.linalg.vector_norm(x[:, part].float(), dim=1, keepdim=True) for part in parts]
+            whole = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+            return torch.where(whole > self.ZERO_NORM, whole, 1)
 
         norm_a, norm_b = norm(a), norm(b)
         dots = [

@@ -1,6 +1,6 @@
-"""The resident model, which every variant overwrites; nothing is written to disk.
+"""The resident model, which every variant overwrites in memory; nothing is written to disk.
 
-Its tensors are bit for bit those that `mergekit-yaml` writes for the same recipe and seed on the CPU.
+Its tensors are bit-identical to those that `mergekit-yaml` writes for the same recipe and seed on the CPU.
 """
 
 import copy
@@ -19,15 +19,16 @@ from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import use_one_core
 
-# Integers as wide as a float of so many bytes.
+# Bytes per float -> integers of the same width, in torch (signed) and NumPy (unsigned).
 INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}
 
 
 class Merger:
-    """A family's resident model. `load(recipe)` overwrites it with a variant.
+    """A family's resident model. `load(recipe)` overwrites its weights with those of a variant.
 
-    `device` and `dtype` are those of computing; the variant's tensors are first rounded to the recipe's `out_dtype`,
-    so that a wider dtype holds exactly what an export stores. `ranks`: see `Streamer`.
+    `folders`: checkpoint of 'base' and of every fine-tune. `donor`: the member whose config the merges get. `device`
+    and `dtype` are those of the forward passes; merged tensors are first rounded to the recipe's `out_dtype`, so that
+    the model holds exactly what an export stores. `ranks`: see `Streamer`.
     """
 
     def __init__(
@@ -42,44 +43,47 @@ class Merger:
             )
         self.model.eval().requires_grad_(False)
         self.model.generation_config = generation_config(folders[donor])
-        # A base often ends with another token than its chat fine-tunes; a merge may use either's.
+        # A base often has another end token than its chat fine-tunes, and a merge may emit either.
         self.model.generation_config.eos_token_id = sorted(
             {token for name, folder in folders.items() for token in end_tokens(folder, self._configs[name])}
         )
         self._rotary = {"": self.model.model.rotary_emb}
 
     def load(self, recipe: MergeRecipe) -> str:
-        """Merge `recipe` into the resident model; the sha256 of the merged tensors (see `digest`).
+        """Merge `recipe` into the resident model. Returns the sha256 of the merged tensors (see `digest`).
 
-        Raises TrialError where a tensor is not finite, or a parameter was not written.
+        Raises TrialError if mergekit rejects the recipe, a tensor has NaN or infinite elements, or the merged tensors
+        are not exactly the model's parameters.
         """
-        self._run_as(recipe)
+        self._set_rotary(recipe)
         parameters = dict(self.model.named_parameters())
         digests = {}
-        # Checked, hashed and written beside the merging, at most two tensors behind.
+        # Tensors are checked, hashed and written while the next ones are merged, at most two of them waiting.
         with ThreadPoolExecutor(2, initializer=use_one_core) as checking:
             for name, tensor in self._streamer.tensors(recipe):
                 if name not in parameters:
-                    raise TrialError(f"the merge gave a tensor that the model does not have: {name}")
+                    raise TrialError(f"the merge produced {name}, which is not a parameter of the model")
                 if len(digests) > 1:
                     list(digests.values())[-2].result()
-                digests[name] = checking.submit(_taken_in, name, tensor, parameters[name])
+                digests[name] = checking.submit(_write, name, tensor, parameters[name])
             found = {name: future.result() for name, future in digests.items()}
         missing = sorted(parameters.keys() - digests.keys())
         if missing:
-            raise TrialError(f"the merge left {len(missing)} parameters unwritten, the first {missing[0]}")
+            raise TrialError(
+                f"the merge produced no tensor for {len(missing)} parameters of the model, for example {missing[0]}"
+            )
         return digest(found)
 
     def member_of(self, recipe: MergeRecipe) -> str:
-        """Whose config a variant runs under: base's and parents' own, the donor's for merges."""
+        """The member whose config a variant runs with: a baseline's is the member itself, a merge's is the donor."""
         return self._donor if recipe.kind == "merge" else recipe.parameters["model"]
 
     def config_of(self, recipe: MergeRecipe) -> PreTrainedConfig:
-        """The config that a variant runs under, to be saved with it."""
+        """A copy of the config that a variant runs with, to be saved with it."""
         return copy.deepcopy(self._configs[self.member_of(recipe)])
 
-    def _run_as(self, recipe: MergeRecipe) -> None:
-        """Give base and parents their own rotary embedding, and merges the donor's."""
+    def _set_rotary(self, recipe: MergeRecipe) -> None:
+        """Use the rotary embedding of the variant's config (see `member_of`)."""
         member = self.member_of(recipe)
         if self._configs[member].to_dict().get("rope_parameters") == self._configs[self._donor].rope_parameters:
             member = ""
@@ -89,10 +93,10 @@ class Merger:
         self.model.model.rotary_emb = self._rotary[member]
 
 
-def _taken_in(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
-    """Write a merged tensor into its parameter; its digest. Raises TrialError where it is not finite."""
+def _write(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
+    """Write a merged tensor into its parameter. Returns its digest. Raises TrialError if it is not finite."""
     if not _finite(tensor):
-        raise TrialError(f"the merge is not finite: {name}")
+        raise TrialError(f"the merged tensor {name} is not finite")
     parameter.copy_(tensor)
     return tensor_digest(name, tensor)
 
@@ -100,8 +104,8 @@ def _taken_in(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
 def _finite(tensor: torch.Tensor) -> bool:
     """Whether a contiguous float tensor on the CPU has neither infinities nor NaN.
 
-    Their bits, read as integers, lie above those of every finite number of their sign; NumPy finds the largest integer
-    ten times faster than torch sums bfloat16.
+    Read as integers, the bits of both lie above those of all finite numbers of the same sign. NumPy finds the largest
+    integer ten times faster than torch sums bfloat16.
     """
     signed, unsigned = INTEGERS[tensor.element_size()]
     infinity = torch.tensor(torch.inf, dtype=tensor.dtype).view(signed).item()
@@ -118,5 +122,5 @@ def tensor_digest(name: str, tensor: torch.Tensor) -> str:
 
 
 def digest(tensors: Mapping[str, str]) -> str:
-    """sha256 of a checkpoint from its tensors' digests, whatever their order."""
+    """sha256 of a checkpoint from the digests of its tensors by name; independent of their order."""
     return hashlib.sha256("\n".join(tensors[name] for name in sorted(tensors)).encode()).hexdigest()

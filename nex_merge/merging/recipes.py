@@ -1,7 +1,7 @@
 """MergeRecipe -> tensors, as `mergekit-yaml` would write them. The only module that imports mergekit.
 
-mergekit plans: it reads the recipe, resolves gradients and filters, and orders the tensors. What it plans is computed
-by `kernels` for the methods they know, and by mergekit itself for the others; the bits are the same.
+mergekit does the planning: it parses the recipe, resolves gradients and filters, and orders the tensors. The planned
+tensors are computed by `kernels` for the methods they support and by mergekit for the others, with the same bits.
 """
 
 import copy
@@ -19,10 +19,10 @@ from nex_merge.errors import TrialError
 from nex_merge.merging import kernels
 from nex_merge.merging.blocks import Workspace
 from nex_merge.merging.members import first_line
-from nex_merge.merging.ranks import RANK_BYTES, Kept
+from nex_merge.merging.ranks import RANK_BYTES, RankCache
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
 
-# mergekit reports routine steps (a base that it adds as an input) as warnings and infos on the root logger.
+# mergekit logs routine steps, such as adding the base as an input, as warnings.
 logging.getLogger("mergekit").setLevel(logging.ERROR)
 
 _RANDOM_METHODS = ("dare_", "della", "arcee_fusion")
@@ -30,7 +30,7 @@ _EXCLUDED = {"passthrough"}  # copies one model, merges nothing
 
 
 def method_specs() -> dict[str, MethodSpec]:
-    """The merge methods that mergekit's registry offers, by name."""
+    """The merge methods in mergekit's registry, by name."""
     from mergekit.merge_methods import ParameterScope, registered_methods
     from mergekit.merge_methods.base import BasePolicy
 
@@ -51,23 +51,25 @@ def method_specs() -> dict[str, MethodSpec]:
                 required=required,
                 default=None if required else item.default,
             )
-        fewest = max(contract.min_non_base or 1, (contract.min_inputs or 1) - (1 if names_base or two_inputs else 0))
+        min_models = max(
+            contract.min_non_base or 1, (contract.min_inputs or 1) - (1 if names_base or two_inputs else 0)
+        )
         specs[spec.name] = MethodSpec(
             name=spec.name,
             title=spec.pretty_name or spec.name,
             parameters=parameters,
             names_base=names_base,
             pairs=two_inputs or contract.max_non_base == 2,
-            # slerp from a to b at t is slerp from b to a at 1 - t; nuslerp's weights do the same.
+            # slerp from a to b at t is slerp from b to a at 1 - t, and nuslerp with swapped weights is symmetric too.
             ordered=two_inputs and spec.name != "slerp",
-            min_models=fewest,
+            min_models=min_models,
             stochastic=spec.name.startswith(_RANDOM_METHODS),
         )
     return specs
 
 
 def rank_bytes(method: str) -> dict[str, int]:
-    """Bytes an element takes of the orders that a method has kept, by kind of order; none for most methods."""
+    """Bytes per element that a method's ranks take in the RankCache, by kind of order; empty for most methods."""
     from mergekit import merge_methods
 
     kind = getattr(merge_methods.get(method), "sparsification_method", None)
@@ -75,21 +77,22 @@ def rank_bytes(method: str) -> dict[str, int]:
 
 
 class Streamer:
-    """Recipes of one family -> tensors. Keeps what no recipe changes: open files, orders of weights, angles.
+    """Recipes of one family -> tensors. Caches what is independent of the recipe: open files, ranks, slerp's angles.
 
-    `ranks` is the folder that the orders are kept in; without one, tensors are sorted anew for every recipe.
+    `ranks`: folder of the RankCache; None: tensors are sorted again for every recipe.
     """
 
     def __init__(self, ranks: Path | None = None) -> None:
-        self._kept = Kept(ranks)
+        self._ranks = RankCache(ranks)
         self._slerp = kernels.Slerp()
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
         self._warned = False
 
     def tensors(self, recipe: MergeRecipe) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of a variant, one by one, in the recipe's `out_dtype`, on the CPU.
+        """(name, tensor) of a variant, one by one, on the CPU in the recipe's `out_dtype`.
 
-        A tied `lm_head` is left out, as the model has no such parameter. Raises TrialError where mergekit refuses.
+        A tied `lm_head` is omitted, since the model has no such parameter. Raises TrialError if mergekit rejects the
+        recipe or a tensor cannot be merged.
         """
         from mergekit.architecture import get_architecture_info
         from mergekit.config import MergeConfiguration
@@ -102,7 +105,7 @@ class Streamer:
         options = MergeOptions(quiet=True, device="cpu")
         config = MergeConfiguration.model_validate(copy.deepcopy(dict(recipe.config)))
         out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
-        # mergekit draws masks from torch's global generator, which is given back as it was.
+        # mergekit draws masks from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
             try:
                 architecture = get_architecture_info(config, options)
@@ -118,29 +121,29 @@ class Streamer:
                         continue
                     yield names[task], tensor.to(out_dtype)
             except (RuntimeError, ValueError, KeyError) as error:
-                raise TrialError(f"mergekit refuses the recipe: {first_line(error)}") from error
+                raise TrialError(f"mergekit rejected the recipe: {first_line(error)}") from error
 
     def _run(
         self, executor: Any, dtype: str | None, out_dtype: torch.dtype, work: Workspace
     ) -> Iterator[tuple[Any, torch.Tensor | None]]:
-        """The planned tasks and their tensors, in mergekit's own order, which random masks depend on."""
+        """The planned tasks and their tensors, in mergekit's order, on which random masks depend."""
         targets = set(executor.targets)
         wanted = [handle.task() for handle in executor.schedule.tasks if handle in targets]
-        computed = [self._kernel(task, work) if dtype == "float32" else None for task in wanted]
-        known = [kernel for kernel in computed if kernel is not None]
-        if len(known) < len(wanted):
-            task = wanted[computed.index(None)]
-            if known and not self._warned:
+        kernel_or_none = [self._kernel(task, work) if dtype == "float32" else None for task in wanted]
+        supported = [kernel for kernel in kernel_or_none if kernel is not None]
+        if len(supported) < len(wanted):
+            task = wanted[kernel_or_none.index(None)]
+            if supported and not self._warned:
                 logging.getLogger(__name__).warning(
-                    "%s is none of the plain tensors that %s is sped up for; mergekit merges it, more slowly",
+                    "%s is not supported by the fast kernels for %s; falling back to mergekit, which is slower",
                     task.output_weight.name,
                     task.method_name,
                 )
                 self._warned = True
             yield from executor.run(quiet=True)
             return
-        writes = _one_ahead([begin for _, begin in known])
-        for task, (shape, _) in zip(wanted, known, strict=True):
+        writes = _one_ahead([begin for _, begin in supported])
+        for task, (shape, _) in zip(wanted, supported, strict=True):
             out = torch.empty(shape, dtype=out_dtype)
             try:
                 next(writes)(out)
@@ -149,7 +152,7 @@ class Streamer:
             yield task, out
 
     def _kernel(self, task: Any, work: Workspace) -> tuple[torch.Size, Callable[[], kernels.Write]] | None:
-        """A planned tensor's shape, and what begins its merge. None: mergekit has to compute it."""
+        """The shape of a planned tensor and a function that starts its merge; None if only mergekit can compute it."""
         from mergekit import merge_methods
         from mergekit.io.tasks import GatherTensors
         from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
@@ -180,10 +183,10 @@ class Streamer:
                 shared["rescale"],
                 shared["lambda"],
             )
-            if not all(kernels.knows(expert, family) for expert in experts):
+            if not all(kernels.is_supported(expert, family) for expert in experts):
                 return None
             base = tensors[task.base_model]
-            return shape, lambda: kernels.task_arithmetic(base, experts, family, self._kept, work)
+            return shape, lambda: kernels.task_arithmetic(base, experts, family, self._ranks, work)
         if task.method_name == "linear" and task.base_model is None:
             weights = [of_model[model]["weight"] for model in task.model_order]
             inputs = [tensors[model] for model in task.model_order]
@@ -195,7 +198,7 @@ class Streamer:
         return None
 
     def _member(self, model: Any) -> Mapping[str, torch.Tensor]:
-        """A checkpoint's tensors by name, memory-mapped, from the files that mergekit takes them from."""
+        """A checkpoint's tensors by name, memory-mapped from the files in mergekit's index."""
         from mergekit.io.tasks import LoaderCache
 
         index = LoaderCache().get(model).index
@@ -204,24 +207,24 @@ class Streamer:
             for shard in sorted(set(index.tensor_paths.values())):
                 if shard.endswith(".safetensors"):
                     with safe_open(Path(index.base_path) / shard, "pt") as file:
-                        names = [name for name, own in index.tensor_paths.items() if own == shard]
+                        names = [name for name, path in index.tensor_paths.items() if path == shard]
                         found |= {name: file.get_tensor(name) for name in names}
             self._members[index.base_path] = found
         return self._members[index.base_path]
 
 
 def _one_ahead(begins: Iterable[Callable[[], kernels.Write]]) -> Iterator[kernels.Write]:
-    """What each returns. Each is called before the one before it is used: its random masks are drawn meanwhile."""
-    before: kernels.Write | None = None
+    """The result of each call, with the next call already made: its random masks are drawn while this one is used."""
+    previous: kernels.Write | None = None
     for begin in begins:
-        begun = begin()
-        if before is not None:
-            yield before
-        before = begun
-    if before is not None:
-        yield before
+        current = begin()
+        if previous is not None:
+            yield previous
+        previous = current
+    if previous is not None:
+        yield previous
 
 
 def _key(base: Any, model: Any, tensor: str) -> str:
-    """Names what is kept of a tensor of a model against its base."""
+    """Cache key of a tensor of a model relative to its base."""
     return hashlib.sha256(f"{base.model.path}\n{model.model.path}\n{tensor}".encode()).hexdigest()[:24]

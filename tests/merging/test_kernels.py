@@ -1,4 +1,4 @@
-"""The kernels against mergekit's own methods, on tensors of several blocks with many equal magnitudes."""
+"""The kernels against mergekit's methods, on tensors of several blocks with many equal magnitudes."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
 from nex_merge.merging import kernels, ranks
 from nex_merge.merging.blocks import Workspace
 
-# More than two blocks, no multiple of one.
+# More than two blocks, and not a multiple of one.
 SHAPE = (700, 401)
 DENSITIES = ((0.37, 0.8), (1.0, 0.05), (0.5, 0.5))
 
 
 def made(shape=SHAPE, dtype=torch.bfloat16, experts=2):
-    """A base and experts; in half precision their differences are coarse, so that hundreds are equal."""
+    """A base and experts; in half precision their deltas are coarse, so that hundreds have equal magnitudes."""
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(shape, generator=generator).mul(0.02)
     base[torch.rand(shape, generator=generator) < 0.02] = 0.0
@@ -28,7 +28,7 @@ def tensors():
 
 
 def of_mergekit(method, tensors, base, shared, by_model, seed):
-    """The method called as mergekit's graph calls it, with inputs in float32."""
+    """The method, called as mergekit's graph calls it, with float32 inputs."""
     entries = tuple(TensorEntry(id=i, tensor=t.float(), is_base=base and i == 0) for i, t in enumerate(tensors))
     inputs = [entry.id for entry in entries if not entry.is_base]
     spec = merge_methods.get(method).spec
@@ -53,9 +53,9 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
         kernels.Expert(f"expert{i}", tensor, **{name: of[i] for name, of in by_model.items()})
         for i, tensor in enumerate(tensors[1:])
     ]
-    assert all(kernels.knows(expert, family) for expert in experts)
+    assert all(kernels.is_supported(expert, family) for expert in experts)
     out = torch.empty(tensors[0].shape)
-    kernels.task_arithmetic(tensors[0], experts, family, store or ranks.Kept(None), Workspace(seed))(out)
+    kernels.task_arithmetic(tensors[0], experts, family, store or ranks.RankCache(None), Workspace(seed))(out)
     return out
 
 
@@ -63,7 +63,7 @@ def settings_of(method, densities):
     names = [p.name for p in merge_methods.get(method).spec.parameters]
     by_model = {"weight": (0.7, -0.45), "density": densities}
     if "epsilon" in names:
-        # density +- epsilon has to stay within (0, 1), where the method sparsifies at all
+        # density +- epsilon must be in (0, 1) wherever the method sparsifies at all
         by_model["epsilon"] = tuple(min(0.04, d / 2) for d in densities)
     if "gamma" in names:
         by_model["gamma"] = (0.01, 0.3)
@@ -99,7 +99,7 @@ def test_every_method_of_the_arithmetic_family_is_among_them():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("method", ARITHMETIC)
 def test_any_float_dtype_and_shape_and_number_of_experts(method, dtype, shape, experts):
-    """And what comes in is left as it was: a float32 checkpoint is mapped, not copied."""
+    """Inputs are not modified either: a float32 checkpoint is mapped, not copied."""
     tensors = made(shape, dtype, experts)
     before = [tensor.clone() for tensor in tensors]
     densities = (0.45, 0.03) if experts > 1 else (0.3, 0.3)
@@ -109,30 +109,30 @@ def test_any_float_dtype_and_shape_and_number_of_experts(method, dtype, shape, e
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
 
 
-def test_corners_are_left_to_mergekit():
+def test_edge_cases_are_left_to_mergekit():
     della = kernels.Family("della_magprune", None, False, True, 1.0)
     ties = kernels.Family("magnitude", "sum", True, False, 1.0)
 
     def expert(shape, density, epsilon=0.1):
         return kernels.Expert("x", torch.zeros(shape), 1.0, density, epsilon=epsilon)
 
-    assert kernels.knows(expert((4, 8), 0.5), della)
-    for corner in (expert((4, 3, 2), 0.5), expert((4, 1), 0.5), expert((4, 8), 0.05), expert((4, 8), 0.95)):
-        assert not kernels.knows(corner, della)
-    assert not kernels.knows(expert((4, 8), 0.0), ties)
-    assert kernels.knows(expert((4, 3, 2), 0.5), ties)
+    assert kernels.is_supported(expert((4, 8), 0.5), della)
+    for case in (expert((4, 3, 2), 0.5), expert((4, 1), 0.5), expert((4, 8), 0.05), expert((4, 8), 0.95)):
+        assert not kernels.is_supported(case, della)
+    assert not kernels.is_supported(expert((4, 8), 0.0), ties)
+    assert kernels.is_supported(expert((4, 3, 2), 0.5), ties)
 
 
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs", "della"])
-def test_kept_ranks_serve_other_densities_without_sorting(tensors, tmp_path, monkeypatch, method):
-    store = ranks.Kept(tmp_path)
+def test_cached_ranks_serve_other_densities_without_sorting(tensors, tmp_path, monkeypatch, method):
+    store = ranks.RankCache(tmp_path)
     of_kernels(method, tensors, {}, settings_of(method, (0.4, 0.6)), 1, store)
-    assert len(list(tmp_path.iterdir())) == 2, "one file an expert, none half written"
+    assert len(list(tmp_path.iterdir())) == 2, "one file per expert, none partly written"
     sort, argsort = torch.sort, torch.argsort
     for name in ("sort", "argsort"):
         monkeypatch.setattr(torch, name, lambda *args, **kwargs: pytest.fail("sorted again"))
     by_model = settings_of(method, (0.3, 0.55))
-    found = of_kernels(method, tensors, {}, by_model, 2, ranks.Kept(tmp_path))
+    found = of_kernels(method, tensors, {}, by_model, 2, ranks.RankCache(tmp_path))
     monkeypatch.setattr(torch, "sort", sort)
     monkeypatch.setattr(torch, "argsort", argsort)
     assert torch.equal(found, of_mergekit(method, tensors, True, {}, by_model, 2))
@@ -141,9 +141,9 @@ def test_kept_ranks_serve_other_densities_without_sorting(tensors, tmp_path, mon
 def test_a_full_disk_only_costs_time(tensors, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(ranks, "DISK_RESERVE", 1 << 60)
     by_model = settings_of("ties", (0.4, 0.6))
-    found = of_kernels("ties", tensors, {}, by_model, 1, ranks.Kept(tmp_path))
+    found = of_kernels("ties", tensors, {}, by_model, 1, ranks.RankCache(tmp_path))
     assert torch.equal(found, of_mergekit("ties", tensors, True, {}, by_model, 1))
-    assert not list(tmp_path.iterdir()) and len(caplog.records) == 1, "said once"
+    assert not list(tmp_path.iterdir()) and len(caplog.records) == 1, "one warning"
 
 
 @pytest.mark.parametrize("weights", [(0.2, 0.5, 0.9), (1.0, -0.5, 0.25)])
@@ -157,7 +157,7 @@ def test_linear(tensors, weights, normalize):
 
 def test_slerp(tensors):
     slerp, out = kernels.Slerp(), torch.empty(SHAPE)
-    far = tensors[1].flip(0)  # base and expert are nearly parallel, which is another branch
+    far = tensors[1].flip(0)  # base and expert are nearly parallel, which is a branch of its own
     for other in (tensors[2], far):
         name = str(id(other))
         for t in (0.0, 0.3, 0.8, 1.0):

@@ -1,4 +1,4 @@
-"""In-memory merges against what mergekit writes, over every offered method; preflight; refusals."""
+"""In-memory merges against what mergekit writes, for every method; preflight; rejected merges."""
 
 import json
 import shutil
@@ -54,8 +54,8 @@ def test_tensors_equal_those_mergekit_writes(toy, tmp_path, method):
 
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties", "linear", "slerp"])
-def test_one_merger_over_float32_checkpoints_gives_every_variant_its_own_bits(toy, tmp_path, method):
-    """A float32 checkpoint is mapped into memory: no variant may write into what the next one reads."""
+def test_one_merger_over_float32_checkpoints_gives_every_variant_the_right_bits(toy, tmp_path, method):
+    """A float32 checkpoint is memory-mapped: no variant may modify what the next one reads."""
     from safetensors.torch import load_file, save_file
 
     folders = {}
@@ -74,7 +74,7 @@ def test_one_merger_over_float32_checkpoints_gives_every_variant_its_own_bits(to
 
 
 def test_the_files_are_those_that_mergekit_reads(toy, tmp_path):
-    """Where an index names shards, a model.safetensors beside them is nobody's."""
+    """If an index lists shards, a model.safetensors beside them is ignored."""
     folder = shutil.copytree(toy["a"], tmp_path / "a")
     shard = "model-00001-of-00001.safetensors"
     shutil.move(folder / "model.safetensors", folder / shard)
@@ -91,7 +91,7 @@ def test_the_files_are_those_that_mergekit_reads(toy, tmp_path):
 
 
 def test_the_recipe_file_reproduces_the_variant(toy, tmp_path):
-    """The whole way a user goes: recipe.yaml through the mergekit-yaml command, with the trial's seed."""
+    """As a user would do it: recipe.yaml and the mergekit-yaml command, with the trial's seed."""
     recipe = sampled_recipe(toy, "dare_ties", seed=11)
     found = Merger(toy, "base", "cpu", torch.float32).load(recipe)
     files.write_recipe(tmp_path, recipe)
@@ -108,7 +108,7 @@ def test_stochastic_methods_depend_on_the_seed_alone(toy, method):
     torch.manual_seed(99)
     state = torch.get_rng_state()
     assert merger.load(sampled_recipe(toy, method, seed=1)) == first
-    assert torch.equal(torch.get_rng_state(), state), "the global generator is given back as it was"
+    assert torch.equal(torch.get_rng_state(), state), "the global generator's state is restored"
     assert merger.load(sampled_recipe(toy, method, seed=2)) != first
 
 
@@ -117,7 +117,7 @@ def test_the_resident_model_holds_the_parent_exactly(toy):
     for name in ("a", "base"):
         assert merger.load(passthrough("parent", name, toy[name], "bfloat16")) == checkpoint_digest(toy[name])
     stored = dict(merger.model.named_parameters())
-    assert merger.model.lm_head.weight is merger.model.model.embed_tokens.weight, "tied stays tied"
+    assert merger.model.lm_head.weight is merger.model.model.embed_tokens.weight, "tied weights stay tied"
     from safetensors.torch import load_file
 
     for name, tensor in load_file(toy["base"] / "model.safetensors").items():
@@ -136,7 +136,7 @@ def test_an_unwritten_parameter_fails(toy, monkeypatch):
 
     whole = Streamer.tensors
     monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])
-    with pytest.raises(TrialError, match="left 1 parameters unwritten"):
+    with pytest.raises(TrialError, match="produced no tensor for 1 parameters of the model, for example "):
         Merger(toy, "base", "cpu", torch.float32).load(passthrough("base", "base", toy["base"], "bfloat16"))
 
 
@@ -171,19 +171,22 @@ def test_members_that_are_rounded_are_listed(toy, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_hidden_layers": 3}, "num_hidden_layers is 3, the base's 2"),
-        ({"intermediate_size": 48}, "intermediate_size is 48, the base's 32"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, the base's True"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}}, "disagree on rope_parameters"),
+        ({"num_hidden_layers": 3}, "other: cannot be merged with base: num_hidden_layers: expected 2, got 3"),
+        ({"intermediate_size": 48}, "intermediate_size: expected 32, got 48"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings: expected True, got False"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}},
+            r"other: rope_parameters: expected .+ as in base, got .+`config: other`",
+        ),
     ],
 )
-def test_preflight_refuses(toy, tmp_path, changes, message):
+def test_preflight_rejects(toy, tmp_path, changes, message):
     other = make_toy(tmp_path / "other", 5, **changes)
     with pytest.raises(InputError, match=message):
         preflight({"base": toy["base"], "other": other}, "base")
 
 
-def test_a_donor_settles_rotary_settings_and_the_base_keeps_its_own(toy, tmp_path):
+def test_merges_use_the_donors_rotary_settings_and_the_base_keeps_its_own(toy, tmp_path):
     changes = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e6}}
     folders = {"base": toy["base"], "other": make_toy(tmp_path / "other", 5, **changes)}
     preflight(folders, "other")
@@ -194,6 +197,6 @@ def test_a_donor_settles_rotary_settings_and_the_base_keeps_its_own(toy, tmp_pat
     assert not torch.equal(of_base, merger.model.model.rotary_emb.inv_freq)
 
 
-def test_folders_that_mergekit_would_misread_are_refused(toy):
+def test_folders_that_mergekit_would_misread_are_rejected(toy):
     with pytest.raises(InputError, match="rename the folder"):
         preflight({"base": toy["base"].with_name("base@main")}, "base")
