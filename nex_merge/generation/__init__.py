@@ -1,9 +1,9 @@
-"""Model + prompts -> Responses: batched generation whose results do not depend on how the batches fall.
+"""Model + prompts -> Responses: batched generation whose results do not depend on how responses are batched.
 
-Sampling noise comes from (seed, prompt, sample, position), so every variant meets the same noise. Where two tokens are
-so close that rounding in another batch could swap them, the step is decided by the response's own tokens alone, run
-without batch, padding or cache. That guard holds in float32; in half precision, rounding is too coarse for it, and
-results are reproducible for one `batch_tokens` on one kind of device with memory enough for it.
+Sampling noise is a function of (seed, prompt, sample, position), so every variant gets the same noise. If two tokens
+are so close that rounding in another batch could swap them, the choice is made by a forward pass over that response
+alone, without padding or cache. This guard holds in float32. In half precision, rounding is too coarse for it: results
+are reproducible for a fixed `batch_tokens` on one kind of device that does not run out of memory.
 """
 
 import logging
@@ -13,15 +13,15 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.errors import TrialError
-from nex_merge.generation.batches import SLACK, Batch, takes_holes, worth_filling
+from nex_merge.generation.batches import SLACK, Batch, should_refill, supports_masked_gaps
 from nex_merge.generation.drafts import Draft
 from nex_merge.generation.sampling import Job
 from nex_merge.records import Response
 from nex_merge.setup.config import GenerationConfig
 
-# What the keys and values of all responses under way may take, unless `batch_tokens` says how many tokens they are.
+# Memory for the keys and values of all running responses with `batch_tokens: auto`, in bytes.
 AUTO_BATCH_BYTES = 4 << 30
-# What the buffers take besides: rows that joined late beside a longer one, and room to grow into.
+# Factor of the buffers on top: padding of rows that joined a longer one, and room to grow.
 BUFFER_SHARE = SLACK * 1.125
 
 Progress = Callable[[int], None]
@@ -37,44 +37,48 @@ def generate(
 ) -> list[Response]:
     """One response per prompt and sample, ordered by prompt, then sample.
 
-    `references`: other models' responses to the same prompts. They change no token (but see above for half precision);
-    the more of them comes up again, the fewer passes it takes. `progress` is told how many tokens each step generated.
-    Raises TrialError where one response alone is too large for the memory, or a logit is not finite.
+    `prompts`: token ids. `progress` is called with the number of tokens that each step generated. `references`: other
+    models' responses to the same prompts, used as drafts for speculative decoding. They change no token (see above for
+    half precision), and save forward passes in proportion to their acceptance.
+
+    Raises TrialError if a single response does not fit into memory, or a logit is not finite. If a batch does not fit,
+    its responses are generated again in smaller batches, and one warning is logged.
     """
     jobs = [Job(i, k, tuple(ids)) for i, ids in enumerate(prompts) for k in range(config.samples)]
-    # Longest first: the first batch is the widest, and neighbours need little padding.
+    # Longest first: memory runs out at the beginning if at all, and neighbours need little padding.
     waiting = sorted(jobs, key=lambda job: -len(job.ids))
-    chosen = config.batch_tokens
-    budget = auto_batch_tokens(model.config, model.dtype.itemsize) if chosen == "auto" else chosen
+    budget = config.batch_tokens
+    if budget == "auto":
+        budget = auto_batch_tokens(model.config, model.dtype.itemsize)
     ends = end_tokens(model, tokenizer)
     tokens: dict[Job, list[int]] = {job: [] for job in jobs}
-    others: dict[tuple[int, int], list[Sequence[int]]] = {}
+    texts: dict[tuple[int, int], list[Sequence[int]]] = {}
     for reference in references:
-        # That a response ends is its own to say, and nothing is read behind its end.
-        said = [token for token in reference.token_ids if token not in ends]
-        others.setdefault((reference.prompt, reference.sample), []).append(said)
-    drafting = bool(others) and takes_holes(model)
+        # End tokens are never drafted: a draft continues past them to no use.
+        text = [token for token in reference.token_ids if token not in ends]
+        texts.setdefault((reference.prompt, reference.sample), []).append(text)
+    drafting = bool(texts) and supports_masked_gaps(model)
     drafts: dict[Job, Draft] = {}
-    most = len(jobs)
+    max_size = len(jobs)
     failed: list[int] = []  # sizes of the batches that ran out of memory
     batch: Batch | None = None
     while waiting or batch is not None:
-        running = [] if batch is None else batch.alive()
+        running = [] if batch is None else batch.running()
         widest = max(len(job.ids) for job in [*running, *waiting[:1]])
-        size = min(most, max(1, budget // (widest + config.max_new_tokens)))
-        fits = batch is None or (worth_filling(size, len(running)) and not batch.is_fixed)
+        size = min(max_size, max(1, budget // (widest + config.max_new_tokens)))
+        fits = batch is None or (should_refill(size, len(running)) and not batch.is_fixed)
         new = waiting[: size - len(running)] if fits else []
         try:
             if new:
                 if drafting:
-                    begun = {job: Draft(job.ids, others.get((job.prompt, job.sample), ())) for job in new}
-                    drafts = {job: drafts[job] for job in running} | begun
-                batch = _filled(batch, Batch.begin(model, new, tokens, config, ends))
+                    added = {job: Draft(job.ids, texts.get((job.prompt, job.sample), ())) for job in new}
+                    drafts = {job: drafts[job] for job in running} | added
+                batch = _join(batch, Batch.begin(model, new, tokens, config, ends))
                 progress(len(new))
                 waiting = waiting[len(new) :]
             assert batch is not None
             progress(batch.step(tokens, drafts, config, ends))
-            batch = batch.packed(tokens, filling=bool(waiting))
+            batch = batch.packed(tokens, refilling=bool(waiting))
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
                 raise
@@ -82,13 +86,13 @@ def generate(
             if len(tried) <= 1:
                 raise TrialError(
                     f"out of memory with a single response of up to {config.max_new_tokens} tokens; "
-                    "lower generation.max_new_tokens"
+                    "lower generation.max_new_tokens (--set generation.max_new_tokens=N)"
                 ) from error
-            # Begun again in smaller batches: a response does not depend on when it is made.
+            # Start over in smaller batches; the responses will be the same.
             for job in tried:
                 tokens[job] = []
             failed.append(len(tried))
-            most, batch = len(tried) // 2, None
+            max_size, batch = len(tried) // 2, None
             waiting = sorted({*tried, *waiting}, key=lambda job: -len(job.ids))
     if failed:
         logging.getLogger(__name__).warning(
@@ -96,23 +100,23 @@ def generate(
             "Lower generation.batch_tokens to avoid the retries",
             len(failed),
             failed[0],
-            most,
+            max_size,
         )
     return [_response(job, tokens[job], tokenizer, ends) for job in jobs]
 
 
-def _filled(batch: Batch | None, begun: Batch) -> Batch:
-    # A function of its own, so that nothing refers to the begun batch, and its keys and values, once it has joined.
-    return begun if batch is None else batch.joined(begun)
+def _join(batch: Batch | None, new: Batch) -> Batch:
+    # A function, so that no variable keeps the new batch's keys and values alive once it has joined.
+    return new if batch is None else batch.joined(new)
 
 
 def auto_batch_tokens(config: PreTrainedConfig, itemsize: int) -> int:
-    """How many tokens' keys and values, of `itemsize` bytes a number, fit AUTO_BATCH_BYTES."""
+    """Number of tokens whose keys and values, of `itemsize` bytes per element, fit into AUTO_BATCH_BYTES."""
     return AUTO_BATCH_BYTES // token_bytes(config, itemsize)
 
 
 def token_bytes(config: PreTrainedConfig, itemsize: int) -> int:
-    """Bytes of the keys and values of one token, over all layers."""
+    """Bytes of the keys and values of one token in all layers, with `itemsize` bytes per element."""
     text = config.get_text_config()
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
@@ -124,7 +128,7 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a response: the tokenizer's and those of the checkpoint's generation config."""
+    """End-of-sequence tokens: the tokenizer's and those of the model's generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in [*listed, tokenizer.eos_token_id] if isinstance(i, int))

@@ -1,4 +1,4 @@
-"""Responses under way together, with keys and values that rows can leave and join."""
+"""Continuous batching: a batch of running responses whose rows can leave and join, keys and values included."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,23 +11,26 @@ from nex_merge.generation.drafts import Draft
 from nex_merge.generation.sampling import Job, choose_all
 from nex_merge.setup.config import GenerationConfig
 
-# Ended responses leave a batch, and waiting prompts take their places, once this share of the places is free.
+# Share of a batch's rows that must be free before finished responses are dropped and waiting prompts join.
 REPACK_SHARE = 0.25
-# A batch is at most this many times as wide as its longest response.
+# Maximum width of a batch, relative to its longest response.
 SLACK = 1.25
-# Logits that drafts may ask for in one step.
+# Maximum number of logits per step with drafts: rows x tokens x vocabulary.
 LOGITS = 1 << 26
-# How many more tokens could be read in the time that a pass takes whatever it reads.
+# Fixed cost of a forward pass, as the number of tokens that take the same time.
 PASS_TOKENS = 64
 
 
-def takes_holes(model: PreTrainedModel) -> bool:
-    """Whether places between others can be masked: not in recurrent layers, nor where a window counts places."""
+def supports_masked_gaps(model: PreTrainedModel) -> bool:
+    """Whether positions between others can be masked, as rejected drafts are.
+
+    Not so in recurrent layers, whose state includes every token, nor with a sliding window, which counts positions.
+    """
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values in buffers with room to spare, so that a step writes its own and copies no others."""
+    """Keys and values in buffers with spare room, so that a step does not copy those of earlier steps."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         super().lazy_initialization(key_states, value_states)
@@ -36,37 +39,40 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append float [batch, heads, new, head_dim]; all keys and values so far, as views of the buffers."""
+        """Append float [batch, heads, new, head_dim]. Returns all keys and values so far, as views of the buffers."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._buffers[0].shape[-2]:
-            self._buffers = [_arranged([buffer[..., :start, :]], start, _roomy(end)) for buffer in self._buffers]
+            self._buffers = [_stacked([buffer[..., :start, :]], start, _with_room(end)) for buffer in self._buffers]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., start:end, :] = states
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
         return self.keys, self.values
 
     def arrange(self, kept: torch.Tensor, places: torch.Tensor, width: int, others: "Sequence[GrowingLayer]") -> None:
-        """Keep these rows, int64 [R], and their places, int64 [R, used], and add others' rows; all end at `width`."""
+        """Keep only these rows, int64 [R], and of each these positions, int64 [R, used]; append the rows of `others`.
+
+        All rows end at `width`.
+        """
         self._buffers = [
-            _arranged([own[kept[:, None], :, places].transpose(1, 2), *theirs], width, _roomy(width))
-            for own, *theirs in zip(self._both(), *(layer._both() for layer in others), strict=True)
+            _stacked([states[kept[:, None], :, places].transpose(1, 2), *theirs], width, _with_room(width))
+            for states, *theirs in zip(self._both(), *(layer._both() for layer in others), strict=True)
         ]
         self.keys, self.values = (buffer[..., :width, :] for buffer in self._buffers)
 
     def _both(self) -> list[torch.Tensor]:
-        assert self.keys is not None and self.values is not None, "there is nothing to arrange before a step"
+        assert self.keys is not None and self.values is not None, "rows can be rearranged only after the first step"
         return [self.keys, self.values]
 
 
-def _roomy(width: int) -> int:
+def _with_room(width: int) -> int:
     return width + max(32, width // 8)
 
 
-def _arranged(parts: Sequence[torch.Tensor], width: int, room: int) -> torch.Tensor:
-    """Rows of all parts, [batch, heads, room, head_dim], each part's positions ending at `width`, the rest zeros."""
+def _stacked(parts: Sequence[torch.Tensor], width: int, room: int) -> torch.Tensor:
+    """Rows of all parts, [batch, heads, room, head_dim]: positions of each part end at `width`, the rest is zeros."""
     first = parts[0]
     buffer = first.new_zeros(sum(len(part) for part in parts), first.shape[1], room, first.shape[-1])
     row = 0
@@ -76,17 +82,17 @@ def _arranged(parts: Sequence[torch.Tensor], width: int, room: int) -> torch.Ten
     return buffer
 
 
-def _shared_head(prompts: Sequence[tuple[int, ...]]) -> int:
-    """How many tokens, from the first, all prompts have in common, where reading them once pays; each keeps one."""
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Length of the prompts' common prefix, without anyone's last token; 0 if a pass of its own does not pay off."""
     first, last = min(prompts), max(prompts)
-    most = min(len(prompt) for prompt in prompts) - 1
-    same = next((i for i in range(most) if first[i] != last[i]), most)
+    longest = min(len(prompt) for prompt in prompts) - 1
+    same = next((i for i in range(longest) if first[i] != last[i]), longest)
     return same if same * (len(prompts) - 1) > PASS_TOKENS else 0
 
 
 @torch.inference_mode()
-def _read_once(model: PreTrainedModel, cache: DynamicCache, ids: torch.Tensor, rows: int) -> None:
-    """Fill an empty cache with the keys and values of ids, int64 [1, n], for so many rows."""
+def _prefill_shared(model: PreTrainedModel, cache: DynamicCache, ids: torch.Tensor, rows: int) -> None:
+    """Fill an empty cache with the keys and values of `ids`, int64 [1, n], repeated for `rows` rows."""
     model.model(input_ids=ids, past_key_values=cache, use_cache=True)
     first = torch.zeros(rows, dtype=torch.int64, device=ids.device)
     places = torch.arange(ids.shape[1], device=ids.device).expand(rows, -1)
@@ -95,30 +101,31 @@ def _read_once(model: PreTrainedModel, cache: DynamicCache, ids: torch.Tensor, r
         layer.arrange(first, places, ids.shape[1], [])
 
 
-def worth_filling(size: int, running: int) -> bool:
-    """Whether enough places are free that the copying of a whole batch pays."""
+def should_refill(size: int, running: int) -> bool:
+    """Whether enough of the batch's `size` rows are free for copying the whole batch to pay off."""
     return size - running >= max(1, REPACK_SHARE * size)
 
 
-def worth_reading(drafts: Sequence[tuple[int, float]]) -> int:
-    """To what length to read the rows' drafts, as all are padded to it: where most is said for the work of a pass.
+def best_draft_length(drafts: Sequence[tuple[int, float]]) -> int:
+    """The length to cut drafts to, since all are padded to the longest: most expected tokens for the cost of a pass.
 
-    Of each row the draft's length, and the chance of a token in it to be right.
+    `drafts`: (length, acceptance rate per token) of every row's draft.
     """
-    rows = said = len(drafts)
-    best, most = 0, said / (PASS_TOKENS + rows)
+    rows = len(drafts)
+    expected = float(rows)
+    best, best_rate = 0, expected / (PASS_TOKENS + rows)
     for width in range(1, max(length for length, _ in drafts) + 1):
-        said += sum(chance**width for length, chance in drafts if length >= width)
-        if (rate := said / (PASS_TOKENS + rows * (1 + width))) > most:
-            best, most = width, rate
+        expected += sum(acceptance**width for length, acceptance in drafts if length >= width)
+        if (rate := expected / (PASS_TOKENS + rows * (1 + width))) > best_rate:
+            best, best_rate = width, rate
     return best
 
 
 class Batch:
-    """Responses under way in one forward pass. Row i of every tensor belongs to `rows[i]`, None once it has ended.
+    """Running responses of one forward pass. Row i of every tensor belongs to `rows[i]`, which is None once finished.
 
-    Rows end together: the last position is everybody's newest. What is to the left of a row's first is masked, and so
-    is what was drafted and not said.
+    Rows are aligned at the right: the last position holds everyone's newest token. Padding at the left is masked, and
+    so are rejected drafts.
     """
 
     def __init__(
@@ -142,19 +149,21 @@ class Batch:
         config: GenerationConfig,
         ends: frozenset[int],
     ) -> "Batch":
-        """Run the prompts, what is the same at the head of all of them only once, and choose each one's first token."""
+        """Prefill the prompts, their common prefix only once, and choose the first token of each response."""
         device = model.device
         cache = DynamicCache(config=model.config)
-        shared = _shared_head([job.ids for job in jobs]) if takes_holes(model) else 0
-        # Layers with a sliding window keep everything too: the mask hides what has slid out.
+        shared = _shared_prefix([job.ids for job in jobs]) if supports_masked_gaps(model) else 0
+        # Layers with a sliding window keep all positions, too; the mask hides those outside the window.
         if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
             cache.layers[:] = [GrowingLayer() for _ in cache.layers]
         if shared:
-            _read_once(model, cache, torch.tensor([jobs[0].ids[:shared]], device=device), len(jobs))
+            _prefill_shared(model, cache, torch.tensor([jobs[0].ids[:shared]], device=device), len(jobs))
         rest = [job.ids[shared:] for job in jobs]
         width = max(map(len, rest))
-        ids = torch.tensor([[0] * (width - len(own)) + list(own) for own in rest], device=device)
-        mask = torch.tensor([[1] * shared + [0] * (width - len(own)) + [1] * len(own) for own in rest], device=device)
+        ids = torch.tensor([[0] * (width - len(tail)) + list(tail) for tail in rest], device=device)
+        mask = torch.tensor(
+            [[1] * shared + [0] * (width - len(tail)) + [1] * len(tail) for tail in rest], device=device
+        )
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
         batch = cls(model, list(jobs), cache, ids, mask, positions)
         batch.step(tokens, {}, config, ends)
@@ -162,10 +171,10 @@ class Batch:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether rows can't leave or join, as with recurrent layers: then a batch runs until its last row ends."""
+        """Whether rows cannot leave or join, as with recurrent layers: the batch runs until all rows have finished."""
         return not all(isinstance(layer, GrowingLayer) for layer in self._cache.layers)
 
-    def alive(self) -> list[Job]:
+    def running(self) -> list[Job]:
         return [job for job in self._rows if job is not None]
 
     @torch.inference_mode()
@@ -176,14 +185,17 @@ class Batch:
         config: GenerationConfig,
         ends: frozenset[int],
     ) -> int:
-        """Append to every response that has not ended what one forward pass gives; how many tokens those were."""
-        if not self.alive():
+        """Run one forward pass and append its tokens to the running responses. Returns the number of tokens.
+
+        `tokens`: tokens of every response so far, modified in place.
+        """
+        if not self.running():
             return 0
-        ahead = self._ahead(tokens, drafts, config)
-        width, device = max(map(len, ahead)), self._ids.device
+        drafted = self._draft(tokens, drafts, config)
+        width, device = max(map(len, drafted)), self._ids.device
         places = torch.arange(width, device=device)
-        lengths = torch.tensor([len(draft) for draft in ahead], device=device)
-        padded = torch.tensor([[*draft, *[0] * (width - len(draft))] for draft in ahead], device=device)
+        lengths = torch.tensor([len(draft) for draft in drafted], device=device)
+        padded = torch.tensor([[*draft, *[0] * (width - len(draft))] for draft in drafted], device=device)
         last = self._positions[:, -1:]
         output = self._model(
             input_ids=torch.cat([self._ids, padded.long()], 1),
@@ -192,67 +204,67 @@ class Batch:
             past_key_values=self._cache,
             logits_to_keep=1 + width,
         )
-        chosen = choose_all(self._model, output.logits, self._rows, ahead, tokens, config)
-        said = [self._say(i, new, tokens, config, ends) for i, new in enumerate(chosen)]
-        counts = torch.tensor(said, device=device)[:, None]
+        chosen = choose_all(self._model, output.logits, self._rows, drafted, tokens, config)
+        appended = [self._append(i, new, tokens, config, ends) for i, new in enumerate(chosen)]
+        counts = torch.tensor(appended, device=device)[:, None]
         newest = [0 if job is None else tokens[job][-1] for job in self._rows]
         self._ids = torch.tensor(newest, device=device)[:, None]
-        # What was said of a draft stays; then comes the newest token, which the next step reads.
+        # Accepted draft tokens stay visible; then comes the newest token, which the next pass reads.
         self._mask = torch.cat([self._mask, (places < counts - 1).long(), torch.ones_like(counts)], 1)
         self._positions = last + counts.clamp(min=1)
-        return sum(said)
+        return sum(appended)
 
-    def _ahead(
+    def _draft(
         self, tokens: Mapping[Job, Sequence[int]], drafts: Mapping[Job, Draft], config: GenerationConfig
     ) -> list[list[int]]:
-        """Every row's draft, as far as it is worth reading."""
+        """Every row's draft, cut to the length that pays off most."""
         if not drafts:
             return [[] for _ in self._rows]
         room = LOGITS // (len(self._rows) * self._model.config.get_text_config().vocab_size) - 1
-        ahead = [
+        drafted = [
             []
             if job is None
-            else drafts[job].ahead(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
+            else drafts[job].propose(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
             for job in self._rows
         ]
-        chances = [0.0 if job is None else drafts[job].chance for job in self._rows]
-        width = worth_reading([(len(draft), chance) for draft, chance in zip(ahead, chances, strict=True)])
-        return [draft[:width] for draft in ahead]
+        acceptance = [0.0 if job is None else drafts[job].acceptance for job in self._rows]
+        width = best_draft_length([(len(draft), rate) for draft, rate in zip(drafted, acceptance, strict=True)])
+        return [draft[:width] for draft in drafted]
 
-    def _say(
+    def _append(
         self, row: int, new: Sequence[int], tokens: dict[Job, list[int]], config: GenerationConfig, ends: frozenset[int]
     ) -> int:
-        """Append a row's new tokens up to its end; how many those were."""
+        """Append a row's new tokens, up to the end of the response. Returns their number."""
         job = self._rows[row]
         for count, token in enumerate(new, 1):
-            assert job is not None, "an ended row says nothing"
+            assert job is not None, "a finished row has no tokens"
             tokens[job].append(token)
             if token in ends or len(tokens[job]) == config.max_new_tokens:
                 self._rows[row] = None
                 return count
         return len(new)
 
-    def packed(self, tokens: Mapping[Job, Sequence[int]], filling: bool) -> "Batch | None":
-        """The batch without ended rows and positions that nobody has, where copying pays; None where all have ended.
+    def packed(self, tokens: Mapping[Job, Sequence[int]], refilling: bool) -> "Batch | None":
+        """The batch without finished rows and unused positions, if copying it pays off; None if all rows have finished.
 
-        `filling`: others wait to join, and ended rows leave when they do.
+        `refilling`: prompts are waiting, and finished rows are dropped when these join.
         """
-        alive = self.alive()
-        if not alive or self.is_fixed:
-            return self if alive else None
-        used = max(len(job.ids) + len(tokens[job]) for job in alive)
-        leaving = not filling and worth_filling(len(self._rows), len(alive))
-        return self._arranged() if leaving or self._mask.shape[1] > SLACK * used else self
+        running = self.running()
+        if not running or self.is_fixed:
+            return self if running else None
+        used = max(len(job.ids) + len(tokens[job]) for job in running)
+        dropping = not refilling and should_refill(len(self._rows), len(running))
+        return self._packed_with() if dropping or self._mask.shape[1] > SLACK * used else self
 
     @torch.inference_mode()
     def joined(self, other: "Batch") -> "Batch":
-        """Both batches as one, without their ended rows."""
-        return self._arranged(other._arranged()) if other.alive() else self
+        """Both batches as one, without their finished rows."""
+        return self._packed_with(other._packed_with()) if other.running() else self
 
     @torch.inference_mode()
-    def _arranged(self, *others: "Batch") -> "Batch":
+    def _packed_with(self, *others: "Batch") -> "Batch":
         kept = torch.tensor([i for i, job in enumerate(self._rows) if job is not None], device=self._ids.device)
-        # Of each row's places only those that it attends to, at the end. The mask is one ahead, for the token to come.
+        # Only positions that a row attends to, moved to the right. The mask is one ahead, for the next token.
         before = self._mask[kept, :-1]
         used = int(before.sum(1).max())
         places = before.argsort(dim=1, stable=True)[:, before.shape[1] - used :]
@@ -264,7 +276,7 @@ class Batch:
             layer.arrange(kept, places, width - 1, rest)
         return Batch(
             self._model,
-            [*self.alive(), *(job for other in others for job in other.alive())],
+            [*self.running(), *(job for other in others for job in other.running())],
             self._cache,
             torch.cat([self._ids[kept], *(other._ids for other in others)]),
             torch.cat([nn.functional.pad(part, (width - part.shape[1], 0)) for part in masks]),

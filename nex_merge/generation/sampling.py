@@ -1,4 +1,4 @@
-"""Logits -> tokens: greedy, or sampled with noise that belongs to the position, and never by the luck of rounding."""
+"""Logits -> tokens: greedy, or sampled with noise that is a function of the position; robust to rounding."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from nex_merge.errors import TrialError
 from nex_merge.setup.config import GenerationConfig
 from nex_merge.threads import on_cores
 
-# Rounding differences between batches stay far below this share of the largest logit (about 1e-6 in float32).
+# Tokens closer than this share of the largest |logit| count as tied; rounding across batches is about 1e-6 in float32.
 MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
 class Job:
-    """One response to be made."""
+    """One response to generate."""
 
-    prompt: int
-    sample: int
-    ids: tuple[int, ...]
+    prompt: int  # index of the prompt
+    sample: int  # 0 .. samples-1
+    ids: tuple[int, ...]  # token ids of the prompt
 
 
 def choose_all(
@@ -32,45 +32,45 @@ def choose_all(
     done: Mapping[Job, Sequence[int]],
     config: GenerationConfig,
 ) -> list[list[int]]:
-    """The next tokens of every row: as much of its draft as it says itself, and one more. None for an ended row.
+    """The next tokens of every row: the accepted part of its draft and one more token; none for a finished row.
 
-    `logits`, float [batch, 1 + longest draft, vocabulary], follow the row's last token and each token of its draft.
-    Raises TrialError where a logit that a token is chosen by is not finite.
+    `logits`: float [batch, 1 + longest draft, V], after the row's last token and after each token of its draft.
+    `done`: tokens of the responses so far. Raises TrialError if the logits of a chosen token are not finite.
     """
     chosen: list[list[int]] = [[] for _ in rows]
-    going = [(i, job) for i, job in enumerate(rows) if job is not None]
+    accepting = [(i, job) for i, job in enumerate(rows) if job is not None]
     for place in range(logits.shape[1]):
-        if not going:
+        if not accepting:
             break
-        said = [(job, done[job], chosen[i]) for i, job in going]
-        tokens = _choose_next(model, logits[[i for i, _ in going], place].float(), said, config)
-        for (i, _), token in zip(going, tokens, strict=True):
+        responses = [(job, done[job], chosen[i]) for i, job in accepting]
+        tokens = _choose_next(model, logits[[i for i, _ in accepting], place].float(), responses, config)
+        for (i, _), token in zip(accepting, tokens, strict=True):
             chosen[i].append(token)
-        # Of what follows a token that was not drafted nothing is known.
-        going = [(i, job) for i, job in going if list(drafts[i][: place + 1]) == chosen[i]]
+        # Logits after a rejected token belong to another text.
+        accepting = [(i, job) for i, job in accepting if list(drafts[i][: place + 1]) == chosen[i]]
     return chosen
 
 
 def _choose_next(
     model: PreTrainedModel,
     logits: torch.Tensor,
-    said: Sequence[tuple[Job, Sequence[int], Sequence[int]]],
+    responses: Sequence[tuple[Job, Sequence[int], Sequence[int]]],
     config: GenerationConfig,
 ) -> list[int]:
-    """The next token of responses, each with what it said before and in this step; logits float32 [batch, V]."""
+    """The next token of every response, (job, earlier tokens, tokens of this step); logits float32 [batch, V]."""
     noise = None
     if config.temperature > 0:
-        positions = [(job, len(done) + len(new)) for job, done, new in said]
+        positions = [(job, len(done) + len(new)) for job, done, new in responses]
         noise = gumbel_noise(config.seed, positions, logits.shape[1]).to(logits.device)
     tokens, sure = choose(logits, noise, config)
     tokens, sure = tokens.tolist(), sure.tolist()
     exact = model.dtype == torch.float32
-    for i, (job, done, new) in enumerate(said):
+    for i, (job, done, new) in enumerate(responses):
         if sure[i] or not exact:
             continue
         alone = torch.tensor([[*job.ids, *done, *new]], device=model.device)
-        own = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        tokens[i] = int(choose(own, None if noise is None else noise[i : i + 1], config)[0])
+        unbatched = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        tokens[i] = int(choose(unbatched, None if noise is None else noise[i : i + 1], config)[0])
     return tokens
 
 
@@ -94,10 +94,10 @@ def gumbel_noise(seed: int, positions: Sequence[tuple[Job, int]], size: int) -> 
 def choose(
     logits: torch.Tensor, noise: torch.Tensor | None, config: GenerationConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(token int64 [B], whether rounding could not have changed it bool [B]) from logits float32 [B, V].
+    """(token int64 [B], sure bool [B]) from logits float32 [B, V]; `sure`: rounding cannot have changed the token.
 
-    Greedy without noise; else the Gumbel-max trick over logits / temperature, restricted by top_k and top_p.
-    Raises TrialError where a logit is not finite.
+    Greedy without noise; with noise, float32 [B, V], the Gumbel-max trick on logits / temperature, restricted by top_k
+    and top_p. Raises TrialError if a logit is not finite.
     """
     if not torch.isfinite(logits).all():
         raise TrialError("the variant's logits are not finite")
@@ -105,12 +105,12 @@ def choose(
     margin = MARGIN * torch.maximum(highest, -lowest)
     if noise is None:
         best = logits.topk(2, dim=1)
-        # Equal logits go to the smaller id, as argmax over the vocabulary would have it.
+        # argmax, because it resolves exact ties to the smallest id; topk does not promise to.
         return logits.argmax(1), best.values[:, 0] - best.values[:, 1] > margin
     scaled = logits / config.temperature
     order = scaled.argsort(dim=1, descending=True, stable=True)
     ranked = scaled.gather(1, order)
-    before = ranked.softmax(1).cumsum(1) - ranked.softmax(1)  # probability of all better tokens
+    before = ranked.softmax(1).cumsum(1) - ranked.softmax(1)  # total probability of more likely tokens
     perturbed = ranked + noise.gather(1, order)
     allowed = torch.ones_like(ranked, dtype=torch.bool)
     sure = torch.ones(len(logits), dtype=torch.bool, device=logits.device)

@@ -1,4 +1,4 @@
-"""Drafts from other models' responses: they change how many passes generation takes, and no token."""
+"""Drafts from other models' responses: they change the number of forward passes, and no token."""
 
 import dataclasses
 import random
@@ -28,8 +28,8 @@ def passes(model, monkeypatch):
     return made
 
 
-def spoilt(responses, every):
-    """The responses with about one token in so many replaced."""
+def corrupted(responses, every):
+    """The responses with about one in `every` tokens replaced."""
     rng = random.Random(0)
     return [
         dataclasses.replace(r, token_ids=tuple(3 if rng.random() < 1 / every else t for t in r.token_ids))
@@ -45,26 +45,26 @@ def test_drafts_change_no_token(model, tokenizer, passes, config, batch_tokens, 
     alone = generate(model, tokenizer, PROMPTS, config)
     without = len(passes)
     passes.clear()
-    assert generate(model, tokenizer, PROMPTS, config, references=spoilt(alone, every)) == alone
+    assert generate(model, tokenizer, PROMPTS, config, references=corrupted(alone, every)) == alone
     if every > 2:
         assert len(passes) < without
 
 
 @pytest.mark.parametrize("batch_tokens", [300, "auto"])
-def test_drafts_behind_a_head_that_all_prompts_share(model, tokenizer, passes, batch_tokens):
+def test_drafts_after_a_shared_prefix(model, tokenizer, passes, batch_tokens):
     prompts = [[1, *range(20, 60), *prompt[1:]] for prompt in PROMPTS]
     config = SAMPLED.model_copy(update={"batch_tokens": batch_tokens})
     alone = generate(model, tokenizer, prompts, config)
     without = len(passes)
     passes.clear()
-    assert generate(model, tokenizer, prompts, config, references=spoilt(alone, 8)) == alone
+    assert generate(model, tokenizer, prompts, config, references=corrupted(alone, 8)) == alone
     assert len(passes) < without
 
 
 def test_half_precision_gives_the_same_twice(toy, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(toy["a"], dtype=torch.bfloat16).eval()
     alone = generate(model, tokenizer, PROMPTS, SAMPLED)
-    first, again = (generate(model, tokenizer, PROMPTS, SAMPLED, references=spoilt(alone, 8)) for _ in range(2))
+    first, again = (generate(model, tokenizer, PROMPTS, SAMPLED, references=corrupted(alone, 8)) for _ in range(2))
     assert first == again
 
 
@@ -76,7 +76,7 @@ def test_a_draft_goes_no_further_than_a_response_may(model, tokenizer):
     assert max(len(r.token_ids) for r in found) == 13
 
 
-def test_many_logits_leave_room_for_short_drafts_alone(model, tokenizer, passes, monkeypatch):
+def test_many_logits_leave_room_for_short_drafts_only(model, tokenizer, passes, monkeypatch):
     alone = generate(model, tokenizer, PROMPTS, GREEDY)
     monkeypatch.setattr(batches, "LOGITS", len(PROMPTS) * 3 * model.config.vocab_size)
     passes.clear()
@@ -95,54 +95,54 @@ def test_out_of_memory_in_the_middle(model, tokenizer, monkeypatch):
         return forward(self, input_ids=input_ids, **kwargs)
 
     monkeypatch.setattr(type(model), "forward", failing)
-    assert generate(model, tokenizer, PROMPTS, SAMPLED, references=spoilt(expected, 8)) == expected
+    assert generate(model, tokenizer, PROMPTS, SAMPLED, references=corrupted(expected, 8)) == expected
     assert len(calls) > 9
 
 
-def test_layers_that_cannot_forget_take_no_drafts(sliding, tokenizer):
-    assert not batches.takes_holes(sliding)
+def test_layers_without_masked_gaps_get_no_drafts(sliding, tokenizer):
+    assert not batches.supports_masked_gaps(sliding)
     alone = generate(sliding, tokenizer, PROMPTS, GREEDY)
-    assert generate(sliding, tokenizer, PROMPTS, GREEDY, references=spoilt(alone, 8)) == alone
+    assert generate(sliding, tokenizer, PROMPTS, GREEDY, references=corrupted(alone, 8)) == alone
 
 
-def test_a_draft_goes_on_from_the_same_context_to_the_end_of_its_text():
-    said = [10, 11, 12, 13]
+def test_a_draft_continues_from_the_same_context_to_the_end_of_its_text():
+    response = [10, 11, 12, 13]
     draft = Draft([7, 3, 4], [[10, 11, 12, 13, 20, 21], [30, 31]])
     assert CONTEXT == 2
-    assert draft.ahead([], 9) == [30, 31]  # of two continuations the later reference's
-    assert draft.ahead(said[:2], 9) == [12, 13, 20, 21]  # after 10 11
-    assert draft.ahead(said, 1) == [20] and draft.ahead(said, 0) == [] and draft.ahead(said, -1) == []
-    assert draft.ahead([*said, 99], 9) == []
+    assert draft.propose([], 9) == [30, 31]  # the later reference wins
+    assert draft.propose(response[:2], 9) == [12, 13, 20, 21]  # after 10 11
+    assert draft.propose(response, 1) == [20] and draft.propose(response, 0) == [] and draft.propose(response, -1) == []
+    assert draft.propose([*response, 99], 9) == []
 
 
-def test_a_draft_follows_its_text_where_the_context_is_there_twice():
+def test_a_draft_follows_its_text_if_the_context_occurs_twice():
     reference = [1, 2, 5, 1, 2, 6]
     draft = Draft([9, 9], [reference])
-    assert draft.ahead([], 2) == [1, 2]
-    assert draft.ahead(reference[:2], 2) == [5, 1]  # the later 1 2 goes on with 6
-    assert Draft([1, 2], [[5, 1, 2, 6]]).ahead([], 2) == [6]
+    assert draft.propose([], 2) == [1, 2]
+    assert draft.propose(reference[:2], 2) == [5, 1]  # the later 1 2 goes on with 6
+    assert Draft([1, 2], [[5, 1, 2, 6]]).propose([], 2) == [6]
 
 
-def test_a_draft_knows_what_the_response_has_said_itself():
+def test_a_response_is_a_source_of_its_own_drafts():
     draft = Draft([1], [[50, 51]])
-    said = [5, 6, 7, 8, 5, 6]
-    assert [draft.ahead(said[:n], 2) for n in range(1, 7)] == [*[[]] * 5, [7, 8]]
+    response = [5, 6, 7, 8, 5, 6]
+    assert [draft.propose(response[:n], 2) for n in range(1, 7)] == [*[[]] * 5, [7, 8]]
 
 
-def test_drafts_are_read_as_far_as_most_is_said_for_the_work():
-    assert batches.worth_reading([(0, 1.0)] * 3) == 0
-    assert batches.worth_reading([(15, 1.0)] * 64) == 15 == batches.worth_reading([(15, 1.0)])
-    # Sixty-three rows would be padded to what one of them may say.
-    assert batches.worth_reading([(15, 1.0), *[(0, 1.0)] * 63]) == 0
-    assert batches.worth_reading([(15, 0.0)] * 64) == 0
-    assert 0 < batches.worth_reading([(15, 0.5)] * 4) < 15
+def test_drafts_are_cut_to_the_length_with_most_tokens_per_cost():
+    assert batches.best_draft_length([(0, 1.0)] * 3) == 0
+    assert batches.best_draft_length([(15, 1.0)] * 64) == 15 == batches.best_draft_length([(15, 1.0)])
+    # Sixty-three rows would be padded to one row's draft.
+    assert batches.best_draft_length([(15, 1.0), *[(0, 1.0)] * 63]) == 0
+    assert batches.best_draft_length([(15, 0.0)] * 64) == 0
+    assert 0 < batches.best_draft_length([(15, 0.5)] * 4) < 15
 
 
-def test_a_draft_learns_how_often_it_is_right():
+def test_a_draft_measures_its_acceptance():
     draft = Draft([1, 2], [[3, 4, 5, 6, 7]])
-    begun = draft.chance
-    assert draft.ahead([], 9) == [3, 4, 5, 6, 7]
-    draft.ahead([3, 4, 5], 9)  # three right
-    assert draft.chance > begun
-    draft.ahead([3, 4, 5, 6, 99], 9)  # one right, one wrong
-    assert draft.chance < (begun * 5 + 4) / 9
+    initial = draft.acceptance
+    assert draft.propose([], 9) == [3, 4, 5, 6, 7]
+    draft.propose([3, 4, 5], 9)  # three accepted
+    assert draft.acceptance > initial
+    draft.propose([3, 4, 5, 6, 99], 9)  # one accepted, one rejected
+    assert draft.acceptance < (initial * 5 + 4) / 9

@@ -1,4 +1,4 @@
-"""Responses do not depend on batches; sampling noise is each response's own; truncation and out of memory."""
+"""Responses do not depend on batches; noise belongs to its position; truncation; out of memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,7 +36,7 @@ def test_responses_do_not_depend_on_the_batch(model, tokenizer, config, batch_to
     assert tokens(together) == tokens(apart)
 
 
-def test_a_prompt_answers_the_same_in_other_company(model, tokenizer):
+def test_a_response_does_not_depend_on_other_prompts(model, tokenizer):
     whole = generate(model, tokenizer, PROMPTS, SAMPLED)
     first = generate(model, tokenizer, PROMPTS[:2], SAMPLED)
     assert tokens(whole)[:4] == tokens(first)
@@ -81,7 +81,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, tokenizer, monkeypatc
     assert "generation.batch_tokens" in record.getMessage()
 
 
-def test_out_of_memory_in_the_middle_begins_those_responses_again(model, tokenizer, monkeypatch):
+def test_out_of_memory_in_the_middle_restarts_those_responses(model, tokenizer, monkeypatch):
     expected = tokens(generate(model, tokenizer, PROMPTS, SAMPLED))
     forward, calls = type(model).forward, []
 
@@ -96,12 +96,14 @@ def test_out_of_memory_in_the_middle_begins_those_responses_again(model, tokeniz
     assert max(calls[15:]) < max(calls[:7])
 
 
-def test_out_of_memory_with_one_response_is_said(model, tokenizer, monkeypatch):
+def test_out_of_memory_with_one_response_fails(model, tokenizer, monkeypatch):
     def none(self, **kwargs):
         raise torch.OutOfMemoryError("too large")
 
     monkeypatch.setattr(type(model), "forward", none)
-    with pytest.raises(TrialError, match=r"lower generation\.max_new_tokens"):
+    with pytest.raises(
+        TrialError, match=r"single response of up to 40 tokens; lower generation\.max_new_tokens \(--set"
+    ):
         generate(model, tokenizer, PROMPTS, GREEDY)
 
 
@@ -148,14 +150,14 @@ def test_logits_that_are_not_finite_fail(model):
         choose(torch.tensor([[1.0, float("nan")]]), None, GREEDY)
     job = Job(0, 0, (1, 2))
     logits = torch.tensor([[[1.0, 2.0, 0.0], [float("nan"), 1.0, 0.0]]])
-    # What would follow a draft that is wrong is nobody's.
+    # Logits after a rejected draft are not used.
     assert choose_all(model, logits, [job], [[0]], {job: []}, GREEDY) == [[1]]
     with pytest.raises(TrialError, match="not finite"):
         choose_all(model, logits, [job], [[1]], {job: []}, GREEDY)
 
 
-def test_waiting_prompts_take_the_places_of_ended_ones(model, tokenizer, monkeypatch):
-    """Two places, six responses of different lengths: as many passes as the tokens need, not two times the longest."""
+def test_waiting_prompts_replace_finished_ones(model, tokenizer, monkeypatch):
+    """Two rows, six responses of different lengths: as many passes as there are tokens to generate, not more."""
     forward, rows = type(model).forward, []
 
     def counted(self, input_ids=None, **kwargs):
@@ -164,18 +166,18 @@ def test_waiting_prompts_take_the_places_of_ended_ones(model, tokenizer, monkeyp
 
     monkeypatch.setattr(type(model), "forward", counted)
     lengths = [len(r.token_ids) for r in generate(model, tokenizer, PROMPTS, GREEDY)]
-    assert len(set(lengths)) > 2, "or the test shows nothing"
+    assert len(set(lengths)) > 2, "otherwise the test shows nothing"
     rows.clear()
     generate(model, tokenizer, PROMPTS, GREEDY.model_copy(update={"batch_tokens": 2 * (5 + 40)}))
     assert max(rows) == 2
     prefills = len(PROMPTS)
-    # Both places are taken until the last prompt is; then one response may run on alone.
+    # Both rows are in use until the last prompt has started; then one response may continue alone.
     assert len(rows) <= sum(lengths) / 2 + max(lengths) / 2 + prefills
 
 
 @pytest.mark.parametrize("batch_tokens", [350, "auto"])
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_what_all_prompts_begin_with_is_read_once(model, tokenizer, monkeypatch, config, batch_tokens):
+def test_a_shared_prefix_is_prefilled_once(model, tokenizer, monkeypatch, config, batch_tokens):
     config = config.model_copy(update={"batch_tokens": batch_tokens})
     head = [1, *range(20, 60)]
     prompts = [[*head, *prompt[1:]] for prompt in PROMPTS]
@@ -193,7 +195,7 @@ def test_what_all_prompts_begin_with_is_read_once(model, tokenizer, monkeypatch,
     read.clear()
     assert generate(model, tokenizer, prompts, config) == expected
     assert sum(rows * columns for rows, columns in read) < apart
-    assert read[0] == (1, len(head)) or config.samples > 1, "two samples share their whole prompt but its last token"
+    assert read[0] == (1, len(head)) or config.samples > 1, "two samples share their prompt except for its last token"
 
 
 @pytest.mark.parametrize("batch_tokens", [100, "auto"])
@@ -203,7 +205,7 @@ def test_layers_with_a_sliding_window(sliding, tokenizer, batch_tokens):
         assert list(response.token_ids) == greedy_by_transformers(sliding, tokenizer, response.prompt_ids)
 
 
-def test_caches_whose_rows_cannot_move_still_work(model, tokenizer, monkeypatch):
+def test_caches_with_fixed_rows_still_work(model, tokenizer, monkeypatch):
     expected = tokens(generate(model, tokenizer, PROMPTS, GREEDY))
-    monkeypatch.setattr(batches, "DynamicLayer", type(None))  # as if the layers were of another kind
+    monkeypatch.setattr(batches, "DynamicLayer", type(None))  # as if the layers were of an unknown kind
     assert tokens(generate(model, tokenizer, PROMPTS, GREEDY.model_copy(update={"batch_tokens": 100}))) == expected
