@@ -1,1 +1,1 @@
-"""Model and responses -> sparse rows of activations, and the cache that keeps them on disk."""
+"""Model + Responses -> sparse rows of activations, and their cache on disk."""

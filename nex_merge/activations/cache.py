@@ -1,7 +1,7 @@
-"""SparseRows and Credits <-> disk: the sole owner of file names and dtypes. Knows nothing of models or of scores.
+"""SparseRows and Credits <-> disk. The only module that knows file names and dtypes; knows no models and no scores.
 
-The layout is that of the NEX authors' own caches (little-endian raw arrays, memory-mapped on reading), with a
-`manifest.json` beside it that says what made the cache and holds counts, dtypes and checksums.
+The layout is that of the NEX authors' caches (raw little-endian arrays, memory-mapped when read), plus a
+`manifest.json` with the origin of the cache, counts, dtypes and checksums.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ CREDIT_DTYPES = {"row_ptr.int64": "<i8", "keys.uint32": "<u4", "effective.float3
 
 
 def write_cache(folder: Path, cache: SparseRows, made_by: Mapping[str, Any]) -> None:
-    """Write the cache with its manifest; `folder` appears whole, by rename, and replaces an earlier one."""
+    """Write a cache and its manifest, with `made_by` in it. `folder` is replaced atomically, by rename."""
     arrays = {
         "rows/sample_row_ptr.int64": cache.sample_row_ptr,
         "rows/row_ptr.int64": cache.rows.ptr,
@@ -53,23 +53,23 @@ def write_cache(folder: Path, cache: SparseRows, made_by: Mapping[str, Any]) -> 
 
 
 def write_credits(folder: Path, credits: Credits, made_by: Mapping[str, Any]) -> None:
-    """Write the credit of a model's responses, like a cache; `made_by` says what it was found with (rho, min_run)."""
+    """Write the credit of a model's responses in the same way; `made_by`: its settings (rho, min_run)."""
     arrays = dict(zip(CREDIT_DTYPES, (credits.ptr, credits.keys, credits.effective, credits.redundant), strict=True))
     _write_arrays(folder, arrays, CREDIT_DTYPES, {"made_by": dict(made_by), "responses": credits.responses})
 
 
 def read_credits(folder: Path) -> Credits:
-    """The credit of a model's responses. Raises InputError where a file is missing or cut short."""
+    """The credit of a model's responses. Raises InputError if a file is missing or truncated."""
     arrays = [_read_array(folder, name, CREDIT_DTYPES) for name in CREDIT_DTYPES]
     if len(arrays[0]) == 0 or any(len(array) != arrays[0][-1] for array in arrays[1:]):
-        raise InputError(f"{folder}: its files don't fit one another; remove it, and it is made again from the cache")
+        raise InputError(f"{folder}: its files are inconsistent; remove the folder and it is recomputed from the cache")
     return Credits(*arrays)
 
 
 def _write_arrays(
     folder: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], about: Mapping[str, Any]
 ) -> None:
-    """Write arrays and a manifest; `folder` appears whole, by rename, and replaces an earlier one."""
+    """Write arrays and a manifest. `folder` is replaced atomically, by rename."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     files = {}
@@ -91,7 +91,7 @@ def _write_synced(path: Path, data: bytes) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest, or None for a cache that has none (written by another tool)."""
+    """The manifest; None if there is none (caches of other tools). Raises InputError if it is damaged."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -101,23 +101,27 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = None
     files = found.get("files") if isinstance(found, dict) else None
     if not isinstance(files, dict) or not files.keys() <= DTYPES.keys() | CREDIT_DTYPES.keys():
-        raise InputError(f"{path}: is damaged, or no cache's; a copy of the folder, or capturing it again, would do")
+        raise InputError(
+            f"{path}: expected the manifest of a cache; restore the folder from a copy, or capture it again"
+        )
     return found
 
 
 def read_cache(folder: Path) -> SparseRows:
     """A cache as memory-mapped arrays.
 
-    Raises InputError where a file is missing, disagrees with the manifest, or its pointers don't fit its entries.
+    Raises InputError if a file is missing or truncated, does not match the manifest, or contradicts the others.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; a cache is a folder with rows/ and base/ in it")
+        raise InputError(f"{folder}: no such folder; expected the folder of a cache, with rows/ and base/ in it")
     arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES}
     manifest = read_manifest(folder)
     if manifest is not None:
         for name, entry in manifest["files"].items():
             if hashlib.sha256(arrays[name].tobytes()).hexdigest() != entry["sha256"]:
-                raise InputError(f"{folder / name}: does not match the checksum in {MANIFEST}; capture it again")
+                raise InputError(
+                    f"{folder / name}: does not match the checksum in {MANIFEST}; restore it, or capture it again"
+                )
     rows, base = (
         SparseGroups(arrays[f"{part}/row_ptr.int64"], arrays[f"{part}/keys.uint32"], arrays[f"{part}/w_sum.float16"])
         for part in ("rows", "base")
@@ -128,17 +132,19 @@ def read_cache(folder: Path) -> SparseRows:
 
 
 def read_base(folder: Path) -> SparseGroups:
-    """Only the masses of whole responses, which is all that rescoring needs; without checksums."""
+    """Only the masses per response, which is all that rescoring needs. Checksums are not verified."""
     return SparseGroups(*(_read_array(folder, name, DTYPES) for name in DTYPES if name.startswith("base/")))
 
 
 def _read_array(folder: Path, name: str, dtypes: Mapping[str, str]) -> np.ndarray:
     path, dtype = folder / name, np.dtype(dtypes[name])
     if not path.is_file():
-        raise InputError(f"{path}: missing; the files {', '.join(dtypes)} belong together")
+        raise InputError(f"{path}: no such file; expected {', '.join(dtypes)} in the folder")
     size = path.stat().st_size
     if size % dtype.itemsize:
-        raise InputError(f"{path}: {size} bytes are no whole number of {dtype.name} values; the file is cut short")
+        raise InputError(
+            f"{path}: expected a multiple of {dtype.itemsize} bytes ({dtype.name}), got {size}; the file is truncated"
+        )
     return np.memmap(path, dtype, "r") if size else np.zeros(0, dtype)
 
 
@@ -153,11 +159,14 @@ def _check_pointers(folder: Path, cache: SparseRows) -> None:
     for name, ptr, end in checks:
         if len(ptr) == 0 or ptr[0] != 0 or (np.diff(ptr) < 0).any() or (end is not None and ptr[-1] != end):
             raise InputError(
-                f"{folder / name}: its values must rise from 0 to {'the last token' if end is None else end}"
+                f"{folder / name}: expected non-decreasing values from 0 to {'the last token' if end is None else end}"
             )
     for name, keys in (("rows/keys.uint32", cache.rows.keys), ("base/keys.uint32", cache.base.keys)):
         if len(keys) and int(keys.max()) >> 16 > RESERVED_LAYER:
-            raise InputError(f"{folder / name}: {int(keys.max())} is no neuron: layer << 16 | unit, layers to 255")
+            raise InputError(
+                f"{folder / name}: expected neuron keys (layer << 16 | unit, layers up to {RESERVED_LAYER}), "
+                f"got {int(keys.max())}"
+            )
     for name, length, wanted in (
         ("rows/token_row_ptr.int64", len(cache.token_row_ptr), rows + 1),
         ("base/row_ptr.int64", len(cache.base.ptr), cache.responses + 1),
@@ -165,4 +174,4 @@ def _check_pointers(folder: Path, cache: SparseRows) -> None:
         ("base/w_sum.float16", len(cache.base.masses), len(cache.base.keys)),
     ):
         if length != wanted:
-            raise InputError(f"{folder / name}: has {length} values, the other files call for {wanted}")
+            raise InputError(f"{folder / name}: expected {wanted} values, as in the other files, got {length}")

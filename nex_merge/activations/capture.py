@@ -1,10 +1,10 @@
-"""Model + Responses -> SparseRows: one teacher-forced pass per response with hooks on the MLPs' down projections.
+"""Model + Responses -> SparseRows: one teacher-forced pass per response, with hooks on the MLPs' down projections.
 
-Each response runs alone and unpadded, so that nothing depends on its neighbours; on the CPU one on every core. No more
-than one layer's dense activations of a response exist at a time: each layer's best scores are merged into the row's
-running top k.
+Each response runs alone and unpadded, so that its rows do not depend on other responses; on the CPU, one response per
+core at a time. The dense activations of a layer exist only until its hook returns: the hook merges the layer's highest
+scores into every row's running top k.
 
-Symbols: n generated tokens, U units of a layer, S tokens per row, T rows, k kept scores per row.
+Symbols: n generated tokens, U units of a layer, V vocabulary, S tokens per row, T rows, k scores kept per row.
 """
 
 import logging
@@ -23,7 +23,7 @@ from nex_merge.records import RESERVED_LAYER, Response, SparseGroups, SparseRows
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.threads import on_cores
 
-# What the responses under way may take together, and how many layers' activations a pass holds at its peak (measured).
+# Memory for the passes that run at the same time, in bytes, and layers' activations per pass at its peak (measured).
 IN_FLIGHT_BYTES = 4 << 30
 LAYERS_HELD = 10
 # Bits of a neuron's key that hold its unit; the layer is above them.
@@ -53,12 +53,12 @@ def gated_mlps(model: PreTrainedModel) -> list[nn.Linear]:
     projections = [getattr(getattr(layer, "mlp", None), "down_proj", None) for layer in layers or []]
     if not projections or not all(isinstance(projection, nn.Linear) for projection in projections):
         raise InputError(
-            f"{type(model).__name__} has no gated MLPs at model.layers[i].mlp.down_proj, whose units are scored; "
+            f"model: expected gated MLPs at model.layers[i].mlp.down_proj, got {type(model).__name__}, which has none; "
             "Qwen, Llama, Mistral and Gemma checkpoints have them"
         )
-    found = [projection for projection in projections if isinstance(projection, nn.Linear)]
-    check_capacity(len(found), max(projection.in_features for projection in found))
-    return found
+    down = [projection for projection in projections if isinstance(projection, nn.Linear)]
+    check_capacity(len(down), max(projection.in_features for projection in down))
+    return down
 
 
 def capture(
@@ -67,7 +67,7 @@ def capture(
     config: ActivationsConfig,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[SparseRows, tuple[TokenStats, ...]]:
-    """The activation cache of all responses, and each one's token statistics from the same pass."""
+    """The activation cache of all responses, and the token statistics of each; see `capture_all`."""
     (cache,), stats = capture_all(model, responses, [config], progress)
     return cache, stats
 
@@ -78,7 +78,11 @@ def capture_all(
     configs: Sequence[ActivationsConfig],
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[SparseRows], tuple[TokenStats, ...]]:
-    """One cache per configuration, all from the same single pass, and each response's token statistics."""
+    """One cache per configuration, and the token statistics of each response, all from a single pass per response.
+
+    `progress` is called with the number of responses done. Raises InputError if the model has no gated MLPs or too
+    many neurons. Masses beyond float16's range are clipped, with one warning.
+    """
     running = threading.local()
 
     def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
@@ -95,7 +99,7 @@ def capture_all(
             running.capture = _Capture(model, response, configs)
             return running.capture.run()
 
-    parts: list[list[SparseGroups]] = [[] for _ in configs]
+    parts: list[list[SparseGroups]] = [[] for _ in configs]  # rows per configuration and response
     stats = []
     clipped = 0
     with ExitStack() as stack:
@@ -104,15 +108,15 @@ def capture_all(
         each = on_cores(captured, responses) if _side_by_side(model) else (captured(response) for response in responses)
         stack.enter_context(closing(each))
         for done, (groups, token_stats, clipped_in_rows) in enumerate(each, 1):
-            for own, rows in zip(parts, groups, strict=True):
-                own.append(rows)
+            for rows_so_far, rows in zip(parts, groups, strict=True):
+                rows_so_far.append(rows)
             stats.append(token_stats)
             clipped += clipped_in_rows
             progress(done)
     lengths = [len(response.token_ids) for response in responses]
     caches = []
-    for own, config in zip(parts, configs, strict=True):
-        cache, clipped_in_base = _build_rows(own, lengths, config.slice_tokens)
+    for rows, config in zip(parts, configs, strict=True):
+        cache, clipped_in_base = _build_rows(rows, lengths, config.slice_tokens)
         caches.append(cache)
         clipped += clipped_in_base
     if clipped:
@@ -132,20 +136,20 @@ def _warn_of_clipping(clipped: int, caches: Sequence[SparseRows]) -> None:
 
 
 def _side_by_side(model: PreTrainedModel) -> bool:
-    """Whether responses may be read at the same time: not where rotary frequencies change with each one's length."""
+    """Whether passes may run concurrently: on the CPU, unless they change the rotary frequencies by their length."""
     rotary = str(getattr(getattr(model.model, "rotary_emb", None), "rope_type", ""))
     return model.device.type == "cpu" and "dynamic" not in rotary and "longrope" not in rotary
 
 
 def _at_once(model: PreTrainedModel, responses: Sequence[Response]) -> int:
-    """How many of the longest response fit IN_FLIGHT_BYTES; at least one."""
+    """Number of passes over the longest response that fit into IN_FLIGHT_BYTES; at least one."""
     units = max(projection.in_features for projection in gated_mlps(model))
     longest = max((len(response.prompt_ids) + len(response.token_ids) for response in responses), default=1)
     return max(1, IN_FLIGHT_BYTES // (LAYERS_HELD * longest * units * model.dtype.itemsize))
 
 
 class _Capture:
-    """One response on its way through the model."""
+    """The pass of one response."""
 
     def __init__(self, model: PreTrainedModel, response: Response, configs: Sequence[ActivationsConfig]) -> None:
         self._model, self._configs = model, configs
@@ -156,7 +160,7 @@ class _Capture:
         unembed = model.get_output_embeddings()
         assert unembed is not None, "a causal language model has one"
         self._unembed = unembed
-        # A smaller top k is the head of a larger one.
+        # The top k for a smaller k is a prefix of that for a larger one.
         largest: dict[tuple[str, int], int] = {}
         for config in configs:
             kept = (config.score, config.slice_tokens)
@@ -175,7 +179,7 @@ class _Capture:
         return [groups for groups, _ in rows], stats, sum(clipped for _, clipped in rows)
 
     def take(self, layer: int, projection: nn.Linear, inputs: torch.Tensor) -> None:
-        """Score a layer's activations, the projection's inputs at all positions, float [positions, U]."""
+        """Score a layer's activations: the inputs of its down projection at all positions, float [positions, U]."""
         a = inputs[self._where].float()
         for score in sorted({score for score, _ in self._tops}):
             scores = _scores(score, a, projection, self._unembed.weight, self._tokens)
@@ -187,58 +191,59 @@ class _Capture:
 def _scores(
     score: str, a: torch.Tensor, projection: nn.Linear, unembedding: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """What every unit scores at every token, float32 [n, U], from its activations a, float32 [n, U].
+    """Score of every unit at every token, float32 [n, U], from its activations a, float32 [n, U].
 
-    `unembedding` is the unembedding matrix, [V, hidden size].
+    logit_contribution is a times the product of the emitted token's row of `unembedding`, [V, hidden size], and the
+    unit's column of the down projection. magnitude is |a|, activation is a.
     """
     if score == "logit_contribution":
-        # A token has the same direction wherever it is emitted, and most are emitted more than once.
+        # Computed once per distinct token: most are emitted more than once.
         distinct, of_token = tokens.unique(return_inverse=True)
         return (unembedding[distinct].float() @ projection.weight.float())[of_token].mul_(a)
     return a.abs() if score == "magnitude" else a
 
 
 def _token_stats(unembed: nn.Linear, hidden: torch.Tensor, tokens: torch.Tensor, width: int) -> TokenStats:
-    """Statistics of the distributions that `hidden`, float [n, hidden size], gives for the emitted tokens [n].
+    """Statistics of the next-token distributions given `hidden`, float [n, hidden size], for the emitted tokens [n].
 
-    The vocabulary is taken in blocks of `width` words, with an online softmax (arXiv 1805.02867): the logits of a whole
-    response would take many times the memory of its activations.
+    Processes the vocabulary in blocks of `width` tokens with an online softmax (arXiv 1805.02867): the logits of a
+    whole response would take many times the memory of its activations.
     """
-    words = unembed.out_features
+    vocabulary = unembed.out_features
     peak = torch.full((len(tokens),), torch.finfo(torch.float32).min, device=hidden.device)
-    # Sums over the words so far, of logits l: of exp(l - peak), of (l - peak) exp(l - peak), and of l.
+    # Sums over the vocabulary so far, of logits l: of exp(l - peak), of (l - peak) exp(l - peak), and of l.
     mass, moment, total, emitted = (
         torch.zeros(len(tokens), dtype=torch.float64, device=hidden.device) for _ in range(4)
     )
-    for start in range(0, words, width):
+    for start in range(0, vocabulary, width):
         block = slice(start, start + width)
-        logits = nn.functional.linear(hidden, unembed.weight[block], _part(unembed.bias, block)).float()
+        logits = nn.functional.linear(hidden, unembed.weight[block], _block_of(unembed.bias, block)).float()
         total += logits.sum(-1)
         place = tokens - start
         here = (place >= 0) & (place < logits.shape[1])
         emitted[here] = logits[here, place[here]].double()
         higher = torch.maximum(peak, logits.amax(-1))
-        below, peak = (peak - higher).double(), higher
+        shift, peak = (peak - higher).double(), higher
         logits -= peak[:, None]
         exponentials = logits.exp()
-        moment = below.exp() * (moment + below * mass) + logits.mul_(exponentials).sum(-1)
-        mass = below.exp() * mass + exponentials.sum(-1)
+        moment = shift.exp() * (moment + shift * mass) + logits.mul_(exponentials).sum(-1)
+        mass = shift.exp() * mass + exponentials.sum(-1)
     log_mass = mass.log() + peak
     entropy = mass.log() - moment / mass
     return TokenStats(
         entropy=float(entropy.mean()),
         entropy_spread=float(entropy.std(correction=0)),
-        self_certainty=float((log_mass - total / words).mean()) - math.log(words),
+        self_certainty=float((log_mass - total / vocabulary).mean()) - math.log(vocabulary),
         logprob=float((emitted - log_mass).mean()),
     )
 
 
-def _part(bias: torch.Tensor | None, block: slice) -> torch.Tensor | None:
+def _block_of(bias: torch.Tensor | None, block: slice) -> torch.Tensor | None:
     return None if bias is None else bias[block]
 
 
 class _RowTopK:
-    """The k highest positive scores of every row over all layers, summed by neuron in the end."""
+    """The k highest positive scores of every row over all layers, and finally their sums by neuron."""
 
     def __init__(self, tokens: int, slice_tokens: int, top_k: int, device: torch.device) -> None:
         self._slice, self._k = slice_tokens, top_k
@@ -247,7 +252,7 @@ class _RowTopK:
         self._keys = torch.zeros(self._rows, 0, dtype=torch.int64, device=device)
 
     def add(self, layer: int, scores: torch.Tensor) -> None:
-        """Take in one layer's scores, float32 [n, U]."""
+        """Merge in the scores of one layer, float32 [n, U]."""
         missing = self._rows * self._slice - len(scores)
         padded = nn.functional.pad(scores, (0, 0, 0, missing), value=-torch.inf).view(self._rows, -1)
         best = padded.topk(min(self._k, padded.shape[1]), dim=1)
@@ -258,14 +263,14 @@ class _RowTopK:
         self._scores, self._keys = kept.values, keys.gather(1, kept.indices)
 
     def groups(self, k: int) -> tuple[SparseGroups, int]:
-        """The k highest of every row, and how many masses were clipped; k is at most the number kept."""
+        """Sums by neuron of the k highest scores of every row (k <= top_k), and the number of clipped masses."""
         scores, keys = self._scores[:, :k].cpu(), self._keys[:, :k].cpu()
         row, column = torch.nonzero(scores > 0, as_tuple=True)
         return _sum_by_key(row.numpy(), keys[row, column].numpy(), scores[row, column].numpy(), self._rows)
 
 
 def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups: int) -> tuple[SparseGroups, int]:
-    """Entries summed by (group, key), and how many sums were clipped to float16's largest value."""
+    """Entries summed by (group, key), and the number of sums that were clipped to float16's largest value."""
     combined = (group.astype(np.int64) << 32) | keys.astype(np.int64)
     unique, inverse = np.unique(combined, return_inverse=True)
     sums = np.bincount(inverse, masses.astype(np.float64), minlength=len(unique))
@@ -279,12 +284,12 @@ def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups:
 
 
 def build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> SparseRows:
-    """The cache of all responses from each one's rows and number of tokens."""
+    """The cache of all responses, from the rows and the number of tokens of each."""
     return _build_rows(parts, tokens, slice_tokens)[0]
 
 
 def _build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> tuple[SparseRows, int]:
-    """The cache of all responses, and how many masses of whole responses were clipped."""
+    """See `build_rows`; also the number of masses of whole responses that were clipped."""
     rows_per_response = [len(part.ptr) - 1 for part in parts]
     lengths: list[int] = []
     base = []

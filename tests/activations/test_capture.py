@@ -35,7 +35,7 @@ def model(toy):
 
 @torch.no_grad()
 def dense_scores(model, response, score):
-    """Scores [tokens, layers, units], straight from the definition, one layer's input kept whole."""
+    """Scores [tokens, layers, units], straight from the definition, from all layers' inputs."""
     kept = []
     handles = [
         projection.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0][0]))
@@ -103,7 +103,7 @@ def test_a_response_does_not_depend_on_its_neighbours(model):
 
 @pytest.mark.parametrize("sharpness", [1, 200])
 def test_token_statistics_are_those_of_float64(model, sharpness):
-    # The vocabulary is wider than a layer: it comes in blocks.
+    # The vocabulary is larger than a layer, so it is processed in blocks.
     assert model.lm_head.out_features > 2 * gated_mlps(model)[0].in_features
     model, exact = (copy.deepcopy(model) for _ in range(2))
     for each in (model, exact.double()):
@@ -134,7 +134,7 @@ def test_hooks_are_gone_after_an_error(model):
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_rotary_frequencies_that_follow_the_length_are_not_shared(kind, monkeypatch):
+def test_rotary_frequencies_that_depend_on_the_length_are_not_shared(kind, monkeypatch):
     rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
     if kind == "longrope":
         rope |= {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 8}
@@ -142,12 +142,12 @@ def test_rotary_frequencies_that_follow_the_length_are_not_shared(kind, monkeypa
         vocab_size=70, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=1,
         max_position_embeddings=16, rope_parameters=rope,
     )  # fmt: skip
-    monkeypatch.setattr("nex_merge.activations.capture.on_cores", lambda *_: pytest.fail("read side by side"))
+    monkeypatch.setattr("nex_merge.activations.capture.on_cores", lambda *_: pytest.fail("ran concurrently"))
     cache, _ = capture(LlamaForCausalLM(config).eval(), RESPONSES, ActivationsConfig())
     assert cache.responses == 2
 
 
-def test_long_responses_wait_for_room(model, monkeypatch):
+def test_long_responses_wait_for_memory(model, monkeypatch):
     expected, _ = capture(model, RESPONSES * 4, ActivationsConfig())
     under_way, most = [], []
     forward = type(model.model).forward
@@ -182,7 +182,7 @@ def test_more_than_64_layers():
         (1, 65_537, "at most 255 layers of 65,536 MLP units, got 1 layers of 65,537"),
     ],
 )
-def test_models_with_more_neurons_than_keys_are_refused(layers, units, message):
+def test_models_with_more_neurons_than_keys_are_rejected(layers, units, message):
     """A key is layer << 16 | unit: unit 65,536 of layer 0 would become unit 0 of layer 1; layer 255 is reserved."""
     config = Qwen3Config(
         vocab_size=70, hidden_size=8, intermediate_size=units, num_hidden_layers=layers, num_attention_heads=1,
@@ -195,13 +195,13 @@ def test_models_with_more_neurons_than_keys_are_refused(layers, units, message):
     check_capacity(min(layers, 255), min(units, 65_536))
 
 
-def test_llama_works_and_gpt2_is_refused():
+def test_llama_works_and_gpt2_is_rejected():
     llama = LlamaForCausalLM(
         LlamaConfig(vocab_size=70, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=1)
     ).eval()
     cache, _ = capture(llama, RESPONSES, ActivationsConfig())
     assert cache.responses == 2 and len(cache.rows.keys) > 0
-    with pytest.raises(InputError, match="GPT2LMHeadModel has no gated MLPs"):
+    with pytest.raises(InputError, match=r"expected gated MLPs at .+, got GPT2LMHeadModel, which has none"):
         gated_mlps(GPT2LMHeadModel(GPT2Config(vocab_size=70, n_embd=8, n_layer=1, n_head=1)))
 
 
