@@ -1,8 +1,9 @@
-"""Whose credit the weights come from. Credit is additive over responses, so every calibration is a sum.
+"""Calibration: the responses that neuron weights are estimated from. Credit is additive, so each one is a sum.
 
-`self`: the candidate's own responses (the paper's way of ranking variants). `crossfit`: of the candidate's other folds,
-so that no response is scored by weights that it made. `parents`: base and parents, fixed before the first merge.
-`pool`: base, parents and the merges so far. The last two are one set of weights for everyone.
+`self`: the variant's responses (as the paper ranks variants). `crossfit`: the variant's responses to the other folds of
+prompts, so that no response is scored with weights estimated from itself. `parents`: the baselines' responses (base and
+parents), fixed before the first merge. `pool`: those of the baselines and of the merges so far. With the last two, all
+variants share one set of weights.
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,15 @@ from nex_merge.nex.phases import segment
 from nex_merge.records import Credits, Evidence, NeuronWeights, PhaseCounts, ResponseAnalysis, SparseRows
 
 FOLDS = 5
-# A pool is made anew when this many merges are done, and at every doubling; see `pool_size`.
+# Merges in the first pool; it grows at every doubling of this number, see `pool_size`.
 FIRST_POOL = 8
 
 
 def analyse(cache: SparseRows, rho: float, min_run: int) -> tuple[ResponseAnalysis, ...]:
-    """Novelty, phases, cycles and credit of every response."""
+    """Novelty, phases, cycles and credit of every response.
+
+    `rho`: probability of staying in a state of the HMM. `min_run`: minimum length of a phase, in rows.
+    """
     return tuple(_analyse_response(cache, i, rho, min_run) for i in range(cache.responses))
 
 
@@ -35,7 +39,7 @@ def _analyse_response(cache: SparseRows, response: int, rho: float, min_run: int
 
 
 def stack_credits(analyses: Sequence[ResponseAnalysis]) -> Credits:
-    """The credit of all responses of a model, in order."""
+    """The credit of a model's responses, in order, as sparse arrays."""
     parts = [item.credit for item in analyses]
     return Credits(
         np.concatenate([[0], np.cumsum([len(part.keys) for part in parts])]).astype(np.int64),
@@ -46,17 +50,20 @@ def stack_credits(analyses: Sequence[ResponseAnalysis]) -> Credits:
 
 
 def calibrate(*models: Credits) -> NeuronWeights:
-    """Weights from the credit of all responses of these models: one (`self`) or several (`parents`, `pool`)."""
+    """Neuron weights from the credit of all responses of one model (`self`) or several (`parents`, `pool`)."""
     return neuron_weights(sum_credit([credits.of(i) for credits in models for i in range(credits.responses)]))
 
 
 def folds(prompts: np.ndarray) -> np.ndarray:
-    """The fold, 0 to 4, of every response; all samples of a prompt are in the same one."""
+    """The fold, 0 to FOLDS - 1, of every response from its prompt's index; samples of a prompt share a fold."""
     return np.asarray(prompts) % FOLDS
 
 
 def weights_by_response(evidence: Evidence, shared: NeuronWeights | None, crossfit: bool) -> list[NeuronWeights]:
-    """The weights that each response is scored under: `shared` ones, the model's own, or those of its other folds."""
+    """The neuron weights for scoring each response: `shared`, or estimated from the model's responses.
+
+    `crossfit`: only from its responses to the other folds of prompts.
+    """
     responses = evidence.credits.responses
     if shared is not None:
         return [shared] * responses
@@ -71,9 +78,9 @@ def weights_by_response(evidence: Evidence, shared: NeuronWeights | None, crossf
 
 
 def pool_size(merges: int) -> int:
-    """How many merges, the first by number, a pool holds when `merges` have been tried: 0, then 8, 16, 32, ...
+    """Number of merges, lowest trial numbers first, in the pool once `merges` have been tried: 0, then 8, 16, 32, ...
 
-    Pools change at these counts alone, whenever and however often a search was stopped.
+    The pool depends on this count only, so that scores do not depend on when a search was interrupted.
     """
     size = 0
     while merges >= max(2 * size, FIRST_POOL):
@@ -82,7 +89,7 @@ def pool_size(merges: int) -> int:
 
 
 def count_phases(analyses: Sequence[ResponseAnalysis]) -> PhaseCounts:
-    """What was found in every response, in numbers."""
+    """Counts of cycles and rows, and mean novelty, of every response."""
     phased = [item.phases.explore if item.phases is not None else np.zeros(0, bool) for item in analyses]
     return PhaseCounts(
         cycles=np.array([len(item.cycles) for item in analyses], np.int64),

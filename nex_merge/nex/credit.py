@@ -1,7 +1,7 @@
-"""Step 4 of NEX: credit for reuse. Neurons introduced while exploring earn by what the exploit rows after them reuse.
+"""Step 4 of NEX: credit. Neurons introduced in an explore phase earn credit by their reuse in the next exploit phase.
 
-Symbols: s slopes, float32; a cycle's reuse, the share of its exploit mass on neurons it introduced; m the median reuse
-of the response; progress = reuse - m (arXiv 2602.05805). Credit is additive over responses.
+Symbols: s slopes, float32 [K]; reuse of a cycle, the share of its exploit mass on neurons that it introduced; m, the
+median reuse of the response; progress = reuse - m (arXiv 2602.05805). Credit is additive over responses.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ EPSILON = 1e-6
 
 
 def response_cycles(novelty: Novelty, phases: Phases) -> tuple[Cycle, ...]:
-    """The cycles of one response with their reuse, consolidation and the scale of the credit they give."""
+    """The cycles of one response, with their reuse, consolidation and scales of credit."""
     found = runs(phases.explore)
     spans = [(*a, *b) for a, b in pairwise(found) if phases.explore[a[0]]]
     measured = [_measure(novelty, span) for span in spans]
     reuses = np.array([reuse for *_, reuse in measured if reuse is not None], np.float32)
-    # Not finite only where there is nothing to centre.
+    # Without any reuse, the centre has no effect.
     centre = float(np.median(reuses)) if len(reuses) else 0.0
     return tuple(
         Cycle(*span, strength, consolidation, reuse, *_scales(reuse, centre, consolidation))
@@ -30,7 +30,10 @@ def response_cycles(novelty: Novelty, phases: Phases) -> tuple[Cycle, ...]:
 
 
 def _measure(novelty: Novelty, span: tuple[int, int, int, int]) -> tuple[float, float, float | None]:
-    """(strength, consolidation, reuse or None) of the cycle that spans the given rows."""
+    """(strength, consolidation, reuse) of a cycle; reuse is None if undefined.
+
+    `span`: first and last explore row, first and last exploit row.
+    """
     first_e, last_e, first_x, last_x = span
     slope_e = float(np.median(novelty.slopes[first_e : last_e + 1]))
     slope_x = float(np.median(novelty.slopes[first_x : last_x + 1]))
@@ -48,7 +51,7 @@ def _measure(novelty: Novelty, span: tuple[int, int, int, int]) -> tuple[float, 
 
 
 def _scales(reuse: float | None, centre: float, consolidation: float) -> tuple[float, float]:
-    """(effective, redundant) scale of a cycle's credit."""
+    """(effective, redundant) scales of a cycle's credit."""
     if reuse is None:
         return 0.0, 0.0
     progress = reuse - centre
@@ -58,7 +61,7 @@ def _scales(reuse: float | None, centre: float, consolidation: float) -> tuple[f
 
 
 def response_credit(novelty: Novelty, cycles: Sequence[Cycle]) -> Credit:
-    """What each neuron earns in one response: its mass in the row that introduced it, times its cycle's scale."""
+    """The credit of every neuron in one response: its mass in the row that introduced it, times its cycle's scales."""
     parts = []
     for cycle in cycles:
         if cycle.effective == 0 and cycle.redundant == 0:
@@ -72,7 +75,7 @@ def response_credit(novelty: Novelty, cycles: Sequence[Cycle]) -> Credit:
 
 
 def sum_credit(parts: Sequence[Credit]) -> Credit:
-    """The sum of credits, neuron by neuron; keys ascending, float32."""
+    """The sum of credits by neuron, float32, keys ascending."""
     keys = np.concatenate([np.zeros(0, np.uint32), *(part.keys for part in parts)])
     unique, inverse = np.unique(keys, return_inverse=True)
     totals = [

@@ -14,9 +14,12 @@ SATURATED = 0.99
 
 
 def neuron_weights(credit: Credit) -> NeuronWeights:
-    """w = tanh(log((E + 1e-6) / (R + 1e-6))) of every neuron with credit, float32, keys ascending."""
+    """w = tanh(log((E + 1e-6) / (R + 1e-6))), float32, of every neuron with credit; keys ascending.
+
+    E: effective credit, R: redundant credit (arXiv 2602.05805). Neurons with w = 0 are omitted.
+    """
     credited = (credit.effective > 0) | (credit.redundant > 0)
-    # In float32 throughout, as the definition has it: near-zero credits make the last digits visible.
+    # float32 throughout, as in the definition: with credits near zero, the precision shows in the result.
     epsilon = np.float32(EPSILON)
     ratio = (credit.effective[credited] + epsilon) / (credit.redundant[credited] + epsilon)
     weights = np.tanh(np.log(ratio)).astype(np.float32)
@@ -24,24 +27,24 @@ def neuron_weights(credit: Credit) -> NeuronWeights:
 
 
 class Masses(NamedTuple):
-    """What one response's activation mass m falls on, under neuron weights w."""
+    """Distribution of one response's activation mass m over neurons with weights w."""
 
     good: float  # sum m max(w, 0)
     weighted: float  # sum m |w|
-    carried: float  # m on neurons with a weight
-    saturated: float  # m on neurons with |w| > 0.99
+    carried: float  # sum m over neurons with w != 0
+    saturated: float  # sum m over neurons with |w| > 0.99
     total: float  # sum m
 
     @property
     def fraction(self) -> float | None:
-        """g = good / weighted: 0 where no mass falls on a weighted neuron, None where there is no mass at all."""
+        """Good-Mass Fraction g = good / weighted; 0 if no mass is on weighted neurons, None if there is no mass."""
         if self.total <= 0:
             return None
         return self.good / self.weighted if self.weighted > 0 else 0.0
 
 
 def weigh(base: SparseGroups, response: int, weights: NeuronWeights) -> Masses:
-    """The masses of one response, over its neurons' summed masses."""
+    """The masses of one response, from its summed mass per neuron. The reserved layer is ignored."""
     keys, masses = base.group(response)
     masses = clean_masses(masses).astype(np.float64)
     masses[(keys >> 16) == RESERVED_LAYER] = 0
@@ -61,11 +64,11 @@ def weigh(base: SparseGroups, response: int, weights: NeuronWeights) -> Masses:
 
 
 def mean_score(response_scores: Sequence[float | None]) -> float | None:
-    """A model's NEX: the mean of the defined response scores, or None where none is."""
+    """NEX of a model: the mean of the defined scores of its responses; None if none is defined."""
     defined = [score for score in response_scores if score is not None]
     return float(np.mean(defined)) if defined else None
 
 
 def log_gap(nex: float) -> float:
-    """-log10(1 - NEX), which tells scores near 1 apart."""
+    """-log10(1 - NEX), which separates scores near 1; at most 12."""
     return float(-np.log10(max(1 - nex, SMALLEST_GAP)))

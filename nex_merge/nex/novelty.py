@@ -1,6 +1,6 @@
 """Steps 0 to 2 of NEX: retained rows, novelty slopes, detrended observations. Knows nothing of phases.
 
-Symbols: t counts the K retained rows of one response; N_t the keys of row t that no earlier retained row holds;
+Symbols: t indexes the K retained rows of a response; N_t, the keys of row t that are in no earlier retained row;
 s_t = |N_t| / tokens_t, float32, neurons per token; z_t the detrended observation, float64 (arXiv 2602.05805).
 """
 
@@ -13,13 +13,13 @@ EPSILON = 1e-6
 
 
 def clean_masses(masses: np.ndarray) -> np.ndarray:
-    """Masses as float32 with whatever is not finite or negative counted as 0."""
+    """Masses as float32, with 0 in place of negative, infinite and NaN values."""
     masses = np.asarray(masses, np.float32)
     return np.where(np.isfinite(masses) & (masses > 0), masses, np.float32(0))
 
 
 def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
-    """Novelty of one response, or None where it has fewer than 3 rows or fewer than 3 retained rows."""
+    """Novelty of one response; None if it has fewer than 3 retained rows (rows with tokens and mass)."""
     first, last = int(cache.sample_row_ptr[response]), int(cache.sample_row_ptr[response + 1])
     if last - first < MIN_ROWS:
         return None
@@ -31,7 +31,7 @@ def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
 
     usable = (keys >> 16) != RESERVED_LAYER
     mass = np.bincount(row_of[usable], masses[usable].astype(np.float64), minlength=last - first)
-    # A mass > 0 implies that the row has keys left.
+    # A row with mass > 0 has keys outside the reserved layer.
     retained = (tokens > 0) & (mass > 0)
     kept_rows = np.flatnonzero(retained)
     if len(kept_rows) < MIN_ROWS:
@@ -40,8 +40,8 @@ def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
     t = (np.cumsum(retained) - 1)[row_of]
     if not (entries := usable & retained[row_of]).all():
         keys, masses, t = keys[entries], masses[entries], t[entries]
-    # Entries are in row order, so a key's first index is its first row. Of assignments to one place the last one stays,
-    # hence backwards; places that no key names are never read, so the table needs no filling.
+    # Entries are in row order, so a key's first entry is in its first row. The last of several assignments to an index
+    # wins, hence the reversal. Indices without a key are never read, so the table may stay uninitialized.
     place = np.arange(len(keys))
     first_place = np.empty(int(keys.max()) + 1, np.int64)
     first_place[keys[::-1]] = place[::-1]
@@ -54,10 +54,10 @@ def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
 
 
 def detrend(slopes: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(z float64 [K], whether the spread is zero) of slopes float32 [K].
+    """(z float64 [K], whether the spread is zero) from slopes, float32 [K].
 
-    z is the residual of log1p(s) on [1, log1p(t)] by least squares, centred on its median and divided by its median
-    absolute deviation; only centred where that deviation is 0 or not finite.
+    z is the residual of the least-squares fit of log1p(s) on [1, log1p(t)], minus its median, divided by its median
+    absolute deviation (MAD). If the MAD is 0 or not finite, the spread is zero, and z is not divided.
     """
     y = np.log1p(np.maximum(slopes.astype(np.float64), 0.0))
     design = np.column_stack([np.ones(len(y)), np.log1p(np.arange(len(y), dtype=np.float64))])

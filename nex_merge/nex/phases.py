@@ -1,7 +1,7 @@
-"""Step 3 of NEX: explore and exploit phases by a sticky two-state Gaussian HMM. Knows only observations.
+"""Step 3 of NEX: explore and exploit phases by a sticky two-state Gaussian HMM. Knows nothing but observations.
 
-Emissions come from a two-component mixture fitted to z; both states stay with probability rho; the labels are the most
-likely path (Viterbi), mended so that no run is shorter than `min_run` rows.
+The emissions are those of a two-component Gaussian mixture fitted to z, and both states stay with probability rho. The
+labels are the most likely path (Viterbi), with runs shorter than `min_run` rows merged into their neighbours.
 """
 
 import warnings
@@ -16,7 +16,8 @@ VARIANCE_FLOOR = 1e-6
 def segment(observations: np.ndarray, zero_spread: bool, rho: float, min_run: int) -> Phases:
     """Phases of one response from its observations z, float64 [K].
 
-    Where z has no spread, or the mixture or the decoding fails, z > 0 stands in and the reason is in `fallback`.
+    If z has no spread, or the mixture or the decoding fails, rows with z > 0 count as explore and `fallback` has the
+    reason: zero_spread, mixture_failed or decoding_failed.
     """
     if zero_spread:
         return Phases(mend(observations > 0, min_run), "zero_spread")
@@ -31,14 +32,14 @@ def segment(observations: np.ndarray, zero_spread: bool, rho: float, min_run: in
 
 
 def fit_emissions(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(means [2], variances [2]) of the two states, float64; None where no finite mixture can be fitted."""
+    """(means [2], variances [2]) of the two states, float64; None if the mixture cannot be fitted or is not finite."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(2, covariance_type="diag", random_state=0, max_iter=50, reg_covar=1e-6)
     try:
         with warnings.catch_warnings():
-            # 50 iterations are the definition; identical observations are a mixture of two equal components.
+            # The definition has 50 iterations, converged or not; identical observations give two equal components.
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(np.asarray(observations, np.float64)[:, None])
     except ValueError:
@@ -53,9 +54,9 @@ def fit_emissions(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray] | N
 def most_likely_states(
     observations: np.ndarray, means: np.ndarray, variances: np.ndarray, rho: float
 ) -> np.ndarray | None:
-    """Viterbi path, int [K], of a two-state chain that starts even and stays with probability rho.
+    """Viterbi path, int [K], of a chain whose two states start with equal probability and stay with probability rho.
 
-    None where the decoding fails (no path has a finite probability).
+    None if decoding fails: no path has a finite log-probability.
     """
     from hmmlearn.hmm import GaussianHMM
 
@@ -73,7 +74,7 @@ def most_likely_states(
 
 
 def runs(labels: np.ndarray) -> list[tuple[int, int]]:
-    """Maximal runs of equal labels as (first, last), both included."""
+    """Maximal runs of equal labels as (first, last), both inclusive."""
     if len(labels) == 0:
         return []
     starts = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1])
@@ -82,9 +83,9 @@ def runs(labels: np.ndarray) -> list[tuple[int, int]]:
 
 
 def mend(labels: np.ndarray, min_run: int) -> np.ndarray:
-    """Labels, bool [K], without runs shorter than `min_run`.
+    """Labels, bool [K], with runs shorter than `min_run` merged into a neighbour.
 
-    From left to right over the labels as already mended, a short run takes the label before it or, at the very start,
+    Works from left to right on the labels as modified so far: a short run takes the label before it or, at the start,
     the label after it.
     """
     labels = np.array(labels, bool)
@@ -98,6 +99,6 @@ def mend(labels: np.ndarray, min_run: int) -> np.ndarray:
                 labels[start:end] = labels[start - 1]
             elif end < len(labels):
                 labels[start:end] = labels[end]
-                continue  # the run has grown: look at it again
+                continue  # the run is longer now: check it again
         start = end
     return labels
