@@ -1,6 +1,7 @@
 """A toy family of random two-layer checkpoints, and the family that the package carries cut short, for quick runs."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -56,7 +57,7 @@ def model(toy):
 
 @pytest.fixture(scope="session")
 def tokenizer(toy):
-    from nex_merge.study.trial import load_tokenizer
+    from nex_merge.engines.loading import load_tokenizer
 
     return load_tokenizer(toy["a"])
 
@@ -74,10 +75,9 @@ def sliding(tokenizer):
     return MistralForCausalLM(config).eval()
 
 
-@pytest.fixture
-def toy_config(toy, tmp_path) -> Path:
-    """A configuration file of a quick search over the toy family."""
-    config = {
+def toy_settings(toy, output: Path) -> dict:
+    """A quick search over the toy family."""
+    return {
         "family": {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}},
         "search_space": {
             "methods": ["ties"],
@@ -87,11 +87,35 @@ def toy_config(toy, tmp_path) -> Path:
         "generation": {"max_new_tokens": 24},
         "activations": {"slice_tokens": 2, "top_k": 8},
         "study": {"trials": 4},
-        "output": str(tmp_path / "run"),
+        "output": str(output),
     }
+
+
+@pytest.fixture
+def toy_config(toy, tmp_path) -> Path:
+    """A configuration file of a quick search over the toy family."""
     path = tmp_path / "toy.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(toy_settings(toy, tmp_path / "run")))
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy, tmp_path_factory) -> Path:
+    """The finished run of a quick search over the toy family, to be read only."""
+    from nex_merge.setup.resolve import resolve_config
+    from nex_merge.study.search import run_search
+
+    folder = tmp_path_factory.mktemp("searched") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        run_search(resolve_config(toy_settings(toy, folder)))
+    return folder
+
+
+@pytest.fixture
+def toy_run_copy(toy_run, tmp_path) -> Path:
+    """A copy of that run, to be written to."""
+    return Path(shutil.copytree(toy_run, tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)

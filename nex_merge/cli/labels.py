@@ -14,11 +14,13 @@ from nex_merge.setup import config as configuration
 def benchmark(
     run: Run,
     data: Annotated[Path, typer.Option(help="JSONL with prompt or messages, and answer")],
-    match: Annotated[str, typer.Option(help="exact, number, choice or regex")] = "exact",
-    top: Annotated[int | None, typer.Option(min=1, help="only the best so many")] = None,
-    trials: Annotated[str | None, typer.Option(metavar="IDS", help="only these, for example base,3,7")] = None,
+    match: Annotated[str, typer.Option(help="how to read answers: number, choice, text or regex:PATTERN")] = "text",
+    top: Annotated[int | None, typer.Option(min=1, help="measure the top N")] = None,
+    trials: Annotated[
+        str | None, typer.Option(metavar="IDS", help="measure these trials, for example base,3,7")
+    ] = None,
 ) -> None:
-    """Accuracy of a run's variants on labelled prompts; it joins the leaderboard and never guides the search."""
+    """Measure the accuracy of a run's variants on labelled prompts; it never guides the search."""
     from nex_merge.labels.benchmark import benchmark, choose_trials, load_items
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
@@ -48,7 +50,7 @@ def correlate(
     plots: Annotated[Path | None, typer.Option(metavar="DIR", help="write scatter plots as PNG")] = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
-    """Does the score agree with accuracy? Rank correlations with intervals, regret, and the same for simple rivals."""
+    """Check whether measures agree with accuracy: rank correlations with intervals, and regret."""
     from nex_merge.labels.correlate import FEWEST, agreement, print_agreement, split
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
@@ -59,7 +61,9 @@ def correlate(
 
         family = opened.family_name
         if family != FAMILY:
-            raise InputError(f"--accuracy builtin: only family {FAMILY} brings problems, this run's is {family!r}")
+            raise InputError(
+                f"--accuracy builtin: only family {FAMILY} has built-in problems, this run's family is {family!r}"
+            )
         chosen = choose_trials(opened, None, [], read_rows(opened))
         benchmark(opened, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
     elif accuracy is not None:
@@ -68,7 +72,7 @@ def correlate(
         attach_accuracy(opened, Path(accuracy))
     rows = write_leaderboard(opened)
     if by is not None and by not in columns_of(rows):
-        raise InputError(f"--by: no column {by!r}.{configuration.nearest(by, columns_of(rows))}")
+        raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     found = agreement(rows)
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
     groups = {}
@@ -93,6 +97,8 @@ def correlate(
     for name, group in groups.items():
         typer.echo()
         print_agreement(group, f"{name}: ")
-    typer.echo("Intervals: 95 % bootstrap over variants. Regret k: best accuracy minus the best among a score's top k.")
-    typer.echo("A minus before a score: less is taken to be better. rank: the leaderboard, collapsed variants last.\n")
+    typer.echo(
+        "Intervals: 95 % bootstrap over variants. Regret k: best accuracy minus the best among a measure's top k."
+    )
+    typer.echo("A minus before a measure: less is better. rank: the leaderboard, collapsed variants last.\n")
     typer.echo(scatter_text(rows, opened.objective.name))

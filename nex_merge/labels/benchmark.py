@@ -1,4 +1,4 @@
-"""Accuracy of a run's variants on labelled prompts, by greedy answers. Attached to the trials, never fed to the search.
+"""Accuracy of a run's variants on labelled prompts, by greedy answers. Kept beside the trials, never fed to the search.
 
 Composes rebuilding, generation and matching. A variant measured on the same data is not measured again.
 """
@@ -6,12 +6,12 @@ Composes rebuilding, generation and matching. A variant measured on the same dat
 import csv
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nex_merge.answers.conclusions import check_match, conclude, is_unfinished, read_gold
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
@@ -25,9 +25,6 @@ from nex_merge.setup.prompts import read_jsonl
 # The search's prompts come from seed 1, so none of them is among these.
 HELD_OUT_SEED = 2
 FAMILY = "qwen3-tiny"
-MATCHES = ("exact", "number", "choice", "regex")
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]*)(?:\.\d+)?")
-_CHOICE = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -40,40 +37,10 @@ class Item:
     kind: str = ""
 
 
-def conclusion(response: str) -> str:
-    """What stands after the thinking; all of it where there is none."""
-    return response.rpartition("</think>")[2].strip()
-
-
-def concluded(match: str, response: str) -> str | float | None:
-    """What a response says in terms of the match: its number, its letter or its conclusion; None where it has none.
-
-    Of two responses that conclude the same, both are right or neither is.
-    """
-    found = conclusion(response)
-    if match == "number":
-        numbers = _NUMBER.findall(found)
-        return float(numbers[-1].replace(",", "")) if numbers else None
-    if match == "choice":
-        letters = _CHOICE.findall(found)
-        return letters[-1] if letters else None
-    return (" ".join(found.split()) if match == "exact" else found) or None
-
-
 def matcher(match: str, answer: str) -> Callable[[str], bool]:
-    """Whether a response gives the answer.
-
-    exact: the conclusion is the answer, blanks aside. number: its last number equals it. choice: its last capital
-    letter that stands alone is it. regex: the answer, a pattern, is found in it.
-    """
-    if match == "regex":
-        pattern = re.compile(answer)
-        return lambda text: pattern.search(conclusion(text)) is not None
-    if match == "number":
-        number = float(answer.replace(",", ""))
-        return lambda text: concluded(match, text) == number
-    wanted = " ".join(answer.split()) if match == "exact" else answer.strip()
-    return lambda text: concluded(match, text) == wanted
+    """Whether a response concludes the answer. Raises ValueError where the answer can never be matched."""
+    gold = read_gold(answer, match)
+    return lambda text: conclude(text, match) == gold
 
 
 def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
@@ -82,26 +49,21 @@ def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) ->
     if is_number(answer):
         answer = str(answer)
     if not isinstance(answer, str) or not answer.strip():
-        raise InputError(f'{where}: found no answer; "answer" with text or a number would do')
+        raise InputError(f'{where}: expected "answer" with text or a number, got {answer!r}')
     try:
         return Item(prompt, answer, matcher(match, answer))
-    except (ValueError, re.error) as error:
-        raise InputError(f"{where}: the answer {answer!r} is no {match} ({error})") from None
-
-
-def check_match(match: str) -> None:
-    if match not in MATCHES:
-        raise InputError(f"--match: found {match!r}; {', '.join(MATCHES)} would do")
+    except ValueError as error:
+        raise InputError(f"{where}: answer {answer!r} cannot be read as {match}: {error}") from None
 
 
 def load_items(file: Path, match: str) -> list[Item]:
     """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
     check_match(match)
     if not file.is_file():
-        raise InputError(f"--data: no file {file}")
+        raise InputError(f"--data: no such file: {file}")
     items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
     if not items:
-        raise InputError(f"--data: {file} holds no labelled prompts")
+        raise InputError(f"--data: {file} contains no labelled prompts")
     return items
 
 
@@ -121,7 +83,7 @@ def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[
         found = [run.find(trial) for trial in ids]
         for result in found:
             if result.state == "failed":
-                raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it can't be measured")
+                raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it cannot be measured")
         return [result.trial for result in found]
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
@@ -164,7 +126,7 @@ def _accuracy(items: Sequence[Item], right: Sequence[bool]) -> dict[str, Any]:
 def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:
     """Whether each response is right; `thinking`: whether the prompts asked for thinking first."""
     # What was cut off while thinking has not answered, whatever its last words are.
-    cut = [thinking and r.truncated and "</think>" not in r.text for r in responses]
+    cut = [is_unfinished(r.text, r.truncated, thinking) for r in responses]
     return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
 
 
@@ -181,9 +143,9 @@ def attach_accuracy(run: Run, file: Path) -> None:
             try:
                 value = float(value)
             except ValueError:
-                raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do") from None
+                raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {value!r}") from None
         if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
-            raise InputError(f"{where}: accuracy is {value!r}; a number between 0 and 1 would do")
+            raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {value!r}")
         try:
             found[_trial_of(run, item)] = float(value)  # pyright: ignore[reportArgumentType]
         except InputError as error:
@@ -194,7 +156,9 @@ def attach_accuracy(run: Run, file: Path) -> None:
 
 def _read_rows(file: Path) -> list[Mapping[str, Any]]:
     if not file.is_file():
-        raise InputError(f"--accuracy: no file {file}; a CSV or JSON file, or 'builtin' for qwen3-tiny, would do")
+        raise InputError(
+            f"--accuracy: no such file: {file}. Give a CSV or JSON file, or 'builtin' for family qwen3-tiny"
+        )
     text = _text(file)
     if file.suffix == ".csv":
         rows: Any = list(csv.DictReader(text.splitlines()))
@@ -206,11 +170,11 @@ def _read_rows(file: Path) -> list[Mapping[str, Any]]:
         if isinstance(rows, dict) and all(is_number(value) for value in rows.values()):
             rows = [{"trial": key, "accuracy": value} for key, value in rows.items()]
     else:
-        raise InputError(f"--accuracy: {file} is {file.suffix or 'of no type'}; .csv or .json would do")
+        raise InputError(f"--accuracy: expected a .csv or .json file, got {file}")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise InputError(f"{file}: found no rows; a list of {{trial, accuracy}} would do")
+        raise InputError(f"{file}: expected a list of {{trial, accuracy}}, got no rows")
     if "accuracy" not in rows[0]:
-        raise InputError(f"{file}: has no accuracy; it has {', '.join(map(str, rows[0]))}")
+        raise InputError(f"{file}: no column accuracy; columns: {', '.join(map(str, rows[0]))}")
     return rows
 
 
@@ -218,7 +182,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8 text") from None
+        raise InputError(f"{file}: not UTF-8 text") from None
 
 
 def _trial_of(run: Run, item: Mapping[str, Any]) -> str:

@@ -28,8 +28,22 @@ class PerResponse(Measure):
             # A run of version 0.1.0 kept some means and not the figures they are of.
             return Value(variant.recorded.get(self.name))
         known = figures[np.isfinite(figures)]
-        mean = float(self.finish(known.mean())) if len(known) else None
-        return Value(mean, *by_prompt(figures, prompts_of(variant), prompts))
+        divisor = self.divisor(variant.observation)
+        mean = float(self.finish(known.mean() / divisor)) if len(known) else None
+        sums, numbers = by_prompt(figures, prompts_of(variant), prompts)
+        return Value(mean, sums, numbers * divisor)
+
+    def divisor(self, observation: Observation) -> float:
+        """What the mean is divided by."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Utilization(PerResponse):
+    """Distinct neurons of a response over all neurons of the model."""
+
+    def divisor(self, observation: Observation) -> float:
+        return float(observation.neurons or 1)
 
 
 @dataclass(frozen=True)
@@ -49,10 +63,10 @@ def _stat(name: str, sign: int = 1) -> Callable[[Observation], np.ndarray | None
     return figures
 
 
-def _utilization(observation: Observation) -> np.ndarray | None:
+def _distinct_neurons(observation: Observation) -> np.ndarray | None:
     if observation.evidence is None or observation.neurons is None:
         return None
-    return np.diff(observation.evidence.base.ptr) / observation.neurons
+    return np.diff(observation.evidence.base.ptr).astype(np.float64)
 
 
 def _novelty(observation: Observation) -> np.ndarray | None:
@@ -90,8 +104,8 @@ PERPLEXITY = Perplexity(
     "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's own tokens",
     figures=_stat("logprob", -1),
 )  # fmt: skip
-UTILIZATION = PerResponse(
-    "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_utilization
+UTILIZATION = Utilization(
+    "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_distinct_neurons
 )
 NOVELTY = PerResponse("novelty", -1, "neurons per token", 4, "new neurons per token", figures=_novelty)
 TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new_tokens")

@@ -10,15 +10,15 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from nex_merge.runs import files
-from nex_merge.setup.config import GenerationConfig
 from nex_merge.errors import InputError, RunError
 from nex_merge.generation import end_tokens, generate
-from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.merging import digest, generation_config, tensor_digest
+from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
-from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.setup.config import GenerationConfig
 
 IDENTITY = "nex_merge.json"
 
@@ -123,7 +123,8 @@ def _check_answer(remerger: Remerger, result: TrialResult, folder: Path, out: Pa
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     if answer != list(expected.token_ids):
         raise RunError(
-            f"{folder}: transformers answers the first prompt differently from the scored model; it is kept for inspection"
+            f"{folder}: transformers answers the first prompt differently from the scored model; it is kept for "
+            "inspection"
         )
     return f"{out}: transformers loads it and gives the same greedy answer of {len(answer)} tokens to the first prompt"
 
@@ -164,7 +165,8 @@ def model_card(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, rec
             "",
             f"Trial {result.trial} of a search with nex-merge over family {named.name}, ranked without labels by",
             "Neuron Explore-Exploit scoring (arXiv 2602.05805) and written by mergekit's method of the same name.",
-            f"Weights are stored in {remerger.engine.out_dtype}; they were scored computing in {str(remerger.engine.dtype)[6:]}.",
+            f"Weights are stored in {remerger.engine.out_dtype}; they were scored computing in "
+            f"{str(remerger.engine.dtype)[6:]}.",
             "",
             "| what the ranking rests on | |",
             "|---|---|",

@@ -21,7 +21,7 @@ from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.observers import Observer, Observers
-from nex_merge.study.optuna_study import failed, open_study, run_merges
+from nex_merge.study.optuna_study import MergeStudy, failed
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, equal_weights, passthrough, propose
 from nex_merge.study.trial import Answered, TrialRunner, encode_run_prompts
@@ -56,7 +56,7 @@ def run_search(
         def seen(number: int) -> Mapping[str, float] | None:
             return runner.pool.values(objective, number)
 
-        study = open_study(run, config.study, objective.sign, seen)
+        study = MergeStudy(run, config.study, objective.sign, seen)
         told.on_start(str(run.path), config.study.trials + run.baselines, run.results())
         if config.study.baselines:
             _score_baselines(resolved, run, runner, out_dtype, told)
@@ -72,7 +72,7 @@ def run_search(
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
         first = equal_weights(space, family.models)
-        run_merges(run, study, config.study, objective, space, first, suggest, evaluate, told)
+        study.run_merges(objective, space, first, suggest, evaluate, told)
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")

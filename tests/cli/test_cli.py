@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nex_merge.answers.conclusions import conclude
 from nex_merge.runs.export import checkpoint_digest
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -66,13 +67,13 @@ def test_export_round_trip(finished, tmp_path):
     stored = load_file(tmp_path / "best" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     again = run("export", finished / "run", "--out", tmp_path / "best")
-    assert again.returncode == 2 and "exists and is not empty" in again.stderr
+    assert again.returncode == 2 and "expected a new or empty folder" in again.stderr
 
 
 def test_export_takes_any_trial_and_names_unknown_ones(finished, tmp_path):
     assert run("export", finished / "run", "--trial", "base", "--out", tmp_path / "base").returncode == 0
     unknown = run("export", finished / "run", "--trial", 77, "--out", tmp_path / "none")
-    assert unknown.returncode == 2 and "trial '77': not in this run; it has base, a, b, 0000" in unknown.stderr
+    assert unknown.returncode == 2 and "trial '77': not in this run. Trials: base, a, b, 0000" in unknown.stderr
 
 
 def test_export_refuses_when_a_parent_has_changed(finished, toy, tmp_path):
@@ -85,7 +86,7 @@ def test_export_refuses_when_a_parent_has_changed(finished, toy, tmp_path):
         done = run("export", finished / "run", "--trial", "0", "--out", tmp_path / "out")
     finally:
         path.write_bytes(before)
-    assert done.returncode == 1 and "its tensors are not those scored" in done.stderr
+    assert done.returncode == 1 and "its tensors differ from those scored" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -124,15 +125,15 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
         (("score", "--cache", "nowhere"), "nowhere: no such folder"),
         (("score", "--cache", GOLDEN / "long", "--rho", 2), "--rho: found 2.0"),
         (("score", "--cache", GOLDEN / "long", "--weights", "none.npz"), "--weights: no file none.npz"),
-        (("leaderboard", "nowhere"), "nowhere: no run folder"),
+        (("leaderboard", "nowhere"), "nowhere: not a run folder"),
         (("search", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("search", "configs/qwen3_ties.yaml", "--set", "study.trails=3"), "study.trails: unknown key"),
         (("search", "configs/qwen3_4b_ties.yaml"), "the family that always works: qwen3-tiny"),
         (("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"), "found 'a', not in family qwen3-tiny"),
         (("search",), "Missing argument"),
-        (("rescore", "nowhere", "--calibration", "self"), "nowhere: no run folder"),
-        (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no file none.jsonl"),
-        (("correlate", "nowhere"), "nowhere: no run folder"),
+        (("rescore", "nowhere", "--calibration", "self"), "nowhere: not a run folder"),
+        (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no such file: none.jsonl"),
+        (("correlate", "nowhere"), "nowhere: not a run folder"),
         (("serach",), "No such command"),
     ],
 )
@@ -177,8 +178,11 @@ def test_rescore_benchmark_and_correlate(finished, tmp_path):
     done = run("rescore", finished / "run", "--calibration", "crossfit")
     assert done.returncode == 0, done.stderr
     assert "under calibration crossfit" in done.stdout and "Verdict on NEX: " in done.stdout
-    (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": "."}\n{"prompt": "signs", "answer": "zz"}\n')
-    done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "regex")
+    asked = Path("configs/prompts/qwen3_tiny.jsonl").read_text().splitlines()[0]
+    answered = (finished / "run" / "trials" / "base" / "responses.jsonl").read_text().splitlines()[0]
+    labelled = {"prompt": json.loads(asked)["prompt"], "answer": conclude(json.loads(answered)["text"])}
+    (tmp_path / "bench.jsonl").write_text(json.dumps(labelled) + '\n{"prompt": "signs", "answer": "zz"}\n')
+    done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "text")
     assert done.returncode == 0, done.stderr
     assert "[6/6]" in done.stderr and "0.500" in done.stdout
     done = run("correlate", finished / "run", "--by", "method", "--plots", tmp_path / "plots")

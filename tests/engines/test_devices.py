@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from nex_merge.activations.capture import capture
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.generation import generate
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
 PROMPTS = [[11, 12, 13], [20, 21, 22, 23], [30, 31]]

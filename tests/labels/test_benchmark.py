@@ -1,25 +1,26 @@
 """Matching, labelled prompts, and the measuring of a run's trials."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.labels.benchmark import benchmark, builtin_items, choose_trials, load_items, matcher
+from nex_merge.families.qwen3_tiny.problems import KINDS
+from nex_merge.labels.benchmark import Item, benchmark, builtin_items, choose_trials, load_items, matcher
+from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.study.search import run_search
-from nex_merge.setup.resolve import resolve_config
-
-from .test_search import Silent
+from nex_merge.runs.run import Run
+from tests.searches import search
 
 
 @pytest.mark.parametrize(
     ("match", "answer", "response", "right"),
     [
-        ("exact", "a= b1  b2", "<think>no</think>\n\na= b1 b2\n", True),
-        ("exact", "4", "it is 4", False),
+        ("text", "a= b1  b2", "<think>no</think>\n\na= b1 b2\n", True),
+        ("text", "4", "it is 4", False),
         ("number", "1,200", "<think>3</think> 5 and then 1200.0", True),
         ("number", "3", "<think>3</think> it is 4", False),
         ("number", "-2.5", "x = -2.5", True),
@@ -27,8 +28,9 @@ from .test_search import Silent
         ("choice", "B", "A or B? The answer is B.", True),
         ("choice", "B", "The answer is (C)", False),
         ("choice", "B", "", False),
-        ("regex", "fou?r", "so: for", True),
-        ("regex", "^4$", "44", False),
+        ("regex:x = (.)", "4", "x = 3, no, x = 4", True),
+        ("regex:^[0-9]$", "4", "44", False),
+        ("regex:[0-9]+", "44", "44", True),
     ],
 )
 def test_matching(match, answer, response, right):
@@ -38,12 +40,17 @@ def test_matching(match, answer, response, right):
 @pytest.mark.parametrize(
     ("line", "match", "message"),
     [
-        ('{"prompt": "x"}', "exact", "line 1: found no answer"),
-        ('{"answer": "x"}', "exact", 'line 1: found keys answer; "prompt" with text'),
-        ('{"prompt": "x", "answer": "four"}', "number", "line 1: the answer 'four' is no number"),
-        ('{"prompt": "x", "answer": "("}', "regex", "line 1: the answer '(' is no regex"),
-        ('{"prompt": "x", "answer": "4"}', "fuzzy", "--match: found 'fuzzy'"),
-        ("", "exact", "holds no labelled prompts"),
+        ('{"prompt": "x"}', "text", 'line 1: expected "answer" with text or a number, got None'),
+        ('{"answer": "x"}', "text", 'line 1: expected non-empty text in "prompt"'),
+        ('{"prompt": "x", "answer": "four"}', "number", "line 1: answer 'four' cannot be read as number"),
+        ('{"prompt": "x", "answer": "b"}', "choice", "line 1: answer 'b' cannot be read as choice"),
+        ('{"prompt": "x", "answer": "b"}', "regex:(", "--match: 'regex:(' is not a valid regular expression"),
+        (
+            '{"prompt": "x", "answer": "4"}',
+            "fuzzy",
+            "expected number, choice, text or regex:PATTERN, got 'fuzzy'",
+        ),
+        ("", "text", "contains no labelled prompts"),
     ],
 )
 def test_bad_data(tmp_path, line, match, message):
@@ -62,12 +69,10 @@ def test_builtin_problems_are_not_the_search_prompts():
 
 def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_twice(toy_config, tmp_path, monkeypatch):
     # Without thinking, what is cut off may have answered.
-    plan = resolve_config(str(toy_config), {"study": {"trials": 2}, "prompts": {"thinking": False}})
-    run_search(plan, False, Silent())
-    run = tmp_path / "run"
+    search(toy_config, study={"trials": 2}, prompts={"thinking": False})
+    run = Run(tmp_path / "run")
     before = [row["trial"] for row in read_rows(run)]
-    (tmp_path / "bench.jsonl").write_text('{"prompt": "pairs", "answer": ".*"}\n{"prompt": "signs", "answer": "zz"}\n')
-    items = load_items(tmp_path / "bench.jsonl", "regex")
+    items = [Item(Prompt(({"role": "user", "content": p},), p), p, lambda text, p=p: p == "pairs") for p in KINDS]
     notes = []
     chosen = choose_trials(run, 3, [], read_rows(run))
     benchmark(run, items, "bench", chosen, notes.append)
@@ -80,28 +85,28 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     from nex_merge.labels import benchmark as module
 
     measured = []
-    whole = module._measure
-    monkeypatch.setattr(module, "_measure", lambda *args: measured.append(args[1].trial) or whole(*args))
+    whole = module.Remerger.load
+    monkeypatch.setattr(
+        module.Remerger, "load", lambda self, result: measured.append(result.trial) or whole(self, result)
+    )
     benchmark(run, items, "bench", choose_trials(run, None, [], rows), notes.append)
     assert sorted(measured) == sorted(before[3:]), "a run that was stopped goes on"
-    assert files.read_accuracy(run, "base")["n"] == 2
+    assert files.read_accuracy(run.path, "base")["n"] == 2
 
 
 def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):
-    run_search(resolve_config(str(toy_config), {"study": {"trials": 0}}), False, Silent())
-    run, data = tmp_path / "run", tmp_path / "bench.jsonl"
-    data.write_text('{"prompt": "pairs", "answer": ".*"}\n')
-    benchmark(run, load_items(data, "regex"), "bench", ["base"], lambda text: None)
-    assert files.read_accuracy(run, "base")["accuracy"] == 0, "24 tokens of a toy never close their thinking"
-    first = files.read_accuracy(run, "base")["source"]
-    data.write_text('{"prompt": "pairs", "answer": "x?"}\n')
-    benchmark(run, load_items(data, "regex"), "bench", ["base"], lambda text: None)
-    assert files.read_accuracy(run, "base")["source"] != first
+    search(toy_config, study={"trials": 0})
+    run = Run(tmp_path / "run")
+    item = Item(Prompt(({"role": "user", "content": "pairs"},), "pairs"), "a", lambda text: True)
+    benchmark(run, [item], "bench", ["base"], lambda text: None)
+    assert files.read_accuracy(run.path, "base")["accuracy"] == 0, "24 tokens of a toy never close their thinking"
+    first = files.read_accuracy(run.path, "base")["source"]
+    benchmark(run, [replace(item, answer="b")], "bench", ["base"], lambda text: None)
+    assert files.read_accuracy(run.path, "base")["source"] != first
 
 
-def test_choosing_trials(toy_config, tmp_path):
-    run_search(resolve_config(str(toy_config), {"study": {"trials": 1}}), False, Silent())
-    run = tmp_path / "run"
+def test_choosing_trials(toy_run):
+    run = Run(toy_run)
     rows = read_rows(run)
     assert choose_trials(run, None, ["base", "0"], rows) == ["base", "0000"]
     assert choose_trials(run, 2, [], rows) == [row["trial"] for row in rows[:2]]

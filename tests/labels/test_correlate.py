@@ -7,11 +7,11 @@ from scipy import stats
 from nex_merge.errors import InputError
 from nex_merge.labels.correlate import _kendall, _overlap, _pearson, agreement, curve, split
 from nex_merge.labels.plots import scatter_text, write_scatters
-from nex_merge.records import SCORES
+from nex_merge.measures.registry import OBJECTIVES
 
 
 def rows_with(accuracy, nex, tokens, kinds=None):
-    columns = {**dict.fromkeys(SCORES, 0.5), "accuracy_low": None, "accuracy_high": None, "accuracy_source": "x"}
+    columns = {**dict.fromkeys(OBJECTIVES, 0.5), "accuracy_low": None, "accuracy_high": None, "accuracy_source": "x"}
     return [
         {
             **columns, "rank": i + 1, "trial": f"{i:04d}", "kind": (kinds or ["merge"] * 99)[i], "state": "complete",

@@ -93,4 +93,4 @@ def test_no_mass_is_no_score():
     analyses = analyse(cache, 0.95, 2)
     found = score(Evidence(np.zeros(1, int), empty, stack_credits(analyses)), analyses, "self")
     assert found.nex is None and found.log_gap is None and found.response_scores == (None,)
-    assert found.low is None and found.weighted_mass is None
+    assert found.weighted_mass is None

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from nex_merge.runs import files
 from nex_merge.activations.cache import read_cache, read_manifest
 from nex_merge.errors import InputError
+from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.progress import Watcher
 from nex_merge.study.search import run_search
 
 
@@ -29,8 +29,7 @@ def whole(toy, tmp_path_factory):
             "activations": {"slice_tokens": 2, "top_k": 8},
         },
     )
-    with Watcher(plan.run, 4) as watcher:
-        run_search(plan, False, watcher)
+    run_search(plan)
     return run
 
 
@@ -40,9 +39,9 @@ def run(whole, tmp_path):
 
 
 def read_everything(run):
-    read_rows(run)
-    files.read_reliability(run)
-    files.read_scoring(run)
+    read_rows(Run(run))
+    results.read_reliability(run)
+    Run(run).scoring()
     files.read_recipe(run, "0000")
     files.read_responses(files.trial_folder(run, "0000"))
     read_cache(files.trial_folder(run, "0000") / files.CACHE)

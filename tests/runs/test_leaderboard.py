@@ -6,18 +6,39 @@ import json
 
 import pytest
 
-from nex_merge.labels.benchmark import attach_accuracy
-from nex_merge.setup.config import StudyConfig
 from nex_merge.errors import InputError
-from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_json, as_markdown, objective_of, rank, sort_rows, verdict
-from nex_merge.records import SCORES, NexScore, Reliability, Rivals, TrialResult
+from nex_merge.labels.benchmark import attach_accuracy
+from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
+from nex_merge.records import Estimate, NexScore, Reliability, TrialResult
+from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
+from nex_merge.runs.results import write_result
+from nex_merge.runs.run import Run
+from nex_merge.runs.tables import as_markdown, verdict_lines
+from nex_merge.setup.config import StudyConfig
+
+NEX = Objective("nex", 1)
 
 
-def result(trial, nex, kind="merge", state="complete", **fields):
+def result(trial, nex, kind="merge", state="complete", estimates=None, **fields):
     score = None
     if nex is not None:
-        score = NexScore(nex, 1.0, nex, nex, "self", (nex,), 1, 1, 2, 1, 0.5, {})
-    return TrialResult(trial, kind, "ties", "ties", 0, state, score=score, seconds={"merge": 1.0}, **fields)
+        score = NexScore(nex, 1.0, "self", (nex,), 1, 1, 2, 1, 0.5, {})
+        estimates = {"nex": Estimate(nex, nex, nex), "cycles_per_response": Estimate(2.0), **(estimates or {})}
+    return TrialResult(
+        trial, kind, "ties", "ties", 0, state, score=score, estimates=estimates or {}, seconds={"merge": 1.0}, **fields
+    )
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    """A run folder that holds nothing but its configuration."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        "family: qwen3-tiny\nsearch_space: ties\nprompts: {file: x}\noutput: run\nstudy: {objective: nex}\n"
+    )
+    return Run(folder)
 
 
 RESULTS = [
@@ -31,7 +52,7 @@ RESULTS = [
 
 
 def test_ranking():
-    rows = rank(RESULTS)
+    rows = rank(RESULTS, NEX)
     assert [(row["rank"], row["trial"]) for row in rows] == [
         (1, "0002"), (2, "0000"), (3, "0003"), (4, "base"), (None, "0001"), (None, "0004"),
     ]  # fmt: skip
@@ -39,7 +60,7 @@ def test_ranking():
 
 
 def test_formats_hold_all_columns():
-    rows = rank(RESULTS)
+    rows = rank(RESULTS, NEX)
     read = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert list(read[0]) == [*COLUMNS, "p.weight.a"]
     assert read[0]["nex"] == "0.9" and read[4]["nex"] == ""
@@ -49,37 +70,50 @@ def test_formats_hold_all_columns():
 
 
 def test_sorting():
-    rows = rank(RESULTS)
+    rows = rank(RESULTS, NEX)
     assert [row["trial"] for row in sort_rows(rows, "p.weight.a")][:2] == ["0000", "0002"]
-    with pytest.raises(InputError, match=r"no column 'nexx'\. Did you mean 'nex'"):
+    with pytest.raises(InputError, match=r"unknown column 'nexx'\. Did you mean 'nex'"):
         sort_rows(rows, "nexx")
 
 
 def test_collapsed_ranks_below_every_sound_one():
-    rows = rank([*RESULTS, result("0005", 0.99, state="collapsed", reason="loops")])
+    rows = rank([*RESULTS, result("0005", 0.99, state="collapsed", reason="loops")], NEX)
     assert [(row["rank"], row["trial"]) for row in rows][4:6] == [(5, "0005"), (None, "0001")]
 
 
 def test_another_objective_and_direction():
     def with_tokens(trial, tokens):
-        return result(trial, 0.5, rivals=Rivals(tokens, 0.1, 0.1, 1.0, 1.0, 0.1, None))
+        return result(trial, 0.5, estimates={"mean_tokens": Estimate(tokens)})
 
     found = [with_tokens("0000", 30.0), with_tokens("0001", 10.0), with_tokens("0002", 20.0)]
-    objective = objective_of({"objective": "mean_tokens", "direction": "auto"})
+    objective = objective_of(StudyConfig(objective="mean_tokens"))
     assert [row["trial"] for row in rank(found, objective)] == ["0001", "0002", "0000"]
-    objective = objective_of({"objective": "mean_tokens", "direction": "maximize"})
+    objective = objective_of(StudyConfig(objective="mean_tokens", direction="maximize"))
     assert [row["trial"] for row in rank(found, objective)] == ["0000", "0002", "0001"]
 
 
-def test_every_score_can_be_the_objective():
-    choices = StudyConfig.model_fields["objective"].annotation.__args__
-    assert choices == tuple(SCORES)
-    assert set(SCORES) <= set(COLUMNS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_can_lead_a_study(name):
+    assert objective_of(StudyConfig(objective=name)) == Objective(name, MEASURES[name].direction)
+    assert name in COLUMNS
+
+
+def test_an_unknown_objective_is_named_with_the_nearest():
+    with pytest.raises(InputError, match=r"study\.objective: unknown measure 'entropi'\. Did you mean 'entropy'"):
+        objective_of(StudyConfig(objective="entropi"))
+    with pytest.raises(InputError, match="unknown measure 'log_gap'"):
+        objective_of(StudyConfig(objective="log_gap"))
+
+
+def test_a_frame_has_every_column_and_nullable_ranks():
+    frame = as_frame(rank(RESULTS, NEX))
+    assert list(frame.columns) == [*COLUMNS, "p.weight.a"]
+    assert frame["rank"].isna().sum() == 2 and frame["rank"].iloc[0] == 1
 
 
 def test_the_verdict_in_plain_words():
     found = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
-    assert verdict(found) == [
+    assert verdict_lines(found) == [
         "Verdict on NEX: weak; this ranking is coarse, or says little that length does not.",
         "  - few cycles",
         "  What would help: longer responses",
@@ -89,34 +123,29 @@ def test_the_verdict_in_plain_words():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "trial,acc\nbase,1\n", "has no accuracy; it has trial, acc"),
-        ("a.csv", "trial,accuracy\nbase,70\n", "row 1: accuracy is 70.0; a number between 0 and 1"),
-        ("a.csv", "trial,accuracy\nbase,high\n", "row 1: accuracy is 'high'"),
-        ("a.csv", "trial,accuracy\n99,0.5\n", "row 1: trial '99': not in this run; it has base"),
+        ("a.csv", "trial,acc\nbase,1\n", "no column accuracy; columns: trial, acc"),
+        ("a.csv", "trial,accuracy\nbase,70\n", "row 1: accuracy: expected a number between 0 and 1, got 70.0"),
+        ("a.csv", "trial,accuracy\nbase,high\n", "got 'high'"),
+        ("a.csv", "trial,accuracy\n99,0.5\n", "row 1: trial '99': not in this run. Trials: base"),
         ("a.json", "[", "not valid JSON"),
-        ("a.json", "[]", "found no rows"),
-        ("a.json", '[{"accuracy": 0.5}]', "row 1: neither trial nor recipe is given"),
-        ("a.txt", "", "is .txt; .csv or .json would do"),
+        ("a.json", "[]", "got no rows"),
+        ("a.json", '[{"accuracy": 0.5}]', "row 1: expected a trial's id or the path of its recipe.yaml"),
+        ("a.txt", "", "expected a .csv or .json file"),
     ],
 )
-def test_accuracy_files(tmp_path, name, text, message):
-    from nex_merge.runs import files
-
-    (tmp_path / "config.yaml").write_text("study: {objective: nex, direction: auto}\n")
-    files.write_result(tmp_path, RESULTS[0])
+def test_accuracy_files(a_run, tmp_path, name, text, message):
+    write_result(a_run.path, RESULTS[0])
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as error:
-        attach_accuracy(tmp_path, tmp_path / name)
+        attach_accuracy(a_run, tmp_path / name)
     assert message in str(error.value)
 
 
-def test_accuracy_joins_the_leaderboard(tmp_path):
-    from nex_merge.runs import files
+def test_accuracy_joins_the_leaderboard(a_run, tmp_path):
     from nex_merge.runs.leaderboard import write_leaderboard
 
-    (tmp_path / "config.yaml").write_text("study: {objective: nex, direction: auto}\n")
     for item in RESULTS:
-        files.write_result(tmp_path, item)
+        write_result(a_run.path, item)
     (tmp_path / "a.json").write_text('{"base": 0.25, "2": 0.75}')
-    attach_accuracy(tmp_path, tmp_path / "a.json")
-    assert {row["trial"]: row["accuracy"] for row in write_leaderboard(tmp_path)}["0002"] == 0.75
+    attach_accuracy(a_run, tmp_path / "a.json")
+    assert {row["trial"]: row["accuracy"] for row in write_leaderboard(a_run)}["0002"] == 0.75

@@ -5,21 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from nex_merge.runs import rescore
-from nex_merge.runs import files
-from nex_merge.setup.config import NexConfig
 from nex_merge.errors import InputError
+from nex_merge.runs import results
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.search import run_search
-
-from .test_search import Silent
+from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import NexConfig
+from tests.searches import search
 
 
 @pytest.fixture
-def run(toy_config, tmp_path):
-    run_search(resolve_config(str(toy_config), {}), False, Silent())
-    return tmp_path / "run"
+def run(toy_run_copy):
+    return Run(toy_run_copy)
 
 
 def scores(rows):
@@ -28,17 +25,16 @@ def scores(rows):
 
 @pytest.mark.parametrize("calibration", ["self", "crossfit", "parents"])
 def test_rescoring_equals_a_search_under_that_calibration(run, toy_config, tmp_path, calibration):
-    rows = rescore.write_scores(run, NexConfig(calibration=calibration), NexConfig())
-    other = resolve_config(str(toy_config), {"nex": {"calibration": calibration}, "output": str(tmp_path / "other")})
-    searched = run_search(other, False, Silent())
+    rows = rescore_run(run, NexConfig(calibration=calibration))
+    searched, _ = search(toy_config, nex={"calibration": calibration}, output=str(tmp_path / "other"))
     known = {trial: nex for trial, nex in scores(searched).items() if not trial.isdigit() or trial == "0000"}
     assert known == {trial: scores(rows)[trial] for trial in known}, "the first merge and the baselines are the same"
 
 
 def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
-    rows = rescore.write_scores(run, NexConfig(rho=0.6, min_run=1), NexConfig())
-    other = resolve_config(str(toy_config), {"nex": {"rho": 0.6, "min_run": 1}, "output": str(tmp_path / "other")})
-    searched = {row["trial"]: row for row in run_search(other, False, Silent())}
+    rows = rescore_run(run, NexConfig(rho=0.6, min_run=1))
+    rows_of_other, _ = search(toy_config, nex={"rho": 0.6, "min_run": 1}, output=str(tmp_path / "other"))
+    searched = {row["trial"]: row for row in rows_of_other}
     for row in rows:
         if not row["trial"].isdigit():
             assert row["nex"] == searched[row["trial"]]["nex"]
@@ -47,15 +43,15 @@ def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
 
 def test_earlier_leaderboards_are_kept_and_the_last_asked_for_shows(run):
     before = read_rows(run)
-    rescore.write_scores(run, NexConfig(calibration="parents"), NexConfig())
-    kept = sorted(path.name for path in (run / "leaderboards").iterdir())
+    rescore_run(run, NexConfig(calibration="parents"))
+    kept = sorted(path.name for path in (run.path / "leaderboards").iterdir())
     assert kept == ["parents-rho0.95-min_run2", "self-rho0.95-min_run2"]
-    first = json.loads((run / "leaderboards" / kept[1] / "leaderboard.json").read_text())
+    first = json.loads((run.path / "leaderboards" / kept[1] / "leaderboard.json").read_text())
     assert scores(first) == scores(before)
-    other = json.loads((run / "leaderboards" / kept[0] / "leaderboard.json").read_text())
+    other = json.loads((run.path / "leaderboards" / kept[0] / "leaderboard.json").read_text())
     assert scores(other) == scores(read_rows(run))
-    assert scores(read_rows(run)) == scores(json.loads((run / "leaderboard.json").read_text())) != scores(before)
-    rescore.write_scores(run, NexConfig(), NexConfig())
+    assert scores(read_rows(run)) == scores(json.loads((run.path / "leaderboard.json").read_text())) != scores(before)
+    rescore_run(run, NexConfig())
     assert scores(read_rows(run)) == scores(before)
 
 
@@ -64,7 +60,7 @@ def test_every_row_says_how_it_compares_with_the_best_parent(run):
     best = next(row for row in rows if row["kind"] == "parent")
     assert best["beats_parent"] == 0.5, "it ties with itself in every resample"
     assert all(0 <= row["beats_parent"] <= 1 for row in rows if row["rank"])
-    found = files.read_reliability(run)
+    found = results.read_reliability(run.path)
     assert found.verdict in ("sound", "weak", "insufficient") and found.prompts == 4
     assert found.variants == sum(row["state"] == "complete" for row in rows)
 
@@ -73,20 +69,20 @@ def test_no_model_is_touched(run, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.nn.Module, "__call__", None)
-    rescore.write_scores(run, NexConfig(calibration="pool"), NexConfig())
+    rescore_run(run, NexConfig(calibration="pool"))
 
 
 def test_shared_weights_need_baselines(toy_config, tmp_path):
-    run_search(resolve_config(str(toy_config), {"study": {"trials": 1, "baselines": False}}), False, Silent())
-    with pytest.raises(InputError, match="takes its weights from base and parents, and none is scored"):
-        rescore.write_scores(tmp_path / "run", NexConfig(calibration="parents"), NexConfig())
+    search(toy_config, study={"trials": 1, "baselines": False})
+    with pytest.raises(InputError, match="takes its weights from base and parents, and none of them is scored"):
+        rescore_run(Run(tmp_path / "run"), NexConfig(calibration="parents"))
 
 
 def test_credits_are_found_again_where_they_are_missing(run):
     import shutil
 
-    kept = rescore.credits_of(run, "a", NexConfig())
-    shutil.rmtree(run / "trials" / "a" / "credit")
-    again = rescore.credits_of(run, "a", NexConfig())
+    kept = run.credits("a", NexConfig())
+    shutil.rmtree(run.path / "trials" / "a" / "credit")
+    again = run.credits("a", NexConfig())
     for name in ("ptr", "keys", "effective", "redundant"):
         assert np.array_equal(getattr(kept, name), getattr(again, name))

@@ -11,22 +11,13 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from nex_merge.study import progress
-from nex_merge.runs import files
 from nex_merge.cli import app
-from nex_merge.runs.leaderboard import Objective
-from nex_merge.setup.resolve import resolve_config
+from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
-from nex_merge.study.search import run_search
+from nex_merge.runs import files
+from nex_merge.runs.run import Run
 from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
-
-
-@pytest.fixture
-def toy_run(toy_config):
-    plan = resolve_config(str(toy_config), {"study": {"trials": 3}})
-    with progress.Watcher(plan.run, 6) as watcher:
-        run_search(plan, False, watcher)
-    return plan.run
+from nex_merge.study import progress
 
 
 def live(**changes) -> Live:
@@ -43,18 +34,19 @@ def row(trial: str, nex: float | None, **changes):
 def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(progress.time, "time", lambda: clock[0])
-    beacon = progress.Beacon(tmp_path, 15)
-    beacon.stage("merge", 0)
+    beacon = progress.Beacon(tmp_path)
+    beacon.on_start("run", 15, [None] * 3)
+    beacon.on_stage("merge", 0)
     assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
-    beacon.begin("0001", "ties", 3)
-    beacon.stage("generate", 0)
+    beacon.on_trial_start("0001", "ties")
+    beacon.on_stage("generate", 0)
     for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
         clock[0] += seconds
-        beacon.stage("generate", amount)
+        beacon.on_stage("generate", amount)
     found = files.read_live(tmp_path)
     assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
     assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
-    beacon.stop()
+    beacon.on_end([])
     assert files.read_live(tmp_path) is None and list(tmp_path.iterdir()) == []
 
 
@@ -96,12 +88,12 @@ def test_the_status_says_stage_speed_and_time():
 
 def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
     before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()}
-    view = look(toy_run)
-    assert view.live is None and view.total == len(view.rows) == 6
+    view = look(Run(toy_run))
+    assert view.live is None and view.total == len(view.rows) == 7
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(screen(toy_run, view, 80, 2))
+    console.print(screen(Run(toy_run), view, 80, 2))
     text = console.export_text()
-    assert "6 of 6 trials done; no search is at work" in text and "... 4 more" in text
+    assert "7 of 7 trials done; no search is at work" in text and "... 5 more" in text
     assert "nex over merges (o), best so far (-); best parent 1.0000" in text and max(map(len, text.splitlines())) <= 80
     assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()} == before
 
@@ -110,4 +102,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     from typer.testing import CliRunner
 
     result = CliRunner().invoke(app, ["watch", str(tmp_path)])
-    assert "no run folder" in str(result.exception)
+    assert "not a run folder" in str(result.exception)

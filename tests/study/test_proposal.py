@@ -7,9 +7,9 @@ import yaml
 from optuna.trial import FixedTrial
 
 from nex_merge.merging import method_specs
-from nex_merge.study.proposal import count_recipes, equal_weights, propose
 from nex_merge.setup.config import known_names
 from nex_merge.setup.search_space import load_space
+from nex_merge.study.proposal import count_recipes, equal_weights, propose
 
 SPECS = method_specs()
 FOLDERS = {"base": Path("/m/base"), "a": Path("/m/a"), "b": Path("/m/b")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,43 +15,15 @@ import torch
 import yaml
 
 from nex_merge.errors import InputError, RunError, TrialError
-from nex_merge.runs import files
+from nex_merge.runs.run import Run
 from nex_merge.study import optuna_study
-from nex_merge.study.search import run_search
-from nex_merge.setup.resolve import resolve_config
-
-TIMES = ("seconds",)
+from tests.engines.fakes import FakeEngine
+from tests.searches import search, with_space
 
 
-class Silent:
-    """A watcher that keeps what it is told."""
-
-    def __init__(self):
-        self.notes, self.ended = [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def begin(self, trial, name):
-        pass
-
-    def stage(self, stage, done):
-        pass
-
-    def end(self, result):
-        self.ended.append(result.trial)
-
-
-def with_space(config: Path, space) -> Path:
-    """The configuration with another search space."""
-    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "search_space": space}))
-    return config
-
-
-def search(config: Path, fresh=False, **overrides):
-    watcher = Silent()
-    rows = run_search(resolve_config(str(config), overrides), fresh, watcher)
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows], watcher
+def study_of(run: Path) -> optuna.Study:
+    """The only study in a run folder's database."""
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
 
 
 def test_a_search_of_four_trials(toy_config, tmp_path):
@@ -68,7 +41,7 @@ def test_a_search_of_four_trials(toy_config, tmp_path):
             "credit",
             "result.json",
         }
-        result = files.read_result(run, trial)
+        result = Run(run).result(trial)
         assert set(result.seconds) == {"merge", "generate", "capture", "score"}
         assert result.score.responses == 4
     first = yaml.safe_load((run / "trials" / "0000" / "recipe.yaml").read_text())
@@ -76,8 +49,8 @@ def test_a_search_of_four_trials(toy_config, tmp_path):
     assert not list(run.rglob("*.safetensors")), "no trial writes weights"
     saved = json.loads((run / "leaderboard.json").read_text())
     assert [row["trial"] for row in saved] == [row["trial"] for row in rows]
-    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{run}/study.db")
-    assert [trial.value for trial in opened.trials] == [files.read_result(run, f"000{i}").score.nex for i in range(4)]
+    opened = study_of(run)
+    assert [trial.value for trial in opened.trials] == [Run(run).result(f"000{i}").score.nex for i in range(4)]
 
 
 def test_finished_trials_are_not_recomputed_and_a_run_can_be_prolonged(toy_config, tmp_path, monkeypatch):
@@ -99,7 +72,7 @@ def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, tmp_path):
     rows, watcher = search(toy_config)
     assert watcher.ended == []
     assert rows == whole
-    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db")
+    opened = study_of(tmp_path / "run")
     assert [trial.state.name for trial in opened.trials] == ["COMPLETE"] * 4
 
 
@@ -116,19 +89,19 @@ def killed_in(command, folder):
 
 def test_killed_between_result_and_tell(toy_config, tmp_path, monkeypatch):
     whole, _ = search(toy_config, output=str(tmp_path / "whole"))
-    tell = study._tell
+    tell = optuna_study._tell
 
     def dies(opened, trial, *rest):
         if trial.number == 2:
             raise KeyboardInterrupt
         tell(opened, trial, *rest)
 
-    monkeypatch.setattr(study, "_tell", dies)
+    monkeypatch.setattr(optuna_study, "_tell", dies)
     with pytest.raises(KeyboardInterrupt):
         search(toy_config)
-    monkeypatch.setattr(study, "_tell", tell)
+    monkeypatch.setattr(optuna_study, "_tell", tell)
     rows, watcher = search(toy_config)
-    assert rows == whole and watcher.ended == ["0002", "0003"]
+    assert rows == whole and watcher.ended == ["0003"], "trial 2 was done, and only the study had not heard of it"
 
 
 @pytest.mark.parametrize(("key", "value"), [("seed", 1), ("sampler", "random")])
@@ -162,19 +135,20 @@ def test_batch_size_does_not_matter(toy_config, tmp_path):
     assert again == rows
 
 
-def test_what_base_and_parents_said_is_drafted_from_and_changes_nothing(toy_config, tmp_path, monkeypatch):
-    drafted, seen = search(toy_config)[0], {}
-    from nex_merge.study import trial
+def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, tmp_path, monkeypatch):
+    from nex_merge.engines.transformers import FamilyEngine
 
-    def without(model, tokenizer, prompts, config, progress, references):
-        seen[len(seen)] = len(references) // len(prompts)
-        return generate(model, tokenizer, prompts, config, progress)
+    drafted, seen = search(toy_config)[0], []
+    answer = FamilyEngine.answer
 
-    generate = trial.generate
-    monkeypatch.setattr(trial, "generate", without)
+    def without(self, prompts, config, drafts=(), notify=lambda tokens: None):
+        seen.append(len(drafts) // len(prompts))
+        return answer(self, prompts, config, (), notify)
+
+    monkeypatch.setattr(FamilyEngine, "answer", without)
     assert search(toy_config, output=str(tmp_path / "other"))[0] == drafted
-    assert list(seen.values()) == [0, 1, 2, 3, 3, 3, 3], "base, a and b, then four merges"
-    # Without base and parents there is nothing to draft from, and nobody misses it.
+    assert seen == [0, 1, 2, 3, 3, 3, 3], "base, a and b, then four merges"
+    # Without base and parents there is nothing to draft from.
     assert len(search(toy_config, output=str(tmp_path / "alone"), study={"trials": 2, "baselines": False})[0]) == 2
 
 
@@ -209,43 +183,54 @@ def test_a_failed_trial_has_its_reason_and_the_search_goes_on(toy_config, tmp_pa
     assert any(row["state"] == "complete" and row["kind"] == "merge" for row in rows)
 
 
+class Faulty(FakeEngine):
+    """Raises an error at the fifth answer, once."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def answer(self, *args, **kwargs):
+        answers = super().answer(*args, **kwargs)
+        if self.answered == 5:
+            raise self.error
+        return answers
+
+
+def test_what_a_recipe_causes_is_a_failed_trial(toy_config):
+    rows, _ = search(toy_config, engine=Faulty(TrialError("planted")))
+    assert [row["reason"] for row in rows if row["state"] == "failed"] == ["planted"]
+
+
 @pytest.mark.parametrize(
-    ("error", "reason"), [(TrialError("planted"), "planted"), (RuntimeError("shapes"), "RuntimeError: shapes")]
-)
-def test_an_error_of_a_trial_is_a_failed_trial(toy_config, monkeypatch, error, reason):
-    from nex_merge.study import trial
-
-    whole = trial.generate
-    calls = []
-
-    def breaks(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 5:
-            raise error
-        return whole(*args, **kwargs)
-
-    monkeypatch.setattr(trial, "generate", breaks)
-    rows, _ = search(toy_config)
-    assert [row["reason"] for row in rows if row["state"] == "failed"] == [reason]
+    "error",
+    [RuntimeError("shapes"), KeyError("w"), OSError(28, "No space left on device"), MemoryError(),
+     torch.AcceleratorError("device-side assert triggered")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_anything_else_ends_the_run_with_its_traceback_in_a_log(toy_config, tmp_path, error):
+    engine = Faulty(error)
+    with pytest.raises(RunError, match=rf"^trial 0001: {type(error).__name__}: .* traceback in .*error\.log"):
+        search(toy_config, engine=engine)
+    log = (tmp_path / "run" / "error.log").read_text()
+    assert log.startswith("Traceback") and "Faulty" not in log.splitlines()[-1] and type(error).__name__ in log
+    rows, recorder = search(toy_config, engine=engine)
+    assert {row["state"] for row in rows} == {"complete"} and recorder.ended == ["0001", "0002", "0003"]
 
 
-def test_a_fault_of_the_machine_ends_the_run_and_is_tried_again(toy_config, monkeypatch):
-    from nex_merge.study import trial
+def test_an_interrupted_search_ranks_what_is_done(toy_config, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        search(toy_config, engine=Faulty(KeyboardInterrupt()))
+    assert [row["trial"] for row in json.loads((tmp_path / "run" / "leaderboard.json").read_text())]
+    assert not (tmp_path / "run" / "scores.json").exists(), "nothing slow stands between Ctrl-C and the end"
 
-    whole = trial.generate
-    calls = []
 
-    def breaks(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == 5:
-            raise torch.AcceleratorError("device-side assert triggered")
-        return whole(*args, **kwargs)
-
-    monkeypatch.setattr(trial, "generate", breaks)
-    with pytest.raises(RunError, match=r"trial 0001: the machine failed, not the recipe \(device-side assert"):
-        search(toy_config)
-    rows, _ = search(toy_config)
-    assert {row["state"] for row in rows} == {"complete"} and "0001" in {row["trial"] for row in rows}
+def test_an_engine_of_ones_own_is_all_that_a_search_needs(toy_config, tmp_path):
+    engine = FakeEngine()
+    rows, recorder = search(toy_config, engine=engine)
+    assert recorder.ended == ["base", "a", "b", "0000", "0001", "0002", "0003"] and len(rows) == 7
+    assert engine.answered == engine.captured == 7
+    assert engine.drafts == [0, 4, 8, 12, 12, 12, 12]
 
 
 def test_pool_scores_everyone_under_the_same_weights(toy_config, tmp_path):
@@ -262,8 +247,8 @@ def test_another_configuration_is_refused_with_the_difference(toy_config, tmp_pa
     search(toy_config, study={"trials": 1})
     with pytest.raises(InputError) as error:
         search(toy_config, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
-    assert "nex.rho: 0.95 then, 0.9 now" in str(error.value)
-    assert "study.seed: 0 then, 5 now" in str(error.value)
+    assert "nex.rho: was 0.95, is 0.9" in str(error.value)
+    assert "study.seed: was 0, is 5" in str(error.value)
     assert "--fresh" in str(error.value)
     _, watcher = search(toy_config, fresh=True, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
     assert watcher.notes == [f"kept the earlier run as {tmp_path}/run.1"]
@@ -286,25 +271,27 @@ def test_other_library_versions_are_noted(toy_config, tmp_path):
     saved["resolved"]["versions"]["torch"] = "1.0"
     path.write_text(yaml.safe_dump(saved))
     _, watcher = search(toy_config, study={"trials": 0})
-    assert any("other library versions: torch: '1.0' then" in note for note in watcher.notes)
+    assert any(
+        "library versions differ from those this run was begun with: torch: was '1.0'" in note for note in watcher.notes
+    )
 
 
 def test_two_searches_in_one_folder(toy_config, tmp_path):
     from filelock import FileLock
 
     search(toy_config, study={"trials": 0})
-    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is at work"):
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is running"):
         search(toy_config, study={"trials": 0})
 
 
 def test_a_filter_that_catches_nothing(toy_config):
     space = {"methods": ["ties"], "parameters": {"weight": 0.5}, "filters": ["self_atn"]}
-    with pytest.raises(InputError, match="found 'self_atn', which is part of no tensor's name"):
+    with pytest.raises(InputError, match=r"filters\.0: expected part of a tensor's name, got 'self_atn'"):
         search(with_space(toy_config, space))
 
 
 def test_no_room_for_the_response(toy_config):
-    with pytest.raises(InputError, match="beyond the model's context of 512"):
+    with pytest.raises(InputError, match="the model's context is 512"):
         search(toy_config, generation={"max_new_tokens": 500})
 
 
@@ -318,7 +305,7 @@ def test_pool_shows_the_sampler_like_with_like(toy_config, tmp_path, monkeypatch
     for stop in (3, 9, 13):
         rows, _ = search(toy_config, nex=pool, study={"trials": stop})
     assert rows == whole
-    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    told = study_of(tmp_path / "run").trials
     final = {row["trial"]: row["nex"] for row in whole}
     assert any(trial.value != final[f"{trial.number:04d}"] for trial in told), "early scores were rescored"
 
@@ -337,7 +324,7 @@ def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_c
     rows, _ = search(toy_config)
     assert [row["trial"] for row in rows if row["state"] == "collapsed"] == ["0000"]
     assert rows[-1]["trial"] == "0000" and rows[-1]["reason"] == "planted" and rows[-1]["rank"] == 7
-    told = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db").trials
+    told = study_of(tmp_path / "run").trials
     assert [trial.constraints["collapse"] > 0 for trial in told] == [True, False, False, False]
 
 
@@ -352,7 +339,7 @@ def test_another_objective_with_its_direction(toy_config, tmp_path):
     rows, _ = search(toy_config, study={"objective": "entropy"})
     entropies = [row["entropy"] for row in rows if row["state"] == "complete"]
     assert entropies == sorted(entropies)
-    opened = optuna.load_study(study_name="run", storage=f"sqlite:///{tmp_path}/run/study.db")
+    opened = study_of(tmp_path / "run")
     assert opened.direction.name == "MINIMIZE"
     other = {"objective": "entropy", "direction": "maximize"}
     rows, _ = search(toy_config, study=other, output=str(tmp_path / "other"))
@@ -364,21 +351,19 @@ def test_fresh_does_not_step_around_a_search_at_work(toy_config, tmp_path):
     from filelock import FileLock
 
     search(toy_config, study={"trials": 0})
-    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is at work"):
+    with FileLock(tmp_path / "run" / "lock"), pytest.raises(RunError, match="another search is running"):
         search(toy_config, fresh=True, study={"trials": 0})
     assert (tmp_path / "run" / "trials" / "base" / "result.json").exists(), "nothing was moved aside"
 
 
 def test_what_is_refused_moves_nothing_aside(toy_config, tmp_path):
     search(toy_config, study={"trials": 0})
-    with pytest.raises(InputError, match="beyond the model's context"):
+    with pytest.raises(InputError, match="the model's context is 512"):
         search(toy_config, fresh=True, generation={"max_new_tokens": 500})
     assert not (tmp_path / "run.1").exists()
 
 
 def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path):
-    import shutil
-
     own = tmp_path / "own"
     shutil.copytree(toy["a"], own)
     config = yaml.safe_load(toy_config.read_text())
@@ -392,24 +377,58 @@ def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path
 
 @pytest.mark.parametrize("storage", ["mydb", "foo://x", "sqlite:////nowhere/at/all.db"])
 def test_a_storage_that_can_not_be_opened(toy_config, storage):
-    with pytest.raises(InputError, match=r"study\.storage: .* can't be opened"):
+    with pytest.raises(InputError, match=r"study\.storage: cannot open "):
         search(toy_config, study={"trials": 1, "storage": storage})
 
 
-def test_a_study_of_another_run_is_refused(toy_config, tmp_path):
+def test_runs_of_one_name_on_a_shared_storage_keep_apart(toy_config, tmp_path):
     shared = f"sqlite:///{tmp_path}/shared.db"
+    both = []
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-    search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "one" / "x"))
-    with pytest.raises(InputError, match="it is another run's"):
-        search(toy_config, study={"trials": 1, "storage": shared}, output=str(tmp_path / "two" / "x"))
+        rows, _ = search(toy_config, study={"trials": 2, "storage": shared}, output=str(tmp_path / folder / "x"))
+        both.append(rows)
+    assert both[0] == both[1]
+    assert len(optuna.get_all_study_names(shared)) == 2
+
+
+def test_a_trial_that_another_search_evaluates_is_left_alone(toy_config, tmp_path):
+    """Two copies of a run on one storage: the second finds the first at work on trial 0."""
+    shared = f"sqlite:///{tmp_path}/shared.db"
+
+    class Looks(FakeEngine):
+        def answer(self, *args, **kwargs):
+            answers = super().answer(*args, **kwargs)
+            if self.answered == 4:
+                shutil.copytree(tmp_path / "run", tmp_path / "copy")
+                with pytest.raises(
+                    RunError, match=r"trial 0 of this study is being evaluated by another search \(proc"
+                ):
+                    search(toy_config, engine=FakeEngine(), study=study, output=str(tmp_path / "copy"))
+            return answers
+
+    study = {"trials": 2, "storage": shared}
+    _, recorder = search(toy_config, engine=Looks(), study=study)
+    assert recorder.ended == ["base", "a", "b", "0000", "0001"]
+
+
+def test_a_renamed_run_goes_on_with_its_study(toy_config, tmp_path):
+    from nex_merge.study.importances import importances
+
+    whole, _ = search(toy_config, study={"trials": 5}, output=str(tmp_path / "whole"))
+    search(toy_config, study={"trials": 3})
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    rows, recorder = search(toy_config, study={"trials": 5}, output=str(tmp_path / "renamed"))
+    assert rows == whole and recorder.ended == ["0003", "0004"]
+    values = {row["trial"]: row["nex"] + i for i, row in enumerate(rows) if row["kind"] == "merge"}
+    assert sum(importances(Run(tmp_path / "renamed"), values).values()) == pytest.approx(1)
 
 
 def test_one_prompt_gives_no_interval(toy_config, tmp_path):
     prompts = {"limit": 1}
     rows, _ = search(toy_config, prompts=prompts, study={"trials": 0})
     assert {row["nex_low"] for row in rows} == {row["beats_parent"] for row in rows} == {None}
-    with pytest.raises(InputError, match="crossfit scores prompts by other prompts"):
+    with pytest.raises(InputError, match="crossfit scores prompts under weights from other prompts"):
         search(toy_config, prompts=prompts, nex={"calibration": "crossfit"}, output=str(tmp_path / "other"))
 
 
