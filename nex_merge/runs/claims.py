@@ -1,0 +1,202 @@
+"""Who is evaluating a trial: a claim has an owner and a heartbeat, and expires when the heartbeat stops.
+
+A run folder's lock tells two searches in one folder apart. Claims do so wherever a study is shared: by copies of a run
+folder on one storage, or by several workers. They live in the study's own database, in a table of their own.
+"""
+
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+from sqlalchemy import Column, Engine, Float, Integer, MetaData, String, Table, create_engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from nex_merge.errors import RunError
+
+# Seconds without a heartbeat after which a claim may be taken over, and between two heartbeats.
+EXPIRY = 120.0
+HEARTBEAT = 20.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial under evaluation."""
+
+    owner: str  # see `new_owner`
+    beat: float  # when the owner last said so, seconds since the epoch
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the owner is gone: silent for too long, or on this host and not running any more."""
+        return now - self.beat > EXPIRY or not _may_run(self.owner)
+
+
+class Claims(Protocol):
+    """Claims on the trials of one study. Every method is atomic, whoever else uses the same storage."""
+
+    def take(self, trial: int, owner: str) -> bool:
+        """Claim a trial; False where another owner holds it and is not gone. Taking one's own again renews it."""
+        ...
+
+    def beat(self, trial: int, owner: str) -> bool:
+        """Renew a claim; False where it is no longer this owner's."""
+        ...
+
+    def release(self, trial: int, owner: str) -> None:
+        """Give a claim up; does nothing where it is another's."""
+        ...
+
+    def holder(self, trial: int) -> Claim | None:
+        """Who holds a trial, whether gone or not."""
+        ...
+
+
+def new_owner() -> str:
+    """This process as an owner of claims: host, process number, when that process began, and something unique."""
+    began = psutil.Process().create_time()
+    return f"{platform.node()}|{os.getpid()}|{began:.0f}|{uuid.uuid4().hex[:8]}"
+
+
+def describe(owner: str) -> str:
+    """An owner in words."""
+    host, process, *_ = owner.split("|")
+    return f"process {process} on {host}"
+
+
+def _may_run(owner: str) -> bool:
+    """Whether an owner may still be running; of another host that can't be known."""
+    host, process, began, _ = owner.split("|")
+    if host != platform.node():
+        return True
+    try:
+        # A process number is given again: it is the same process only if it began at the same time.
+        return abs(psutil.Process(int(process)).create_time() - float(began)) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+class SqlClaims:
+    """Claims in a database that SQLAlchemy opens: SQLite, PostgreSQL, MySQL."""
+
+    def __init__(self, engine: Engine, study: str) -> None:
+        self._engine, self._study = engine, study
+        metadata = MetaData()
+        self._table = Table(
+            "nex_merge_claims",
+            metadata,
+            Column("study", String(255), primary_key=True),
+            Column("trial", Integer, primary_key=True, autoincrement=False),
+            Column("owner", String(255), nullable=False),
+            Column("beat", Float, nullable=False),
+        )
+        metadata.create_all(engine)
+
+    @classmethod
+    def at(cls, url: str, study: str) -> "SqlClaims":
+        return cls(create_engine(url), study)
+
+    def take(self, trial: int, owner: str) -> bool:
+        now = time.time()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(self._table).values(study=self._study, trial=trial, owner=owner, beat=now))
+            return True
+        except IntegrityError:
+            held = self.holder(trial)
+        if held is None:
+            return self.take(trial, owner)  # released in between
+        if held.owner != owner and not held.is_stale(now):
+            return False
+        return self._replace(trial, held, Claim(owner, now))
+
+    def beat(self, trial: int, owner: str) -> bool:
+        held = self.holder(trial)
+        return held is not None and held.owner == owner and self._replace(trial, held, Claim(owner, time.time()))
+
+    def _replace(self, trial: int, old: Claim, new: Claim) -> bool:
+        """Change a claim, unless somebody else has changed it since it was read."""
+        place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
+        same = (self._table.c.owner == old.owner) & (self._table.c.beat == old.beat)
+        with self._engine.begin() as connection:
+            done = connection.execute(update(self._table).where(place & same).values(owner=new.owner, beat=new.beat))
+        return done.rowcount == 1
+
+    def release(self, trial: int, owner: str) -> None:
+        place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
+        with self._engine.begin() as connection:
+            connection.execute(self._table.delete().where(place & (self._table.c.owner == owner)))
+
+    def holder(self, trial: int) -> Claim | None:
+        place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
+        with self._engine.begin() as connection:
+            row = connection.execute(select(self._table.c.owner, self._table.c.beat).where(place)).first()
+        return None if row is None else Claim(row.owner, row.beat)
+
+
+class MemoryClaims:
+    """Claims of the threads of one process."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Claim] = {}
+        self._lock = threading.Lock()
+
+    def take(self, trial: int, owner: str) -> bool:
+        with self._lock:
+            now, held = time.time(), self._held.get(trial)
+            if held is not None and held.owner != owner and not held.is_stale(now):
+                return False
+            self._held[trial] = Claim(owner, now)
+            return True
+
+    def beat(self, trial: int, owner: str) -> bool:
+        with self._lock:
+            held = self._held.get(trial)
+            if held is None or held.owner != owner:
+                return False
+            self._held[trial] = Claim(owner, time.time())
+            return True
+
+    def release(self, trial: int, owner: str) -> None:
+        with self._lock:
+            if trial in self._held and self._held[trial].owner == owner:
+                del self._held[trial]
+
+    def holder(self, trial: int) -> Claim | None:
+        return self._held.get(trial)
+
+
+@contextmanager
+def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
+    """Hold a claim, with its heartbeat, while a trial is evaluated.
+
+    Raises RunError where another owner holds the trial, or took it over meanwhile: what was found must not be told.
+    """
+    if not claims.take(trial, owner):
+        held = claims.holder(trial)
+        by = f" ({describe(held.owner)})" if held is not None else ""
+        raise RunError(
+            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or choose another "
+            "output folder"
+        )
+    done = threading.Event()
+
+    def keep() -> None:
+        while not done.wait(HEARTBEAT):
+            claims.beat(trial, owner)
+
+    heart = threading.Thread(target=keep, name="heartbeat", daemon=True)
+    heart.start()
+    try:
+        yield
+        if not claims.beat(trial, owner):
+            raise RunError(f"trial {trial} was taken over by another search while this process was silent")
+    finally:
+        done.set()
+        heart.join()
+        claims.release(trial, owner)

@@ -1,0 +1,116 @@
+"""The leaderboard on a terminal and as Markdown, and the verdict in words."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nex_merge.measures.registry import MEASURES
+from nex_merge.records import Reliability
+from nex_merge.runs.leaderboard import Row, as_csv, as_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# What fits a terminal of 80 columns; the files have every column. Headings of measures stand in their table.
+_HEADED = {measure.heading: name for name, measure in MEASURES.items() if measure.heading}
+_LEADING = [heading for heading, name in _HEADED.items() if MEASURES[name].with_interval]
+TABLE = ("#", "trial", "method", *_LEADING, "95 %", "beats", *(h for h in _HEADED if h not in _LEADING), "acc", "s")
+
+
+def console_of(width: int = 120) -> "Console":
+    """A console on stdout, `width` columns wide where that is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
+
+def print_table(
+    rows: Sequence[Row], title: str, reliability: Reliability | None = None, objective: str = "nex"
+) -> None:
+    """The ranking on stdout, the reasons of failures, and how far the scores can be trusted."""
+    console = console_of()
+    # Not the table's own title, which is folded to the table's width.
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    console.print(ranking_table(rows, objective))
+    console.print("beats: probability of beating the best parent, over resampled prompts", highlight=False)
+    for row in rows:
+        if row["reason"] is not None:
+            line = f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if reliability is not None:
+        console.print()
+        for line in verdict_lines(reliability, objective):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def ranking_table(rows: Sequence[Row], objective: str = "nex") -> "Table":
+    """The rows as a table of the terminal's columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    columns, shown = table_cells(rows, objective)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
+    for row, cells in zip(rows, shown, strict=True):
+        style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
+        table.add_row(*(Text(cells[column]) for column in columns), style=style)
+    return table
+
+
+def verdict_lines(found: Reliability, objective: str = "nex") -> list[str]:
+    """How far a run's NEX can be trusted, in plain words, with what would help."""
+    meaning = {
+        "sound": "other prompts would give much the same ranking; only labels tell whether accuracy agrees",
+        "weak": "this ranking is coarse, or says little that length does not",
+        "insufficient": "this ranking is mostly noise: other prompts would give another",
+    }
+    aside = "" if objective == "nex" else f" (this ranking is by {objective})"
+    lines = [f"Verdict on NEX{aside}: {found.verdict}; {meaning[found.verdict]}."]
+    lines += [f"  - {reason}" for reason in found.reasons]
+    lines += [f"  What would help: {advice}" for advice in found.advice]
+    return lines
+
+
+def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str], list[dict[str, str]]]:
+    """The columns worth showing in 80 characters, and every row's cells: seconds give way to accuracy."""
+    left_out = "s" if any(row["accuracy"] is not None for row in rows) else "acc"
+    return [column for column in TABLE if column != left_out], [_cells(row, objective) for row in rows]
+
+
+def trial_label(trial: str) -> str:
+    """A trial's id as tables show it: merges by their bare number."""
+    return str(int(trial)) if trial.isdigit() else trial
+
+
+def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
+    def number(key: str, digits: int) -> str:
+        return "-" if row.get(key) is None else f"{row[key]:.{digits}f}"
+
+    measured = {heading: number(name, MEASURES[name].digits) for heading, name in _HEADED.items()}
+    if row["state"] == "failed":
+        measured[_LEADING[0]] = "failed"
+    led = objective if f"{objective}_low" in row else "nex"
+    return {
+        "#": "-" if row["rank"] is None else str(row["rank"]),
+        "trial": trial_label(row["trial"]),
+        "method": row["kind"] if row["kind"] != "merge" else row["method"],
+        **measured,
+        "95 %": "-" if row.get(f"{led}_low") is None else f"{row[f'{led}_low']:.3f}-{row[f'{led}_high']:.3f}",
+        "beats": number("beats_parent", 2),
+        "acc": number("accuracy", 3),
+        "s": number("seconds", 1),
+    }
+
+
+def as_markdown(rows: Sequence[Row], objective: str = "nex") -> str:
+    columns, shown = table_cells(rows, objective)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in columns) + " |" for cells in shown]
+    return "\n".join(lines)
+
+
+def render(rows: Sequence[Row], form: str) -> str:
+    """Rows as text in one of the formats for programs and documents."""
+    return {"csv": as_csv, "json": as_json, "md": as_markdown}[form](rows).rstrip("\n")
