@@ -1,4 +1,4 @@
-"""The command that tells of a whole run at once."""
+"""`nex-merge report`: a whole run on one page."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,23 +14,24 @@ from nex_merge.errors import InputError
 def report(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="the page to write; report.html in the run folder")
+        Path | None, typer.Option("--out", metavar="FILE", help="HTML file to write; default: report.html in the run")
     ] = None,
-    show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+    show: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
-    """A run as one HTML page that needs no network: how sure the pick is, leaderboard, figures, phases, recipe."""
-    from nex_merge.runs.files import read_settings
+    """Write a run as one HTML page that needs no network: the pick, leaderboard, figures, responses, recipe."""
+    from nex_merge.runs.run import Run as RunFolder
 
-    read_settings(run)  # before anything heavy
+    opened = RunFolder(run)
     file = run / "report.html" if out is None else out
     if file.suffix not in (".html", ".htm") or file.is_dir():
-        raise InputError(f"--out: found {file}; the name of a file that ends in .html would do")
+        raise InputError(f"--out: expected a file name that ends in .html, got {file}")
+    # Heavy imports come after everything that can be refused without them.
     from nex_merge.report import write_report
 
-    size = write_report(run, file, datetime.now().astimezone(), lambda text: typer.echo(text, err=True))
+    size = write_report(opened, file, datetime.now().astimezone(), lambda text: typer.echo(text, err=True))
     typer.echo(f"{file}: {size / 1e6:.1f} MB")
     if show:
         import webbrowser
 
         if not webbrowser.open(file.resolve().as_uri()):
-            typer.echo(f"--open: found no browser; {file.resolve()} is there to be opened", err=True)
+            typer.echo(f"--open: no browser found; open {file.resolve()} yourself", err=True)

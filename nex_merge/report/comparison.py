@@ -1,40 +1,43 @@
-"""The pick's responses beside its parents' to the same prompts, with their phases. Composes readings and their HTML."""
+"""The pick's responses beside its parents' to the same prompts, annotated with their phases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.inspect.show import render_fragment, visible
-from nex_merge.report.data import Snapshot, number, short
+from nex_merge.report.data import Snapshot, number
+from nex_merge.runs.tables import trial_label
 
 PROMPTS = 5
-# Long responses make long pages: what doesn't fit is left out, and said to be.
+# Responses beyond this size are left out, and the page says how many.
 BUDGET = 2_000_000  # bytes
+_TITLE_CHARACTERS = 90
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedPrompt:
     """One prompt with the responses of several variants."""
 
     title: str
-    columns: Sequence[tuple[str, str]]  # whose it is, and its HTML
+    columns: Sequence[tuple[str, str]]  # the variant's name, and its response as HTML
 
 
-def compare(snapshot: Snapshot) -> tuple[list[Compared], str]:
-    """Responses of the pick from its lowest score to its highest, its parents' beside them; and what to say of them.
+def compare_responses(snapshot: Snapshot) -> tuple[list[ComparedPrompt], str]:
+    """Responses of the pick from its lowest score to its highest beside its parents', and a sentence about them.
 
-    Raises InputError or OSError where the run has no more what that takes: caches, responses or the tokenizer.
+    Raises InputError or OSError if the run no longer has its caches or responses, or the tokenizer cannot be loaded.
     """
     pick = snapshot.pick
     if pick is None:
         return [], "There is no pick whose responses could be shown."
-    chosen = spread(snapshot.results[pick["trial"]].score.response_scores, PROMPTS)  # pyright: ignore
-    variants = {f"The pick, trial {short(pick['trial'])}": pick["trial"]}
+    score = snapshot.results[pick["trial"]].score
+    chosen = spread(() if score is None else score.response_scores, PROMPTS)
+    variants = {f"Pick: trial {trial_label(pick['trial'])}": pick["trial"]}
     variants |= {f"Parent {trial}": trial for trial in sorted(row["trial"] for row in snapshot.of("parent"))}
-    readings = {label: list(read_trial(snapshot.run, trial, chosen)) for label, trial in variants.items()}
+    readings = {name: list(read_trial(snapshot.run, trial, chosen)) for name, trial in variants.items()}
     compared, size = [], 0
     for at in range(len(chosen)):
-        item = _compared({label: found[at] for label, found in readings.items()})
+        item = _compared({name: found[at] for name, found in readings.items()})
         size += sum(len(fragment.encode()) for _, fragment in item.columns)
         if size > BUDGET:
             break
@@ -43,29 +46,31 @@ def compare(snapshot: Snapshot) -> tuple[list[Compared], str]:
 
 
 def spread(scores: Sequence[float | None], count: int) -> list[int]:
-    """Up to `count` responses, evenly spread from the lowest score to the highest."""
+    """Indices of up to `count` responses, evenly spread from the lowest score to the highest."""
     order = sorted((score, at) for at, score in enumerate(scores) if score is not None)
     count = min(count, len(order))
     places = [round(i * (len(order) - 1) / max(count - 1, 1)) for i in range(count)]
     return [order[place][1] for place in places]
 
 
-def _compared(readings: dict[str, Reading]) -> Compared:
+def _compared(readings: Mapping[str, Reading]) -> ComparedPrompt:
     first = next(iter(readings.values()))
     prompt = visible(" ".join(first.prompt.split()))
-    beginning = prompt if len(prompt) <= 90 else f"{prompt[:90]} …"
-    scores = ", ".join(number(found.score, 3) for found in readings.values())
-    title = f"Prompt {first.response.prompt} (Good-Mass Fractions {scores}): {beginning}"
-    return Compared(title, [(label, render_fragment(found)) for label, found in readings.items()])
+    start = prompt if len(prompt) <= _TITLE_CHARACTERS else f"{prompt[:_TITLE_CHARACTERS]} …"
+    scores = ", ".join(number(reading.score, 3) for reading in readings.values())
+    title = f"Prompt {first.response.prompt} (Good-Mass Fractions {scores}): {start}"
+    return ComparedPrompt(title, [(name, render_fragment(reading)) for name, reading in readings.items()])
 
 
 def _note(shown: int, chosen: int, parents: int) -> str:
-    beside = "beside its parents' to the same prompts" if parents else "alone, as no parent is scored"
+    if chosen == 0:
+        return "No response of the pick has a score, so none is shown."
     if shown == 0:
-        return "The responses are too long to be shown here; nex-merge phases shows one at a time."
+        return "The responses are too long to show here; nex-merge phases shows them one at a time."
     count = "1 response" if shown == 1 else f"{shown} responses"
-    left = f" Of {chosen} chosen ones, {chosen - shown} are left out, as they would make this page too large."
+    beside = "beside its parents' responses to the same prompts" if parents else "without parents, which have no scores"
+    omitted = f" {chosen - shown} of {chosen} selected responses are omitted to limit the size of this page."
     return (
         f"{count} of the pick, evenly spread from its lowest score to its highest, {beside}. Explore rows recruit new "
-        f"neurons, exploit rows use those they have.{left if shown < chosen else ''}"
+        f"neurons, exploit rows reuse known ones.{omitted if shown < chosen else ''}"
     )

@@ -1,24 +1,23 @@
-"""A run folder -> what the page says. Reads the run's files and counts; knows nothing of HTML or of figures."""
+"""A run folder -> what the page shows: the front, the table, facts. Knows nothing of HTML or of figures."""
 
 import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
 from nex_merge.labels.correlate import agreement
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.leaderboard import COLUMNS, Objective, Row, columns_of, falls, objective_of, read_rows, table_cells
+from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
+from nex_merge.runs.results import read_reliability
+from nex_merge.runs.run import Run
+from nex_merge.runs.tables import table_cells, trial_label
 
-# The row that each of the terminal's columns is sorted by.
-_SORTED_BY = {
-    "#": "rank", "95 %": "nex_low", "beats": "beats_parent", "tokens": "mean_tokens", "cycles": "cycles_per_response",
-    "acc": "accuracy", "s": "seconds",
-}  # fmt: skip
 MISSING = "–"
 
 
@@ -26,17 +25,19 @@ MISSING = "–"
 class Snapshot:
     """A run as its folder has it at one moment."""
 
-    run: Path
-    settings: Mapping[str, Any]
-    objective: Objective
-    rows: Sequence[Row]  # as the leaderboard has them
-    results: Mapping[str, TrialResult]
+    run: Run
+    rows: Sequence[Row]  # the leaderboard
+    results: Mapping[str, TrialResult]  # by trial, with the leaderboard's scores
     reliability: Reliability | None
-    begun: Sequence[str]  # trials without a result: under way, or cut off
+    unfinished: Sequence[str]  # trials without a result: in progress or interrupted
+
+    @property
+    def objective(self) -> Objective:
+        return self.run.objective
 
     @property
     def pick(self) -> Row | None:
-        """The sound merge that ranks first."""
+        """The complete merge that ranks first."""
         return next((row for row in self.of("merge") if row["state"] == "complete"), None)
 
     def of(self, kind: str) -> list[Row]:
@@ -45,30 +46,22 @@ class Snapshot:
 
     @property
     def planned(self) -> int:
-        return self.settings["study"]["trials"]
+        return self.run.config.study.trials
 
     @property
     def merges(self) -> int:
-        """Merges that are finished, whatever came of them."""
+        """Finished merges, whatever their state."""
         return sum(row["kind"] == "merge" for row in self.rows)
 
 
-def take_snapshot(run: Path) -> Snapshot:
-    """The run as it is now, which need not be finished. Raises InputError where `run` is no run folder."""
-    settings = files.read_settings(run)
+def take_snapshot(run: Run) -> Snapshot:
+    """The run as it is now, which need not be finished."""
+    # In this order, every row has its result, and a trial that finishes meanwhile is not unfinished as well.
+    begun = run.begun()
     rows = read_rows(run)
-    # Read after the rows, so that every row has its result.
-    results = {result.trial: result for result in files.read_results(run)}
-    folders = sorted(path.name for path in (run / files.TRIALS).glob("*") if path.is_dir())
-    return Snapshot(
-        run,
-        settings,
-        objective_of(settings["study"]),
-        rows,
-        results,
-        files.read_reliability(run),
-        [trial for trial in folders if trial not in results],
-    )
+    results = {result.trial: result for result in latest_results(run)}
+    unfinished = [trial for trial in begun if trial not in results]
+    return Snapshot(run, rows, results, read_reliability(run.path), unfinished)
 
 
 @dataclass(frozen=True)
@@ -76,114 +69,141 @@ class Column:
     """A column of the page's leaderboard."""
 
     name: str
-    shown: bool  # without being asked for
+    shown: bool  # at first
     text: bool  # sorted as text
-    falls: bool  # best first is from high to low
-    about: str
+    descending: bool  # the first click sorts from high to low
+    meaning: str  # "" if the name says it
 
 
 @dataclass(frozen=True)
 class Cell:
-    shown: str
-    value: Any  # what it is sorted by; None comes last
-
-
-# Short, for the columns whose name doesn't say it; the rest are in the README.
-_ABOUT = {
-    "nex": "mean Good-Mass Fraction",
-    "95 %": "bootstrap interval of NEX over prompts",
-    "beats": "probability of beating the best parent on NEX, over resampled prompts",
-    "tokens": "mean tokens of a response",
-    "entropy": "mean token entropy, nats",
-    "cycles": "explore-exploit cycles of a response",
-    "acc": "accuracy on labelled prompts",
-    "s": "seconds that the trial took",
-    "log_gap": "-log10(1 - nex)",
-    "truncated": "share of responses cut at generation.max_new_tokens",
-    "distinct_ratio": "share of distinct token 4-grams",
-    "explore_share": "share of rows that explore",
-    "entropy_spread": "standard deviation of token entropy, nats",
-    "self_certainty": "divergence of the next-token distribution from uniform, nats",
-    "utilization": "share of all neurons that a response uses",
-    "novelty": "new neurons per token",
-    "repeated": "share of tokens in a loop",
-    "weighted_mass": "share of activation mass on neurons with a weight",
-    "saturation": "share of that mass on weights beyond 0.99",
-    "violation": "above 0: collapsed",
-}
+    text: str
+    value: Any  # sorted by; None comes last
 
 
 def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]]]:
-    """All columns, the terminal's first, and every trial's cells, best first."""
-    rows = snapshot.rows
-    first, short = table_cells(rows)
-    asked = [snapshot.objective.name] if snapshot.objective.name not in _names(first) else []
-    told = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
-    shown = [*first, *asked, *told]
-    there = {*_names(first), *shown} - {"nex_low"}
-    rest = [name for name in columns_of(rows) if name not in there]
-    # What was searched is asked for more often than the other measures.
+    """All columns, the terminal's first, and the cells of every trial, best first."""
+    rows, objective = snapshot.rows, snapshot.objective
+    headings, terminal = table_cells(rows, objective.name)
+    keys = _keys(objective)
+    covered = {keys.get(heading, heading) for heading in headings}
+    lead = [objective.name] if objective.name not in covered else []
+    outcome = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
+    shown = [*headings, *lead, *outcome]
+    # A terminal heading covers the column that it is sorted by, except for the interval's.
+    covered = {*covered, *shown} - {keys["95 %"]}
+    rest = [name for name in columns_of(rows) if name not in covered]
+    # Searched parameters are asked for more often than the remaining measures.
     rest.sort(key=lambda name: (not name.startswith("p."), name not in COLUMNS))
-    columns = []
-    for name in [*shown, *rest]:
-        key = _SORTED_BY.get(name, name)
-        values = [row.get(key) for row in rows if row.get(key) is not None]
-        text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
-        columns.append(Column(name, name in shown, text, falls(key), _ABOUT.get(name, "")))
+    columns = [_column(name, keys.get(name, name), name in shown, snapshot) for name in [*shown, *rest]]
     table = []
-    for row, cells in zip(rows, short, strict=True):
-        table.append([_cell(column.name, row, cells if column.name in first else None) for column in columns])
+    for row, cells in zip(rows, terminal, strict=True):
+        table.append(
+            [
+                _terminal_cell(row, column.name, cells[column.name], keys) if column.name in headings
+                else Cell(number(row.get(column.name)), row.get(column.name))
+                for column in columns
+            ]
+        )  # fmt: skip
     return columns, table
 
 
-def _names(first: Sequence[str]) -> set[str]:
-    return {_SORTED_BY.get(name, name) for name in first}
+def _keys(objective: Objective) -> dict[str, str]:
+    """The row entry that each heading of the terminal's table is sorted by, unless both have the same name."""
+    return {
+        "#": "rank",
+        "95 %": f"{_with_interval(objective)}_low",
+        "beats": "beats_parent",
+        "acc": "accuracy",
+        "s": "seconds",
+        **{measure.heading: name for name, measure in MEASURES.items() if measure.heading},
+    }
 
 
-def _cell(name: str, row: Row, cells: Mapping[str, str] | None) -> Cell:
-    if cells is not None:
-        shown = MISSING if cells[name] == "-" else cells[name]
-        # As text, 10 would come before 9.
-        value = row["trial"] if name == "trial" else shown if name == "method" else row.get(_SORTED_BY.get(name, name))
-        return Cell(shown, value)
-    value = row.get(name)
-    return Cell(number(value), value)
+def _with_interval(objective: Objective) -> str:
+    """The measure that the terminal's table gives an interval of."""
+    return objective.name if objective.measure.with_interval else "nex"
+
+
+def _column(name: str, key: str, shown: bool, snapshot: Snapshot) -> Column:
+    objective = snapshot.objective
+    values = [row.get(key) for row in snapshot.rows]
+    text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
+    # The study's direction need not be the measure's usual one.
+    descending = objective.sign > 0 if key == objective.name else sorts_descending(key)
+    return Column(name, shown, text, descending, _meaning(name, key, objective))
+
+
+def _meaning(name: str, key: str, objective: Objective) -> str:
+    measure = MEASURES.get(key)
+    if measure is not None:
+        return f"{measure.meaning}, in {measure.unit}" if measure.unit == "nats" else measure.meaning
+    of, _, end = key.rpartition("_")
+    if name == key and of in MEASURES:
+        side = {"low": "lower", "high": "upper"}[end]
+        return f"{side} end of the 95 % bootstrap interval of {measure_title(of)} over prompts"
+    return {
+        "#": "rank",
+        "95 %": f"95 % bootstrap interval of {measure_title(_with_interval(objective))} over prompts",
+        "beats": f"probability of beating the best parent by {measure_title(objective.name)}, over resampled prompts",
+        "acc": "accuracy on labelled prompts",
+        "accuracy": "accuracy on labelled prompts",
+        "accuracy_low": "lower end of the accuracy's 95 % interval",
+        "accuracy_high": "upper end of the accuracy's 95 % interval",
+        "accuracy_source": "the data that accuracy was measured on",
+        "violation": "above 0: infeasible",
+        "s": "duration of the trial in seconds",
+        "seconds": "duration of the trial in seconds",
+    }.get(name, "")
+
+
+def _terminal_cell(row: Row, heading: str, text: str, keys: Mapping[str, str]) -> Cell:
+    text = MISSING if text == "-" else text
+    if heading == "trial":
+        return Cell(text, row["trial"])  # ids are zero-padded: as text, 10 would come before 9
+    return Cell(text, text if heading == "method" else row.get(keys.get(heading, heading)))
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A value to read: floats to so many digits, nothing as a dash."""
+    """A value to read: floats with `digits` significant digits, a dash for None."""
     if value is None:
         return MISSING
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def short(trial: str) -> str:
-    return str(int(trial)) if trial.isdigit() else trial
+def measure_title(name: str) -> str:
+    """A measure's name in sentences and figures."""
+    return "NEX" if name == "nex" else name.replace("_", " ")
+
+
+def front_objective(objective: Objective) -> Objective:
+    """What the front weighs against length: the objective, or NEX if the objective is length itself."""
+    return objective if objective.name != "mean_tokens" else Objective("nex", OBJECTIVES["nex"].direction)
 
 
 def front(rows: Sequence[Row], objective: Objective) -> list[Row]:
-    """The sound variants that no other one beats in the objective without longer responses; shortest first.
+    """The Pareto front of the complete variants, shortest responses first: none is better without longer responses.
 
-    Equal ones are all of them on the front. With mean tokens as the objective, NEX takes its place.
+    Of equal variants, all are on the front. Length is weighed against `front_objective`.
     """
-    name, sign = (objective.name, objective.sign) if objective.name != "mean_tokens" else ("nex", 1)
+    lead = front_objective(objective)
     points = [
-        (row["mean_tokens"], -sign * row[name], row)
+        (row["mean_tokens"], -lead.sign * row[lead.name], row)
         for row in rows
-        if row["state"] == "complete" and row["mean_tokens"] is not None and row[name] is not None
+        if row["state"] == "complete" and row["mean_tokens"] is not None and row[lead.name] is not None
     ]
     kept = []
     for tokens, loss, row in points:
-        beaten = any(t <= tokens and at <= loss and (t, at) != (tokens, loss) for t, at, _ in points)
-        if not beaten:
+        dominated = any(t <= tokens and at <= loss and (t, at) != (tokens, loss) for t, at, _ in points)
+        if not dominated:
             kept.append((tokens, loss, row))
     return [row for *_, row in sorted(kept, key=lambda point: point[:2])]
 
 
-def found_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
-    """correlate.agreement of the run, or None and why there is none."""
+def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
+    """The run's agreement with accuracy (`labels.correlate`); or None, and why."""
     if all(row["accuracy"] is None for row in snapshot.rows):
-        return None, ""
+        return None, "no variant has an accuracy"
     try:
         return agreement(snapshot.rows), ""
     except InputError as error:
@@ -191,7 +211,7 @@ def found_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
 
 
 def scored_values(snapshot: Snapshot) -> dict[str, float]:
-    """The objective of every sound merge: what parameters can be held accountable for."""
+    """The objective of every complete merge, by trial: what importances explain."""
     name = snapshot.objective.name
     merges = [row for row in snapshot.of("merge") if row["state"] == "complete"]
     return {row["trial"]: row[name] for row in merges if row[name] is not None}
@@ -199,7 +219,7 @@ def scored_values(snapshot: Snapshot) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to have a variant again."""
+    """How to reproduce a variant."""
 
     text: str
     mergekit: str
@@ -207,59 +227,76 @@ class Recipe:
 
 
 def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
-    path = files.trial_folder(snapshot.run, row["trial"]) / files.RECIPE
-    seed = snapshot.results[row["trial"]].seed
+    run, trial = snapshot.run, row["trial"]
+    path = run.folder(trial) / files.RECIPE
     return Recipe(
-        path.read_text(encoding="utf-8"),
-        f"mergekit-yaml {shlex.quote(str(path))} OUT --random-seed {seed}",
-        f"nex-merge export {shlex.quote(str(snapshot.run))} --trial {short(row['trial'])} --out OUT",
+        files.read_text(path),
+        f"mergekit-yaml {shlex.quote(str(path))} OUT --random-seed {snapshot.results[trial].seed}",
+        f"nex-merge export {shlex.quote(str(run.path))} --trial {trial_label(trial)} --out OUT",
     )
 
 
 def states(snapshot: Snapshot) -> Mapping[str, int]:
-    """How many trials are complete, collapsed, failed or duplicates."""
+    """Number of trials by state: complete, collapsed, failed, duplicate."""
     return Counter(row["state"] for row in snapshot.rows)
 
 
 def stage_times(snapshot: Snapshot) -> list[tuple[str, int, float]]:
-    """(stage, trials that went through it, seconds in all), in the order in which a trial goes through them."""
-    counts: dict[str, int] = {}
+    """(stage, number of trials, total seconds), in the order of a trial's stages."""
+    trials: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for result in snapshot.results.values():
         for stage, taken in result.seconds.items():
-            # A failed trial knows only how long it took.
-            name = "until it failed" if stage == "total" else stage
-            counts[name] = counts.get(name, 0) + 1
+            # A failed trial records its total only.
+            name = "until failure" if stage == "total" else stage
+            trials[name] = trials.get(name, 0) + 1
             seconds[name] = seconds.get(name, 0.0) + taken
-    return [(name, counts[name], seconds[name]) for name in seconds]
+    return [(name, trials[name], seconds[name]) for name in seconds]
 
 
 def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """What was run, in a few lines; the configuration has the rest."""
-    settings = snapshot.settings
-    study, prompts, resolved = settings["study"], settings["prompts"], settings.get("resolved", {})
-    sign = "more is better" if snapshot.objective.sign > 0 else "less is better"
-    scoring = files.read_scoring(snapshot.run) or settings["nex"]
-    family, space = settings["family"], settings["search_space"]
+    """The setup in a few lines; the configuration has the rest."""
+    run, config = snapshot.run, snapshot.run.config
+    resolved, prompts = run.resolved, config.prompts
+    direction = "more is better" if snapshot.objective.sign > 0 else "less is better"
+    custom = "custom, see the configuration"
     about = [
-        ("family", family if isinstance(family, str) else "given in the configuration"),
-        ("models", ", ".join(settings["models"]) if settings.get("models") else "all of the family"),
-        ("search space", space if isinstance(space, str) else "given in the configuration"),
-        ("objective", f"{snapshot.objective.name}, {sign}"),
-        ("scoring", ", ".join(f"{key} {value}" for key, value in scoring.items())),
-        ("prompts", prompts["file"] + (f", the first {prompts['limit']}" if prompts["limit"] else "")),
-        ("sha256 of the prompts", resolved.get("prompts_sha256", MISSING)),
-        ("sampler", study["sampler"]),
-        ("seed of the study", str(study["seed"])),
-        ("seed of generation", str(settings["generation"]["seed"])),
+        ("family", config.family if isinstance(config.family, str) else custom),
+        ("models", ", ".join(config.models) if config.models else "all of the family"),
+        ("search space", config.search_space if isinstance(config.search_space, str) else custom),
+        ("objective", f"{snapshot.objective.name} ({direction})"),
+        ("scoring", ", ".join(f"{key} {value}" for key, value in run.scoring().model_dump().items())),
+        ("prompts", prompts.file + (f" (first {prompts.limit})" if prompts.limit else "")),
+        ("SHA-256 of the prompts", resolved.get("prompts_sha256") or MISSING),
+        ("sampler", config.study.sampler),
+        ("study seed", str(config.study.seed)),
+        ("generation seed", str(config.generation.seed)),
     ]
-    return about + [(f"version of {name}", str(version)) for name, version in resolved.get("versions", {}).items()]
+    return about + [(f"{name} version", str(version)) for name, version in resolved.get("versions", {}).items()]
 
 
-def reliability_facts(found: Reliability) -> list[tuple[str, str]]:
-    """The figures behind the verdict."""
-    return [
-        (field.name.replace("_", " "), number(getattr(found, field.name), 3))
-        for field in dataclasses.fields(found)
-        if field.name not in ("verdict", "reasons", "advice")
+# Names of the figures behind a verdict, other than the field's name.
+_FIGURES = {
+    "variants": "complete variants",
+    "split_half": "split-half reliability of NEX",
+    "credited": "share of responses that earn credit",
+    "weighted_mass": MEASURES["weighted_mass"].meaning,
+    "saturation": MEASURES["saturation"].meaning,
+    "beats_parent": "probability that the best merge by NEX beats the best parent",
+    "follows_length": "rank correlation of NEX with mean tokens",
+}
+
+
+def reliability_figures(reliability: Reliability) -> list[tuple[str, str]]:
+    """The figures behind the verdict, and the split-half reliability of the other measures."""
+    figures = [
+        (_FIGURES.get(field.name, field.name.replace("_", " ")), number(getattr(reliability, field.name), 3))
+        for field in dataclasses.fields(reliability)
+        if field.name not in ("verdict", "reasons", "advice", "split_halves")
     ]
+    others = [
+        (f"split-half reliability of {measure_title(name)}", number(value, 3))
+        for name, value in reliability.split_halves.items()
+        if name in OBJECTIVES and name != "nex" and value is not None
+    ]
+    return figures + others

@@ -1,6 +1,6 @@
 """Leaderboard rows -> Plotly figures. The only module that imports Plotly; knows no statistics.
 
-Colours are CSS variables (`var(--merge)`), which the page fills in for its light and its dark look.
+Colours are CSS variables (`var(--merge)`), which the page resolves for its light or dark theme.
 """
 
 import html
@@ -12,24 +12,27 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from nex_merge.report.data import number, short
-from nex_merge.runs.leaderboard import Objective, Row
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.registry import MEASURES
+from nex_merge.report.data import measure_title, number
+from nex_merge.runs.leaderboard import Row
+from nex_merge.runs.tables import trial_label
 
-# Told apart by shape as well as by colour.
+# Groups differ in shape as well as in colour.
 GROUPS = {
     "merge": ("merges", "circle", 8),
     "duplicate": ("duplicates", "circle-open", 8),
     "collapsed": ("collapsed merges", "x-thin-open", 8),
     "base": ("base", "square", 9),
     "parent": ("parents", "diamond", 10),
-    "pick": ("the pick", "star", 14),
+    "pick": ("pick", "star", 14),
 }
 _DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
-_PANEL = 110  # pixels that an axis of the parallel coordinates needs
+_AXIS_WIDTH = 110  # pixels, in the parallel coordinates
 
 
 def script() -> str:
-    """plotly.js, whole: the package brings no smaller bundle."""
+    """The source of plotly.js."""
     return get_plotlyjs()
 
 
@@ -51,13 +54,15 @@ def _figure(x: str, y: str, height: int = 420) -> go.Figure:
 
 
 def _plain(text: str) -> str:
-    # Plotly takes text for HTML.
+    # Plotly renders text as HTML.
     return html.escape(text, quote=False)
 
 
-def title(name: str) -> str:
-    """A score as an axis calls it."""
-    return "NEX" if name == "nex" else name.replace("_", " ")
+def _axis_title(name: str) -> str:
+    """A measure with its unit, unless the name has it."""
+    unit = MEASURES[name].unit if name in MEASURES else ""
+    title = measure_title(name)
+    return f"{title} ({unit})" if unit and unit not in title else title
 
 
 def group_of(row: Row, pick: Row | None) -> str:
@@ -68,45 +73,50 @@ def group_of(row: Row, pick: Row | None) -> str:
     return row["kind"]
 
 
-def _bars(rows: Sequence[Row], name: str, colour: str) -> dict[str, Any] | None:
-    """Error bars of NEX and accuracy, where the rows have them."""
-    if name not in ("nex", "accuracy") or any(row[f"{name}_low"] is None for row in rows):
+def _error_bars(rows: Sequence[Row], name: str, colour: str) -> dict[str, Any] | None:
+    """The intervals of a column; None if the leaderboard has none."""
+    if not any(row.get(f"{name}_low") is not None for row in rows):
         return None
-    # A percentile interval need not hold the value itself.
-    above = [max(row[f"{name}_high"] - row[name], 0) for row in rows]
-    below = [max(row[name] - row[f"{name}_low"], 0) for row in rows]
+    ends = [(row[f"{name}_low"], row[name], row[f"{name}_high"]) for row in rows]
+    # A percentile interval need not contain the value.
+    below = [0 if low is None else max(value - low, 0) for low, value, _ in ends]
+    above = [0 if high is None else max(high - value, 0) for _, value, high in ends]
     return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 0.8, "width": 0}
 
 
 def _points(figure: go.Figure, rows: Sequence[Row], x: str, y: str, pick: Row | None) -> None:
+    hover = f"%{{text}}<br>{measure_title(x)} %{{x:.4~g}}<br>{measure_title(y)} %{{y:.4~g}}<extra></extra>"
     for group, (label, symbol, size) in GROUPS.items():
         part = [row for row in rows if group_of(row, pick) == group]
         if not part:
             continue
         colour = f"var(--{group})"
         trace = go.Scatter(
-            x=[_place(row) if x == "trial" else row[x] for row in part], y=[row[y] for row in part],
+            x=[_trial_number(row) if x == "trial" else row[x] for row in part], y=[row[y] for row in part],
             mode="markers", name=label,
-            text=[_plain(f"trial {short(row['trial'])}, {row['method']}") for row in part],
-            hovertemplate=f"%{{text}}<br>{title(x)} %{{x:.4~g}}<br>{title(y)} %{{y:.4~g}}<extra></extra>",
+            text=[_plain(f"trial {trial_label(row['trial'])}, {row['method']}") for row in part],
+            hovertemplate=hover,
             marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 2 if "open" in symbol else 0}},
-            error_x=_bars(part, x, colour), error_y=_bars(part, y, colour),
+            error_x=_error_bars(part, x, colour), error_y=_error_bars(part, y, colour),
         )  # fmt: skip
         figure.add_trace(trace)
 
 
-def _place(row: Row) -> int:
+def _trial_number(row: Row) -> int:
     return int(row["trial"])
 
 
-def over_trials(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.Figure | None:
-    """The objective of every merge by number, the best sound one so far, base and parents; None without merges."""
+def history(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.Figure | None:
+    """The objective of every merge by trial number, the best complete one so far, base and parents.
+
+    None if no merge has a value.
+    """
     name = objective.name
-    merges = sorted((row for row in rows if row["kind"] == "merge" and row[name] is not None), key=_place)
+    merges = sorted((row for row in rows if row["kind"] == "merge" and row[name] is not None), key=_trial_number)
     if not merges:
         return None
-    figure = _figure("trial", title(name))
-    ends = [-0.5, max(_place(row) for row in merges) + 0.5]
+    figure = _figure("trial", _axis_title(name))
+    ends = [-0.5, max(_trial_number(row) for row in merges) + 0.5]
     dashes = iter(_DASHES * len(rows))
     for row in (row for kind in ("base", "parent") for row in rows if row["kind"] == kind and row[name] is not None):
         figure.add_trace(
@@ -116,12 +126,13 @@ def over_trials(rows: Sequence[Row], objective: Objective, pick: Row | None) -> 
                 hovertemplate=f"{_plain(row['trial'])} %{{y:.4~g}}<extra></extra>",
             )
         )  # fmt: skip
-    sound = [row for row in merges if row["state"] == "complete"]
-    if sound:
-        best = [*accumulate((row[name] for row in sound), max if objective.sign > 0 else min)]
+    complete = [row for row in merges if row["state"] == "complete"]
+    if complete:
+        best = [*accumulate((row[name] for row in complete), max if objective.sign > 0 else min)]
         figure.add_trace(
             go.Scatter(
-                x=[_place(row) for row in sound] + ends[1:], y=[*best, best[-1]], mode="lines", name="best so far",
+                x=[_trial_number(row) for row in complete] + ends[1:], y=[*best, best[-1]],
+                mode="lines", name="best so far",
                 line={"color": "var(--best)", "width": 2, "shape": "hv"}, hoverinfo="skip",
             )
         )  # fmt: skip
@@ -131,17 +142,17 @@ def over_trials(rows: Sequence[Row], objective: Objective, pick: Row | None) -> 
 
 
 def scatter(rows: Sequence[Row], x: str, y: str, pick: Row | None) -> go.Figure | None:
-    """Two columns of the ranked variants against one another; None where no variant has both."""
+    """Column y of the ranked variants over column x; None if no variant has both."""
     known = [row for row in rows if row["rank"] is not None and row[x] is not None and row[y] is not None]
     if not known:
         return None
-    figure = _figure(title(x), title(y))
+    figure = _figure(_axis_title(x), _axis_title(y))
     _points(figure, known, x, y, pick)
     return figure
 
 
 def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: str) -> go.Figure | None:
-    """A score over mean tokens, with the front that `report.data.front` finds as steps."""
+    """Measure `name` over mean tokens, with the front (see `report.data.front`) as steps."""
     figure = scatter(rows, "mean_tokens", name, pick)
     if figure is None or not front:
         return figure
@@ -154,8 +165,8 @@ def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: st
     return figure
 
 
-def bars(shares: Mapping[str, float]) -> go.Figure:
-    """Importances, the greatest on top."""
+def importance_bars(shares: Mapping[str, float]) -> go.Figure:
+    """Importances of parameters, greatest on top."""
     names = list(shares)[::-1]
     figure = _figure("share of variance", "", 110 + 28 * len(names))
     trace = go.Bar(
@@ -168,7 +179,10 @@ def bars(shares: Mapping[str, float]) -> go.Figure:
 
 
 def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int] | None:
-    """Searched parameters and the objective of the scored merges, and the pixels it needs; None for fewer than two."""
+    """Parallel coordinates: the searched parameters and the objective of the ranked merges; and the width in pixels.
+
+    None for fewer than two merges.
+    """
     name = objective.name
     merges = [row for row in rows if row["kind"] == "merge" and row["rank"] is not None and row[name] is not None]
     parameters = sorted({key for row in merges for key in row if key.startswith("p.")})
@@ -179,7 +193,7 @@ def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int]
     scale = [[0, "var(--worst-line)"], [1, "var(--best-line)"]]
     figure = _figure("", "", 440)
     trace = go.Parcoords(
-        dimensions=[*axes, _axis(title(name), values)],
+        dimensions=[*axes, _axis(measure_title(name), values)],
         line={"color": values, "colorscale": scale, "reversescale": objective.sign < 0},
         labelfont={"color": "var(--text)", "size": 12}, tickfont={"color": "var(--text)", "size": 11},
         rangefont={"color": "var(--text)", "size": 11}, unselected={"line": {"color": "var(--grid)", "opacity": 0.4}},
@@ -187,11 +201,11 @@ def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int]
     )  # fmt: skip
     figure.add_trace(trace)
     figure.update_layout(margin={"l": 60, "r": 60, "t": 28, "b": 90})
-    return figure, _PANEL * (len(axes) + 1)
+    return figure, _AXIS_WIDTH * (len(axes) + 1)
 
 
 def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
-    """A dimension of the parallel coordinates; merges without the parameter stand below its range, at `none`."""
+    """A dimension of the parallel coordinates; merges without the parameter are at `none`, below its range."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, (str, bool)) for value in known):
         names = sorted({str(value) for value in known})

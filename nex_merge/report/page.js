@@ -3,11 +3,11 @@ const root = document.documentElement;
 const byId = (id) => document.getElementById(id);
 const figures = JSON.parse(byId("figures").textContent);
 
-// Figures name their colours as CSS variables; what these are depends on the look.
+// Figures name their colours as CSS variables, whose values depend on the theme.
 function coloured(item, style) {
   if (typeof item === "string") {
-    const found = /^var\((--[a-z-]+)\)$/.exec(item);
-    return found ? style.getPropertyValue(found[1]).trim() : item;
+    const variable = /^var\((--[a-z-]+)\)$/.exec(item);
+    return variable ? style.getPropertyValue(variable[1]).trim() : item;
   }
   if (Array.isArray(item)) return item.map((part) => coloured(part, style));
   if (item === null || typeof item !== "object") return item;
@@ -24,7 +24,7 @@ function draw(place) {
 function canDraw(place) {
   if (figures[place.dataset.figure].data[0].type !== "parcoords") return true;
   if (document.createElement("canvas").getContext("webgl")) return true;
-  place.textContent = "This figure needs WebGL, which this browser doesn't offer; the leaderboard has its values.";
+  place.textContent = "This figure requires WebGL, which this browser does not support. The values are in the leaderboard.";
   return false;
 }
 
@@ -37,31 +37,31 @@ document.querySelectorAll("select[data-plot]").forEach((select) =>
     draw(place);
   }));
 
-// The look: the system's until it is chosen.
-const look = byId("look");
+// The system's theme, until the button chooses one.
+const theme = byId("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (root.dataset.look || (system.matches ? "dark" : "light")) === "dark";
-function dress() {
-  look.textContent = isDark() ? "Light look" : "Dark look";
+const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+function applyTheme() {
+  theme.textContent = isDark() ? "Light theme" : "Dark theme";
   places.forEach(draw);
 }
-look.addEventListener("click", () => {
-  root.dataset.look = isDark() ? "light" : "dark";
-  dress();
+theme.addEventListener("click", () => {
+  root.dataset.theme = isDark() ? "light" : "dark";
+  applyTheme();
 });
-system.addEventListener("change", dress);
-look.textContent = isDark() ? "Light look" : "Dark look";
-look.hidden = false;
+system.addEventListener("change", applyTheme);
+theme.textContent = isDark() ? "Light theme" : "Dark theme";
+theme.hidden = false;
 
-const said = byId("said");
+const copyStatus = byId("copy-status");
 function copy(button) {
   const source = byId(button.dataset.copy);
-  const tell = (text) => { button.textContent = said.textContent = text; };
+  const announce = (text) => { button.textContent = copyStatus.textContent = text; };
   const select = () => {
     getSelection().selectAllChildren(source);
-    tell(document.execCommand("copy") ? "Copied" : "Selected: copy it with the keyboard");
+    announce(document.execCommand("copy") ? "Copied" : "Selected; press Ctrl+C or ⌘C");
   };
-  if (navigator.clipboard) navigator.clipboard.writeText(source.textContent).then(() => tell("Copied"), select);
+  if (navigator.clipboard) navigator.clipboard.writeText(source.textContent).then(() => announce("Copied"), select);
   else select();
 }
 document.querySelectorAll("[data-copy]").forEach((button) => {
@@ -80,21 +80,21 @@ if (table) {
   function sort(at) {
     const head = heads[at];
     const now = head.getAttribute("aria-sort");
-    const falls = now ? now === "ascending" : head.dataset.falls === "1";
+    const descending = now ? now === "ascending" : head.dataset.descending === "1";
     const order = (a, b) => {
       const [x, y] = [key(a, at), key(b, at)];
       if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-      const found = head.dataset.text ? x.localeCompare(y) : x - y;
-      return falls ? -found : found;
+      const ascending = head.dataset.text ? x.localeCompare(y) : x - y;
+      return descending ? -ascending : ascending;
     };
     heads.forEach((other) => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", falls ? "descending" : "ascending");
+    head.setAttribute("aria-sort", descending ? "descending" : "ascending");
     rows.sort(order).forEach((row) => body.append(row));
-    tell(`Sorted by ${head.dataset.name}, ${falls ? "descending" : "ascending"}. `);
+    count(`Sorted by ${head.dataset.name}, ${descending ? "descending" : "ascending"}. `);
   }
 
   const [words, state, method] = ["words", "state", "method"].map(byId);
-  function tell(start = "") {
+  function count(start = "") {
     const shown = rows.filter((row) => !row.hidden).length;
     byId("count").textContent = `${start}${shown} of ${rows.length} trials shown.`;
   }
@@ -106,7 +106,7 @@ if (table) {
         || (state.value && row.dataset.state !== state.value)
         || (method.value && row.dataset.method !== method.value);
     });
-    tell();
+    count();
   }
   [words, state, method].forEach((input) => input.addEventListener("input", filter));
   heads.forEach((head, at) => head.querySelector("button").addEventListener("click", () => sort(at)));
@@ -120,5 +120,5 @@ if (table) {
   byId("all").addEventListener("click", () => { boxes.forEach((box) => { box.checked = true; }); show(); });
   byId("few").addEventListener("click", () => { boxes.forEach((box) => { box.checked = box.defaultChecked; }); show(); });
   show();
-  tell();
+  count();
 }

@@ -1,82 +1,89 @@
-"""What the page says in whole sentences. Knows the run's data alone."""
+"""The page's sentences about a run. Knows the snapshot; knows nothing of HTML or of figures."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from nex_merge.report.data import MISSING, Snapshot, number, short, states
+from nex_merge.measures.registry import MEASURES
+from nex_merge.report.data import MISSING, Snapshot, measure_title, number, states
+from nex_merge.runs.leaderboard import Row
+from nex_merge.runs.tables import trial_label
 
-# Below so many merges a parameter, importances are called few.
+# Merges per parameter below which importances come with a warning.
 FEW = 10
+
+
+def trial_name(trial: str) -> str:
+    """A trial as a sentence names it: `trial 7`, but `base` and the parents' names as they are."""
+    return f"trial {trial_label(trial)}" if trial.isdigit() else trial
 
 
 def progress(snapshot: Snapshot) -> str:
     done, planned = snapshot.merges, snapshot.planned
-    if done >= planned and not snapshot.begun:
-        return f"The search is finished: {done} {_merges(done)} of {planned} planned."
-    begun = f"; under way or cut off: {', '.join(short(trial) for trial in snapshot.begun)}" if snapshot.begun else ""
-    return (
-        f"The search is not finished: {done} of {planned} planned {_merges(planned)} were done when this page was "
-        f"made, while it ran or after it was stopped{begun}."
-    )
+    merges = "merge" if planned == 1 else "merges"
+    if done >= planned and not snapshot.unfinished:
+        return f"The search is finished: {done} of {planned} {merges}."
+    trials = ", ".join(trial_label(trial) for trial in snapshot.unfinished)
+    unfinished = f" In progress or interrupted: {trials}." if trials else ""
+    return f"The search is not finished: {done} of {planned} {merges} when this page was created.{unfinished}"
 
 
-def _merges(count: int) -> str:
-    return "merge" if count == 1 else "merges"
-
-
-def counted(snapshot: Snapshot) -> str:
+def counts(snapshot: Snapshot) -> str:
     total = len(snapshot.rows)
     each = ", ".join(f"{count} {state}" for state, count in states(snapshot).items())
     return f"{total} {'trial' if total == 1 else 'trials'}: {each}."
 
 
 def no_pick(snapshot: Snapshot) -> str:
-    if snapshot.merges == 0:
-        return "No merge is finished yet."
-    first = next(row for row in snapshot.rows if row["kind"] == "merge")
+    """Why there is no pick; "" if there is one."""
+    merges = [row for row in snapshot.rows if row["kind"] == "merge"]
+    if snapshot.pick is not None:
+        return ""
+    if not merges:
+        return "No merge has finished yet."
+    finished = "The only finished merge" if len(merges) == 1 else f"Each of the {len(merges)} finished merges"
+    first = merges[0]
     return (
-        f"None of the {snapshot.merges} finished merges is sound: trial {short(first['trial'])}, for one, is "
-        f"{first['state']} ({first['reason']})."
+        f"{finished} failed or collapsed; for example, trial {trial_label(first['trial'])} {first['state']}: "
+        f"{first['reason']}."
     )
 
 
-def called(trial: str) -> str:
-    """A trial as a sentence names it: a number needs the word, base and parents have names."""
-    return f"trial {short(trial)}" if trial.isdigit() else trial
-
-
 def standing(snapshot: Snapshot) -> list[str]:
-    """How the pick stands to chance and to what it was made of."""
-    pick, name = snapshot.pick, snapshot.objective.name
-    if pick is None:
-        return []
-    lines = []
-    if pick["nex_low"] is None:
-        lines.append("There is no interval: that takes more than one prompt.")
+    """How certain the pick's value is, and how it compares with the parents."""
+    pick = snapshot.pick
+    return [] if pick is None else [*_intervals(snapshot, pick), *_against_parents(snapshot, pick)]
+
+
+def _intervals(snapshot: Snapshot, pick: Row) -> list[str]:
+    name, measure = snapshot.objective.name, measure_title(snapshot.objective.name)
+    estimates = snapshot.results[pick["trial"]].estimates
+    lead, nex = estimates.get(name), estimates.get("nex")
+    if lead is not None and lead.low is not None:
+        lines = [f"95 % interval over prompts: {number(lead.low)} to {number(lead.high)}."]
+    elif MEASURES[name].with_interval:
+        lines = ["There is no 95 % interval: it requires at least two prompts."]
     else:
-        interval = f"{pick['nex_low']:.3f} to {pick['nex_high']:.3f}"
-        lines.append(
-            f"95 % interval over prompts: {interval}."
-            if name == "nex"
-            else f"Its NEX is {number(pick['nex'])}, with the 95 % interval over prompts {interval}."
-        )
-    parents = snapshot.of("parent")
+        lines = [f"No 95 % interval of {measure} is known."]
+    if name != "nex" and nex is not None and nex.value is not None:
+        interval = "" if nex.low is None else f" (95 % interval {number(nex.low)} to {number(nex.high)})"
+        lines.append(f"Its NEX is {number(nex.value)}{interval}.")
+    return lines
+
+
+def _against_parents(snapshot: Snapshot, pick: Row) -> list[str]:
+    name, measure, parents = snapshot.objective.name, measure_title(snapshot.objective.name), snapshot.of("parent")
     if not parents:
-        lines.append(
-            "No parent is scored, so there is nothing to hold it against: the run was set up without base and parents."
-            if not snapshot.settings["study"]["baselines"]
-            else "No parent has a score, so there is nothing to hold it against."
-        )
-        return lines
-    best = parents[0]
+        if not snapshot.run.config.study.baselines:
+            return ["There are no parents to compare it with: the run was set up with study.baselines: false."]
+        return ["There are no parents to compare it with: none of them has a score."]
+    lines, best = [], parents[0]
     if pick["beats_parent"] is not None:
-        # The best by NEX, which need not be the best by another objective.
-        by = "" if name == "nex" else " by NEX"
-        lines.append(f"Probability of beating the best parent{by}: {pick['beats_parent']:.2f}, over resampled prompts.")
+        odds = f"{pick['beats_parent']:.2f}"
+        lines.append(f"Probability of beating the best parent by {measure}: {odds}, over resampled prompts.")
     if best["rank"] < pick["rank"]:
         lines.append(
-            f"The best parent, {best['trial']} with {number(best[name])}, ranks above it: no merge of this run is "
-            f"better by {name} than what it was made of."
+            f"The best parent, {best['trial']} with {number(best[name])}, ranks higher: by {measure}, no merge of this "
+            "run is better than what it was made from."
         )
     else:
         lines.append(f"The best parent is {best['trial']} with {number(best[name])}.")
@@ -84,36 +91,39 @@ def standing(snapshot: Snapshot) -> list[str]:
 
 
 def verdict_age(snapshot: Snapshot) -> str:
-    """That the verdict is older than the trials, where it is."""
-    found = snapshot.reliability
-    sound = states(snapshot)["complete"]
-    if found is None or found.variants == sound:
+    """A note on a verdict older than the latest trials; "" if it is up to date."""
+    reliability, complete = snapshot.reliability, states(snapshot)["complete"]
+    if reliability is None or reliability.variants == complete:
         return ""
     return (
-        f"It is that of the leaderboard as last written, with {found.variants} sound variants; now there are {sound}."
+        f"It dates from when the scores were last written, with {reliability.variants} complete variants; there are "
+        f"now {complete}."
     )
 
 
 def importance(merges: int, parameters: int) -> str:
     if merges >= FEW * max(parameters, 1):
         return ""
-    return f"That is few, with fewer than {FEW} merges a parameter: more merges may well give another order."
+    return f"With fewer than {FEW} merges per parameter, the order may change as more merges are added."
 
 
-def agreement(found: Mapping[str, Any], name: str) -> str:
-    """What the objective's correlation with accuracy says."""
-    item = found["scores"].get(name)
+def agreement(agreement: Mapping[str, Any], name: str) -> str:
+    """What the correlation of measure `name` with accuracy shows."""
+    item, measure = agreement["scores"].get(name), measure_title(name)
     if item is None or item["spearman"]["value"] is None:
-        return f"Whether {name} agrees with accuracy can't be told: some variant lacks it, or all are equal."
+        return (
+            f"The correlation of {measure} with accuracy is undefined: a variant has no value, or all values are equal."
+        )
     low, high = item["spearman"]["low"], item["spearman"]["high"]
+    interval = f"The Spearman interval of {measure}"
     if low <= 0 <= high:
-        return f"The interval of {name} holds 0: this run doesn't show that it orders variants by accuracy."
-    if low > 0:
-        return f"The interval of {name} is above 0: in this run, better by {name} goes with better by accuracy."
-    return f"The interval of {name} is below 0: in this run, better by {name} goes with worse by accuracy."
+        return f"{interval} includes 0: this run does not show that it ranks variants by accuracy."
+    side, degree = ("above", "more") if low > 0 else ("below", "less")
+    return f"{interval} is {side} 0: in this run, variants with better {measure} are {degree} accurate."
 
 
-def interval(item: Mapping[str, float | None]) -> str:
+def correlation(item: Mapping[str, float | None]) -> str:
+    """A correlation with its interval."""
     if item["value"] is None:
         return MISSING
     return f"{item['value']:.2f} [{item['low']:.2f}, {item['high']:.2f}]"

@@ -1,4 +1,4 @@
-"""The page in headless Chromium: what happens when one looks at it and works it, by mouse and by keyboard."""
+"""The page in headless Chromium, used by mouse and by keyboard."""
 
 import os
 import shutil
@@ -16,16 +16,16 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 if CHROMIUM is None and os.environ.get("NEX_MERGE_BROWSER") != "required":
-    pytest.skip("no Chromium here to look at the report with", allow_module_level=True)
+    pytest.skip("the report is tested in Chromium, which is not installed", allow_module_level=True)
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def browser():
-    assert CHROMIUM is not None, "NEX_MERGE_BROWSER is required, but there is no Chromium"
+    assert CHROMIUM is not None, "NEX_MERGE_BROWSER=required, but Chromium is not installed"
     with sync_playwright() as playwright:
-        # Root may not use Chromium's sandbox; WebGL comes from software where there is no graphics card.
+        # Chromium's sandbox is not available to root; WebGL is rendered in software without a graphics card.
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--enable-unsafe-swiftshader"]
         )
@@ -37,18 +37,18 @@ def browser():
 def run(tmp_path_factory):
     run = plant(tmp_path_factory.mktemp("browser") / "run", 20)
     for number, row in enumerate(take_snapshot(run).rows[:8]):
-        files.write_accuracy(run, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
-    write_report(run, run / "report.html", datetime.now(UTC), lambda note: None)
+        files.write_accuracy(run.path, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
+    write_report(run, run.path / "report.html", datetime.now(UTC), lambda note: None)
     return run
 
 
 @pytest.fixture(scope="module")
-def look_at(browser, run):
-    """Opens the page, and fails on any error or any request beyond the file."""
+def open_page(browser, run):
+    """Opens the page; fails on any error and on any request beyond the file."""
     pages = []
 
-    def open_page(width=1280, look="light"):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=look)
+    def new_page(width=1280, theme="light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("console", lambda m: page.faults.append(m.text) if m.type == "error" else None)
@@ -56,18 +56,18 @@ def look_at(browser, run):
             "request",
             lambda r: page.faults.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None,
         )
-        page.goto((run / "report.html").as_uri())
+        page.goto((run.path / "report.html").as_uri())
         pages.append(page)
         return page
 
-    yield open_page
+    yield new_page
     for page in pages:
         assert page.faults == []
 
 
 @pytest.fixture(scope="module")
-def page(look_at):
-    return look_at()
+def page(open_page):
+    return open_page()
 
 
 def column(page, at):
@@ -79,7 +79,7 @@ def column(page, at):
 
 def test_it_loads_with_every_figure_drawn(page):
     figures = page.eval_on_selector_all(".plot", "places => places.map(place => place.id)")
-    assert figures == ["plot-history", "plot-accuracy", "plot-rivals", "plot-parallel", "plot-front"]
+    assert figures == ["plot-history", "plot-accuracy", "plot-measure", "plot-parallel", "plot-front"]
     assert page.locator(".plot .main-svg").count() >= len(figures)
     assert page.locator("#plot-parallel .axis-title, #plot-parallel .axis").count() >= 5
     assert page.faults == []
@@ -93,7 +93,7 @@ def test_the_keyboard_reaches_everything(page):
     named = "e => (e.labels?.[0] || e).textContent.trim() || e.getAttribute('aria-label')"
     controls = page.locator("main button, main select, main input, main summary")
     assert all(controls.nth(at).evaluate(named) for at in range(min(controls.count(), 40)))
-    # What scrolls on its own can be reached, so that arrow keys scroll it.
+    # Whatever scrolls can have the focus, so that arrow keys scroll it.
     scrolled = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && e.tabIndex < 0).length"
     assert page.eval_on_selector_all("main .scroll, main pre", scrolled) == 0
     ids = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
@@ -102,7 +102,7 @@ def test_the_keyboard_reaches_everything(page):
     assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
 
 
-def test_what_a_model_said_is_text(page):
+def test_responses_are_escaped(page):
     assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
     rows = page.locator("#phases .reading > pre").first.locator("span[title]").all_text_contents()
     assert "".join(rows).startswith(HOSTILE)
@@ -114,7 +114,7 @@ def test_sorting_by_mouse_and_keyboard(page):
     assert nex.get_attribute("aria-sort") == "descending"
     found = [float(cell) for cell in column(page, 3) if cell not in ("failed", "–")]
     assert found == sorted(found, reverse=True) and len(found) == 21
-    assert column(page, 3)[-2:] == ["failed", "failed"]  # without a value: last, either way
+    assert column(page, 3)[-2:] == ["failed", "failed"]  # without a value: last in both directions
     nex.locator("button").focus()
     page.keyboard.press("Enter")
     assert nex.get_attribute("aria-sort") == "ascending"
@@ -153,47 +153,47 @@ def test_choosing_columns(page):
     assert shown.count() == few
 
 
-def test_figures_follow_the_chosen_score(page):
+def test_figures_follow_the_chosen_measure(page):
     page.locator("select[data-plot='plot-accuracy']").select_option(label="mean tokens")
     assert page.locator("#plot-accuracy .xtitle").text_content() == "mean tokens"
     assert page.locator("#plot-accuracy .ytitle").text_content() == "accuracy"
 
 
-def test_the_look_is_the_systems_until_it_is_chosen(page, look_at):
+def test_the_theme_is_the_systems_until_it_is_chosen(page, open_page):
     paper = "getComputedStyle(document.querySelector('#plot-history .main-svg')).backgroundColor"
     body = "getComputedStyle(document.body).backgroundColor"
     light, light_paper = page.evaluate(body), page.evaluate(paper)
-    page.locator("#look").click()
+    page.locator("#theme").click()
     dark, dark_paper = page.evaluate(body), page.evaluate(paper)
     assert dark != light and dark_paper != light_paper
-    assert page.locator("#look").inner_text() == "Light look"
-    system = look_at(look="dark")
+    assert page.locator("#theme").inner_text() == "Light theme"
+    system = open_page(theme="dark")
     assert (system.evaluate(body), system.evaluate(paper)) == (dark, dark_paper)
-    system.locator("#look").click()
+    system.locator("#theme").click()
     assert (system.evaluate(body), system.evaluate(paper)) == (light, light_paper)
-    page.locator("#look").click()
+    page.locator("#theme").click()
 
 
 def test_copying_the_recipe(page):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.locator("[data-copy='recipe-text']").click()
-    page.locator("#said", has_text="Copied").wait_for(state="attached")
+    page.locator("#copy-status", has_text="Copied").wait_for(state="attached")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("# The same tensors: mergekit-yaml") and "merge_method: ties" in copied
 
 
-def test_a_phone_scrolls_down_only(look_at):
-    page = look_at(width=360)
+def test_a_phone_scrolls_vertically_only(open_page):
+    page = open_page(width=360)
     page.locator("#ranking summary").click()
     page.locator("#all").click()
     page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-@pytest.mark.parametrize("look", ["light", "dark"])
-def test_text_and_marks_stand_out(page, look):
-    """WCAG 2: 4.5 for text, 3 for marks, against the panel they stand on."""
-    page.evaluate("look => { document.documentElement.dataset.look = look; }", look)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_marks_have_enough_contrast(page, theme):
+    """WCAG 2: 4.5 for text, 3 for marks, against the panel behind them."""
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
     names = [
         "text",
         "muted",

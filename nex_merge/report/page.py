@@ -1,0 +1,174 @@
+"""The page: data, figures, sentences and annotated responses, put into the template."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from nex_merge.errors import InputError
+from nex_merge.inspect.show import STYLE
+from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.report import data, figures, words
+from nex_merge.report.comparison import compare_responses
+from nex_merge.runs import files
+from nex_merge.runs.run import Run
+from nex_merge.runs.tables import trial_label, verdict_lines
+from nex_merge.study.importances import importances
+
+SECTIONS = {
+    "pick": "Pick", "ranking": "Leaderboard", "history": "History", "accuracy": "Accuracy",
+    "importance": "Parameters", "front": "Length", "phases": "Reasoning", "recipe": "Recipe", "run": "Setup",
+}  # fmt: skip
+
+
+def write_report(run: Run, file: Path, made: datetime, note: Callable[[str], None]) -> int:
+    """Write the page of a run, finished or not, as it is now. Returns its size in bytes.
+
+    `note` is called with a line for whatever the page cannot show. Raises InputError if a file of the run is damaged.
+    """
+    page = render(data.take_snapshot(run), made, note)
+    files.write_atomically(file, page)
+    return file.stat().st_size
+
+
+def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None]) -> str:
+    """The page as HTML; all text from models, files and libraries is escaped."""
+    environment = Environment(
+        loader=PackageLoader("nex_merge", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": data.number,
+        "measure_title": data.measure_title,
+        "label": trial_label,
+        "trial_name": words.trial_name,
+        "correlation": words.correlation,
+    }
+    parts = {**_pick(snapshot), **_setup(snapshot), **_ranking(snapshot), **_figures(snapshot)}
+    return environment.get_template("page.html.jinja").render(
+        made=made,
+        version=version("nex-merge"),
+        sections=SECTIONS.items(),
+        plotly=Markup(figures.script()),
+        **parts,
+        **_responses(snapshot, note),
+    )
+
+
+def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
+    """What the page leads with: the pick, how certain it is, and how to reproduce it."""
+    pick, reliability, objective = snapshot.pick, snapshot.reliability, snapshot.objective
+    return {
+        "objective": objective,
+        "progress": words.progress(snapshot),
+        "pick": pick,
+        "standing": words.standing(snapshot),
+        "no_pick": words.no_pick(snapshot),
+        "reliability": reliability,
+        "verdict": "" if reliability is None else verdict_lines(reliability, objective.name)[0],
+        "verdict_age": words.verdict_age(snapshot),
+        "reliability_figures": [] if reliability is None else data.reliability_figures(reliability),
+        "recipe": None if pick is None else data.recipe_of(snapshot, pick),
+    }
+
+
+def _setup(snapshot: data.Snapshot) -> dict[str, Any]:
+    return {
+        "name": snapshot.run.path.resolve().name,
+        "facts": data.facts(snapshot),
+        "times": data.stage_times(snapshot),
+        "configuration": files.read_text(snapshot.run.path / files.CONFIG),
+    }
+
+
+def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
+    rows, pick = snapshot.rows, snapshot.pick
+    columns, cells = data.leaderboard_table(snapshot)
+    compared = [row for row in rows if row["kind"] != "merge" or row is pick]
+    compared.sort(key=lambda row: row is not pick)  # stable: after the pick, as ranked
+    shown = [at for at, column in enumerate(columns) if column.shown and column.name not in ("state", "reason")]
+    return {
+        "rows": rows,
+        "columns": columns,
+        "cells": cells,
+        "counts": words.counts(snapshot),
+        "states": sorted(data.states(snapshot)),
+        "methods": sorted({row["kind"] if row["kind"] != "merge" else row["method"] for row in rows}),
+        "failed": ", ".join(trial_label(row["trial"]) for row in rows if row["state"] == "failed"),
+        "baselines": {
+            "columns": [columns[at] for at in shown],
+            "lines": [[cells[rows.index(row)][at] for at in shown] for row in compared],
+        },
+    }
+
+
+def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
+    rows, objective, pick = snapshot.rows, snapshot.objective, snapshot.pick
+    name = objective.name
+    made: dict[str, Any] = {"history": figures.history(rows, objective, pick)}
+    agreement, no_agreement = data.find_agreement(snapshot)
+    has_accuracy = any(row["accuracy"] is not None for row in rows)
+    others = [other for other in OBJECTIVES if other != name]
+    if has_accuracy:
+        made |= {f"accuracy-{one}": figures.scatter(rows, one, "accuracy", pick) for one in (name, *others)}
+    made |= {f"measure-{other}": figures.scatter(rows, other, name, pick) for other in others}
+    front, front_name = data.front(rows, objective), data.front_objective(objective).name
+    made["front"] = figures.pareto(rows, front, pick, front_name)
+    parallel = figures.parallel(rows, objective)
+    made["parallel"] = parallel and parallel[0]
+    values = data.scored_values(snapshot)
+    shares, no_shares = _importances(snapshot, values)
+    made["importance"] = figures.importance_bars(shares) if shares else None
+    searched = {key.removeprefix("p.") for row in snapshot.of("merge") for key in row if key.startswith("p.")}
+    drawn = {id: figures.as_json(figure) for id, figure in made.items() if figure is not None}
+    return {
+        "figures": drawn,
+        "has_accuracy": has_accuracy,
+        "agreement": agreement,
+        "no_agreement": no_agreement,
+        "agreement_summary": "" if agreement is None else words.agreement(agreement, name),
+        "source": ", ".join(sorted({str(row["accuracy_source"]) for row in rows if row["accuracy"] is not None})),
+        "accuracy_choices": _choices(drawn, "accuracy"),
+        "measure_choices": _choices(drawn, "measure"),
+        "front_name": front_name,
+        "front_text": ", ".join(words.trial_name(row["trial"]) for row in front),
+        "parallel_width": parallel[1] if parallel else 0,
+        "importance_merges": len(values),
+        "importance_parameters": len(shares),
+        "importance_note": words.importance(len(values), len(shares)),
+        "importance_missing": ", ".join(sorted(searched - set(shares))),
+        "importance_text": ", ".join(f"{parameter} {share:.2f}" for parameter, share in shares.items()),
+        "no_importances": no_shares,
+    }
+
+
+def _choices(drawn: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    """(figure id, name of the measure) of the scatter plots that a selector switches between."""
+    return [(id, data.measure_title(id.removeprefix(f"{prefix}-"))) for id in drawn if id.startswith(f"{prefix}-")]
+
+
+def _importances(snapshot: data.Snapshot, values: Mapping[str, float]) -> tuple[Mapping[str, float], str]:
+    """The importances of the parameters; or none, and why."""
+    try:
+        shares = importances(snapshot.run, values)
+    except InputError as error:
+        return {}, str(error)
+    if len(shares) < 2:
+        return {}, f"expected at least 2 parameters that every merge has, got {len(shares)}"
+    return shares, ""
+
+
+def _responses(snapshot: data.Snapshot, note: Callable[[str], None]) -> dict[str, Any]:
+    try:
+        prompts, text = compare_responses(snapshot)
+    except (InputError, OSError) as error:
+        note(f"the report does not show responses: {error}")
+        prompts, text = [], f"Responses are not shown: {error}."
+    return {"compared_prompts": prompts, "compared_note": text, "phases_style": Markup(STYLE)}
