@@ -1,4 +1,4 @@
-"""Commands that look inside responses: their phases, and whether people see the same."""
+"""`nex-merge phases` and `nex-merge agreement`: the phases of responses, and how they compare with annotations."""
 
 import io
 import json
@@ -17,54 +17,67 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 @app.command()
 def phases(
-    run: Annotated[Path | None, typer.Argument(help="a run folder", show_default=False)] = None,
-    trial: Annotated[str | None, typer.Option(help="a trial's id; the leaderboard's first unless given")] = None,
-    response: Annotated[int | None, typer.Option(help="its number among the trial's, from 0; the first")] = None,
-    model: Annotated[str | None, typer.Option(help="instead of a run: a checkpoint folder or hub id")] = None,
-    prompt: Annotated[str | None, typer.Option(help="what --model is asked")] = None,
+    run: Annotated[Path | None, typer.Argument(help="run folder", show_default=False)] = None,
+    trial: Annotated[
+        str | None, typer.Option(help="trial id; default: the first of the leaderboard", show_default=False)
+    ] = None,
+    response: Annotated[
+        int | None, typer.Option(help="number of the response, from 0; default: the first", show_default=False)
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="checkpoint folder or hub id, instead of a run", show_default=False)
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="prompt for --model", show_default=False)] = None,
     family: Annotated[
-        str | None, typer.Option(help="whose defaults --model takes; those of the known family that it is of")
+        str | None,
+        typer.Option(
+            help="family whose default settings --model uses; default: the known family it belongs to",
+            show_default=False,
+        ),
     ] = None,
     settings: Set = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write it as a page, too")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="also write an HTML page")] = None,
     as_json: Json = False,
 ) -> None:
-    """One response with where it explores and where it exploits: novelty, phases, cycles and their credit."""
+    """Show the explore and exploit phases of one response, with its cycles and their credit."""
     if (run is None) == (model is None) or (model is None) != (prompt is None):
-        raise InputError("phases: give either a run folder, or --model M with --prompt TEXT")
+        raise InputError("phases: expected either a run folder, or --model MODEL and --prompt TEXT")
     if run is not None and (settings or family is not None):
-        raise InputError("phases: --set and --family belong to --model; a run is shown as it was scored")
+        raise InputError("phases: --set and --family require --model; a run is shown as it was scored")
     if model is not None and trial is not None:
-        raise InputError("phases: --trial belongs to a run folder")
+        raise InputError("phases: --trial requires a run folder")
     if prompt is not None and not prompt.strip():
-        raise InputError("--prompt: found no text")
+        raise InputError(f"--prompt: expected text, got {prompt!r}")
     if html is not None and html.is_dir():
-        raise InputError(f"--html: {html} is a folder; a file's name would do")
-    from nex_merge.inspect.checkpoint import choose_answer
+        raise InputError(f"--html: expected a file name, got the folder {html}")
     from nex_merge.inspect.show import as_mapping, render_page
-    from nex_merge.inspect.source import choose_response
     from nex_merge.inspect.terminal import print_reading
     from nex_merge.runs.files import write_atomically
 
     number = response or 0
     if run is not None:
-        found = choose_response(run, trial, number)
+        from nex_merge.inspect.source import view_response
+        from nex_merge.runs.run import Run as RunFolder
+
+        view = view_response(RunFolder(run), trial, number)
     else:
+        from nex_merge.inspect.answer import view_answer
+
         assert model is not None and prompt is not None
-        found = choose_answer(model, prompt, family, configuration.override(settings or []), number)
-    which = f"response {number} of {found.count}"
-    if response is None and found.count > 1:
-        which += f" (the first; --response 0 to {found.count - 1} shows any)"
-    facts = [f"{found.title}, {which}", f"settings: {found.settings}"]
+        view = view_answer(model, prompt, family, configuration.override(settings or []), number)
+    which = f"response {number} of {view.count}"
+    if response is None and view.count > 1:
+        which += f" (use --response 0 to {view.count - 1} to choose)"
+    facts = [f"{view.title}, {which}", f"settings: {view.settings}"]
     if html is not None:
-        write_atomically(html, render_page(found.reading, f"Phases: {found.title}", facts))
+        write_atomically(html, render_page(view.reading, f"Phases: {view.title}", facts))
         typer.echo(f"wrote {html}", err=True)
     if as_json:
-        about = {"of": found.title, "response": number, "responses": found.count, "settings": found.settings}
-        typer.echo(json.dumps({**about, **as_mapping(found.reading)}, indent=1))
+        about = {"of": view.title, "response": number, "responses": view.count, "settings": view.settings}
+        typer.echo(json.dumps({**about, **as_mapping(view.reading)}, indent=1))
         return
-    _replace_unknown_signs()
-    print_reading(found.reading, facts)
+    _replace_unencodable()
+    print_reading(view.reading, facts)
 
 
 @app.command()
@@ -74,31 +87,39 @@ def agreement(
         str,
         typer.Option(
             metavar="FILE",
-            help="JSONL with response, start, end, label (explore or exploit), unit (characters or tokens) and trial; "
-            "'builtin': by the language of qwen3-tiny's problems",
+            help="annotations: JSONL with response, start, end, label (explore or exploit), and optionally unit "
+            "(characters or tokens) and trial; 'builtin' labels responses of family qwen3-tiny by their grammar",
         ),
     ],
-    trial: Annotated[str | None, typer.Option(help="a trial's id; those of FILE, else the leaderboard's first")] = None,
-    tolerance: Annotated[int, typer.Option(min=0, help="rows that matched boundaries may be apart")] = 1,
+    trial: Annotated[
+        str | None,
+        typer.Option(help="trial id; default: the trials in FILE, or the first of the leaderboard", show_default=False),
+    ] = None,
+    tolerance: Annotated[int, typer.Option(min=0, help="maximum distance of matched boundaries, in rows")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Do people see the phases that NEX finds? Cohen's kappa and boundaries, against labels turned round."""
+    """Compare phases with human annotations, one span per line: Cohen's kappa and boundaries, against chance."""
     from dataclasses import asdict
 
-    from nex_merge.inspect.annotated import compare, print_comparison
-    from nex_merge.inspect.source import annotated, problem_labelled
+    from nex_merge.inspect.annotated import measure_agreement, print_agreement
+    from nex_merge.inspect.source import annotated_responses, label_trial
+    from nex_merge.runs.run import Run as RunFolder
 
-    chosen = problem_labelled(run, trial) if annotations == "builtin" else annotated(run, Path(annotations), trial)
-    found = compare(chosen.pairs, tolerance)
+    opened = RunFolder(run)
+    if annotations == "builtin":
+        labelled = label_trial(opened, trial)
+    else:
+        labelled = annotated_responses(opened, Path(annotations), trial)
+    found = measure_agreement(labelled.pairs, tolerance)
     if as_json:
-        typer.echo(json.dumps({"of": chosen.title, **asdict(found)}, indent=1))
+        typer.echo(json.dumps({"of": labelled.title, **asdict(found)}, indent=1))
         return
-    _replace_unknown_signs()
-    typer.echo(chosen.title)
-    print_comparison(found)
+    _replace_unencodable()
+    typer.echo(labelled.title)
+    print_agreement(found)
 
 
-def _replace_unknown_signs() -> None:
-    # Output in another encoding than UTF-8 gets question marks, not a traceback.
+def _replace_unencodable() -> None:
+    """Print question marks instead of failing if the output encoding lacks a character."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""Commands on single checkpoints and caches, without a run."""
+"""`nex-merge score`: a single checkpoint or activation cache, without a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,42 +8,64 @@ import typer
 from nex_merge.cli.app import Set, ShortFormat, app
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.families import defaults_of
+
+Rho = Annotated[float, typer.Option(help="probability of staying in a phase, between 0 and 1")]
+MinRun = Annotated[int, typer.Option(min=1, help="shortest phase, in rows")]
+
+
+def check_rho(rho: float) -> None:
+    if not 0 < rho < 1:
+        raise InputError(f"--rho: expected a number > 0 and < 1, got {rho}")
+
+
+def announce_defaults(family: str | None) -> None:
+    """Print which family's defaults apply, if any."""
+    if family is not None:
+        typer.echo(f"using the defaults of family {family}; --set overrides them", err=True)
 
 
 @app.command()
 def score(
-    cache: Annotated[Path | None, typer.Option(help="a sparse activation cache")] = None,
-    model: Annotated[str | None, typer.Option(help="a checkpoint folder or hub id, with --prompts")] = None,
-    prompts: Annotated[str | None, typer.Option(help="JSONL, text, CSV or Parquet")] = None,
-    settings: Set = None,
-    rho: Annotated[float, typer.Option(help="probability of staying in a phase")] = 0.95,
-    min_run: Annotated[int, typer.Option(min=1, help="shortest phase, in rows")] = 2,
-    weights: Annotated[
-        Path | None, typer.Option(help="neuron weights (.npz with keys, weights) to score under")
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="activation cache, such as RUN/trials/base/cache")
     ] = None,
-    weights_out: Annotated[Path | None, typer.Option(help="save the neuron weights used")] = None,
-    form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
+    model: Annotated[str | None, typer.Option(help="checkpoint folder or hub id; needs --prompts")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="prompts: JSONL, text, CSV or Parquet")] = None,
+    settings: Set = None,
+    rho: Rho = 0.95,
+    min_run: MinRun = 2,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="score under these neuron weights (arrays keys and weights)"),
+    ] = None,
+    weights_out: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="save the neuron weights that were used")
+    ] = None,
+    form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:
-    """NEX of a cache, or of a model's answers to prompts."""
-    from nex_merge.inspect.score import print_score, save_weights, score_cache, score_model
-
-    if not 0 < rho < 1:
-        raise InputError(f"--rho: found {rho}; a probability between 0 and 1, ends left out, would do")
+    """Compute NEX of an activation cache, or of a checkpoint's responses to prompts."""
+    check_rho(rho)
     if (cache is None) == (model is None) or (model is None) != (prompts is None):
-        raise InputError("score: give either --cache DIR, or --model M with --prompts F")
-    if cache is not None:
-        if settings:
-            raise InputError("score: --set belongs to --model; a cache is scored as it was captured")
-        found, used = score_cache(cache, rho, min_run, weights)
-    else:
-        assert model is not None and prompts is not None
-        from nex_merge.setup.families import defaults_of
+        raise InputError("score: expected either --cache DIR, or --model MODEL and --prompts FILE")
+    if cache is not None and settings:
+        raise InputError("score: --set requires --model; a cache is scored as it was captured")
+    if weights_out is not None and weights_out.suffix != ".npz":
+        raise InputError(f"--weights-out: expected a file name that ends in .npz, got {weights_out}")
+    from nex_merge.inspect.score import load_weights, print_score, save_weights
+    from nex_merge.inspect.score import score as compute_score
 
-        defaults, family = defaults_of(model)
-        if family is not None:
-            typer.echo(f"settings begin with the defaults of family {family}; --set changes them", err=True)
-        asked = configuration.merge_mappings(defaults, configuration.override(settings or []))
-        found, used = score_model(model, prompts, asked, rho, min_run, weights)
+    if model is not None:
+        announce_defaults(defaults_of(model)[1])
+    result = compute_score(
+        model,
+        prompts,
+        cache=cache,
+        settings=configuration.override(settings or []),
+        rho=rho,
+        min_run=min_run,
+        weights=None if weights is None else load_weights(weights),
+    )
     if weights_out is not None:
-        save_weights(weights_out, used)
-    print_score(found, form.value)
+        save_weights(weights_out, result.weights)
+    print_score(result, form.value)

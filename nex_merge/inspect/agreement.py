@@ -1,10 +1,10 @@
-"""Agreement of two labellings of the same units, and what chance gives. Pure functions of arrays.
+"""Agreement of two labellings of the same units, with bootstrap intervals and a chance baseline. Pure NumPy.
 
-Symbols: n units (rows or tokens, in order) of one response, each labelled by both sides; `found` and `wanted`,
-bool [n], are NEX's labels and people's, true for explore. A response's *table*, int64 [n, C], has the counts of `found`
-against `wanted` turned round by 0, 1, ... n-1 units, so that its first row is how they really lie. A *statistic* is a
-function of counts summed over responses, [..., C] -> float64 [...], NaN where it is undefined: bootstrap and chance are
-sums of rows of tables.
+Symbols: n units (rows or tokens, in order) of one response; `found` and `wanted`, bool [n], are the labels of NEX and
+of the annotations, true for explore. The *table* of a response, int64 [n, C], holds the counts of `found` against
+`wanted` circularly shifted by 0, 1, ... n-1 units; its first row has the actual counts. A *statistic* maps counts
+summed over responses, [..., C], to float64 [...], NaN where undefined, so that bootstrap samples and chance are sums of
+rows of tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,26 +15,26 @@ import numpy as np
 Statistic = Callable[[np.ndarray], np.ndarray]
 DRAWS = 4000
 LEVEL = (0.025, 0.975)
-_ROUNDING = 1e-12  # a shift whose counts are the same must count as equally good
+_ROUNDING = 1e-12  # shifts with equal counts must count as equally good
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A statistic with its bootstrap interval over responses, and the same for labels that are turned round."""
+class AgreementEstimate:
+    """A statistic with its bootstrap interval over responses, and its distribution over circular shifts."""
 
     value: float | None  # None: undefined
-    low: float | None  # 95 % interval; None with fewer than two responses
+    low: float | None  # 95 % interval; None: fewer than two responses
     high: float | None
     chance: float | None  # mean over circular shifts
     chance_low: float | None  # 95 % of the shifts
     chance_high: float | None
-    as_good: float | None  # share of shifts at least as good
+    as_good: float | None  # share of shifts with a value at least as high
 
 
 def label_counts(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Table of units that are (explore by both, by `found` only, by `wanted` only, by neither), int64 [n, 4].
+    """Table of units labelled explore by (both, only `found`, only `wanted`, neither), int64 [n, 4].
 
-    By the circular correlation of the two, in O(n log n).
+    Computed as a circular correlation, in O(n log n).
     """
     n = len(found)
     if n == 0:
@@ -47,23 +47,23 @@ def label_counts(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def boundary_counts(found: np.ndarray, wanted: np.ndarray, tolerance: int) -> np.ndarray:
-    """Table of boundaries (matched, of `found`, of `wanted`), int64 [n, 3]; `tolerance` in units.
+    """Table of boundaries (matched, in `found`, in `wanted`), int64 [n, 3]; `tolerance` in units.
 
-    Where the end of turned labels meets their beginning there may be a boundary more or less than in the true ones.
+    A shift joins the end of the labels to their beginning, which may add or remove a boundary.
     """
-    own = boundaries(found)
-    turned = [boundaries(np.roll(wanted, shift)) for shift in range(len(found))]
-    counts = [(matches(own, theirs, tolerance), len(own), len(theirs)) for theirs in turned]
+    first = boundaries(found)
+    shifted = [boundaries(np.roll(wanted, shift)) for shift in range(len(found))]
+    counts = [(count_matches(first, second, tolerance), len(first), len(second)) for second in shifted]
     return np.array(counts, np.int64).reshape(-1, 3)
 
 
 def boundaries(labels: np.ndarray) -> list[int]:
-    """The units that have another label than the one before them."""
+    """The units whose label differs from that of the previous unit."""
     return (np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist()
 
 
-def matches(first: Sequence[int], second: Sequence[int], tolerance: int) -> int:
-    """The most pairs of positions no more than `tolerance` apart, each position in one pair at most; both ascending."""
+def count_matches(first: Sequence[int], second: Sequence[int], tolerance: int) -> int:
+    """Size of the largest one-to-one matching of positions at most `tolerance` apart; both sequences ascend."""
     i = j = pairs = 0
     while i < len(first) and j < len(second):
         if abs(first[i] - second[j]) <= tolerance:
@@ -75,20 +75,20 @@ def matches(first: Sequence[int], second: Sequence[int], tolerance: int) -> int:
     return pairs
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    above, below = np.asarray(above, float), np.asarray(below, float)
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator != 0)
 
 
 def share_agreed(counts: np.ndarray) -> np.ndarray:
-    """Share of units with the same label, of label counts [..., 4]."""
+    """Share of units with equal labels, from label counts [..., 4]."""
     return _ratio(counts[..., 0] + counts[..., 3], counts.sum(-1))
 
 
 def kappa(counts: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of label counts [..., 4]: (p - e) / (1 - e), p the share agreed, e that expected of the two shares.
+    """Cohen's kappa of label counts [..., 4]: (p - e) / (1 - e) for observed agreement p and expected agreement e.
 
-    NaN where e is 1, as both sides know one label only, the same.
+    NaN where e is 1, that is where all labels of both sides are equal.
     """
     n = counts.sum(-1)
     one, other = _ratio(counts[..., 0] + counts[..., 1], n), _ratio(counts[..., 0] + counts[..., 2], n)
@@ -97,41 +97,43 @@ def kappa(counts: np.ndarray) -> np.ndarray:
 
 
 def precision(counts: np.ndarray) -> np.ndarray:
-    """Matched boundaries among NEX's, of boundary counts [..., 3]."""
+    """Share of the boundaries of NEX that are matched, from boundary counts [..., 3]."""
     return _ratio(counts[..., 0], counts[..., 1])
 
 
 def recall(counts: np.ndarray) -> np.ndarray:
-    """Matched boundaries among people's, of boundary counts [..., 3]."""
+    """Share of the annotated boundaries that are matched, from boundary counts [..., 3]."""
     return _ratio(counts[..., 0], counts[..., 2])
 
 
 def f1(counts: np.ndarray) -> np.ndarray:
-    """Harmonic mean of precision and recall, of boundary counts [..., 3]; NaN where neither side has a boundary."""
+    """Harmonic mean of precision and recall, from boundary counts [..., 3]; NaN where neither side has a boundary."""
     return _ratio(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
 
-def estimate(tables: Sequence[np.ndarray], statistic: Statistic, seed: int = 0, draws: int = DRAWS) -> Estimate:
-    """A statistic of all responses together, with its interval and what chance gives.
+def estimate(
+    tables: Sequence[np.ndarray], statistic: Statistic, seed: int = 0, draws: int = DRAWS
+) -> AgreementEstimate:
+    """A statistic over all responses, with its bootstrap interval and its distribution under chance.
 
-    The interval: responses drawn with replacement. Chance: every response's labels turned round by a number of units of
-    their own, uniform over 0 ... n-1, so that runs stay as long and as many as they are; the true labels are one of
-    these, hence they count among the shifts at least as good.
+    The interval resamples responses with replacement. Chance shifts the annotations of every response circularly by an
+    independent uniform number of units, 0 to n-1, which preserves the number and length of runs; the actual labels are
+    one of these shifts and therefore counted in `as_good`.
     """
     tables = [table for table in tables if len(table)]
     if not tables:
-        return Estimate(None, None, None, None, None, None, None)
+        return AgreementEstimate(None, None, None, None, None, None, None)
     rng = np.random.default_rng(seed)
-    true = np.stack([table[0] for table in tables])
-    value = float(statistic(true.sum(0)))
-    drawn = statistic(rng.multinomial(len(true), np.full(len(true), 1 / len(true)), draws) @ true)
-    turned = statistic(np.sum([table[rng.integers(len(table), size=draws)] for table in tables], axis=0))
+    actual = np.stack([table[0] for table in tables])
+    value = float(statistic(actual.sum(0)))
+    drawn = statistic(rng.multinomial(len(actual), np.full(len(actual), 1 / len(actual)), draws) @ actual)
+    shifted = statistic(np.sum([table[rng.integers(len(table), size=draws)] for table in tables], axis=0))
     if not np.isfinite(value):
-        return Estimate(None, None, None, None, None, None, None)
+        return AgreementEstimate(None, None, None, None, None, None, None)
     low, high = _interval(drawn) if len(tables) > 1 else (None, None)
-    known = turned[np.isfinite(turned)]
+    known = shifted[np.isfinite(shifted)]
     as_good = (1 + int((known >= value - _ROUNDING).sum())) / (1 + len(known))
-    return Estimate(value, low, high, float(known.mean()) if len(known) else None, *_interval(known), as_good)
+    return AgreementEstimate(value, low, high, float(known.mean()) if len(known) else None, *_interval(known), as_good)
 
 
 def _interval(values: np.ndarray) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""NEX's phases against labels of tokens: what is compared, what is left out, and the agreement. Composes the two."""
+"""How phases agree with labels of tokens: what is compared, what is left out, and the statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,60 +7,60 @@ from functools import partial
 import numpy as np
 
 from nex_merge.inspect import agreement
-from nex_merge.inspect.agreement import Estimate
+from nex_merge.inspect.agreement import AgreementEstimate
 from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, Labels
 from nex_merge.inspect.reading import EXPLORE, Reading
 
 
 @dataclass(frozen=True)
 class Level:
-    """Agreement row by row, or token by token."""
+    """Agreement over rows, or over tokens."""
 
-    compared: int  # units with a label by both sides
-    explore_found: float | None  # share of them that explore, to NEX
-    explore_wanted: float | None  # and to people
-    agreed: float | None  # share with the same label
-    kappa: Estimate
+    compared: int  # units with both a phase and a label
+    explore_found: float | None  # share of them that are explore in the phases
+    explore_wanted: float | None  # and in the annotations
+    agreed: float | None  # share with equal labels
+    kappa: AgreementEstimate
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """NEX's phases and people's labels of some responses, held against one another."""
+class PhaseAgreement:
+    """The phases of some responses compared with annotations of their tokens."""
 
-    responses: int  # with anything to compare
+    responses: int  # with at least one token to compare
     rows: Level
     tokens: Level
-    tolerance: int  # rows that matched boundaries may be apart
+    tolerance: int  # maximum distance of matched boundaries, in rows
     boundaries_found: int
     boundaries_wanted: int
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
+    precision: AgreementEstimate
+    recall: AgreementEstimate
+    f1: AgreementEstimate
     tokens_without_label: int  # not annotated
     tokens_without_phase: int  # annotated, in a row that has no phase
-    rows_without_label: int  # no token of theirs is annotated
-    rows_without_phase: int  # annotated, but without a phase
-    rows_tied: int  # as many tokens explore as exploit
+    rows_without_label: int  # without an annotated token
+    rows_without_phase: int  # annotated, without a phase
+    rows_tied: int  # with as many explore as exploit tokens
     malformed_lines: int
 
 
 def row_labels(labels: np.ndarray, reading: Reading) -> tuple[np.ndarray, int]:
-    """(int8 [rows]: what most labelled tokens of each row are, UNLABELLED where none or tied; the number of ties)."""
-    found, ties = np.full(len(reading.rows), UNLABELLED, np.int8), 0
+    """(label of every row by majority of its tokens, int8 [rows], UNLABELLED if none or tied; number of ties)."""
+    majority, ties = np.full(len(reading.rows), UNLABELLED, np.int8), 0
     for number, row in enumerate(reading.rows):
-        own = labels[row.first_token : row.end_token]
-        explore, exploit = int((own == IS_EXPLORE).sum()), int((own == IS_EXPLOIT).sum())
+        tokens = labels[row.first_token : row.end_token]
+        explore, exploit = int((tokens == IS_EXPLORE).sum()), int((tokens == IS_EXPLOIT).sum())
         if explore != exploit:
-            found[number] = IS_EXPLORE if explore > exploit else IS_EXPLOIT
+            majority[number] = IS_EXPLORE if explore > exploit else IS_EXPLOIT
         ties += explore == exploit > 0
-    return found, ties
+    return majority, ties
 
 
-def compare(pairs: Sequence[tuple[Reading, Labels]], tolerance: int) -> Comparison:
-    """Agreement of the readings' phases with the labels of their tokens.
+def measure_agreement(pairs: Sequence[tuple[Reading, Labels]], tolerance: int) -> PhaseAgreement:
+    """Agreement of the phases of responses with the labels of their tokens.
 
-    Units that one side says nothing of are left out, and boundaries lie between neighbours among those that are left:
-    a boundary is a row whose label is not that of the compared row before it.
+    Units without a phase or without a label are left out. A boundary is a row whose label differs from that of the
+    previous compared row.
     """
     by_row, by_token = [], []
     without_label = without_phase = rows_without_label = rows_without_phase = ties = 0
@@ -79,7 +79,7 @@ def compare(pairs: Sequence[tuple[Reading, Labels]], tolerance: int) -> Comparis
     edges = [agreement.boundary_counts(found, wanted, tolerance) for found, wanted in by_row]
     total = sum((table[0] for table in edges if len(table)), np.zeros(3, np.int64))
     estimate = partial(agreement.estimate, edges)
-    return Comparison(
+    return PhaseAgreement(
         responses=sum(len(found) > 0 for found, _ in by_token),
         rows=_level(by_row),
         tokens=_level(by_token),
@@ -120,7 +120,7 @@ def _level(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Level:
     )
 
 
-def print_comparison(found: Comparison) -> None:
+def print_agreement(found: PhaseAgreement) -> None:
     """The agreement on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -128,7 +128,7 @@ def print_comparison(found: Comparison) -> None:
     console = Console()
     console = console if console.is_terminal else Console(width=120)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "value", "95 %", "shifted", "95 % of shifts", "as good"):
+    for name in ("", "value", "95 %", "chance", "95 % of chance", "p"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for name, item in (
         ("kappa, rows", found.rows.kappa),
@@ -149,21 +149,21 @@ def print_comparison(found: Comparison) -> None:
     for name, level in (("rows", found.rows), ("tokens", found.tokens)):
         if level.compared:
             console.print(
-                f"{level.compared} {name} compared, {level.agreed:.1%} the same; {level.explore_found:.1%} explore to "
-                f"NEX, {level.explore_wanted:.1%} to the annotations",
+                f"{level.compared} {name} compared, {level.agreed:.1%} equal; explore: {level.explore_found:.1%} in "
+                f"the phases, {level.explore_wanted:.1%} in the annotations",
                 highlight=False,
                 soft_wrap=True,
             )
         else:
-            console.print(f"no {name} to compare: none has both a phase and a label", highlight=False)
+            console.print(f"no {name} to compare: none has both a phase and an annotation", highlight=False)
     lines = [
-        f"Boundaries: NEX's {found.boundaries_found}, the annotations' {found.boundaries_wanted}; matched within "
-        f"{found.tolerance} rows, each once",
-        f"Left out: {found.tokens_without_label} tokens not annotated, {found.tokens_without_phase} in rows without a "
-        f"phase; {found.rows_without_label} rows not annotated, {found.rows_tied} with as many tokens of either label, "
+        f"Boundaries: {found.boundaries_found} in the phases, {found.boundaries_wanted} in the annotations; matched "
+        f"one-to-one within {found.tolerance} rows",
+        f"Left out: {found.tokens_without_label} tokens without annotation, {found.tokens_without_phase} in rows "
+        f"without a phase; {found.rows_without_label} rows without annotation, {found.rows_tied} tied, "
         f"{found.rows_without_phase} without a phase; {found.malformed_lines} malformed lines",
-        "95 %: bootstrap over responses. Shifted: mean over circular shifts of the annotations within each response, "
-        "what chance gives to labels of such shares and runs; as good: share of shifts that agree no less.",
+        "95 %: bootstrap over responses. Chance: mean over circular shifts of the annotations within each response, "
+        "which keep the number and length of runs. p: share of shifts that agree at least as well.",
     ]
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

@@ -1,15 +1,13 @@
-"""The reading of one checkpoint's answer to one prompt, without a run. Composes generation, capture and nex."""
+"""`nex-merge phases --model`: a checkpoint answers one prompt, without a run."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from nex_merge.activations.capture import capture
-from nex_merge.engines.checkpoint import load_checkpoint
+from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.errors import InputError
-from nex_merge.generation import generate
 from nex_merge.inspect.reading import Reading, read
-from nex_merge.inspect.source import Chosen, settings_line
-from nex_merge.nex.calibration import analyse
+from nex_merge.inspect.source import ResponseView, describe_settings
 from nex_merge.records import Prompt
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -22,12 +20,10 @@ from nex_merge.setup.config import (
     parse,
 )
 from nex_merge.setup.families import defaults_of, read_family
-from nex_merge.setup.prompts import encode_prompts
-from nex_merge.study.trial import check_context
 
 
 class ChatConfig(Strict):
-    """How a prompt given by itself becomes tokens; see PromptsConfig."""
+    """How a single prompt is encoded; see PromptsConfig."""
 
     system: str | None = None
     chat_template: bool = True
@@ -35,7 +31,7 @@ class ChatConfig(Strict):
 
 
 class AnswerConfig(Strict):
-    """What --set can change when a checkpoint answers."""
+    """What --set can change when a checkpoint answers a prompt."""
 
     prompts: ChatConfig = ChatConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -44,10 +40,11 @@ class AnswerConfig(Strict):
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-def settle(model: str, family: str | None, settings: Mapping[str, Any]) -> tuple[AnswerConfig, str | None]:
-    """The settings a checkpoint answers with, and the family whose defaults they begin with.
+def resolve_settings(model: str, family: str | None, settings: Mapping[str, Any]) -> tuple[AnswerConfig, str | None]:
+    """The settings for a checkpoint, and the name of the family whose defaults they start from.
 
-    That is `family`, or else the one among the known families that the checkpoint is of, if any. Raises InputError.
+    `family`: None for the known family that the checkpoint belongs to, if any. Raises InputError if a setting is
+    invalid or the family unknown.
     """
     if family is None:
         defaults, name = defaults_of(model)
@@ -57,32 +54,36 @@ def settle(model: str, family: str | None, settings: Mapping[str, Any]) -> tuple
     return parse(AnswerConfig, merge_mappings(defaults, settings), "--set"), name
 
 
-def choose_answer(model: str, prompt: str, family: str | None, settings: Mapping[str, Any], number: int) -> Chosen:
-    """A checkpoint's answer to a prompt, its `number`-th sample. Raises InputError for what is at fault."""
-    config, of = settle(model, family, settings)
-    count = config.generation.samples
-    if not 0 <= number < count:
-        raise InputError(f"response {number}: found {count} samples, from 0; --set generation.samples gives more")
-    return Chosen(answers(model, prompt, config)[number], model, count, _settings_line(config, of))
+def view_answer(model: str, prompt: str, family: str | None, settings: Mapping[str, Any], number: int) -> ResponseView:
+    """Sample `number` of a checkpoint's answer to a prompt. Raises InputError if the input is invalid."""
+    config, name = resolve_settings(model, family, settings)
+    samples = config.generation.samples
+    if not 0 <= number < samples:
+        raise InputError(
+            f"--response: expected 0 to {samples - 1}, got {number}; --set generation.samples=N generates more samples"
+        )
+    return ResponseView(answer(model, prompt, config)[number], model, samples, _describe(config, name))
 
 
-def answers(model: str, prompt: str, config: AnswerConfig) -> list[Reading]:
-    """The readings of a checkpoint's answers to a prompt, one a sample. Raises InputError for what is at fault."""
-    _, loaded, tokenizer = load_checkpoint(model, config.runtime)
-    asked = Prompt(({"role": "user", "content": prompt},), raw=prompt)
-    ids = encode_prompts([asked], tokenizer, PromptsConfig(file="", **config.prompts.model_dump()))
-    check_context(ids, config.generation.max_new_tokens, loaded.config)
-    responses = generate(loaded, tokenizer, ids, config.generation)
-    cache, _ = capture(loaded, responses, config.activations)
-    analyses = analyse(cache, config.nex.rho, config.nex.min_run)
-    return [read(response, cache, i, analyses[i], None, tokenizer) for i, response in enumerate(responses)]
+def answer(model: str, prompt: str, config: AnswerConfig) -> list[Reading]:
+    """A checkpoint's answers to a prompt, one reading per sample. Raises InputError if the input is invalid."""
+    engine = CheckpointEngine(model, config.runtime)
+    prompts = PromptsConfig(file="", **config.prompts.model_dump())
+    message = Prompt(({"role": "user", "content": prompt},), raw=prompt)
+    ids = engine.encode([message], prompts, config.generation.max_new_tokens)
+    observed = observe(engine, ids, ObserveSettings(config.generation, config.activations, config.nex))
+    assert observed.rows is not None and observed.analyses is not None
+    return [
+        read(response, observed.rows, i, observed.analyses[i], None, engine.tokenizer)
+        for i, response in enumerate(observed.responses)
+    ]
 
 
-def _settings_line(config: AnswerConfig, family: str | None) -> str:
+def _describe(config: AnswerConfig, family: str | None) -> str:
     generation = config.generation
-    choice = "greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}"
-    origin = "no family's defaults" if family is None else f"defaults of family {family}"
+    decoding = "greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}"
+    origin = "no family defaults" if family is None else f"defaults of family {family}"
     return (
-        f"{settings_line(config.activations, config.nex)}; {choice}, at most {generation.max_new_tokens} tokens "
+        f"{describe_settings(config.activations, config.nex)}; {decoding}, at most {generation.max_new_tokens} tokens "
         f"({origin})"
     )

@@ -1,4 +1,4 @@
-"""A trial's neurons as text, as a mapping for JSON, and as a figure. Knows nothing of how they are found."""
+"""The neurons of a trial as tables, as a mapping for JSON, and as a figure."""
 
 import dataclasses
 from pathlib import Path
@@ -8,18 +8,19 @@ import numpy as np
 
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
+from nex_merge.runs.tables import trial_label
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
-_WHOSE = {
+_SOURCES = {
     "self": "the trial's own responses",
-    "crossfit": "all of the trial's own responses (each response is scored under those of the other folds alone)",
-    "parents": "the responses of base and parents",
-    "pool": "the responses of base, parents and all sound merges",
+    "crossfit": "all of the trial's own responses (scoring uses those of the other folds only)",
+    "parents": "the responses of the baselines (base and parents)",
+    "pool": "the responses of the baselines and all complete merges",
 }
 
 
 def as_mapping(found: TrialNeurons, top: int) -> dict[str, Any]:
-    """Everything for --json; of the neurons the first `top` of either sign."""
+    """The data of --json, with the top `top` neurons of either sign."""
     neurons = found.neurons
     return {
         "trial": found.trial,
@@ -54,7 +55,7 @@ def _neuron(found: TrialNeurons, at: int) -> dict[str, Any]:
 
 
 def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
-    """The neurons as tables on stdout."""
+    """The neurons as tables on stdout; `run` is the run folder."""
     from rich.console import Console
     from rich.table import Table
 
@@ -74,15 +75,15 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
 
     neurons, scoring, variants = found.neurons, found.scoring, len(found.variants)
     good, bad = neurons.is_effective, ~neurons.is_effective
-    say(f"{run}, trial {_short(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
+    say(f"{run}, trial {trial_label(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
     say(
-        f"Weights under calibration {scoring.calibration} (rho {scoring.rho:g}, min_run {scoring.min_run}): from "
-        f"{_WHOSE[scoring.calibration]}."
+        f"Weights: calibration {scoring.calibration}, from {_SOURCES[scoring.calibration]} (rho {scoring.rho:g}, "
+        f"min_run {scoring.min_run})"
     )
     say()
     total = sum(layer.mass for layer in found.layers)
     show(
-        "layer|effective|redundant|E credit|R credit|mass %|of it effective %|redundant %",
+        "layer|effective|redundant|E credit|R credit|mass %|effective mass %|redundant mass %",
         *(
             (
                 str(layer.layer), str(layer.effective), str(layer.redundant), f"{layer.effective_credit:.4g}",
@@ -95,7 +96,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     for name in ("effective", "redundant"):
         order = neurons.ranked(name == "effective")
         say()
-        say(f"{name.capitalize()}, by |weight| x mass: {min(top, len(order))} of {len(order)}")
+        say(f"Top {min(top, len(order))} of {len(order)} {name} neurons by |weight| x mass")
         show(
             f"layer|unit|weight|E credit|R credit|mass|mass %|effective in|redundant in (of {variants})",
             *(
@@ -109,32 +110,30 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
             ),
         )  # fmt: skip
     say()
-    say("effective in, redundant in: of the run's scored variants, each under the credit of its own responses.")
+    say("effective in, redundant in: number of scored variants, each under the credit of its own responses")
     if not found.overlaps:
         return
     shared = [item.jaccard for item in found.overlaps]
     above = sum(item.jaccard > item.chance_high for item in found.overlaps)
     say()
     say(
-        f"Effective neurons in common with the other {len(shared)} variants, each under its own credit: Jaccard "
-        f"{min(shared):.3f} to {max(shared):.3f}, above chance with {above}"
+        f"Overlap of effective neurons with the other {len(shared)} variants, each under its own credit: Jaccard "
+        f"{min(shared):.3f} to {max(shared):.3f}, above chance for {above}"
     )
     show(
-        "trial|effective|shared|Jaccard|by chance|95 % of chance",
+        "trial|effective|shared|Jaccard|chance|95 % of chance",
         *(
             (
-                _short(item.trial), str(item.effective), str(item.shared), f"{item.jaccard:.3f}", f"{item.chance:.3f}",
-                f"{item.chance_low:.3f}-{item.chance_high:.3f}",
+                trial_label(item.trial), str(item.effective), str(item.shared), f"{item.jaccard:.3f}",
+                f"{item.chance:.3f}", f"{item.chance_low:.3f}-{item.chance_high:.3f}",
             )
             for item in found.overlaps[:top]
         ),
     )  # fmt: skip
-    say("By chance: as many neurons in every layer, drawn from those active anywhere in the run. Active neurons earn")
-    say("credit more often than others, so that some overlap above chance says no more than that.")
-
-
-def _short(trial: str) -> str:
-    return str(int(trial)) if trial.isdigit() else trial
+    say(
+        "chance: random sets of the neurons active anywhere in the run, with equal numbers per layer. Active neurons "
+        "earn credit more often, so some overlap above chance is expected."
+    )
 
 
 def _percent(part: float, whole: float) -> str:
@@ -142,7 +141,7 @@ def _percent(part: float, whole: float) -> str:
 
 
 def draw_neurons(found: TrialNeurons, path: Path) -> None:
-    """Four panels as a PNG: mass and numbers by layer, credit, overlaps."""
+    """A PNG of four panels: mass and number of neurons by layer, credit, overlaps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -157,8 +156,8 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
     rest = np.array([layer.mass for layer in found.layers]) * 100 / total - good - bad
     mass.bar(layers, good, color=_GOOD, label="effective neurons")
     mass.bar(layers, bad, bottom=good, color=_BAD, label="redundant neurons")
-    mass.bar(layers, rest, bottom=good + bad, color=_REST, label="without weight")
-    mass.set(title="Activation mass by layer", xlabel="layer", ylabel="% of all mass")
+    mass.bar(layers, rest, bottom=good + bad, color=_REST, label="no weight")
+    mass.set(title="Activation mass by layer", xlabel="layer", ylabel="% of total mass")
     width = 0.4
     counts.bar([i - width / 2 for i in layers], [i.effective for i in found.layers], width, color=_GOOD)
     counts.bar([i + width / 2 for i in layers], [i.redundant for i in found.layers], width, color=_BAD)
@@ -169,9 +168,9 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
     _overlap(overlap, found)
     handles, names = mass.get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False, fontsize=9)
-    own = {"self": "own weights", "crossfit": "own weights, all folds"}
-    under = own.get(found.scoring.calibration, f"weights shared ({found.scoring.calibration})")
-    figure.suptitle(f"Neurons of trial {_short(found.trial)} under {under}")
+    names = {"self": "its own weights", "crossfit": "its own weights, all folds"}
+    under = names.get(found.scoring.calibration, f"shared weights ({found.scoring.calibration})")
+    figure.suptitle(f"Neurons of trial {trial_label(found.trial)} under {under}")
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -179,32 +178,32 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
 
 
 def _scatter(axes: Any, neurons: Neurons) -> None:
-    """Credit of either kind, neuron by neuron; what is below EPSILON, which changes no weight, is drawn there."""
+    """Effective against redundant credit; values below EPSILON, which affect no weight, are drawn at EPSILON."""
     floor, largest = EPSILON, float(max(neurons.effective.max(), neurons.redundant.max(), EPSILON))
     size = 2 + 40 * neurons.masses / (neurons.masses.max() or 1.0)
-    for own, colour in ((neurons.is_effective, _GOOD), (~neurons.is_effective, _BAD)):
+    for group, colour in ((neurons.is_effective, _GOOD), (~neurons.is_effective, _BAD)):
         axes.scatter(
-            np.maximum(neurons.redundant[own], floor), np.maximum(neurons.effective[own], floor), size[own],
+            np.maximum(neurons.redundant[group], floor), np.maximum(neurons.effective[group], floor), size[group],
             color=colour, alpha=0.35, linewidths=0,
         )  # fmt: skip
     ends = [floor, largest * 1.5]
     axes.plot(ends, ends, color="#4a5568", linewidth=0.7, linestyle="--")
     axes.set(
-        title="Credit of every neuron (w = 0 on the line, area: mass)", xscale="log", yscale="log",
+        title="Credit of every neuron (dashed: w = 0; area: mass)", xscale="log", yscale="log",
         xlabel="redundant credit R (left edge: 1e-6 or less)", ylabel="effective credit E (lower edge: 1e-6 or less)",
     )  # fmt: skip
 
 
 def _overlap(axes: Any, found: TrialNeurons) -> None:
-    """Jaccard with the other variants beside what chance gives."""
+    """Jaccard overlap with the other variants, and its chance interval."""
     shown = found.overlaps[:30][::-1]
     places = np.arange(len(shown))
     axes.barh(
         places, [i.chance_high - i.chance_low for i in shown], left=[i.chance_low for i in shown], height=0.8,
         color=_REST, label="chance, 95 %",
     )  # fmt: skip
-    axes.plot([i.jaccard for i in shown], places, "o", color=_GOOD, markersize=4, label="found")
-    axes.set_yticks(places, [_short(i.trial) for i in shown], fontsize=7)
+    axes.plot([i.jaccard for i in shown], places, "o", color=_GOOD, markersize=4, label="observed")
+    axes.set_yticks(places, [trial_label(i.trial) for i in shown], fontsize=7)
     axes.set(title="Effective neurons shared with other variants", xlabel="Jaccard overlap", ylabel="trial")
     axes.set_xlim(left=0)
     axes.grid(axis="x", alpha=0.25)

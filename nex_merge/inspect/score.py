@@ -1,8 +1,9 @@
-"""`nex-merge score`: NEX of a cache on disk, or of one model's answers. Composes generation, capture and nex."""
+"""NEX of a single model, or of an activation cache: `nex-merge score`, and the Python function behind it."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -11,22 +12,25 @@ import numpy as np
 
 from nex_merge.activations.cache import read_cache
 from nex_merge.errors import InputError
+from nex_merge.nex import scoring
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
-from nex_merge.nex.scoring import score
-from nex_merge.records import Evidence, NeuronWeights, NexScore, SparseRows
+from nex_merge.records import Evidence, NeuronWeights, NexScore, ResponseAnalysis
+from nex_merge.resampling import interval, resamples
 from nex_merge.setup.config import (
     ActivationsConfig,
     GenerationConfig,
+    PhasesConfig,
     PromptsConfig,
     RuntimeConfig,
     Strict,
     merge_mappings,
     parse,
 )
+from nex_merge.setup.families import defaults_of
 
 
 class ScoreConfig(Strict):
-    """What --set can change when a model is scored."""
+    """The settings of a checkpoint that is to be scored."""
 
     prompts: PromptsConfig
     generation: GenerationConfig = GenerationConfig()
@@ -34,85 +38,134 @@ class ScoreConfig(Strict):
     runtime: RuntimeConfig = RuntimeConfig()
 
 
-def score_cache(folder: Path, rho: float, min_run: int, weights: Path | None) -> tuple[NexScore, NeuronWeights]:
-    """The score of a cache, self-calibrated or under given weights, and the weights used."""
+@dataclass(frozen=True)
+class ModelScore:
+    """The NEX of one model, with the neuron weights it was computed under."""
+
+    score: NexScore
+    weights: NeuronWeights
+    low: float | None  # 95 % bootstrap interval of score.nex over prompts; None: undefined, or a single prompt
+    high: float | None
+
+
+def score(
+    model: str | None = None,
+    prompts: str | None = None,
+    *,
+    cache: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rho: float = 0.95,
+    min_run: int = 2,
+    weights: NeuronWeights | None = None,
+) -> ModelScore:
+    """NEX of a checkpoint's answers to prompts, or of an activation cache.
+
+    Give either `model` and `prompts`, or `cache`.
+
+    model: a checkpoint folder or a Hugging Face hub id.
+    prompts: a prompt file (JSONL, text, CSV or Parquet).
+    cache: a folder written by a search, such as `RUN/trials/0007/cache`.
+    settings: how the model answers and is captured, for example `{"generation": {"max_new_tokens": 256}}`; the defaults
+        are those of the known family that the model belongs to.
+    rho, min_run: probability of staying in a phase, and the shortest phase in rows.
+    weights: neuron weights to score under; by default they are estimated from the responses themselves.
+
+    Raises InputError if the input is invalid, TrialError if the model computes NaN or infinite logits.
+
+    >>> result = score(cache="tests/golden/long")
+    >>> round(result.score.nex, 4), result.score.responses, len(result.weights.keys)
+    (0.8809, 3, 2417)
+    """
+    if (cache is None) == (model is None) or (model is None) != (prompts is None):
+        raise InputError("score: expected either a cache, or a model and prompts")
+    phases = parse(PhasesConfig, {"rho": rho, "min_run": min_run}, "score")
+    if cache is not None:
+        if settings:
+            raise InputError("score: settings apply to a model; a cache is scored as it was captured")
+        return _score_cache(Path(cache), phases, weights)
+    assert model is not None and prompts is not None
+    given = merge_mappings(merge_mappings(defaults_of(model)[0], {"prompts": {"file": prompts}}), settings or {})
+    return _score_checkpoint(model, parse(ScoreConfig, given, "settings (--set)"), phases, weights)
+
+
+def _score_cache(folder: Path, phases: PhasesConfig, weights: NeuronWeights | None) -> ModelScore:
     cache = read_cache(folder)
-    # A cache does not say which prompt a response answers: each counts as one of its own.
-    return _score(cache, np.arange(cache.responses), rho, min_run, weights)
+    analyses = analyse(cache, phases.rho, phases.min_run)
+    # A cache does not record which prompt a response answers, so each response counts as a prompt of its own.
+    evidence = Evidence(np.arange(cache.responses), cache.base, stack_credits(analyses))
+    return _score(evidence, analyses, weights)
 
 
-def score_model(
-    model: str, prompts: str, settings: Mapping[str, Any], rho: float, min_run: int, weights: Path | None
-) -> tuple[NexScore, NeuronWeights]:
-    """The score of a checkpoint's answers to the prompts in a file. Raises InputError for what is wrong with either."""
-    config = parse(ScoreConfig, merge_mappings({"prompts": {"file": prompts}}, settings), "--set")
+def _score_checkpoint(
+    model: str, config: ScoreConfig, phases: PhasesConfig, weights: NeuronWeights | None
+) -> ModelScore:
+    from nex_merge.engines.engine import ObserveSettings, observe
+    from nex_merge.engines.transformers import CheckpointEngine
+    from nex_merge.setup.prompts import load_prompts
 
-    from nex_merge.activations.capture import capture
-    from nex_merge.engines.checkpoint import load_checkpoint
-    from nex_merge.generation import generate
-    from nex_merge.setup.prompts import encode_prompts, load_prompts
-    from nex_merge.study.trial import check_context
-
-    asked = load_prompts(config.prompts)
-    _, loaded, tokenizer = load_checkpoint(model, config.runtime)
-    ids = encode_prompts(asked, tokenizer, config.prompts)
-    check_context(ids, config.generation.max_new_tokens, loaded.config)
-    responses = generate(loaded, tokenizer, ids, config.generation)
-    cache, _ = capture(loaded, responses, config.activations)
-    return _score(cache, np.array([r.prompt for r in responses]), rho, min_run, weights)
+    prompts = load_prompts(config.prompts)
+    engine = CheckpointEngine(model, config.runtime)
+    ids = engine.encode(prompts, config.prompts, config.generation.max_new_tokens)
+    observed = observe(engine, ids, ObserveSettings(config.generation, config.activations, phases))
+    assert observed.evidence is not None and observed.analyses is not None
+    return _score(observed.evidence, observed.analyses, weights)
 
 
-def _score(
-    cache: SparseRows, prompts: np.ndarray, rho: float, min_run: int, weights: Path | None
-) -> tuple[NexScore, NeuronWeights]:
-    analyses = analyse(cache, rho, min_run)
-    credits = stack_credits(analyses)
-    given = None if weights is None else load_weights(weights)
-    found = score(Evidence(prompts, cache.base, credits), analyses, "self" if given is None else "given", given)
-    return found, calibrate(credits) if given is None else given
+def _score(evidence: Evidence, analyses: Sequence[ResponseAnalysis], weights: NeuronWeights | None) -> ModelScore:
+    calibration = "self" if weights is None else "given"
+    found = scoring.score(evidence, analyses, calibration, weights)
+    low = high = None
+    if found.nex is not None:
+        drawn = scoring.resampled(evidence, found.response_scores, calibration, resamples(evidence.prompts))
+        low, high = interval(drawn, len(np.unique(evidence.prompts)))
+    return ModelScore(found, calibrate(evidence.credits) if weights is None else weights, low, high)
 
 
 def load_weights(path: Path) -> NeuronWeights:
-    """Neuron weights from an .npz with `keys` and `weights`. Raises InputError where it isn't one."""
+    """Neuron weights from an .npz archive with `keys` and `weights`. Raises InputError if it is not valid."""
     if not path.is_file():
-        raise InputError(f"--weights: no file {path}")
+        raise InputError(f"--weights: no such file: {path}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = {"keys", "weights"} - set(archive.files)
             if missing:
                 raise InputError(
-                    f"--weights: {path} lacks {', '.join(sorted(missing))}; it has {', '.join(archive.files)}"
+                    f"--weights: expected the arrays keys and weights in {path}, got {', '.join(archive.files)}"
                 )
             keys, weights = archive["keys"], archive["weights"]
     except (ValueError, OSError, BadZipFile, AttributeError):
-        raise InputError(f"--weights: {path} is no .npz archive of plain arrays") from None
+        raise InputError(f"--weights: expected an .npz archive of plain arrays, got {path}") from None
     if keys.ndim != 1 or keys.shape != weights.shape or keys.dtype.kind not in "iu" or weights.dtype.kind != "f":
-        raise InputError(f"--weights: {path}: keys have to be integers and weights as many real numbers")
+        raise InputError(
+            f"--weights: expected integer keys and floating-point weights of one length in {path}, got "
+            f"{keys.dtype} {keys.shape} and {weights.dtype} {weights.shape}"
+        )
     order = np.argsort(keys, kind="stable")
     keys, weights = keys[order].astype(np.uint32), weights[order].astype(np.float32)
-    if (np.diff(keys.astype(np.int64)) == 0).any() or not (np.abs(weights) <= 1).all():
-        raise InputError(f"--weights: {path}: each neuron once, with a weight from -1 to 1, would do")
+    if (np.diff(keys.astype(np.int64)) == 0).any():
+        raise InputError(f"--weights: expected every neuron once in {path}, got duplicate keys")
+    if not (np.abs(weights) <= 1).all():
+        raise InputError(f"--weights: expected weights between -1 and 1 in {path}, got others")
     return NeuronWeights(keys, weights)
 
 
 def save_weights(path: Path, weights: NeuronWeights) -> None:
-    """Write neuron weights as an .npz with `keys` (uint32) and `weights` (float32)."""
-    if path.suffix != ".npz":
-        raise InputError(f"--weights-out: found {path}; a name that ends in .npz would do")
+    """Write neuron weights as an .npz archive with `keys` (uint32) and `weights` (float32)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, keys=weights.keys, weights=weights.weights)
 
 
-def print_score(found: NexScore, form: str) -> None:
-    """The score on stdout."""
-    names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
-    item = dataclasses.asdict(found)
+def print_score(result: ModelScore, form: str) -> None:
+    """The score on stdout, as a table or as JSON."""
+    score = result.score
     if form == "json":
+        names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
+        item = dataclasses.asdict(score)
         print(json.dumps({name: item[name] for name in names}, indent=1))
         return
-    interval = f" (95 % over prompts: {found.low:.6f} to {found.high:.6f})" if found.low is not None else ""
-    print(f"nex        {'undefined' if found.nex is None else f'{found.nex:.6f}'}{interval}")
-    print(f"log gap    {'-' if found.log_gap is None else f'{found.log_gap:.6f}'}")
-    print(f"responses  {found.responses}, {found.scored} scored, {found.credited} earned credit")
-    print(f"cycles     {found.cycles} ({found.cycles / max(found.responses, 1):.2f} a response)")
-    print(f"fallbacks  {', '.join(f'{k} {v}' for k, v in found.fallbacks.items()) or 'none'}")
+    bounds = f" (95 % over prompts: {result.low:.6f} to {result.high:.6f})" if result.low is not None else ""
+    print(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")
+    print(f"log gap    {'-' if score.log_gap is None else f'{score.log_gap:.6f}'}")
+    print(f"responses  {score.responses}, {score.scored} scored, {score.credited} with credit")
+    print(f"cycles     {score.cycles} ({score.cycles / max(score.responses, 1):.2f} per response)")
+    print(f"fallbacks  {', '.join(f'{name} {count}' for name, count in score.fallbacks.items()) or 'none'}")

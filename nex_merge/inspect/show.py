@@ -1,4 +1,4 @@
-"""A reading as HTML (a fragment that pages include, a small page of its own) and as JSON. Knows no runs and models."""
+"""A reading as HTML (a fragment to embed, or a page) and as JSON. Knows nothing of runs or models."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from nex_merge.inspect.reading import Reading, outcome
 
-# Colours are a highlighter's: dark ink on orange and blue, which the colour-blind tell apart; the marks E and X say it
-# again. Everything is under .reading, so that it can stand in any page.
+# Orange and blue are distinguishable for the colour-blind; the marks E and X repeat what the colours say. Everything is
+# scoped to .reading, so that the fragment can be embedded in any page.
 STYLE = """\
 .reading { --explore: #ffd8a0; --exploit: #bfdcff; --ink: #1d1d1f; --quiet: #66666b; --rule: #d5d5da;
   --bar-explore: #d97a00; --bar-exploit: #2f74c9; line-height: 1.5; color: var(--ink); }
@@ -35,19 +35,19 @@ STYLE = """\
 
 
 def visible(text: str) -> str:
-    """Text in which nothing acts: line feeds and tabs stay, other control and format characters become signs.
+    """Text with control and format characters replaced by visible symbols, except line feeds and tabs.
 
-    Escape sequences and marks that turn the direction of writing would otherwise reach the reader's terminal.
+    Escape sequences and bidirectional marks in a response would otherwise act on the terminal.
     """
-    return "".join(_sign(character) for character in text)
+    return "".join(_symbol(character) for character in text)
 
 
-def _sign(character: str) -> str:
+def _symbol(character: str) -> str:
     code = ord(character)
     if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return character
     if code < 0x20:
-        return chr(0x2400 + code)  # the signs that Unicode has for them
+        return chr(0x2400 + code)  # Unicode's control pictures
     return "\u2421" if code == 0x7F else "\ufffd"
 
 
@@ -66,9 +66,9 @@ def _templates() -> Environment:
 
 
 def render_fragment(reading: Reading) -> Markup:
-    """A reading as an HTML <section> without style: what a page includes, with STYLE once in its head.
+    """A reading as an HTML <section>: text with phases, charts of novelty, and cycles. All text is escaped.
 
-    Its text with the phases, the novelty slopes and observations under it, and the cycles. All text is escaped.
+    A page that embeds it needs STYLE once in its head.
     """
     slopes = [row.slope for row in reading.rows if row.slope is not None]
     observations = [abs(row.observation) for row in reading.rows if row.observation is not None]
@@ -80,13 +80,13 @@ def render_fragment(reading: Reading) -> Markup:
 
 
 def render_page(reading: Reading, title: str, facts: Sequence[str]) -> str:
-    """A self-contained page of one reading: `facts` are lines of plain text above it."""
+    """A self-contained page of one reading; `facts` are lines of plain text above it."""
     template = _templates().get_template("page.html.jinja")
     return template.render(title=title, facts=facts, style=Markup(STYLE), fragment=render_fragment(reading))
 
 
 def as_mapping(reading: Reading) -> dict[str, Any]:
-    """A reading as plain data for JSON; rows and tokens are numbered from 0, ends of rows are not included."""
+    """A reading as plain data for JSON. Rows and tokens are numbered from 0; ends of spans are exclusive."""
     response = reading.response
     rows = [
         {
@@ -101,7 +101,7 @@ def as_mapping(reading: Reading) -> dict[str, Any]:
     ]
     cycles = [
         {
-            "explore_rows": list(reading.span(cycle.first_explore, cycle.last_explore)),  # both included
+            "explore_rows": list(reading.span(cycle.first_explore, cycle.last_explore)),  # inclusive
             "exploit_rows": list(reading.span(cycle.first_exploit, cycle.last_exploit)),
             "strength": cycle.strength,
             "reuse": cycle.reuse,

@@ -1,4 +1,4 @@
-"""What of a run is looked at: one response, or responses with labels. Composes readings, annotations and trials."""
+"""What `phases` and `agreement` look at in a run: one response to display, or responses with labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,132 +8,117 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.labels.benchmark import FAMILY
-from nex_merge.runs import files
-from nex_merge.runs.leaderboard import read_rows
-from nex_merge.setup.config import ActivationsConfig, PhasesConfig, parse
-from nex_merge.setup.families import read_family
+from nex_merge.runs.leaderboard import first_trial
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import ActivationsConfig, PhasesConfig
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """One response to show."""
+class ResponseView:
+    """One response to display."""
 
     reading: Reading
     title: str
-    count: int  # responses to choose from
+    count: int  # responses available from the same source
     settings: str
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Responses with what is said of their tokens."""
+class LabelledResponses:
+    """Responses with the labels of their tokens."""
 
     pairs: Sequence[tuple[Reading, Labels]]
     title: str
 
 
-def settings_line(activations: ActivationsConfig, phases: PhasesConfig) -> str:
-    """What phases depend on."""
+def describe_settings(activations: ActivationsConfig, phases: PhasesConfig) -> str:
+    """The settings that phases depend on, in one line."""
     return (
-        f"rows of {activations.slice_tokens} tokens, the {activations.top_k} highest scores of each kept "
+        f"rows of {activations.slice_tokens} tokens, {activations.top_k} highest scores per row "
         f"({activations.score}); rho {phases.rho:g}, min_run {phases.min_run}"
     )
 
 
-def first_trial(run: Path) -> str:
-    """The trial that the run's leaderboard has first. Raises InputError where none is scored."""
-    ranked = [row["trial"] for row in read_rows(run) if row["rank"] is not None]
-    if not ranked:
-        raise InputError(f"{run}: none of its trials is scored yet")
-    return ranked[0]
+def view_response(run: Run, trial: str | None, number: int) -> ResponseView:
+    """A response of a trial (None: the first of the leaderboard). Raises InputError if there is no such response."""
+    trial, title = _find(run, trial)
+    (reading,) = read_trial(run, trial, [number])
+    settings = describe_settings(run.config.activations, run.scoring())
+    return ResponseView(reading, title, len(run.responses(trial)), settings)
 
 
-def choose_response(run: Path, trial: str | None, number: int) -> Chosen:
-    """A response of a trial, of the leaderboard's first unless named. Raises InputError where there is none."""
-    chosen, title = _trial(run, trial)
-    (reading,) = read_trial(run, chosen, [number])
-    saved = files.read_settings(run)
-    scoring = files.read_scoring(run) or saved["nex"]
-    phases: PhasesConfig = parse(PhasesConfig, {name: scoring[name] for name in ("rho", "min_run")}, str(run))
-    activations: ActivationsConfig = parse(ActivationsConfig, saved["activations"], str(run))
-    count = len(files.read_responses(files.trial_folder(run, chosen)))
-    return Chosen(reading, title, count, settings_line(activations, phases))
-
-
-def _trial(run: Path, trial: str | None) -> tuple[str, str]:
-    """(a trial's id, it in words)."""
+def _find(run: Run, trial: str | None) -> tuple[str, str]:
+    """(trial id, title); None: the first of the leaderboard."""
     if trial is None:
-        chosen = first_trial(run)
-        return chosen, f"{run}: trial {chosen} (the leaderboard's first)"
-    chosen = files.find_trial(files.read_results(run), trial).trial
-    return chosen, f"{run}: trial {chosen}"
+        first = first_trial(run)
+        return first, f"{run.path}: trial {first} (first of the leaderboard)"
+    found = run.find(trial).trial
+    return found, f"{run.path}: trial {found}"
 
 
-def problem_labelled(run: Path, trial: str | None) -> Labelled:
-    """All responses of a trial, labelled by the language of qwen3-tiny's problems.
+def label_trial(run: Run, trial: str | None) -> LabelledResponses:
+    """All responses of a trial, labelled by the grammar of the bundled family's problems.
 
-    Raises InputError where the run's responses are not of that language.
+    Raises InputError if the responses do not follow that grammar.
     """
-    family = read_family(files.read_settings(run)["family"])[1]
-    chosen, title = _trial(run, trial)
-    pairs = [(reading, label_problem(reading)) for reading in read_trial(run, chosen)]
-    if family != FAMILY:
+    trial, title = _find(run, trial)
+    pairs = [(reading, label_problem(reading)) for reading in read_trial(run, trial)]
+    if run.family_name != FAMILY:
         lines = sum(len([line for line in r.response.text.split("\n") if line.strip()]) for r, _ in pairs)
         malformed = sum(labels.malformed for _, labels in pairs)
         if 2 * malformed >= lines:
             raise InputError(
-                f"--annotations builtin: knows the language of family {FAMILY}; this run's family is {family!r}, and "
-                f"{malformed} of {lines} lines of trial {chosen} are not of that language. A file of annotations "
-                "would do"
+                f"--annotations builtin: expected a run of family {FAMILY}, got family {run.family_name!r}: "
+                f"{malformed} of {lines} lines of trial {trial} do not follow the grammar of its problems. Give a "
+                "file of annotations"
             )
-    return Labelled(pairs, f"{title}, {len(pairs)} responses, labelled line by line by the problems' language")
+    return LabelledResponses(pairs, f"{title}, {len(pairs)} responses, labelled line by line by the problems' grammar")
 
 
-def annotated(run: Path, path: Path, trial: str | None) -> Labelled:
-    """The annotated responses: those of `trial`, or else of the trials that the file names.
+def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResponses:
+    """The annotated responses of `trial` (None: of all trials in the file).
 
-    A line without a trial is about `trial`, or else about the leaderboard's first. Raises InputError naming the line.
+    A line without a trial refers to `trial`, or to the first of the leaderboard. Raises InputError naming the line.
     """
     annotations = read_annotations(path)
-    results = files.read_results(run)
-    asked = None if trial is None else files.find_trial(results, trial).trial
-    default = asked
+    requested = None if trial is None else run.find(trial).trial
+    default = requested
     if default is None and any(annotation.trial is None for annotation in annotations):
         default = first_trial(run)
     groups: dict[tuple[str, int], list[Annotation]] = {}
-    others = 0
+    skipped = 0
     for annotation in annotations:
         try:
-            of = default if annotation.trial is None else files.find_trial(results, annotation.trial).trial
+            name = default if annotation.trial is None else run.find(annotation.trial).trial
         except InputError as error:
             raise InputError(f"{path} line {annotation.line}: {error}") from None
-        if asked is None or of == asked:
-            assert of is not None
-            groups.setdefault((of, annotation.response), []).append(annotation)
+        if requested is None or name == requested:
+            assert name is not None
+            groups.setdefault((name, annotation.response), []).append(annotation)
         else:
-            others += 1
+            skipped += 1
     if not groups:
-        raise InputError(f"--trial {trial}: no line of {path} is about this trial")
-    pairs, named = [], sorted({of for of, _ in groups})
-    for of in named:
-        own = {number: items for (name, number), items in groups.items() if name == of}
-        pairs += _labelled(run, of, own, str(path))
+        raise InputError(f"--trial: expected a trial that {path} annotates, got {trial}")
+    pairs, trials = [], sorted({name for name, _ in groups})
+    for name in trials:
+        by_response = {number: items for (of, number), items in groups.items() if of == name}
+        pairs += _label_responses(run, name, by_response, str(path))
     if all((labels.tokens == UNLABELLED).all() for _, labels in pairs):
-        raise InputError(f"{path}: no annotation covers more than half of any token")
-    about = f"{run}: trial {named[0]}" if len(named) == 1 else f"{run}: trials {', '.join(named)}"
-    left = f"; {others} lines about other trials left out" if others else ""
-    return Labelled(pairs, f"{about}, {len(pairs)} responses annotated in {path}{left}")
+        raise InputError(f"{path}: expected annotations that cover more than half of a token, got none")
+    title = f"{run.path}: trial{'s' * (len(trials) > 1)} {', '.join(trials)}"
+    note = f"; {skipped} lines about other trials skipped" if skipped else ""
+    return LabelledResponses(pairs, f"{title}, {len(pairs)} responses annotated in {path}{note}")
 
 
-def _labelled(
-    run: Path, trial: str, annotations: Mapping[int, Sequence[Annotation]], source: str
+def _label_responses(
+    run: Run, trial: str, annotations: Mapping[int, Sequence[Annotation]], source: str
 ) -> list[tuple[Reading, Labels]]:
     numbers = sorted(annotations)
-    last = annotations[numbers[-1]][0]
     try:
         readings = list(read_trial(run, trial, numbers))
     except InputError as error:
-        raise InputError(f"{source} line {last.line}: {error}") from None
+        # The highest number is the one that is out of range, if any is.
+        raise InputError(f"{source} line {annotations[numbers[-1]][0].line}: {error}") from None
     return [
         (reading, label_tokens(annotations[number], reading, source))
         for number, reading in zip(numbers, readings, strict=True)

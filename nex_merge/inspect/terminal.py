@@ -1,4 +1,4 @@
-"""A reading on the terminal, or as plain text where there is none. Knows nothing of runs or models."""
+"""A reading on the terminal, or as plain text if stdout is none. Knows nothing of runs or models."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,18 @@ from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
 from nex_merge.inspect.show import visible
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
-# Both colours with their own ink, so that they can be read on dark and light grounds.
+# Both set the text colour too, so that they are legible on dark and on light backgrounds.
 STYLES = {EXPLORE: "black on yellow", EXPLOIT: "black on cyan", None: ""}
 BAR = 12
 PLAIN_WIDTH = 120
 
 
 def print_reading(reading: Reading, facts: Sequence[str]) -> None:
-    """The facts, then a reading: its text in colours (terminals alone), its rows, its cycles."""
+    """Print the facts, then the reading: its coloured text (on a terminal only), its rows and its cycles."""
     console = Console()
     console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
     for line in [*facts, *summary(reading)]:
-        # Text, never a string: rich would read markup and emoji codes in it.
+        # As Text: in a plain string, rich would interpret markup and emoji codes.
         console.print(Text(visible(line)), soft_wrap=True)
     if console.is_terminal:
         console.print()
@@ -34,9 +34,9 @@ def print_reading(reading: Reading, facts: Sequence[str]) -> None:
 
 
 def summary(reading: Reading) -> list[str]:
-    """What there is to say of a reading in a few lines."""
+    """The reading in a few lines."""
     response = reading.response
-    cut = ", cut off" if response.truncated else ""
+    cut = ", truncated" if response.truncated else ""
     lines = [f"prompt: {_one_line(reading.prompt)}", f"{len(response.token_ids)} tokens{cut}, {len(reading.rows)} rows"]
     if reading.why_no_phases is not None:
         return [*lines, f"No phases: {reading.why_no_phases}"]
@@ -49,9 +49,9 @@ def summary(reading: Reading) -> list[str]:
     if reading.why_fallback is not None:
         lines.append(f"Fallback: {reading.why_fallback}")
     if not reading.cycles:
-        lines.append("No cycle: no exploit rows follow explore rows, so nothing is credited")
+        lines.append("No cycles: no explore phase is followed by an exploit phase, so no neuron earns credit")
     elif len(reading.cycles) == 1:
-        lines.append("A single cycle: reuse is held against its median over cycles, so nothing is credited")
+        lines.append("A single cycle: credit compares reuse with its median over cycles, so no neuron earns credit")
     return lines
 
 

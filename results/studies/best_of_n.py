@@ -23,18 +23,22 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.families.qwen3_tiny.measure import Bench
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
-from nex_merge.generation import generate
-from nex_merge.inspect.select.accuracy import RANDOM, Outcome, draw_sets, outcomes, summarize
+from nex_merge.inspect.select.accuracy import RANDOM, SelectorOutcome, draw_sets, selector_outcomes, summarize
 from nex_merge.inspect.select.questions import TEMPERATURE
 from nex_merge.inspect.select.rules import ranking
-from nex_merge.inspect.select.selection import Measured, conclusion_of, gather, is_empty, measure
+from nex_merge.inspect.select.selection import (
+    CandidateEvidence,
+    build_candidates,
+    conclusion_of,
+    is_empty,
+    observe_candidates,
+)
 from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.records import Credits, Prompt, Response, SparseGroups, TokenStats
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig
-from nex_merge.setup.families import read_family
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.config import GenerationConfig, PhasesConfig, PromptsConfig
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "best-of-n"
@@ -64,8 +68,8 @@ def draw(bench: Bench, items: Sequence[Problem], temperature: float, samples: in
     settings = GenerationConfig(
         max_new_tokens=MAX_NEW_TOKENS, temperature=temperature, samples=samples, seed=seed, batch_tokens=131_072
     )
-    encoded = encode_prompts(prompts, bench.tokenizer, PromptsConfig(file=""))
-    return generate(bench.merger.model, bench.tokenizer, encoded, settings)
+    encoded = bench.engine.encode(prompts, PromptsConfig(file=""), MAX_NEW_TOKENS)
+    return list(observe(bench.engine, encoded, ObserveSettings(settings, None, PhasesConfig())).responses)
 
 
 def judge(items: Sequence[Problem], responses: Sequence[Response]) -> np.ndarray:
@@ -77,7 +81,7 @@ def choose_temperatures(per_kind: int = 8, samples: int = 8) -> None:
     items, bench = problems(per_kind, TEMPERATURE_SEED), Bench(1)
     rows: list[dict[str, Any]] = []
     for name, weights in MODELS.items():
-        bench.merger.load(bench.grid_recipe(*weights))
+        bench.engine.load(bench.grid_recipe(*weights))
         for temperature in TEMPERATURES:
             right = judge(items, draw(bench, items, temperature, samples, seed=0)).reshape(len(items), samples)
             row = {"model": name, "temperature": temperature}
@@ -103,21 +107,22 @@ def chunk_file(run: str, number: int) -> Path:
 def measure_runs() -> None:
     """Draw, judge and capture, a chunk of problems at a time: first at the chosen temperatures, then at the default."""
     items, bench = problems(PER_KIND, PROBLEMS_SEED), Bench(1)
-    activations = ActivationsConfig(**read_family("qwen3-tiny")[0].defaults["activations"])
+    settings = ObserveSettings(bench.generation, bench.activations, PhasesConfig(rho=RHO, min_run=MIN_RUN))
     DATA.mkdir(parents=True, exist_ok=True)
     work = [(run, number) for given in (False, True) for number in range(len(items) // CHUNK)
             for run, temperature in RUNS.items() if (temperature is not None) == given]  # fmt: skip
     for run, number in work:
         file, model = chunk_file(run, number), model_of(run)
         if not file.exists():
-            bench.merger.load(bench.grid_recipe(*MODELS[model]))
+            bench.engine.load(bench.grid_recipe(*MODELS[model]))
             part, seconds = items[number * CHUNK : (number + 1) * CHUNK], {}
             began = time.perf_counter()
             # A seed of its own, as the noise of a response comes from its place in the chunk.
             temperature = RUNS[run] or chosen_temperature(model)
             responses = draw(bench, part, temperature, SAMPLES, seed=number)
             seconds["draw"] = time.perf_counter() - began
-            found = measure(bench.merger.model, responses, activations, RHO, MIN_RUN, seconds)
+            found = observe_candidates(bench.engine, responses, settings)
+            seconds |= {"capture": found.seconds["capture"], "credit": found.seconds["score"]}
             right = judge(part, responses)
             save(file, responses, found, right, seconds)
             tokens = sum(len(response.token_ids) for response in responses)
@@ -125,7 +130,7 @@ def measure_runs() -> None:
 
 
 def save(
-    file: Path, responses: Sequence[Response], found: Measured, right: np.ndarray, seconds: dict[str, float]
+    file: Path, responses: Sequence[Response], found: CandidateEvidence, right: np.ndarray, seconds: dict[str, float]
 ) -> None:
     partial = file.with_suffix(".partial.npz")
     stats = [None if item is None else dataclasses.asdict(item) for item in found.stats]
@@ -144,13 +149,13 @@ class Drawn:
     """All that was measured of a model."""
 
     responses: list[Response]
-    found: Measured
+    found: CandidateEvidence
     right: np.ndarray  # bool [R]
     seconds: dict[str, float]
 
     def candidates(self) -> Candidates:
-        said = [conclusion_of(response, "exact", True) for response in self.responses]
-        return gather(self.responses, self.found, said)
+        said = [conclusion_of(response, "text", True) for response in self.responses]
+        return build_candidates(self.responses, self.found, said)
 
 
 def load(run: str, chunks: int) -> Drawn:
@@ -175,7 +180,7 @@ def load(run: str, chunks: int) -> Drawn:
         joined[key] = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(part) for part in arrays[key]]))])
     base = SparseGroups(joined["base_ptr"], joined["base_keys"], joined["base_masses"])
     credits = Credits(joined["ptr"], joined["keys"], joined["effective"], joined["redundant"])
-    return Drawn(responses, Measured(base, credits, stats), joined["right"], seconds)
+    return Drawn(responses, CandidateEvidence(base, credits, stats), joined["right"], seconds)
 
 
 def concordance(scores: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> tuple[float, int]:
@@ -249,8 +254,8 @@ def tables() -> None:
         for size in SIZES:
             sets = draw_sets(candidates.starts, size)
             scores = scored(drawn, candidates, sets)
-            found = outcomes(scores, candidates, drawn.right, sets)
-            ended = outcomes(only_finished(scores, candidates, sets), candidates, drawn.right, sets)
+            found = selector_outcomes(scores, candidates, drawn.right, sets)
+            ended = selector_outcomes(only_finished(scores, candidates, sets), candidates, drawn.right, sets)
             for kind in ("both", *KINDS):
                 kept = np.isin(kinds, [kind]) | (kind == "both")
                 extra = more if kind == "both" and size == SAMPLES else {}
@@ -261,8 +266,8 @@ def tables() -> None:
     printed(rows, about)
 
 
-def cut(found: dict[str, Outcome], kept: np.ndarray) -> dict[str, Outcome]:
-    return {name: Outcome(outcome.right[kept], outcome.undecided[kept]) for name, outcome in found.items()}
+def cut(found: dict[str, SelectorOutcome], kept: np.ndarray) -> dict[str, SelectorOutcome]:
+    return {name: SelectorOutcome(outcome.right[kept], outcome.undecided[kept]) for name, outcome in found.items()}
 
 
 def alike(candidates: Candidates, nex: Sequence[np.ndarray], kept: np.ndarray, name: str) -> dict[str, float]:
@@ -306,7 +311,8 @@ def spearman(scores: np.ndarray, lengths: np.ndarray) -> float | None:
 
 
 def described(
-    about: dict[str, str], size: int, found: dict[str, Outcome], ended: dict[str, Outcome], more: dict[str, Any]
+    about: dict[str, str], size: int, found: dict[str, SelectorOutcome], ended: dict[str, SelectorOutcome],
+    more: dict[str, Any],
 ) -> list[dict[str, Any]]:
     # Gains over the vote are paired over problems as those over a random choice are.
     voted = summarize({**found, FINISHED: ended[FINISHED], RANDOM: found["majority"]}, size, 1).selectors

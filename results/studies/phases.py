@@ -22,10 +22,10 @@ import numpy as np
 
 from nex_merge.activations.cache import read_cache, write_cache
 from nex_merge.activations.capture import capture_all
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
-from nex_merge.generation import generate
 from nex_merge.inspect import agreement
-from nex_merge.inspect.annotated import Comparison, compare
+from nex_merge.inspect.annotated import PhaseAgreement, measure_agreement
 from nex_merge.inspect.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
 from nex_merge.inspect.reading import Reading, read
 from nex_merge.nex.calibration import analyse
@@ -33,11 +33,10 @@ from nex_merge.nex.novelty import detrend
 from nex_merge.nex.phases import segment
 from nex_merge.records import Prompt
 from nex_merge.runs import files
-from nex_merge.runs.remerge import Rebuilder
-from nex_merge.study.trial import load_tokenizer
+from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PromptsConfig
 from nex_merge.setup.families import open_family
-from nex_merge.setup.prompts import encode_prompts
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "phases"
@@ -53,21 +52,21 @@ def settings_of(width: int) -> ActivationsConfig:
 
 
 def measure(run: Path) -> None:
-    rebuilder = Rebuilder(run)
-    for result in files.read_results(run):
+    remerger = Remerger(Run(run))
+    for result in remerger.run.results():
         if result.state not in files.SCORED:
             continue
         for name, (seed, count) in SETS.items():
             folder = DATA / name / result.trial
             if (folder / "done").exists() or (name == "choose" and result.kind == "merge"):
                 continue
-            rebuilder.load(result)
+            remerger.load(result)
             problems = [problem for kind in KINDS for problem in make_problems(kind, count, seed)]
             prompts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in problems]
-            ids = encode_prompts(prompts, rebuilder.tokenizer, PromptsConfig(file=""))
-            model = rebuilder.merger.model
-            responses = generate(model, rebuilder.tokenizer, ids, rebuilder.config.generation)
-            caches, _ = capture_all(model, responses, [settings_of(width) for width in WIDTHS])
+            engine, generation = remerger.engine, remerger.config.generation
+            ids = engine.encode(prompts, PromptsConfig(file=""), generation.max_new_tokens)
+            responses = engine.answer(ids, generation)
+            caches, _ = capture_all(engine.model, responses, [settings_of(width) for width in WIDTHS])
             files.write_responses(folder, responses)
             for width, cache in zip(WIDTHS, caches, strict=True):
                 write_cache(folder / str(width), cache, {"slice_tokens": width})
@@ -103,8 +102,8 @@ class Bench:
             found.append((reading, self._labels[trial, i]))
         return found
 
-    def compared(self, chosen: list[str], setting: tuple[int, float, int]) -> Comparison:
-        return compare([pair for trial in chosen for pair in self.pairs(trial, setting)], tolerance=1)
+    def compared(self, chosen: list[str], setting: tuple[int, float, int]) -> PhaseAgreement:
+        return measure_agreement([pair for trial in chosen for pair in self.pairs(trial, setting)], tolerance=1)
 
     def accuracy(self, trial: str) -> float:
         return float((DATA / self.name / trial / "done").read_text())
@@ -161,7 +160,7 @@ def word_phases(reading: Reading, setting: tuple[int, float, int]) -> np.ndarray
     return segment(observations, zero_spread, *setting[1:]).explore
 
 
-def against_words(bench: Bench, chosen: list[str], setting: tuple[int, float, int]) -> agreement.Estimate:
+def against_words(bench: Bench, chosen: list[str], setting: tuple[int, float, int]) -> agreement.AgreementEstimate:
     """Kappa, row by row, of NEX's phases with those of new words."""
     found = []
     for trial in chosen:
@@ -172,7 +171,7 @@ def against_words(bench: Bench, chosen: list[str], setting: tuple[int, float, in
     return agreement.estimate(found, agreement.kappa)
 
 
-def cells(found: Comparison) -> list[str]:
+def cells(found: PhaseAgreement) -> list[str]:
     def one(item) -> str:
         return "-" if item.value is None else f"{item.value:.3f} [{item.low:.3f}, {item.high:.3f}]"
 
@@ -183,7 +182,7 @@ def cells(found: Comparison) -> list[str]:
     return [one(rows), chance(rows), one(tokens), chance(tokens), f"{tokens.as_good:.4f}", one(f1), chance(f1)]
 
 
-def record(name: str, who: str, setting: tuple[int, float, int], found: Comparison) -> dict[str, object]:
+def record(name: str, who: str, setting: tuple[int, float, int], found: PhaseAgreement) -> dict[str, object]:
     row: dict[str, object] = {"prompts": name, "variant": who}
     row |= dict(zip(("slice_tokens", "rho", "min_run"), setting, strict=True))
     row |= {"responses": found.responses, "malformed_lines": found.malformed_lines, "rows_tied": found.rows_tied}

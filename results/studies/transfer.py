@@ -21,13 +21,20 @@ from typing import Any
 
 import numpy as np
 
-from nex_merge.engines.checkpoint import Checkpoint, load_checkpoint
-from nex_merge.inspect.transfer.copying import neuron_distances, neuron_norms, share_of_way, transplanted
-from nex_merge.inspect.transfer.experiment import Problems, Settings, Transfer, Transplant, answer_evidence, measure
-from nex_merge.inspect.transfer.neuron_sets import Chosen, choose
+from nex_merge.engines.transformers import CheckpointEngine
+from nex_merge.inspect.transfer.copying import neuron_distances, neuron_norms, relative_change, transplanted
+from nex_merge.inspect.transfer.experiment import (
+    Problems,
+    Transfer,
+    TransferSettings,
+    Transplant,
+    collect_evidence,
+    measure,
+)
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
 from nex_merge.inspect.transfer.options import find_model, read_settings
 from nex_merge.inspect.transfer.outcomes import Outcome
-from nex_merge.inspect.transfer.summary import CONTRASTS, compare, grouped, stability
+from nex_merge.inspect.transfer.summary import CONTRASTS, compute_effects, group_by_count, stability
 from nex_merge.labels.benchmark import builtin_items
 from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.setup.config import PromptsConfig, RuntimeConfig, find_file
@@ -46,7 +53,7 @@ ORDER = ("effective", "random", "redundant", "alike", "all but effective", "all 
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
 
 
-def settings() -> Settings:
+def settings() -> TransferSettings:
     prompts = str(find_file("configs/prompts/qwen3_tiny.jsonl"))
     return read_settings(prompts, FAMILY, {}, 0.95, 2)[0]
 
@@ -55,34 +62,34 @@ def problems() -> Problems:
     return Problems(builtin_items(PROBLEMS), PromptsConfig(file=""))
 
 
-def work(models: dict[str, Checkpoint]) -> Iterator[tuple[Path, str, str, Chosen | None]]:
+def work(models: dict[str, CheckpointEngine]) -> Iterator[tuple[Path, str, str, NeuronSet | None]]:
     """(file, donor, recipient, what to copy), the first seed of everything first; None: the recipient as it is."""
-    plans: list[tuple[int, int, Path, str, str, Chosen | None]] = []
+    plans: list[tuple[int, int, Path, str, str, NeuronSet | None]] = []
     for donor, recipient in DIRECTIONS:
         folder = DATA / f"{donor}-{recipient}"
         norms = neuron_norms(models[donor].model)
         every = np.array([layer << 16 | u for layer, own in enumerate(norms) for u in range(len(own))], np.uint32)
         plans.append((-2, 0, folder / "before.npz", donor, recipient, None))
-        plans.append((-1, 0, folder / "all.npz", donor, recipient, Chosen(ALL, len(every), 0, every, 0.0, 0.0)))
+        plans.append((-1, 0, folder / "all.npz", donor, recipient, NeuronSet(ALL, len(every), 0, every, 0.0, 0.0)))
         evidence = answered(models[donor], DATA / f"{donor}.npz")
         for sets, counts in GRID:
-            for chosen in choose(evidence, norms, sets, counts, SEEDS):
+            for chosen in choose_sets(evidence, norms, sets, counts, SEEDS):
                 file = folder / f"{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
                 plans.append((chosen.seed, -chosen.count, file, donor, recipient, chosen))
                 if chosen.count == REST:
                     keys = np.setdiff1d(every, chosen.keys)
-                    rest = Chosen(f"all but {chosen.neurons}", len(keys), chosen.seed, keys, 0.0, 0.0)
+                    rest = NeuronSet(f"all but {chosen.neurons}", len(keys), chosen.seed, keys, 0.0, 0.0)
                     file = folder / f"but-{chosen.neurons}-{chosen.count}-{chosen.seed}.npz"
                     plans.append((chosen.seed, -len(keys), file, donor, recipient, rest))
     for *_, file, donor, recipient, chosen in sorted(plans, key=lambda plan: plan[:2]):
         yield file, donor, recipient, chosen
 
 
-def answered(donor: Checkpoint, file: Path) -> Evidence:
+def answered(donor: CheckpointEngine, file: Path) -> Evidence:
     """What the donor's answers to the prompts are worth, kept in `file`."""
     if not file.exists():
         how = settings()
-        found = answer_evidence(donor, load_prompts(how.prompts), how)
+        found = collect_evidence(donor, load_prompts(how.prompts), how)
         base, credits = found.base, found.credits
         save(file, prompts=found.prompts, base_ptr=base.ptr, base_keys=base.keys, masses=base.masses, ptr=credits.ptr,
              keys=credits.keys, effective=credits.effective, redundant=credits.redundant)  # fmt: skip
@@ -104,7 +111,7 @@ def save(file: Path, **arrays: np.ndarray) -> None:
 def run(part: int, parts: int) -> None:
     """Measure what is not measured yet; one .npz each."""
     members = {name for pair in DIRECTIONS for name in pair}
-    models = {name: load_checkpoint(str(find_model(name, FAMILY, "--from")), RuntimeConfig()) for name in members}
+    models = {name: CheckpointEngine(str(find_model(name, FAMILY, "--from")), RuntimeConfig()) for name in members}
     how, asked = settings(), problems()
     for number, (file, donor, recipient, chosen) in enumerate(work(models)):
         if number % parts != part or file.exists():
@@ -115,7 +122,7 @@ def run(part: int, parts: int) -> None:
         if chosen is None:
             outcome = measure(models[recipient], asked, how)
         else:
-            changed = share_of_way(neuron_distances(giver, taker), chosen.keys)
+            changed = relative_change(neuron_distances(giver, taker), chosen.keys)
             about = {"chosen": {**asdict(chosen), "keys": None}, "changed": changed}
             with transplanted(giver, taker, chosen.keys):
                 outcome = measure(models[recipient], asked, how)
@@ -138,7 +145,7 @@ def load(file: Path) -> tuple[Outcome, Transplant | None]:
     about = json.loads(str(stored["about"]))
     if not about:
         return outcome, None
-    return outcome, Transplant(Chosen(**{**about["chosen"], "keys": stored["keys"]}), about["changed"], outcome)
+    return outcome, Transplant(NeuronSet(**{**about["chosen"], "keys": stored["keys"]}), about["changed"], outcome)
 
 
 def tables() -> None:
@@ -156,7 +163,7 @@ def tables() -> None:
         transfer = Transfer(befores[recipient], befores[donor], found)
         name = f"{donor} -> {recipient}"
         print(f"\n{name}")
-        for row in compare(transfer, kinds, (*CONTRASTS, ("all but effective", "all but random"))):
+        for row in compute_effects(transfer, kinds, (*CONTRASTS, ("all but effective", "all but random"))):
             comparisons.append({"transfer": name, **asdict(row)})
         for item in (None, *found):
             outcome, chosen = (befores[recipient], None) if item is None else (item.outcome, item.chosen)
@@ -172,7 +179,7 @@ def tables() -> None:
                 "layers": "" if chosen is None else " ".join(f"{k}:{v}" for k, v in chosen.layers.items()),
                 "right": "".join("01"[int(r)] for r in outcome.right),
             })  # fmt: skip
-        for count, sets in grouped(found).items():
+        for count, sets in group_by_count(found).items():
             for own, items in sets.items():
                 about = [np.mean([getattr(i.chosen, part) for i in items]) for part in ("mean_norm", "mean_mass")]
                 layers = np.mean([[i.chosen.layers.get(layer, 0) for layer in range(4)] for i in items], axis=0)

@@ -1,8 +1,8 @@
-"""Measure the family: accuracies, how well it merges, and how long and phased its responses are.
+"""Measure the family: accuracy of its members and of a grid of merges, and the length and phases of responses.
 
     python -m nex_merge.families.qwen3_tiny.measure --out figures.json
 
-What the family's README quotes comes from here. Grid merges go the same way as those of a search.
+The source of the figures in the family's README. Grid merges are merged as in a search.
 """
 
 import argparse
@@ -13,45 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from nex_merge.activations.capture import capture
+from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
-from nex_merge.generation import generate
-from nex_merge.merging import Merger
-from nex_merge.nex.calibration import analyse
 from nex_merge.records import MergeRecipe, Prompt
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, find_file
+from nex_merge.setup.config import (
+    ActivationsConfig,
+    GenerationConfig,
+    PhasesConfig,
+    PromptsConfig,
+    RuntimeConfig,
+    find_file,
+)
 from nex_merge.setup.families import open_family, read_family
-from nex_merge.setup.prompts import encode_prompts, load_prompts
+from nex_merge.setup.prompts import load_prompts
 from nex_merge.study.proposal import MERGE_DTYPE, passthrough
-from nex_merge.study.trial import load_tokenizer
 
-# Neither the search's prompts (seed 1) nor `correlate --accuracy builtin` (seed 2) uses this one.
+# The search's prompts use seed 1, `correlate --accuracy builtin` seed 2.
 SEED = 3
 GRID = (0.25, 0.5, 0.75, 1.0)
 BATCH_TOKENS = 131_072
 
 
 class Bench:
-    """The family's resident model with its problems encoded."""
+    """The family's resident model and encoded problems."""
 
     def __init__(self, per_kind: int) -> None:
         self.family = open_family("qwen3-tiny", None)
-        self.tokenizer = load_tokenizer(self.family.folders["base"])
-        self.merger = Merger(self.family.folders, "base", "cpu", torch.float32)
-        defaults = read_family("qwen3-tiny")[0].defaults["generation"]
-        self.settings = GenerationConfig(**defaults, batch_tokens=BATCH_TOKENS)
+        self.engine = FamilyEngine(self.family, RuntimeConfig(device="cpu", dtype="float32"))
+        defaults = read_family("qwen3-tiny")[0].defaults
+        self.generation = GenerationConfig(**defaults["generation"], batch_tokens=BATCH_TOKENS)
+        self.activations = ActivationsConfig(**defaults["activations"])
         self.problems: list[Problem] = [p for kind in KINDS for p in make_problems(kind, per_kind, SEED)]
         prompts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in self.problems]
-        self.encoded = encode_prompts(prompts, self.tokenizer, PromptsConfig(file=""))
+        self.encoded = self.engine.encode(prompts, PromptsConfig(file=""), self.generation.max_new_tokens)
 
     def load(self, name: str) -> None:
-        self.merger.load(passthrough("parent", name, self.family.folders[name], "bfloat16"))
+        self.engine.load(passthrough("parent", name, self.family.folders[name], "bfloat16"))
 
     def accuracy(self) -> dict[str, float]:
-        """Exact-match accuracy of the loaded variant by kind, and over both."""
-        responses = generate(self.merger.model, self.tokenizer, self.encoded, self.settings)
+        """Exact-match accuracy of the loaded variant by kind of problem and overall, and its mean response length."""
+        settings = ObserveSettings(self.generation, None, PhasesConfig())
+        responses = observe(self.engine, self.encoded, settings).responses
         right = np.array([p.is_right(r.text) for p, r in zip(self.problems, responses, strict=True)])
         kinds = np.array([p.kind for p in self.problems])
         tokens = np.array([len(r.token_ids) for r in responses])
@@ -71,33 +75,33 @@ class Bench:
         return MergeRecipe("merge", "task_arithmetic", config, 0)
 
     def phases(self) -> dict[str, Any]:
-        """Rows, cycles and the decay of novelty of the loaded variant over the search's prompts."""
-        defaults = read_family("qwen3-tiny")[0].defaults["activations"]
+        """Rows, cycles and the decay of novelty of the loaded variant on the search's prompts."""
         file = find_file("configs/prompts/qwen3_tiny.jsonl")
         prompts = PromptsConfig(file=str(file))
-        encoded = encode_prompts(load_prompts(prompts), self.tokenizer, prompts)
-        responses = generate(self.merger.model, self.tokenizer, encoded, self.settings)
-        cache, _ = capture(self.merger.model, responses, ActivationsConfig(**defaults))
-        analyses = analyse(cache, 0.95, 2)
-        cycles = np.array([len(a.cycles) for a in analyses])
+        encoded = self.engine.encode(load_prompts(prompts), prompts, self.generation.max_new_tokens)
+        observed = observe(
+            self.engine, encoded, ObserveSettings(self.generation, self.activations, PhasesConfig(rho=0.95, min_run=2))
+        )
+        assert observed.rows is not None and observed.analyses is not None and observed.phases is not None
+        cycles = observed.phases.cycles
         quarters = [
             [float(np.mean(part)) for part in np.array_split(a.novelty.slopes, 4)]
-            for a in analyses
+            for a in observed.analyses
             if a.novelty is not None
         ]
         return {
-            "tokens": float(np.mean([len(r.token_ids) for r in responses])),
-            "rows": float(np.mean(np.diff(cache.sample_row_ptr))),
+            "tokens": float(np.mean([len(r.token_ids) for r in observed.responses])),
+            "rows": float(np.mean(np.diff(observed.rows.sample_row_ptr))),
             "cycles": float(cycles.mean()),
             "two_cycles": float((cycles >= 2).mean()),
-            "credited": float(np.mean([len(a.credit.keys) > 0 for a in analyses])),
+            "credited": float(observed.phases.credited.mean()),
             "novelty_by_quarter": np.mean(quarters, axis=0).round(2).tolist(),
         }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=256, help="fresh problems of each kind")
+    parser.add_argument("--problems", type=int, default=256, help="number of fresh problems of each kind")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
     began = time.monotonic()
@@ -109,7 +113,7 @@ def main() -> None:
         figures["phases"][name] = bench.phases()
         print(name, figures["members"][name], figures["phases"][name], flush=True)
     for pairs, signs in product(GRID, GRID):
-        bench.merger.load(bench.grid_recipe(pairs, signs))
+        bench.engine.load(bench.grid_recipe(pairs, signs))
         figures["grid"].append({"weight.pairs": pairs, "weight.signs": signs, **bench.accuracy()})
         print(figures["grid"][-1], flush=True)
     figures["seconds"] = time.monotonic() - began

@@ -1,1 +1,1 @@
-"""Choosing among several responses to the same prompt, and how often each way to choose is right."""
+"""Best-of-N selection among responses to the same prompt, and the accuracy of each selector."""

@@ -1,9 +1,9 @@
-"""How often each selector is right, with intervals, for several numbers of candidates. Pure NumPy.
+"""Accuracy of each selector, with intervals, by the number of candidates. Pure NumPy.
 
-Accuracy with N of a prompt's n candidates is the mean over seeded random sets of N (a single one where N = n). Where
-candidates are independent draws that is, in expectation, the accuracy with the first N of them, but with less noise and
-free of the order that a file has. Neuron weights are made anew from the candidates of each set. Random choice and the
-oracle have closed forms. Intervals are over prompts, with the weights as they are; gains over random choice are paired.
+Accuracy with N of a prompt's n candidates is the mean over seeded random subsets of size N (one subset if N = n). For
+independent samples this equals, in expectation, the accuracy with the first N, with less noise and independent of their
+order. Neuron weights are estimated from the candidates of each subset. Random choice and the oracle are computed in
+closed form. Intervals are over prompts for fixed weights; gains over random choice are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 
 from nex_merge.inspect.select.rules import any_right, expected_right, undecided
 from nex_merge.inspect.select.selectors import Candidates, score_sets
-from nex_merge.nex.scoring import interval, resamples
+from nex_merge.resampling import interval, resamples
 
 SETS = 64
 RESAMPLES = 2000
@@ -22,46 +22,47 @@ RANDOM, ORACLE = "random", "oracle"
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often a selector is right; ties count as a draw among the tied."""
+    """Accuracy of a selector. Ties count as a random choice among the tied candidates."""
 
     accuracy: float
-    low: float | None  # 95 % bootstrap interval over prompts; None with one prompt
+    low: float | None  # 95 % bootstrap interval over prompts; None: a single prompt
     high: float | None
     gain: float  # accuracy minus that of random choice
     gain_low: float | None
     gain_high: float | None
-    undecided: float  # share of choices where those at the top conclude differently
+    undecided: float  # share of choices where the top candidates conclude differently
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """All selectors with N candidates."""
+class SelectorComparison:
+    """All selectors with N candidates per prompt."""
 
     candidates: int  # N
-    prompts: int  # that have as many
-    sets: int  # per prompt
+    prompts: int  # with at least N candidates
+    sets: int  # subsets per prompt
     selectors: Mapping[str, Accuracy]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One selector with N candidates, prompt by prompt."""
+class SelectorOutcome:
+    """One selector with N candidates, by prompt."""
 
-    right: np.ndarray  # float64 [P]: how often it is right
+    right: np.ndarray  # float64 [P]: probability of a correct choice
     undecided: np.ndarray  # float64 [P]
 
 
-def sizes(counts: np.ndarray) -> list[int]:
-    """The N to compare at: powers of two that some prompt has, and the number of candidates where all have as many."""
+def subset_sizes(counts: np.ndarray) -> list[int]:
+    """The numbers of candidates to compare at: powers of two, and the full number if all prompts have equally many."""
     most = int(counts.max())
     found = [2**i for i in range(1, most.bit_length()) if 2**i <= most]
     return sorted({*found, most}) if most > 1 and counts.min() == most else found
 
 
 def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> list[np.ndarray]:
-    """`count` random sets of `size` candidates, int64 [count, size], of every prompt that has as many.
+    """`count` random subsets of `size` candidates, int64 [count, size], for every prompt that has enough.
 
-    They are cut from random orders of a prompt's candidates: each is in as many, where `size` divides their number.
+    They are cut from random permutations of a prompt's candidates, so each candidate is in equally many if `size`
+    divides their number.
     """
     counts = np.diff(starts)
     if (counts[counts >= size] == size).all():
@@ -76,39 +77,46 @@ def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -
     return found
 
 
-def outcomes(
+def selector_outcomes(
     scores: Mapping[str, Sequence[np.ndarray]], candidates: Candidates, right: np.ndarray, sets: Sequence[np.ndarray]
-) -> dict[str, Outcome]:
-    """Selectors, random choice and the oracle on the sets of P prompts, from `right`, bool [R].
+) -> dict[str, SelectorOutcome]:
+    """Selectors, random choice and the oracle on subsets of the candidates of P prompts.
 
-    `scores` are those that selectors give these sets, float64 [S, n] a prompt.
+    `scores`: by selector, the scores of the subsets, one float64 [S, n] per prompt. `right`: whether each candidate is
+    correct, bool [R].
     """
     found = {
-        name: Outcome(
-            np.array([expected_right(s, right[own]).mean() for s, own in zip(given, sets, strict=True)]),
-            np.array([undecided(s, candidates.conclusions[own]).mean() for s, own in zip(given, sets, strict=True)]),
+        name: SelectorOutcome(
+            np.array([expected_right(s, right[drawn]).mean() for s, drawn in zip(by_prompt, sets, strict=True)]),
+            np.array(
+                [undecided(s, candidates.conclusions[drawn]).mean() for s, drawn in zip(by_prompt, sets, strict=True)]
+            ),
         )
-        for name, given in scores.items()
+        for name, by_prompt in scores.items()
     }
     size, starts = sets[0].shape[1], candidates.starts
-    prompts = [int(candidates.prompts[own.flat[0]]) for own in sets]
-    theirs = [right[starts[p] : starts[p + 1]] for p in prompts]
+    prompts = [int(candidates.prompts[drawn.flat[0]]) for drawn in sets]
+    of_prompt = [right[starts[p] : starts[p + 1]] for p in prompts]
     never = np.zeros(len(sets))
     return {
-        RANDOM: Outcome(np.array([own.mean() for own in theirs]), never),
+        RANDOM: SelectorOutcome(np.array([group.mean() for group in of_prompt]), never),
         **found,
-        ORACLE: Outcome(np.array([any_right(len(own), int(own.sum()), size) for own in theirs]), never),
+        ORACLE: SelectorOutcome(
+            np.array([any_right(len(group), int(group.sum()), size) for group in of_prompt]), never
+        ),
     }
 
 
-def compare(candidates: Candidates, right: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> Comparison:
-    """All selectors with `size` candidates, from whether each candidate is right, bool [R]."""
+def compare_selectors(
+    candidates: Candidates, right: np.ndarray, size: int, count: int = SETS, seed: int = 0
+) -> SelectorComparison:
+    """All selectors with `size` candidates. `right`: whether each candidate is correct, bool [R]."""
     sets = draw_sets(candidates.starts, size, count, seed)
-    return summarize(outcomes(score_sets(candidates, sets), candidates, right, sets), size, len(sets[0]))
+    return summarize(selector_outcomes(score_sets(candidates, sets), candidates, right, sets), size, len(sets[0]))
 
 
-def summarize(found: Mapping[str, Outcome], size: int, sets: int) -> Comparison:
-    """Means over prompts with their intervals; the same resamples of the prompts serve all selectors."""
+def summarize(found: Mapping[str, SelectorOutcome], size: int, sets: int) -> SelectorComparison:
+    """Means over prompts with intervals from the same resamples for all selectors."""
     prompts = len(found[RANDOM].right)
     counts = resamples(np.arange(prompts), RESAMPLES)
     result = {}
@@ -120,4 +128,4 @@ def summarize(found: Mapping[str, Outcome], size: int, sets: int) -> Comparison:
             float(outcome.right.mean()), low, high, float(gain.mean()), gain_low, gain_high,
             float(outcome.undecided.mean()),
         )  # fmt: skip
-    return Comparison(size, prompts, sets, result)
+    return SelectorComparison(size, prompts, sets, result)

@@ -1,7 +1,7 @@
-"""Good-Mass Fractions of candidates under the credit of any of them: calibration as a product of sparse matrices.
+"""Good-Mass Fractions of candidates under the credit of any subset of them, as products of sparse matrices.
 
-Symbols: R candidates, K neurons that any of them uses. The numbers are those of nex/; only the way to them is shorter,
-as the same candidates are weighed under thousands of calibrations.
+Symbols: R candidates, K neurons that are active in any of them. Results equal those of nex/; this implementation is
+faster when the same candidates are scored under thousands of calibrations.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ from nex_merge.nex.novelty import clean_masses
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, NeuronWeights, SparseGroups
 
 
-class Pool:
-    """Candidates with their activation mass and their credit."""
+class CandidatePool:
+    """Activation mass and credit of all candidates."""
 
     def __init__(self, base: SparseGroups, credits: Credits) -> None:
         self._keys = np.unique(np.concatenate([base.keys, credits.keys]))
@@ -29,12 +29,12 @@ class Pool:
         return csr_array((values.astype(np.float64), columns, ptr), shape=(len(ptr) - 1, len(self._keys)))
 
     def calibrate(self, teachers: np.ndarray) -> NeuronWeights:
-        """The weights that the credit of these candidates, int64 [n], gives."""
+        """The neuron weights from the credit of some candidates, int64 [n]."""
         sums = [credit[teachers].sum(axis=0) for credit in (self._effective, self._redundant)]
         return neuron_weights(Credit(self._keys, *(np.asarray(total, np.float32) for total in sums)))
 
     def fractions(self, scored: np.ndarray, weights: NeuronWeights) -> np.ndarray:
-        """The Good-Mass Fractions of these candidates, float64 [n]: NaN without mass, 0 where none is on a weight."""
+        """The Good-Mass Fractions of some candidates, float64 [n]: NaN without mass, 0 without weighted mass."""
         w = np.zeros(len(self._keys))
         known = np.isin(weights.keys, self._keys)
         w[np.searchsorted(self._keys, weights.keys[known])] = weights.weights[known]

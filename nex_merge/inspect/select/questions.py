@@ -1,11 +1,12 @@
-"""RESPONSES.jsonl -> questions, and given texts -> Responses as token ids. Knows files and tokenizers, no models."""
+"""The input of `nex-merge select`: questions from a JSONL file, and given texts as responses. Knows no models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.labels.benchmark import Item, check_match, labelled
+from nex_merge.labels.benchmark import Item, labelled
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -22,7 +23,7 @@ from nex_merge.setup.prompts import read_jsonl
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Greedy, all responses of a prompt are the same. As in the experiments of self-consistency (arXiv 2203.11171).
+# Default for sampling, as in the experiments on self-consistency (arXiv 2203.11171).
 TEMPERATURE = 0.7
 
 
@@ -37,9 +38,9 @@ class SelectConfig(Strict):
 
 @dataclass(frozen=True)
 class Question:
-    """One line: a prompt, the texts to choose among (none yet, where they are to be drawn), and its answer if known."""
+    """One line of the file: a prompt, its candidates (none if they are to be sampled), and the answer if known."""
 
-    where: str  # for messages
+    where: str  # file and line, for messages
     prompt: Prompt
     texts: tuple[str, ...]
     item: Item | None
@@ -48,54 +49,54 @@ class Question:
 def configure(
     file: str, samples: int | None, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> SelectConfig:
-    """The configuration that the command line asks for, beginning with the `defaults` that a model's family brings.
+    """The configuration from a family's `defaults`, the command's options and `settings`; later entries win.
 
-    Raises InputError where its parts contradict one another.
+    Raises InputError if they contradict each other.
     """
     given = {key: value if isinstance(value, Mapping) else {} for key, value in settings.items()}
     if "file" in given.get("prompts", {}):
-        raise InputError(f"--set prompts.file: the command's argument says it, found {file!r}; one of them would do")
+        raise InputError(f"--set prompts.file: not allowed, because the argument RESPONSES sets it ({file})")
     if "samples" in given.get("generation", {}):
-        raise InputError("--set generation.samples: --samples N would do")
+        raise InputError("--set generation.samples: not allowed; use --samples N")
     if samples is None and "generation" in given:
-        raise InputError("--set generation: nothing is drawn from given responses; --samples N draws them")
-    own = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
-    config = parse(SelectConfig, merge_mappings(merge_mappings(defaults or {}, own), settings), "--set")
+        raise InputError("--set generation: requires --samples N, because responses in the file are not generated")
+    options = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
+    config = parse(SelectConfig, merge_mappings(merge_mappings(defaults or {}, options), settings), "--set")
     if config.generation.temperature == 0 and config.generation.samples > 1:
         raise InputError(
-            f"generation.temperature: found 0, which gives {samples} times the same response; more, such as "
-            f"{TEMPERATURE}, or --samples 1 would do"
+            f"generation.temperature: expected a positive number, got 0: all {samples} samples would be equal. Use "
+            f"{TEMPERATURE}, for example, or --samples 1"
         )
     return config
 
 
-def read_questions(config: PromptsConfig, match: str, drawn: bool) -> list[Question]:
-    """The questions of `config.file`. Raises InputError naming the line that lacks something or has too much."""
+def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Question]:
+    """The questions in `config.file`; `sampled`: without responses. Raises InputError naming the line at fault."""
     check_match(match)
     path = find_file(config.file)
     if path is None or not path.is_file():
-        raise InputError(
-            f"RESPONSES: found no file {config.file!r}; JSONL with prompt or messages, and responses would do"
-        )
+        raise InputError(f"RESPONSES: no such file: {config.file!r}. Give JSONL with prompt or messages, and responses")
     found = []
     for where, data, prompt in read_jsonl(path, config.column or "prompt"):
         texts = data.get("responses")
-        if drawn and texts is not None:
-            raise InputError(f"{where}: has responses, and --samples would draw others; one of them would do")
-        if not drawn and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
-            told = "no responses" if texts is None else f"responses {str(texts)[:40]!r}"
-            raise InputError(f'{where}: found {told}; "responses" with a list of texts, or --samples N, would do')
+        if sampled and texts is not None:
+            raise InputError(f"{where}: expected no responses, because --samples generates them")
+        if not sampled and not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+            got = "none" if texts is None else repr(str(texts)[:40])
+            raise InputError(
+                f'{where}: expected "responses" with a list of texts, got {got}. To generate them, use --samples N'
+            )
         if not all(_is_text(text) for text in texts or ()):
-            raise InputError(f"{where}: a response holds half a surrogate pair, which is no text; UTF-8 text would do")
+            raise InputError(f"{where}: expected responses as UTF-8 text, got half of a surrogate pair")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
         found.append(Question(where, prompt, tuple(texts or ()), item))
     if not found:
-        raise InputError(f"RESPONSES: {path} holds no prompts")
+        raise InputError(f"RESPONSES: expected at least one prompt, got none in {path}")
     found = found[: config.limit]
     known = [question.item is not None for question in found]
     if any(known) and not all(known):
         lacking = found[known.index(False)]
-        raise InputError(f"{lacking.where}: found no answer, while other lines have one; all of them or none would do")
+        raise InputError(f"{lacking.where}: expected an answer, because other lines have one, got none")
     return found
 
 
@@ -115,9 +116,8 @@ def encode_texts(
 ) -> list[Response]:
     """The given texts as responses, ordered by prompt, then as given.
 
-    A text is what the model wrote after the prompt: it is tokenized by itself, and nothing is added, not even an end
-    token, as nobody knows whether it was cut. An end token that it spells out is one, and no part of what it says.
-    Raises InputError where prompt and text are longer than `context`.
+    A text is tokenized as it is, without adding an end token, because it may have been truncated. An end token spelled
+    out in it is encoded as such and removed from the text. Raises InputError if prompt and text exceed `context`.
     """
     responses = []
     for number, (question, ids) in enumerate(zip(questions, prompt_ids, strict=True)):
@@ -125,11 +125,11 @@ def encode_texts(
             tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if context is not None and len(ids) + len(tokens) > context:
                 raise InputError(
-                    f"{question.where}: response {sample} has {len(tokens)} tokens; with the prompt of {len(ids)} that "
-                    f"is beyond the model's context of {context}; a shorter one, or none, would do"
+                    f"{question.where}: response {sample}: expected at most {context - len(ids)} tokens, got "
+                    f"{len(tokens)}: the prompt has {len(ids)} tokens and the model's context is {context}"
                 )
-            said = _without_end(text, tokenizer.all_special_tokens)
-            responses.append(Response(number, sample, tuple(ids), tokens, said, truncated=False))
+            visible = _without_end(text, tokenizer.all_special_tokens)
+            responses.append(Response(number, sample, tuple(ids), tokens, visible, truncated=False))
     return responses
 
 

@@ -1,26 +1,26 @@
-"""What the candidates of one prompt score under the rules that choose among them. Knows arrays alone.
+"""Selection rules as functions of arrays.
 
-Symbols: n candidates of one prompt, always the last axis; leading axes hold many sets of candidates at once. A score is
-float64, and the highest is picked; NaN is undefined and ranks below every number. Ties go to the candidate that comes
-first. `medoid` and `neighbours` are two of the selectors of Neuron Agreement Decoding (arXiv 2510.26277).
+Symbols: n candidates of one prompt, always the last axis; leading axes are batches. Scores are float64 and the highest
+is picked; NaN is undefined and ranks last. Ties go to the first candidate. `medoid` and `neighbours` are two of the
+selectors of Neuron Agreement Decoding (arXiv 2510.26277).
 """
 
 from math import comb
 
 import numpy as np
 
-# Scores that agree to so many decimals are equal: sums of the same numbers in another order differ beyond.
+# Scores that agree to this many decimals are ties, because sums in different order differ in later ones.
 DECIMALS = 12
-NEIGHBOURS = 3  # as in the authors' published selectors
+NEIGHBOURS = 3  # as published by the authors
 
 
 def ranking(scores: np.ndarray) -> np.ndarray:
-    """The candidates, int64 [..., n], best first; those that score the same in their own order, undefined ones last."""
+    """The candidates, int64 [..., n], best first; ties in order, undefined scores last."""
     return np.argsort(-_comparable(scores), axis=-1, kind="stable")
 
 
 def leaders(scores: np.ndarray) -> np.ndarray:
-    """Who shares the highest score, bool [..., n]; everybody where no score is defined."""
+    """Whether each candidate has the highest score, bool [..., n]; all do if no score is defined."""
     comparable = _comparable(scores)
     return comparable == comparable.max(axis=-1, keepdims=True)
 
@@ -30,16 +30,16 @@ def _comparable(scores: np.ndarray) -> np.ndarray:
 
 
 def expected_right(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Probability, float64 [...], that a leader drawn at random is right: `right` is bool [..., n].
+    """Probability that a random leader is correct, float64 [...], from bool [..., n].
 
-    So a rule gains nothing by ties, whatever the order of the candidates.
+    This makes the accuracy of a rule independent of how ties are ordered.
     """
     leading = leaders(scores)
     return (leading & right).sum(axis=-1) / leading.sum(axis=-1)
 
 
 def undecided(scores: np.ndarray, conclusions: np.ndarray) -> np.ndarray:
-    """Whether leaders differ in what they conclude, bool [...]: then the order of the candidates decides."""
+    """Whether leaders have different conclusions, so that the order of the candidates decides; bool [...]."""
     leading = leaders(scores)
     highest = np.where(leading, conclusions, np.iinfo(np.int64).min).max(axis=-1)
     lowest = np.where(leading, conclusions, np.iinfo(np.int64).max).min(axis=-1)
@@ -47,23 +47,23 @@ def undecided(scores: np.ndarray, conclusions: np.ndarray) -> np.ndarray:
 
 
 def votes(conclusions: np.ndarray) -> np.ndarray:
-    """How many candidates conclude the same, float64 [..., n], from int64 [..., n]; -1 concludes nothing: undefined.
+    """Number of candidates with the same conclusion, float64 [..., n], from int64 [..., n]; -1: none, undefined.
 
-    The highest is the majority's, or the plurality's (self-consistency, arXiv 2203.11171).
+    Picking the highest is plurality voting (self-consistency, arXiv 2203.11171).
     """
     same = (conclusions[..., :, None] == conclusions[..., None, :]).sum(axis=-1)
     return np.where(conclusions < 0, np.nan, same)
 
 
 def similarities(sets: list[np.ndarray]) -> np.ndarray:
-    """Jaccard similarity |A & B| / |A | B| of every two sets of keys, float64 [n, n]; NaN with an empty one.
+    """Pairwise Jaccard similarity |A & B| / |A | B| of sets of keys, float64 [n, n]; NaN if either is empty.
 
-    Each set is an integer array without repetitions.
+    Each set is an integer array of unique values.
     """
     keys = np.unique(np.concatenate([np.zeros(0, np.int64), *sets]))
     members = np.zeros((len(sets), len(keys)), np.float32)
-    for i, own in enumerate(sets):
-        members[i, np.searchsorted(keys, own)] = 1
+    for i, members_of in enumerate(sets):
+        members[i, np.searchsorted(keys, members_of)] = 1
     # Counts below 2**24 are exact in float32.
     common = (members @ members.T).astype(np.float64)
     sizes = np.diag(common)
@@ -73,12 +73,12 @@ def similarities(sets: list[np.ndarray]) -> np.ndarray:
 
 
 def medoid(similarity: np.ndarray) -> np.ndarray:
-    """Mean similarity to all others, float64 [..., n], from similarities [..., n, n]; its highest is the medoid."""
+    """Mean similarity to all other candidates, float64 [..., n], from [..., n, n]; the medoid has the highest."""
     return _mean_of_highest(similarity, similarity.shape[-1] - 1)
 
 
 def neighbours(similarity: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
-    """Mean similarity to the k most similar others (all, where there are fewer), float64 [..., n]."""
+    """Mean similarity to the k most similar other candidates (or all, if fewer), float64 [..., n]."""
     return _mean_of_highest(similarity, min(k, similarity.shape[-1] - 1))
 
 
@@ -93,5 +93,5 @@ def _mean_of_highest(similarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def any_right(candidates: int, right: int, chosen: int) -> float:
-    """Probability that any of `chosen` candidates, drawn without replacement, is right (arXiv 2107.03374)."""
+    """Probability that any of `chosen` candidates drawn without replacement is correct (arXiv 2107.03374)."""
     return 1 - comb(candidates - right, chosen) / comb(candidates, chosen)

@@ -1,52 +1,47 @@
-"""`nex-merge select`: questions + model -> every selector's pick, and its accuracy. Composes the stages.
+"""`nex-merge select`: questions and a model to the pick of every selector.
 
-Responses are given or drawn, captured once, and chosen among by all selectors. An empty response is no candidate to any
-of them: it ranks last, and a random choice that falls on it is wrong.
+Candidates are given responses, or samples from the model. Selectors treat an empty response as no candidate: it ranks
+last, and counts as wrong for a random choice.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from transformers import PreTrainedModel
 
-from nex_merge.activations.capture import capture
-from nex_merge.engines.checkpoint import load_checkpoint
-from nex_merge.generation import generate
-from nex_merge.inspect.select.pool import Pool
+from nex_merge.answers.conclusions import Key, conclude, is_unfinished
+from nex_merge.engines.engine import Engine, ObserveSettings, observe, timed
+from nex_merge.engines.loading import context_of
+from nex_merge.engines.transformers import CheckpointEngine
+from nex_merge.inspect.select.pool import CandidatePool
 from nex_merge.inspect.select.questions import Question, SelectConfig, encode_texts
 from nex_merge.inspect.select.rules import similarities
 from nex_merge.inspect.select.selectors import Candidates, score_sets
-from nex_merge.labels.benchmark import concluded
-from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups, TokenStats
-from nex_merge.setup.config import ActivationsConfig
-from nex_merge.setup.prompts import encode_prompts
-from nex_merge.study.trial import check_context
+from nex_merge.setup.config import PhasesConfig
 
-Note = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one pass over R responses gives; an empty response has no neurons, no credit and no statistics."""
+class CandidateEvidence:
+    """What was captured from R candidates. An empty one has no neurons, no credit and no statistics."""
 
-    base: SparseGroups  # one group per response
+    base: SparseGroups  # one group per candidate
     credits: Credits
     stats: Sequence[TokenStats | None]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage: capture, score
 
 
 @dataclass(frozen=True)
 class Selection:
-    """All candidates with what selectors score them, and (where answers are known) whether they are right."""
+    """All candidates, their scores under every selector, and whether they are correct if that is known."""
 
-    drawn: bool
-    responses: Sequence[Response]  # ordered by prompt, then as given or drawn
+    sampled: bool  # False: the candidates were given
+    responses: Sequence[Response]  # ordered by prompt, then sample
     candidates: Candidates
-    scores: Mapping[str, Sequence[np.ndarray]]  # selector -> float64 [n] for every prompt
+    scores: Mapping[str, Sequence[np.ndarray]]  # by selector: one float64 [n] per prompt
     right: np.ndarray | None  # bool [R]
     seconds: Mapping[str, float]
 
@@ -56,125 +51,123 @@ def select(
     questions: Sequence[Question],
     config: SelectConfig,
     match: str,
-    rho: float,
-    min_run: int,
+    phases: PhasesConfig,
     calibration: str,
     weights: NeuronWeights | None,
-    note: Note,
+    log: Log,
 ) -> Selection:
-    """Take the responses given, or draw them where there are none; capture them; score them under every selector.
+    """Score the candidates of every question under every selector.
 
-    `weights`: neuron weights to use instead of a calibration. Raises InputError for what is wrong with the model.
+    Questions without texts are answered by the model first. `weights`: neuron weights to use instead of a calibration.
+    Raises InputError if the model can't be used.
     """
-    drawn = not questions[0].texts
-    _, loaded, tokenizer = load_checkpoint(model, config.runtime)
-    ids = encode_prompts([question.prompt for question in questions], tokenizer, config.prompts)
+    sampled = not questions[0].texts
+    engine = CheckpointEngine(model, config.runtime)
+    prompts, generation = [question.prompt for question in questions], config.generation
+    ids = engine.encode(prompts, config.prompts, generation.max_new_tokens if sampled else 0)
     seconds: dict[str, float] = {}
-    if drawn:
-        generation = config.generation
-        check_context(ids, generation.max_new_tokens, loaded.config)
-        at = f"temperature {generation.temperature:g}"
-        note(f"drawing {generation.samples} responses to each of {len(ids)} prompts at {at}")
-        with _timed("draw", seconds):
-            responses = generate(loaded, tokenizer, ids, generation)
+    # 1. The candidates.
+    if sampled:
+        log(
+            f"sampling {generation.samples} responses to each of {len(ids)} prompts at temperature "
+            f"{generation.temperature:g}"
+        )
+        observed = observe(engine, ids, ObserveSettings(generation, None, phases))
+        responses = observed.responses
+        seconds |= observed.seconds
     else:
-        responses = encode_texts(questions, ids, tokenizer, getattr(loaded.config, "max_position_embeddings", None))
-    note(f"reading {len(responses)} responses, {sum(len(r.token_ids) for r in responses)} tokens")
-    measured = measure(loaded, responses, config.activations, rho, min_run, seconds)
-    with _timed("choose", seconds):
-        conclusions = [conclusion_of(response, match, drawn and config.prompts.thinking) for response in responses]
-        candidates = gather(responses, measured, conclusions, calibration, weights)
-        scores = {name: [s[0] for s in own] for name, own in score_sets(candidates, candidates.whole()).items()}
-    return Selection(drawn, responses, candidates, scores, judge(questions, responses, conclusions), seconds)
-
-
-@contextmanager
-def _timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - began
+        responses = encode_texts(questions, ids, engine.tokenizer, context_of(engine.model.config))
+    # 2. Their neurons.
+    log(f"capturing {len(responses)} responses, {sum(len(r.token_ids) for r in responses)} tokens")
+    evidence = observe_candidates(engine, responses, ObserveSettings(generation, config.activations, phases))
+    seconds |= evidence.seconds
+    # 3. Their scores.
+    with timed("select", seconds):
+        conclusions = [conclusion_of(response, match, sampled and config.prompts.thinking) for response in responses]
+        candidates = build_candidates(responses, evidence, conclusions, calibration, weights)
+        scores = {
+            name: [by_set[0] for by_set in found] for name, found in score_sets(candidates, candidates.whole()).items()
+        }
+    return Selection(
+        sampled, responses, candidates, scores, judge_candidates(questions, responses, conclusions), seconds
+    )
 
 
 def is_empty(response: Response) -> bool:
     return not response.text.strip() or not response.token_ids
 
 
-def measure(
-    model: PreTrainedModel,
-    responses: Sequence[Response],
-    activations: ActivationsConfig,
-    rho: float,
-    min_run: int,
-    seconds: dict[str, float],
-) -> Measured:
-    """Capture the responses and find what their neurons earned; `seconds` is told how long either took."""
+def observe_candidates(engine: Engine, responses: Sequence[Response], settings: ObserveSettings) -> CandidateEvidence:
+    """Capture the candidates that are not empty."""
     present = np.array([not is_empty(response) for response in responses])
-    with _timed("capture", seconds):
-        cache, found = capture(model, [r for r, there in zip(responses, present, strict=True) if there], activations)
-    with _timed("credit", seconds):
-        credits = stack_credits(analyse(cache, rho, min_run))
+    captured = [response for response, there in zip(responses, present, strict=True) if there]
+    observed = observe(engine, [], settings, responses=captured)
+    assert observed.evidence is not None and observed.stats is not None
+    base, credits = observed.evidence.base, observed.evidence.credits
 
     def spread(ptr: np.ndarray) -> np.ndarray:
+        """The pointers of all candidates, of which the empty ones have no entries."""
         lengths = np.zeros(len(responses), np.int64)
         lengths[present] = np.diff(ptr)
         return np.concatenate([[0], np.cumsum(lengths)])
 
-    stats = iter(found)
-    return Measured(
-        SparseGroups(spread(cache.base.ptr), cache.base.keys, cache.base.masses),
+    stats = iter(observed.stats)
+    return CandidateEvidence(
+        SparseGroups(spread(base.ptr), base.keys, base.masses),
         Credits(spread(credits.ptr), credits.keys, credits.effective, credits.redundant),
         [next(stats) if there else None for there in present],
+        observed.seconds,
     )
 
 
-def conclusion_of(response: Response, match: str, thinking: bool) -> str | float | None:
-    """What a response concludes; None for one that has not finished thinking. `thinking`: all that is cut has not."""
-    unfinished = "<think>" in response.text or (thinking and response.truncated)
-    return None if unfinished and "</think>" not in response.text else concluded(match, response.text)
+def conclusion_of(response: Response, match: str, thinking: bool) -> Key | None:
+    """The conclusion of a response; None if it has none, or its thinking is unfinished (see `is_unfinished`)."""
+    unfinished = is_unfinished(response.text, response.truncated, thinking)
+    return None if unfinished else conclude(response.text, match)
 
 
-def judge(
-    questions: Sequence[Question], responses: Sequence[Response], conclusions: Sequence[str | float | None]
+def judge_candidates(
+    questions: Sequence[Question], responses: Sequence[Response], conclusions: Sequence[Key | None]
 ) -> np.ndarray | None:
-    """Whether each response is right, bool [R]; None where answers are not known."""
+    """Whether each response is correct, bool [R]; None if answers are unknown."""
     items = [question.item for question in questions]
     if items[0] is None:
         return None
     return np.array(
         [
-            said is not None and (item := items[response.prompt]) is not None and item.is_right(response.text)
-            for response, said in zip(responses, conclusions, strict=True)
+            conclusion is not None and (item := items[response.prompt]) is not None and item.is_right(response.text)
+            for response, conclusion in zip(responses, conclusions, strict=True)
         ]
     )
 
 
-def gather(
+def build_candidates(
     responses: Sequence[Response],
-    measured: Measured,
-    conclusions: Sequence[str | float | None],
+    evidence: CandidateEvidence,
+    conclusions: Sequence[Key | None],
     calibration: str = "pool",
     weights: NeuronWeights | None = None,
 ) -> Candidates:
-    """Responses, ordered by prompt, as candidates."""
+    """The candidates of responses, which are ordered by prompt."""
     prompts = np.array([response.prompt for response in responses])
-    numbers: dict[tuple[int, str | float], int] = {}
-    said = [
+    numbers: dict[tuple[int, Key], int] = {}
+    numbered = [
         -1 if value is None else numbers.setdefault((response.prompt, value), len(numbers))
         for response, value in zip(responses, conclusions, strict=True)
     ]
     empty = np.array([is_empty(response) for response in responses])
-    stats = measured.stats
-    sets = [measured.base.group(i)[0] for i in range(len(responses))]
+    stats = evidence.stats
+    neurons = [evidence.base.group(i)[0] for i in range(len(responses))]
     bounds = np.searchsorted(prompts, np.arange(prompts[-1] + 2))
     return Candidates(
         prompts=prompts,
         tokens=np.where(empty, np.nan, [len(response.token_ids) for response in responses]),
         entropy=np.array([np.nan if item is None else item.entropy for item in stats]),
         self_certainty=np.array([np.nan if item is None else item.self_certainty for item in stats]),
-        neurons=np.where(empty, np.nan, [len(own) for own in sets]),
-        conclusions=np.array(said),
-        similarity=tuple(similarities(sets[a:b]) for a, b in pairwise(bounds)),
-        pool=Pool(measured.base, measured.credits),
+        neurons=np.where(empty, np.nan, [len(keys) for keys in neurons]),
+        conclusions=np.array(numbered),
+        similarity=tuple(similarities(neurons[a:b]) for a, b in pairwise(bounds)),
+        pool=CandidatePool(evidence.base, evidence.credits),
         calibration=calibration,
         weights=weights,
     )

@@ -1,6 +1,6 @@
-"""Candidates -> what each selector scores them. Knows sets of candidates; knows nothing of text, models or answers.
+"""Candidates -> their scores under each selector. Knows nothing of text, models or answers.
 
-Symbols: P prompts, R candidates of all prompts in order of prompt, S sets of n candidates drawn for every prompt.
+Symbols: P prompts, R candidates of all prompts in order of prompt, S subsets of n candidates per prompt.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,20 +9,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from nex_merge.inspect.select.pool import Pool
+from nex_merge.inspect.select.pool import CandidatePool
 from nex_merge.inspect.select.rules import medoid, neighbours, votes
 from nex_merge.records import NeuronWeights
 
-# What picks the candidate: its highest score.
+# What each selector picks.
 SELECTORS: Mapping[str, str] = {
     "nex": "highest Good-Mass Fraction",
-    "majority": "conclusion that most candidates share",
+    "majority": "most frequent conclusion",
     "shortest": "fewest tokens",
     "entropy": "lowest mean token entropy",
-    "self_certainty": "highest mean divergence of the next-token distribution from uniform",
-    "fewest_neurons": "fewest distinct neurons",
-    "medoid": "highest mean Jaccard similarity of neurons to all other candidates",
-    "neighbours": "highest mean Jaccard similarity of neurons to the three most similar candidates",
+    "self_certainty": "highest mean KL divergence of the next-token distribution from uniform",
+    "fewest_neurons": "fewest distinct active neurons",
+    "medoid": "highest mean Jaccard similarity of active neurons to all other candidates",
+    "neighbours": "highest mean Jaccard similarity of active neurons to the three most similar candidates",
 }
 LESS_IS_BETTER = ("shortest", "entropy", "fewest_neurons")
 CALIBRATIONS = ("pool", "prompt")
@@ -30,35 +30,37 @@ CALIBRATIONS = ("pool", "prompt")
 
 @dataclass(frozen=True)
 class Candidates:
-    """Everything that selectors choose by. An empty response has NaN for every number and no neurons."""
+    """The inputs of the selectors. An empty response has NaN for every number, and no neurons."""
 
     prompts: np.ndarray  # int64 [R], ascending: 0 .. P-1, each at least once
     tokens: np.ndarray  # float64 [R]
     entropy: np.ndarray  # float64 [R], nats
     self_certainty: np.ndarray  # float64 [R], nats
-    neurons: np.ndarray  # float64 [R]: distinct neurons
-    conclusions: np.ndarray  # int64 [R]: equal for candidates of a prompt that conclude the same; -1: nothing
-    similarity: tuple[np.ndarray, ...]  # P of float64 [n, n]: Jaccard similarity of the neurons of its candidates
-    pool: Pool
-    calibration: str = "pool"  # whose credit weights come from: all candidates, or those of the same prompt
-    weights: NeuronWeights | None = None  # fixed ones instead
+    neurons: np.ndarray  # float64 [R]: distinct active neurons
+    conclusions: np.ndarray  # int64 [R]: equal for candidates of a prompt with equal conclusions; -1: no conclusion
+    similarity: tuple[np.ndarray, ...]  # P times float64 [n, n]: Jaccard similarity of active neurons
+    pool: CandidatePool
+    calibration: str = (
+        "pool"  # neuron weights from the credit of all candidates (pool), or of the same prompt's (prompt)
+    )
+    weights: NeuronWeights | None = None  # given weights, instead of a calibration
 
     @property
     def starts(self) -> np.ndarray:
-        """int64 [P+1]: candidates of prompt p are [starts[p], starts[p+1])."""
+        """int64 [P+1]: the candidates of prompt p are [starts[p], starts[p+1])."""
         return np.searchsorted(self.prompts, np.arange(self.prompts[-1] + 2))
 
     def whole(self) -> list[np.ndarray]:
-        """The one set of every prompt that has all its candidates, int64 [1, n]."""
+        """For every prompt the single subset of all its candidates, int64 [1, n]."""
         starts = self.starts
         return [np.arange(low, high)[None] for low, high in pairwise(starts)]
 
 
 def score_sets(candidates: Candidates, sets: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
-    """What every selector scores the candidates of these sets: one float64 [S, n] for each of `sets`, int64 [S, n].
+    """By selector, the scores of subsets of candidates: one float64 [S, n] for each of `sets`, int64 [S, n].
 
-    Each of `sets` holds candidates of one prompt, S sets of each; the i-th sets of all are a file of their own: weights
-    come from its candidates alone, as nobody draws 16 candidates to choose among 4.
+    Each of `sets` holds S subsets of the candidates of one prompt. The i-th subsets of all prompts are scored as if
+    there were no other candidates: neuron weights are estimated from them alone.
     """
     fixed = {
         "shortest": -candidates.tokens,
@@ -66,18 +68,18 @@ def score_sets(candidates: Candidates, sets: Sequence[np.ndarray]) -> dict[str, 
         "self_certainty": candidates.self_certainty,
         "fewest_neurons": -candidates.neurons,
     }
-    found = {name: [values[own] for own in sets] for name, values in fixed.items()}
+    found = {name: [values[drawn] for drawn in sets] for name, values in fixed.items()}
     found["nex"] = _good_mass(candidates, sets)
-    found["majority"] = [votes(candidates.conclusions[own]) for own in sets]
-    alike = [_among(candidates, own) for own in sets]
-    found["medoid"] = [medoid(similarity) for similarity in alike]
-    found["neighbours"] = [neighbours(similarity) for similarity in alike]
+    found["majority"] = [votes(candidates.conclusions[drawn]) for drawn in sets]
+    similarity = [_similarity(candidates, drawn) for drawn in sets]
+    found["medoid"] = [medoid(item) for item in similarity]
+    found["neighbours"] = [neighbours(item) for item in similarity]
     return {name: found[name] for name in SELECTORS}
 
 
-def _among(candidates: Candidates, own: np.ndarray) -> np.ndarray:
-    prompt = int(candidates.prompts[own.flat[0]])
-    at = own - candidates.starts[prompt]
+def _similarity(candidates: Candidates, drawn: np.ndarray) -> np.ndarray:
+    prompt = int(candidates.prompts[drawn.flat[0]])
+    at = drawn - candidates.starts[prompt]
     return candidates.similarity[prompt][at[:, :, None], at[:, None, :]]
 
 
@@ -87,8 +89,8 @@ def _good_mass(candidates: Candidates, sets: Sequence[np.ndarray]) -> list[np.nd
     for drawn in zip(*sets, strict=True):
         together = np.concatenate(drawn)
         if weights is None and candidates.calibration == "prompt":
-            found.append(np.concatenate([pool.fractions(own, pool.calibrate(own)) for own in drawn]))
+            found.append(np.concatenate([pool.fractions(part, pool.calibrate(part)) for part in drawn]))
         else:
             found.append(pool.fractions(together, weights or pool.calibrate(together)))
-    ends = np.cumsum([own.shape[1] for own in sets])[:-1]
+    ends = np.cumsum([drawn.shape[1] for drawn in sets])[:-1]
     return np.split(np.stack(found), ends, axis=1)

@@ -1,1 +1,1 @@
-"""Cause, not just correlation: neurons copied from one model into another, and what that changes."""
+"""Interventions on neurons: copying them from one model into another, and measuring the effect."""

@@ -1,7 +1,7 @@
-"""Neurons from one model to another: rows of gate_proj and up_proj, columns of down_proj, layer by layer.
+"""Copy neurons from one model into another: rows of gate_proj and up_proj, columns of down_proj.
 
-A neuron (layer, unit) of the donor takes the place of the same (layer, unit) of the recipient. The bias of down_proj
-belongs to no neuron and stays.
+Unit u of layer l of the donor replaces unit u of layer l of the recipient. The bias of down_proj belongs to no neuron
+and is kept.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from nex_merge.activations.capture import gated_mlps
 from nex_merge.errors import InputError
 
-# Where a neuron is in the tensors of its MLP: name -> axis.
+# The axis along which neurons lie in each tensor of an MLP.
 _PARTS = {"gate_proj.weight": 0, "gate_proj.bias": 0, "up_proj.weight": 0, "up_proj.bias": 0, "down_proj.weight": 1}
 
 
@@ -28,7 +28,7 @@ class Slice(NamedTuple):
 
 
 def neuron_slices(keys: np.ndarray) -> dict[str, Slice]:
-    """What neurons, uint32 [K], are of every tensor, by its name; biases are named whether a model has them or not."""
+    """tensor name -> slice of the neurons, uint32 [K]; includes biases, which a model may lack."""
     found = {}
     for layer in np.unique(keys >> 16).tolist():
         units = torch.from_numpy(np.sort(keys[keys >> 16 == layer] & 0xFFFF).astype(np.int64))
@@ -41,9 +41,9 @@ def neuron_slices(keys: np.ndarray) -> dict[str, Slice]:
 def copy_neurons(
     donor: Mapping[str, torch.Tensor], recipient: Mapping[str, torch.Tensor], keys: np.ndarray
 ) -> dict[str, torch.Tensor]:
-    """Overwrite the recipient's neurons with the donor's, in place; what was there before, by tensor.
+    """Overwrite the recipient's neurons with the donor's, in place. Returns the previous values by tensor name.
 
-    Both map names to tensors of the same shapes; those that either lacks are passed over.
+    Both map names to tensors of equal shapes; tensors that either lacks are skipped.
     """
     before = {}
     for name, (axis, units) in neuron_slices(keys).items():
@@ -51,14 +51,14 @@ def copy_neurons(
             target = recipient[name]
             at = units.to(target.device)
             before[name] = target.index_select(axis, at)
-            theirs = donor[name].index_select(axis, units.to(donor[name].device))
-            target.index_copy_(axis, at, theirs.to(target.device, target.dtype))
+            source = donor[name].index_select(axis, units.to(donor[name].device))
+            target.index_copy_(axis, at, source.to(target.device, target.dtype))
     return before
 
 
 @contextmanager
 def transplanted(donor: PreTrainedModel, recipient: PreTrainedModel, keys: np.ndarray) -> Iterator[None]:
-    """The recipient with the donor's neurons; it is as before once the context ends."""
+    """Copy the donor's neurons into the recipient, and restore it when the context ends."""
     tensors = dict(recipient.named_parameters())
     before = copy_neurons(dict(donor.named_parameters()), tensors, keys)
     try:
@@ -73,16 +73,16 @@ def transplanted(donor: PreTrainedModel, recipient: PreTrainedModel, keys: np.nd
 
 @torch.no_grad()
 def neuron_norms(model: PreTrainedModel) -> list[np.ndarray]:
-    """The norm of every neuron's weights (gate row, up row and down column, end to end), float64 [U] a layer."""
+    """The norm of every neuron's weights (gate row, up row and down column), one float64 [U] per layer."""
     tensors = dict(model.named_parameters())
     return _norms(lambda name: tensors[name], len(gated_mlps(model)))
 
 
 @torch.no_grad()
 def neuron_distances(donor: PreTrainedModel, recipient: PreTrainedModel) -> list[np.ndarray]:
-    """The norm of the difference between every neuron of two models, float64 [U] a layer."""
-    ours, theirs = dict(recipient.named_parameters()), dict(donor.named_parameters())
-    return _norms(lambda name: theirs[name] - ours[name], len(gated_mlps(recipient)))
+    """The norm of the difference of every neuron's weights between two models, one float64 [U] per layer."""
+    target, source = dict(recipient.named_parameters()), dict(donor.named_parameters())
+    return _norms(lambda name: source[name] - target[name], len(gated_mlps(recipient)))
 
 
 def _norms(tensor: Callable[[str], torch.Tensor], layers: int) -> list[np.ndarray]:
@@ -97,10 +97,10 @@ def _norms(tensor: Callable[[str], torch.Tensor], layers: int) -> list[np.ndarra
     return found
 
 
-def share_of_way(distances: Sequence[np.ndarray], keys: np.ndarray) -> float:
-    """How far copying `keys` moves the recipient: the norm of the change, over that of copying all neurons.
+def relative_change(distances: Sequence[np.ndarray], keys: np.ndarray) -> float:
+    """Norm of the change that copying `keys` makes to the recipient, relative to copying all neurons; 0 to 1.
 
-    Between 0 and 1; 0 where the two models have the same MLPs. `distances` as neuron_distances has them.
+    `distances` are those of `neuron_distances`. 0 if both models have the same MLPs.
     """
     total = sum(float(np.square(layer).sum()) for layer in distances)
     chosen = sum(float(distances[key >> 16][key & 0xFFFF]) ** 2 for key in keys.tolist())
@@ -108,25 +108,25 @@ def share_of_way(distances: Sequence[np.ndarray], keys: np.ndarray) -> float:
 
 
 def check_pair(donor: PreTrainedModel, recipient: PreTrainedModel) -> None:
-    """Refuse, with InputError, two models between which neurons can't be copied."""
+    """Raise InputError if neurons can't be copied between two models."""
     for model, option in ((donor, "--from"), (recipient, "--into")):
         for layer in range(len(gated_mlps(model))):
             mlp = model.model.layers[layer].mlp
             for part in ("gate_proj", "up_proj"):
                 if not isinstance(getattr(mlp, part, None), nn.Linear):
                     raise InputError(
-                        f"{option}: {type(model).__name__} has no {part} of its own in its MLPs, whose rows are the "
-                        "neurons; Qwen, Llama, Mistral and Gemma checkpoints have it"
+                        f"{option}: expected a separate {part} in every MLP, got {type(model).__name__}. Qwen, Llama, "
+                        "Mistral and Gemma checkpoints have one"
                     )
-    advice = "a recipient of the donor's architecture, best of its family, would do"
+    advice = "Use a recipient of the donor's architecture"
     for key in ("model_type", "hidden_act", "hidden_activation"):
-        ours, theirs = getattr(recipient.config, key, None), getattr(donor.config, key, None)
-        if ours != theirs:
-            raise InputError(f"--into: its {key} is {ours!r}, the donor's {theirs!r}; {advice}")
+        actual, expected = getattr(recipient.config, key, None), getattr(donor.config, key, None)
+        if actual != expected:
+            raise InputError(f"--into: expected the donor's {key} {expected!r}, got {actual!r}. {advice}")
     if donor.dtype != recipient.dtype:
         raise InputError(
-            f"--into: computes in {recipient.dtype}, the donor in {donor.dtype}, so that copies would be rounded; "
-            "--set runtime.dtype=float32 would do"
+            f"--into: expected the donor's dtype {donor.dtype}, got {recipient.dtype}: copies would be rounded. Use "
+            "--set runtime.dtype=float32"
         )
     shapes, others = (
         {name: tuple(tensor.shape) for name, tensor in model.named_parameters()} for model in (recipient, donor)
@@ -134,6 +134,6 @@ def check_pair(donor: PreTrainedModel, recipient: PreTrainedModel) -> None:
     for name in [*shapes, *others]:
         if shapes.get(name) != others.get(name):
             raise InputError(
-                f"--into: {name} is {shapes.get(name) or 'not there'}, the donor's {others.get(name) or 'not there'}; "
-                f"{advice}"
+                f"--into: {name}: expected the donor's shape {others.get(name) or '(none)'}, got "
+                f"{shapes.get(name) or '(none)'}. {advice}"
             )

@@ -1,4 +1,4 @@
-"""A transplanted checkpoint on disk, and the proof that it is the recipient but for the neurons that were copied."""
+"""Write a recipient with copied neurons as a checkpoint, and verify it against both models."""
 
 import json
 import shutil
@@ -14,27 +14,27 @@ from transformers import AutoModelForCausalLM
 from nex_merge.errors import InputError, RunError
 from nex_merge.inspect.transfer.copying import copy_neurons, neuron_slices, transplanted
 from nex_merge.inspect.transfer.experiment import Pair
-from nex_merge.inspect.transfer.neuron_sets import Chosen
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet
 from nex_merge.merging import digest, tensor_digest
 from nex_merge.runs.export import IDENTITY
 
-# What belongs to a checkpoint besides its weights; a model card would be the recipient's.
-_BESIDES = ("*.json", "*.jinja", "*.txt", "*.model")
+# Files of a checkpoint besides its weights; a model card would describe the recipient.
+_OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 
 
 def check_out(out: Path, donor: Path, recipient: Path) -> None:
-    """Refuse, with InputError, a folder that is in use, and checkpoints stored in different dtypes."""
+    """Raise InputError if the folder is in use, or the checkpoints are stored in different dtypes."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: {out} exists and is not empty; a new folder would do")
+        raise InputError(f"--out: expected a new or empty folder, got {out}")
     if recipient.resolve() in (out.resolve(), *out.resolve().parents):
-        raise InputError(f"--out: {out} is within the recipient's folder; a folder beside it would do")
-    ours, theirs = (
+        raise InputError(f"--out: expected a folder outside the recipient's, got {out}")
+    actual, expected = (
         {dtype for name, dtype in _dtypes(folder).items() if ".mlp." in name} for folder in (recipient, donor)
     )
-    if ours != theirs:
+    if actual != expected:
         raise InputError(
-            f"--out: the recipient's MLPs are stored as {', '.join(sorted(ours))}, the donor's as "
-            f"{', '.join(sorted(theirs))}, so that copies would be rounded; checkpoints of one dtype would do"
+            f"--out: expected checkpoints of one dtype, got a recipient in {', '.join(sorted(actual))} and a donor in "
+            f"{', '.join(sorted(expected))}: copies would be rounded"
         )
 
 
@@ -45,21 +45,21 @@ def _dtypes(folder: Path) -> dict[str, str]:
             with safe_open(path, "pt") as file:
                 found |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise InputError(f"{path} can't be read: {error}") from None
+            raise InputError(f"{path}: cannot be read: {error}") from None
     return found
 
 
-def export_transplant(pair: Pair, chosen: Chosen, about: Mapping[str, Any], out: Path) -> Iterator[str]:
-    """Write the recipient with the chosen neurons of the donor; what was done and shown, line by line.
+def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """Write the recipient with the chosen neurons of the donor, verify it, and yield a line about each step.
 
-    Tensors are copied between files, in the dtype they are stored in. `about`: what nex_merge.json says besides. `out`
-    appears whole, by rename, once everything is checked. Raises RunError where the checkpoint isn't what it should be.
+    Tensors are copied between files in their stored dtype. `about`: more entries for nex_merge.json. `out` appears by
+    atomic rename after all checks. Raises RunError if a check fails.
     """
     donor, recipient = pair
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for pattern in _BESIDES:
+    for pattern in _OTHER_FILES:
         for path in recipient.folder.glob(pattern):
             if path.name != IDENTITY:
                 shutil.copyfile(path, partial / path.name)
@@ -67,10 +67,11 @@ def export_transplant(pair: Pair, chosen: Chosen, about: Mapping[str, Any], out:
         tensors, metadata = _read(path)
         copy_neurons(_chosen_tensors(donor.folder, chosen), tensors, chosen.keys)
         save_file(tensors, partial / path.name, metadata)
-    same = _check_tensors(donor.folder, recipient.folder, partial, chosen)
+    identical = _check_tensors(donor.folder, recipient.folder, partial, chosen)
     yield (
-        f"{out}: read back from disk, the {len(chosen.keys)} chosen neurons are the donor's and everything else is the "
-        f"recipient's, bit for bit" + (f" ({same} of the chosen are the same in both)" if same else "")
+        f"{out}: verified on disk, bit for bit: the {len(chosen.keys)} chosen neurons equal the donor's, all other "
+        f"weights the recipient's"
+        + (f" ({identical} chosen neurons are identical in both models)" if identical else "")
     )
     identity = {
         **about,
@@ -84,7 +85,7 @@ def export_transplant(pair: Pair, chosen: Chosen, about: Mapping[str, Any], out:
     }
     (partial / IDENTITY).write_text(json.dumps({"transfer": identity}, indent=1), encoding="utf-8")
     _check_logits(pair, chosen, partial)
-    yield f"{out}: transformers loads it and gives the logits of the recipient with these neurons, bit for bit"
+    yield f"{out}: verified with transformers: same logits as the recipient with these neurons, bit for bit"
     if out.exists():
         out.rmdir()
     partial.replace(out)
@@ -96,53 +97,53 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def _digest(folder: Path) -> str:
-    """sha256 of all tensors stored in a checkpoint, as `merging.digest` has it."""
+    """SHA-256 of all tensors stored in a checkpoint; see `merging.digest`."""
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path)[0].items()}
     return digest(found)
 
 
-def _chosen_tensors(folder: Path, chosen: Chosen) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint that hold chosen neurons."""
-    wanted, found = neuron_slices(chosen.keys), {}
+def _chosen_tensors(folder: Path, chosen: NeuronSet) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that contain chosen neurons."""
+    names, found = neuron_slices(chosen.keys), {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys() if name in wanted}  # noqa: SIM118
+            found |= {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
     return found
 
 
-def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: Chosen) -> int:
-    """Compare the written tensors with both models'; how many chosen neurons are the same in both."""
-    slices, given = neuron_slices(chosen.keys), _chosen_tensors(donor, chosen)
-    if not given:
-        raise RunError(f"{donor}: stores no tensor {next(iter(slices))} or the like, so that nothing can be copied")
+def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -> int:
+    """Compare the written tensors with both models. Returns the number of chosen neurons identical in both."""
+    slices, donated = neuron_slices(chosen.keys), _chosen_tensors(donor, chosen)
+    if not donated:
+        raise RunError(f"{donor}: has no tensor such as {next(iter(slices))}, so no neurons can be copied")
     differs: dict[int, torch.Tensor] = {}
     for path in sorted(recipient.glob("*.safetensors")):
-        ours, _ = _read(path)
+        originals, _ = _read(path)
         written, _ = _read(out / path.name)
-        if ours.keys() != written.keys():
-            raise RunError(f"{out / path.name}: holds other tensors than the recipient's; it is left to look at")
-        for name, tensor in ours.items():
+        if originals.keys() != written.keys():
+            raise RunError(f"{out / path.name}: its tensors are not the recipient's; it is kept for inspection")
+        for name, tensor in originals.items():
             found = written[name]
-            if name in given:
+            if name in donated:
                 axis, units = slices[name]
-                own, theirs = tensor.index_select(axis, units), given[name].index_select(axis, units)
-                unequal = own != theirs if tensor.ndim == 1 else (own != theirs).any(1 - axis)
+                original, expected = tensor.index_select(axis, units), donated[name].index_select(axis, units)
+                unequal = original != expected if tensor.ndim == 1 else (original != expected).any(1 - axis)
                 layer = int(name.split(".")[2])
                 differs[layer] = differs.get(layer, torch.zeros_like(unequal)) | unequal
-                # With the recipient's own put back, everything has to be the recipient's again.
-                back = found.clone().index_copy_(axis, units, own)
-                right = torch.equal(found.index_select(axis, units), theirs) and torch.equal(back, tensor)
+                # Undoing the copy must restore the recipient's tensor.
+                restored = found.clone().index_copy_(axis, units, original)
+                is_correct = torch.equal(found.index_select(axis, units), expected) and torch.equal(restored, tensor)
             else:
-                right = torch.equal(found, tensor)
-            if not right or found.dtype != tensor.dtype:
-                raise RunError(f"{out / path.name}: {name} is not what was to be written; it is left to look at")
+                is_correct = torch.equal(found, tensor)
+            if not is_correct or found.dtype != tensor.dtype:
+                raise RunError(f"{out / path.name}: {name} differs from what was copied; it is kept for inspection")
     return len(chosen.keys) - sum(int(rows.sum()) for rows in differs.values())
 
 
-def _check_logits(pair: Pair, chosen: Chosen, folder: Path) -> None:
-    """Load the checkpoint with transformers alone and compare its logits with those of the model in memory."""
+def _check_logits(pair: Pair, chosen: NeuronSet, folder: Path) -> None:
+    """Load the checkpoint with transformers and compare its logits with those of the model in memory."""
     donor, recipient = pair
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=recipient.model.dtype, trust_remote_code=False)
     loaded.to(recipient.model.device).eval()
@@ -153,5 +154,6 @@ def _check_logits(pair: Pair, chosen: Chosen, folder: Path) -> None:
         expected = recipient.model(input_ids=ids).logits
     if not torch.equal(found, expected):
         raise RunError(
-            f"{folder}: transformers gives other logits than the recipient with these neurons; it is left to look at"
+            f"{folder}: transformers computes other logits than the recipient with these neurons; it is kept for "
+            "inspection"
         )

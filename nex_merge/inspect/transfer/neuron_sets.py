@@ -1,4 +1,4 @@
-"""Which neurons are copied: the donor's most effective, its most redundant, or controls that match these.
+"""Which neurons are copied: the donor's most effective, its most redundant, or matched controls.
 
 Pure NumPy. Symbols: K neurons to copy, L layers of U units, P prompts, S seeds.
 """
@@ -9,48 +9,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.neurons import layer_sizes, looked_up, total_credit, total_masses, weighted_neurons
-from nex_merge.nex.scoring import halves
+from nex_merge.inspect.neurons import layer_sizes, lookup, total_credit, total_masses, weighted_neurons
 from nex_merge.records import Credits, Evidence, SparseGroups
+from nex_merge.resampling import halves
 
-# random: matches the effective in layer and norm. alike: effective neurons that match the redundant in layer and mass,
-# since the most effective are far more active than the most redundant.
-SETS = ("effective", "redundant", "random", "alike")
-# A control is one of so many neurons that are nearest: with a single one, every seed would draw much the same.
+# The controls. random: matched to effective in layer and norm. alike: effective neurons matched to redundant in layer
+# and mass, because the most effective neurons are far more active than the most redundant ones.
+MATCHED_TO = {"random": "effective", "alike": "redundant"}
+# Controls are drawn from this many nearest neighbours; with a single one, all seeds would draw nearly the same.
 NEAREST = 8
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Neurons to copy."""
+class NeuronSet:
+    """A set of neurons to copy."""
 
-    neurons: str  # one of SETS
+    neurons: str  # effective | redundant | random | alike
     count: int
     seed: int
     keys: np.ndarray  # uint32 [K], ascending
-    mean_norm: float  # of the donor's neurons
-    mean_mass: float  # of their activation in the donor's answers that they were chosen by
+    mean_norm: float  # of the donor's weights
+    mean_mass: float  # activation mass in the donor's responses they were chosen from
 
     @property
     def layers(self) -> dict[int, int]:
-        """How many of them each layer has."""
+        """The number of neurons in each layer that has any."""
         sizes = layer_sizes(self.keys)
         return {int(layer): int(sizes[layer]) for layer in np.flatnonzero(sizes)}
 
 
-def choose(
+def choose_sets(
     evidence: Evidence, norms: Sequence[np.ndarray], sets: Sequence[str], counts: Sequence[int], seeds: int
-) -> list[Chosen]:
+) -> list[NeuronSet]:
     """The sets of neurons to copy, seed by seed.
 
-    `evidence` is the donor's answers to the prompts, `norms` float [U] of every layer the norms of its neurons. With
-    several seeds each has the answers to its own random half of the prompts (seeds 2 i and 2 i + 1 have complementary
-    halves), and draws its own controls; a single seed has all answers. `effective` and `redundant` are the K neurons of
-    that sign with the largest |w| m; SETS says what the controls match. Raises InputError where there are too few.
+    `evidence`: the donor's responses. `norms`: the norms of its neurons, one float [U] per layer. `effective` and
+    `redundant` are the K neurons of that sign with the largest |w| m; for the controls see MATCHED_TO. A single seed
+    uses all responses. With several, each uses a random half of the prompts (seeds 2 i and 2 i + 1 use complementary
+    halves) and draws controls independently. Raises InputError if there are too few neurons.
     """
     found = []
-    for seed, answers in enumerate(parts_of(evidence.prompts, seeds)):
-        part = taken(evidence, answers)
+    for seed, responses in enumerate(split_by_seed(evidence.prompts, seeds)):
+        part = subset(evidence, responses)
         keys, masses = total_masses(part.base)
         donor = weighted_neurons(total_credit(part.credits), keys, masses)
         ranked = {"effective": donor.ranked(True), "redundant": donor.ranked(False)}
@@ -59,36 +59,38 @@ def choose(
             by_mass[key >> 16][key & 0xFFFF] = mass
         for count in counts:
             for name in sets:
-                kind = {"random": "effective", "alike": "redundant"}.get(name, name)
+                kind = MATCHED_TO.get(name, name)
                 if len(ranked[kind]) < count:
                     raise InputError(
-                        f"--count: found {count}; by its answers to {len(np.unique(part.prompts))} prompts (seed "
-                        f"{seed}) the donor has {len(ranked[kind])} {kind} neurons, so at most that many would do, or "
-                        "more prompts"
+                        f"--count: expected at most {len(ranked[kind])}, got {count}: the donor has that many {kind} "
+                        f"neurons in its responses to {len(np.unique(part.prompts))} prompts (seed {seed}). Use more "
+                        "prompts or copy fewer neurons"
                     )
                 chosen = np.sort(donor.keys[ranked[kind][:count]])
                 if name == "random":
-                    chosen = matched(chosen, norms, np.random.default_rng([seed, count]))
+                    chosen = matched_controls(chosen, norms, np.random.default_rng([seed, count]))
                 elif name == "alike":
                     effective = donor.keys[donor.is_effective]
-                    chosen = matched(chosen, by_mass, np.random.default_rng([seed, count]), among=effective)
-                own = [norms[key >> 16][key & 0xFFFF] for key in chosen.tolist()]
-                mean_mass = float(looked_up(chosen, keys, masses).mean())
-                found.append(Chosen(name, count, seed, chosen, float(np.mean(own)), mean_mass))
+                    chosen = matched_controls(chosen, by_mass, np.random.default_rng([seed, count]), among=effective)
+                mean_norm = float(np.mean([norms[key >> 16][key & 0xFFFF] for key in chosen.tolist()]))
+                mean_mass = float(lookup(chosen, keys, masses).mean())
+                found.append(NeuronSet(name, count, seed, chosen, mean_norm, mean_mass))
     return found
 
 
-def parts_of(prompts: np.ndarray, seeds: int) -> list[np.ndarray]:
-    """The answers, as positions in `prompts` int64 [R], that each seed goes by: all for one seed, else its half."""
+def split_by_seed(prompts: np.ndarray, seeds: int) -> list[np.ndarray]:
+    """The responses that each seed uses, as positions in `prompts`, int64 [R]: all for a single seed, else a half."""
     if seeds == 1:
         return [np.arange(len(prompts))]
     if len(np.unique(prompts)) < 2:
-        raise InputError(f"--seeds: found {seeds}, which halves the prompts, and there is one prompt; 1 would do")
+        raise InputError(
+            f"--seeds: expected 1, got {seeds}: several seeds split the prompts, and there is only one prompt"
+        )
     return [np.flatnonzero(counts) for counts in halves(prompts, -(-seeds // 2))[:seeds]]
 
 
-def taken(evidence: Evidence, responses: np.ndarray) -> Evidence:
-    """The evidence of these responses alone."""
+def subset(evidence: Evidence, responses: np.ndarray) -> Evidence:
+    """The evidence of some of the responses."""
     base, credits = evidence.base, evidence.credits
     of_base, of_credits = _entries(base.ptr, responses), _entries(credits.ptr, responses)
     return Evidence(
@@ -111,18 +113,17 @@ def _pointers(ptr: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.diff(ptr)[groups])]).astype(np.int64)
 
 
-def matched(
+def matched_controls(
     keys: np.ndarray,
     values: Sequence[np.ndarray],
     rng: np.random.Generator,
     nearest: int = NEAREST,
     among: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Random neurons, uint32 [K] ascending: as many in every layer as `keys` has, none of `keys`, of like values.
+    """Random neurons with the same layers as `keys` and similar values, none of them in `keys`; uint32 [K] ascending.
 
-    In random order every one of `keys` draws one of the `nearest` neurons of its layer whose values (float [U] a layer)
-    are nearest its own and that are neither among `keys` nor drawn yet. `among`: only these may be drawn; all unless
-    given. Raises InputError where a layer has too few.
+    In random order, each of `keys` draws one of the `nearest` remaining neurons of its layer by value (`values`: one
+    float [U] per layer). `among`: the neurons that may be drawn; None: all. Raises InputError if a layer has too few.
     """
     drawn = []
     for layer in np.unique(keys >> 16).tolist():
@@ -131,8 +132,8 @@ def matched(
         left = np.setdiff1d(others.astype(np.int64), units)
         if len(left) < len(units):
             raise InputError(
-                f"--count: {len(units)} of the {len(values[layer])} neurons of layer {layer} are chosen, and there are "
-                f"{len(left)} others to draw controls from; a smaller count would do"
+                f"--count: too many for matched controls: {len(units)} of the {len(values[layer])} neurons of layer "
+                f"{layer} are chosen, which leaves {len(left)} to draw from. Copy fewer neurons"
             )
         for unit in rng.permutation(units):
             distance = np.abs(values[layer][left] - values[layer][unit])

@@ -1,7 +1,7 @@
-"""What a model does on labelled problems, and how far two differ, with intervals. NumPy only.
+"""Outcomes of models on labelled problems, and their differences with intervals. NumPy only.
 
-Symbols: P problems, S seeds, B resamples. A resample draws problems and seeds anew, each with replacement and
-independently; the same resamples serve everything that is compared, so that differences are paired over both.
+Symbols: P problems, S seeds, B resamples. A resample draws problems and, independently, seeds with replacement. All
+quantities use the same resamples, so that differences are paired.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nex_merge.nex.scoring import interval, resamples
+from nex_merge.resampling import interval, resamples
 
 RESAMPLES = 1000
-_SEED_OF_SEEDS = 1  # resamples of seeds are drawn apart from those of problems
+_SEED_OF_SEEDS = 1  # seeds are resampled independently of problems
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One model's answers to the problems."""
+    """The responses of one model to the problems."""
 
     right: np.ndarray  # bool [P]
     tokens: np.ndarray  # int64 [P]
-    entropy: np.ndarray  # float64 [P]: mean over an answer's tokens, nats
+    entropy: np.ndarray  # float64 [P]: mean over the tokens of a response, nats
     truncated: np.ndarray  # bool [P]: cut by max_new_tokens
-    nex: float | None  # under the model's own weights, from these answers
-    nex_drawn: np.ndarray  # float64 [B]: on every resample of the problems; NaN: undefined
+    nex: float | None  # calibration self; None: undefined
+    nex_drawn: np.ndarray  # float64 [B]: on resamples of the problems; NaN: undefined
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Quantity:
         return Quantity(self.value - other.value if known else None, self.drawn - other.drawn)  # pyright: ignore
 
     def interval(self) -> tuple[float | None, float | None]:
-        """The 95 % percentile interval; None where it is undefined."""
+        """The 95 % percentile interval; (None, None) if undefined."""
         return interval(self.drawn, self.drawn.size) if self.value is not None else (None, None)
 
 
 def problem_counts(problems: int) -> np.ndarray:
-    """How often each problem is in each resample, int64 [B, P]; B is 0 for a single problem, which can't vary."""
+    """The number of times each resample contains each problem, int64 [B, P]; B is 0 for a single problem."""
     return resamples(np.arange(problems), RESAMPLES if problems > 1 else 0)
 
 
 def quantities(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Quantity]:
-    """Accuracy (of every kind of problem too, where there are several), NEX, tokens, entropy, truncation.
+    """Accuracy (overall, and by kind of problem if there are several), NEX, tokens, entropy and truncation.
 
-    `outcomes`: one a seed, of which the mean is taken. `kinds`: the kind of every problem, "" where it has none.
+    `outcomes`: one per seed, averaged. `kinds`: the kind of every problem, "" if it has none.
     """
     problems = len(outcomes[0].right)
     drawn_problems = problem_counts(problems).astype(np.float64)
@@ -67,7 +67,7 @@ def quantities(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Q
     everything, named = np.ones(problems, bool), sorted({kind for kind in kinds if kind})
     found = {"accuracy": mean(right, everything)}
     for kind in named if len(named) > 1 else ():
-        found[f"accuracy {kind}"] = mean(right, np.array([own == kind for own in kinds]))
+        found[f"accuracy {kind}"] = mean(right, np.array([name == kind for name in kinds]))
     known = [outcome.nex for outcome in outcomes if outcome.nex is not None]
     drawn_nex = np.stack([outcome.nex_drawn for outcome in outcomes], axis=1)
     found["nex"] = Quantity(
@@ -83,5 +83,5 @@ def quantities(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Q
 
 
 def differences(first: Mapping[str, Quantity], second: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """What the first has more than the second, measure by measure."""
+    """First minus second, by measure."""
     return {name: first[name] - second[name] for name in first}

@@ -1,4 +1,4 @@
-"""A transfer in numbers: rows of measures with intervals, as JSON and as tables on stdout."""
+"""The effects of a transfer with intervals, as JSON and as tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,60 +9,62 @@ import numpy as np
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
 from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
 
-# What is compared with what, at the same number of neurons.
+# Pairs of sets that are compared at the same number of neurons.
 CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One line: the recipient with so many neurons against itself before, or one set of neurons against another."""
+class Effect:
+    """The effect of a set of neurons on one measure, or the difference between the effects of two sets."""
 
     count: int
-    neurons: str  # a set, or "one - other"
+    neurons: str  # a set, or "set - other set"
     measure: str
-    after: float | None  # mean over seeds; None for a contrast
-    change: float | None  # against the recipient before; of a contrast, one's change minus the other's
-    low: float | None  # 95 % over problems and seeds, both drawn anew
+    after: float | None  # mean over seeds; None: a difference between two sets
+    change: float | None  # from the unmodified recipient, or the difference between two changes
+    low: float | None  # 95 % bootstrap interval over problems and seeds
     high: float | None
     seeds: int
 
 
-def compare(
+def compute_effects(
     found: Transfer, kinds: Sequence[str], contrasts: Sequence[tuple[str, str]] = CONTRASTS
-) -> list[Comparison]:
-    """All comparisons, by count, then set, then measure."""
+) -> list[Effect]:
+    """All effects and contrasts, by count, then set, then measure."""
     before = quantities([found.before], kinds)
     rows = []
-    for count, sets in grouped(found.transplants).items():
+    for count, sets in group_by_count(found.transplants).items():
         after = {name: quantities([item.outcome for item in items], kinds) for name, items in sets.items()}
         seeds = max(len(items) for items in sets.values())
-        for name, own in after.items():
-            changes = differences(own, before)
-            rows += [_row(count, name, measure, own[measure].value, changes[measure], seeds) for measure in own]
+        for name, values in after.items():
+            changes = differences(values, before)
+            rows += [
+                _effect(count, name, measure, values[measure].value, changes[measure], seeds) for measure in values
+            ]
         for one, other in contrasts:
             if one in after and other in after:
                 contrast = differences(after[one], after[other])
                 rows += [
-                    _row(count, f"{one} - {other}", measure, None, gap, seeds) for measure, gap in contrast.items()
+                    _effect(count, f"{one} - {other}", measure, None, gap, seeds) for measure, gap in contrast.items()
                 ]
     return rows
 
 
-def grouped(transplants: Sequence[Transplant]) -> dict[int, dict[str, list[Transplant]]]:
-    """count -> set -> its transplants by seed."""
+def group_by_count(transplants: Sequence[Transplant]) -> dict[int, dict[str, list[Transplant]]]:
+    """count -> set -> its transplants, one per seed."""
     found: dict[int, dict[str, list[Transplant]]] = {}
     for item in transplants:
         found.setdefault(item.chosen.count, {}).setdefault(item.chosen.neurons, []).append(item)
     return found
 
 
-def _row(count: int, name: str, measure: str, after: float | None, change: Quantity, seeds: int) -> Comparison:
+def _effect(count: int, name: str, measure: str, after: float | None, change: Quantity, seeds: int) -> Effect:
     low, high = change.interval()
-    return Comparison(count, name, measure, after, change.value, low, high, seeds)
+    return Effect(count, name, measure, after, change.value, low, high, seeds)
 
 
 def stability(items: Sequence[Transplant]) -> float | None:
-    """Mean Jaccard overlap between the sets of neurons that different seeds chose; None for a single seed."""
+    """Mean Jaccard overlap between the sets that different seeds chose; None for a single seed."""
     keys = [item.chosen.keys for item in items]
     pairs = [(a, b) for i, a in enumerate(keys) for b in keys[:i]]
     if not pairs:
@@ -71,7 +73,7 @@ def stability(items: Sequence[Transplant]) -> float | None:
 
 
 def as_mapping(found: Transfer, kinds: Sequence[str], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything for --json."""
+    """The data of --json."""
 
     def outcome(item: Outcome) -> dict[str, float | None]:
         return {name: quantity.value for name, quantity in quantities([item], kinds).items()}
@@ -81,7 +83,7 @@ def as_mapping(found: Transfer, kinds: Sequence[str], about: Mapping[str, Any]) 
         "problems": len(kinds),
         "before": outcome(found.before),
         "donor": outcome(found.donor),
-        "comparisons": [asdict(row) for row in compare(found, kinds)],
+        "comparisons": [asdict(row) for row in compute_effects(found, kinds)],
         "transplants": [
             {
                 "neurons": item.chosen.neurons,
@@ -115,13 +117,13 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
             made.add_column(column, justify="left" if column in ("neurons", "by layer") else "right", no_wrap=True)
         return made
 
-    before, giver = quantities([found.before], kinds), quantities([found.donor], kinds)
+    before, donor = quantities([found.before], kinds), quantities([found.donor], kinds)
     say(title)
-    rows = compare(found, kinds)
+    rows = compute_effects(found, kinds)
     for measure in before:
         say()
         digits = {"tokens": 1, "entropy": 4}.get(measure, 3)
-        ends = (_number(before[measure].value, digits), _number(giver[measure].value, digits))
+        ends = (_number(before[measure].value, digits), _number(donor[measure].value, digits))
         say(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
         shown = table("count", "neurons", "after", "change", "95 %")
         for row in rows:
@@ -133,11 +135,11 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
                 shown.add_row(str(row.count), row.neurons, after, _number(row.change, digits, True), interval)
         console.print(shown)
     say()
-    say("What was copied (means over seeds)")
-    shown = table("count", "neurons", "norm", "mass", "changed", "same", "by layer")
-    for count, sets in grouped(found.transplants).items():
+    say("Copied neurons (means over seeds)")
+    shown = table("count", "neurons", "norm", "mass", "changed", "overlap", "by layer")
+    for count, sets in group_by_count(found.transplants).items():
         for name, items in sets.items():
-            same = stability(items)
+            overlap = stability(items)
             layers = ", ".join(
                 f"{layer}: {np.mean([item.chosen.layers.get(layer, 0) for item in items]):.0f}"
                 for layer in sorted({layer for item in items for layer in item.chosen.layers})
@@ -146,7 +148,8 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
                 str(count), name,
                 f"{np.mean([item.chosen.mean_norm for item in items]):.3g}",
                 f"{np.mean([item.chosen.mean_mass for item in items]):.0f}",
-                f"{np.mean([item.changed for item in items]):.3f}", "-" if same is None else f"{same:.2f}", layers,
+                f"{np.mean([item.changed for item in items]):.3f}",
+                "-" if overlap is None else f"{overlap:.2f}", layers,
             )  # fmt: skip
     console.print(shown)
     for line in NOTES:
@@ -154,9 +157,9 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
 
 
 NOTES = (
-    "change: against the recipient before; one - other: the first set's change minus the second's.",
-    "95 %: bootstrap over problems and seeds, both drawn anew, paired.",
-    "changed: how far the copies move the recipient, over copying all neurons; same: Jaccard overlap between seeds.",
+    "change: from the unmodified recipient; set - other set: difference between two changes.",
+    "95 %: paired bootstrap over problems and seeds.",
+    "changed: norm of the change relative to copying all neurons; overlap: Jaccard overlap between seeds.",
 )
 
 
