@@ -11,7 +11,7 @@ from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.verdict import assess
 from nex_merge.records import Estimate, NeuronWeights, NexScore, Reliability, Variant
 from nex_merge.resampling import halves, interval, resamples, split_half, superiority
-from nex_merge.setup.config import NexConfig, StudyConfig, nearest
+from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,18 @@ def objective_of(study: StudyConfig) -> Objective:
 
 
 def estimate_new(
-    earlier: Sequence[Variant], new: Variant, nex: NexConfig, weights: NeuronWeights | None
+    earlier: Sequence[Variant],
+    new: Variant,
+    nex: NexConfig,
+    consensus: ConsensusConfig,
+    weights: NeuronWeights | None,
 ) -> dict[str, Estimate]:
     """Every measure's estimate for a variant that has just answered, without odds.
 
     `weights`: the neuron weights that all variants share, None where each has its own.
     """
-    alone = Pool([new], nex, weights)
-    among = Pool([*earlier, new], nex, weights)
+    alone = Pool([new], nex, consensus, weights)
+    among = Pool([*earlier, new], nex, consensus, weights)
     counts = _resamples(alone.prompts)
     found = {}
     for name, measure in MEASURES.items():

@@ -14,7 +14,7 @@ from nex_merge.errors import InputError
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.scoring import rescore
 from nex_merge.records import NeuronWeights, NexScore, Variant
-from nex_merge.setup.config import NexConfig
+from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,16 @@ class Value:
 class Pool:
     """The variants that answered, and the settings that measures go by. Base, parents, then merges by number."""
 
-    def __init__(self, variants: Sequence[Variant], nex: NexConfig, weights: NeuronWeights | None = None) -> None:
+    def __init__(
+        self,
+        variants: Sequence[Variant],
+        nex: NexConfig,
+        consensus: ConsensusConfig,
+        weights: NeuronWeights | None = None,
+    ) -> None:
         """`weights`: those that all variants share, where they are known already."""
         self.variants = tuple(variants)
-        self.nex = nex
+        self.nex, self.consensus = nex, consensus
         self._weights = weights
 
     @cached_property

@@ -94,6 +94,6 @@ WEIGHTED_MASS = OfScore(
     figure=lambda s: s.weighted_mass,
 )  # fmt: skip
 SATURATION = OfScore(
-    "saturation", -1, "", 4, "share of that mass on weights beyond 0.99", is_objective=False,
+    "saturation", -1, "", 4, "share of weighted activation mass on weights beyond 0.99", is_objective=False,
     figure=lambda s: s.saturation,
 )  # fmt: skip

@@ -5,7 +5,7 @@ To add one: a module with a `Measure`, an entry here, a test, and `make docs-ref
 
 from collections.abc import Mapping
 
-from nex_merge.measures import nex, responses
+from nex_merge.measures import consensus, nex, responses
 from nex_merge.measures.measure import Measure
 
 # In the order of the leaderboard's columns.
@@ -13,6 +13,7 @@ MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in (
         nex.NEX,
+        consensus.CONSENSUS,
         nex.LOG_GAP,
         responses.MEAN_TOKENS,
         responses.TRUNCATED,

@@ -89,11 +89,9 @@ def _text(name: str, direction: int, meaning: str) -> PerResponse:
 MEAN_TOKENS = PerResponse(
     "mean_tokens", -1, "tokens", 0, "mean tokens of a response", heading="tokens", figures=_tokens
 )
-ENTROPY = PerResponse(
-    "entropy", -1, "nats", 4, "mean entropy of the next-token distribution", heading="entropy", figures=_stat("entropy")
-)
+ENTROPY = PerResponse("entropy", -1, "nats", 4, "mean entropy of the next-token distribution", figures=_stat("entropy"))
 ENTROPY_SPREAD = PerResponse(
-    "entropy_spread", -1, "nats", 4, "standard deviation of that entropy over a response's tokens",
+    "entropy_spread", -1, "nats", 4, "standard deviation of the next-token entropy over a response",
     figures=_stat("entropy_spread"),
 )  # fmt: skip
 SELF_CERTAINTY = PerResponse(

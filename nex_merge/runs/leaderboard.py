@@ -152,8 +152,9 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
 
 def sorts_descending(column: str) -> bool:
     """Whether a column is sorted from high to low, so that the best come first."""
-    if column in MEASURES:
-        return MEASURES[column].direction > 0
+    measure = column.removesuffix("_low").removesuffix("_high")
+    if measure in MEASURES:
+        return MEASURES[measure].direction > 0
     return column not in IDENTITY and column not in OUTCOME and not column.startswith("p.")
 
 

@@ -14,7 +14,7 @@ def rescore_run(run: Run, nex: NexConfig) -> list[Row]:
 
     Raises InputError where base and parents were not scored and the calibration takes its weights from them.
     """
-    scoring = score_pool(Pool(run.variants(nex), nex), run.objective)
+    scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus), run.objective)
     scores = Scores(nex.calibration, nex.rho, nex.min_run, scoring.scores, scoring.estimates)
     write_scores(run.path, scores, scoring.reliability)
     rows = write_leaderboard(run)

@@ -81,10 +81,18 @@ class NexConfig(PhasesConfig):
     )
 
 
+class ConsensusConfig(Strict):
+    match: str = Field(
+        default="auto",
+        description="how conclusions are read: auto, number, choice, text or regex:PATTERN; auto: number or choice if "
+        "the last line of most responses holds one, else text",
+    )
+
+
 class StudyConfig(Strict):
     trials: int = Field(default=40, ge=0, description="number of merges to try, not counting the baselines")
     sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna sampler")
-    objective: str = Field(default="nex", description="the measure that variants are ranked by; see `nex-merge measures`")
+    objective: str = Field(default="nex", description="measure that variants are ranked by; see `nex-merge measures`")
     direction: Literal["auto", "maximize", "minimize"] = Field(
         default="auto", description="direction of optimization; auto: the objective's usual one"
     )
@@ -120,6 +128,7 @@ class RunConfig(Strict):
     generation: GenerationConfig = Field(default=GenerationConfig(), description="how responses are generated")
     activations: ActivationsConfig = Field(default=ActivationsConfig(), description="how activations are captured")
     nex: NexConfig = Field(default=NexConfig(), description="how NEX is computed")
+    consensus: ConsensusConfig = Field(default=ConsensusConfig(), description="how consensus is computed")
     study: StudyConfig = Field(default=StudyConfig(), description="the search itself")
     runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="device and precision")
     output: str = Field(description="run folder")

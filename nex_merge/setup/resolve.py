@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
 from nex_merge.setup.config import RunConfig, find_file, load_config, merge_mappings, parse, read_yaml
 from nex_merge.setup.families import Family, family_defaults, open_family, read_family
@@ -57,6 +58,13 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
             "study.baselines is false; set it to true, or use calibration: self"
         )
+    if config.study.objective == "consensus" and not config.study.baselines:
+        raise InputError(
+            f"{source}: study.objective: consensus compares with base and parents, and study.baselines is false; set "
+            "it to true"
+        )
+    if config.consensus.match != "auto":
+        check_match(config.consensus.match, f"{source}: consensus.match")
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file)
     if prompts is None:

@@ -11,14 +11,14 @@ from nex_merge.nex.calibration import pool_size
 from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import NexConfig
+from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 
 class GrowingPool:
     """The run's variants as a trial with a given number finds them."""
 
-    def __init__(self, run: Run, nex: NexConfig) -> None:
-        self._run, self._nex = run, nex
+    def __init__(self, run: Run, nex: NexConfig, consensus: ConsensusConfig) -> None:
+        self._run, self._nex, self._consensus = run, nex, consensus
         self._variants: dict[str, Variant] = {}
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
@@ -59,7 +59,7 @@ class GrowingPool:
             self._values = {}
         new = [v for v in earlier if v.kind == "merge" and v.trial not in self._values]
         if new:
-            pool = Pool(earlier if measure.needs_pool else new, self._nex, weights)
+            pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights)
             for variant, value in zip(pool.variants, measure.values(pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     self._values[variant.trial] = value.value

@@ -50,7 +50,7 @@ class TrialRunner:
         self._engine, self._config, self._run, self._notify = engine, config, run, notify
         self._members = list(members)
         self.prompt_ids = encode_run_prompts(engine, config)
-        self.pool = GrowingPool(run, config.nex)
+        self.pool = GrowingPool(run, config.nex, config.consensus)
 
     def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
         """Steps 1 to 3 of a trial. Raises TrialError where the variant can't be merged or run."""
@@ -100,7 +100,9 @@ class TrialRunner:
             raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
         variant = Variant(answered.trial, recipe.kind, True, observation, found)
-        estimates = estimate_new(self.pool.earlier(answered.trial), variant, self._config.nex, shared)
+        estimates = estimate_new(
+            self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared
+        )
         violation, reason = self._violation(recipe, observation, estimates, baselines)
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
         result = TrialResult(

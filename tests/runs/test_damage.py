@@ -73,5 +73,5 @@ def test_a_damaged_file_is_named(run, name, content):
 def test_a_manifest_of_something_else_is_refused(run):
     folder = files.trial_folder(run, "0000") / files.CACHE
     (folder / "manifest.json").write_text('{"a": 1}')
-    with pytest.raises(InputError, match=r"manifest\.json: is damaged"):
+    with pytest.raises(InputError, match=r"manifest\.json: expected the manifest of a cache"):
         read_manifest(folder)

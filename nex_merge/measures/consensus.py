@@ -1,0 +1,142 @@
+"""Consensus: how often a variant concludes what the pool, weighted by reliability, concludes.
+
+The one-coin model of Dawid and Skene (1979): each variant v is right with a probability a[v] of its own, wrong
+conclusions scatter, and both the reliabilities and the right conclusions are estimated together by EM.
+
+Symbols: V variants, P prompts, S samples of a prompt; c[v, p, s] what a response concludes; q[p, t] the posterior
+probability that t is prompt p's right conclusion. A response that was cut off, is empty or can't be read concludes
+nothing, which counts as agreeing with nobody.
+"""
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nex_merge.answers.conclusions import Key, after_thinking, conclude, is_unfinished
+from nex_merge.measures.measure import Measure, Pool, Value
+from nex_merge.records import Response
+from nex_merge.setup.config import NexConfig
+
+FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities, at the start and later
+# Wrong conclusions are taken to scatter over at least this many.
+FEWEST_OTHERS = 9
+TOLERANCE, ROUNDS = 1e-6, 100
+# One variant agrees with nobody.
+FEWEST_VARIANTS = 2
+_NUMBER_ALONE = re.compile(r"(?<![A-Za-z0-9_])[-+]?\d[\d,]*(?:\.\d+)?(?![A-Za-z0-9_])")
+_LETTER_ALONE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
+
+# What a variant's S responses to each prompt conclude, by prompt; None: nothing.
+Conclusions = Mapping[int, Sequence[Hashable | None]]
+
+
+@dataclass(frozen=True)
+class Consensus(Measure):
+    """Mean posterior probability of a variant's own conclusions."""
+
+    def values(self, pool: Pool) -> list[Value]:
+        found = {v.trial: v.observation.responses for v in pool.variants}
+        match = pool.consensus.match if pool.consensus.match != "auto" else choose_match(list(found.values()))
+        conclusions = [_conclusions(responses, match) for responses in found.values()]
+        return [
+            Value(None if np.isnan(row).all() else float(np.nanmean(row)), np.nan_to_num(row), np.isfinite(row) * 1.0)
+            for row in agreement_with_pool(conclusions, pool.prompts)
+        ]
+
+    def is_pooled(self, nex: NexConfig) -> bool:
+        return True
+
+
+def agreement_with_pool(conclusions: Sequence[Conclusions], prompts: int) -> np.ndarray:
+    """q of what each variant concludes, mean over its samples, float64 [V, P]; NaN where it was not asked.
+
+    All NaN with fewer than two variants.
+    """
+    found = np.full((len(conclusions), prompts), np.nan)
+    if len(conclusions) < FEWEST_VARIANTS:
+        return found
+    votes = _Votes(conclusions, prompts)
+    reliability = np.clip(votes.mean(votes.shares_of_others()), *FIRST_BOUNDS)
+    for _ in range(ROUNDS):
+        posterior = votes.posterior(reliability)
+        before, reliability = reliability, np.clip(votes.mean(posterior[votes.cell]), *BOUNDS)
+        if np.abs(reliability - before).max() <= TOLERANCE:
+            break
+    sums = np.zeros((len(conclusions), prompts))
+    np.add.at(sums, (votes.variant, votes.prompt), votes.weight * votes.posterior(reliability)[votes.cell])
+    return np.where(votes.asked, sums, np.nan)
+
+
+class _Votes:
+    """All responses that conclude something, N of them, as flat arrays. A *cell* is one conclusion to one prompt."""
+
+    def __init__(self, conclusions: Sequence[Conclusions], prompts: int) -> None:
+        cells: dict[tuple[int, Hashable], int] = {}
+        votes = [
+            (v, p, cells.setdefault((p, key), len(cells)), 1 / len(keys))
+            for v, by_prompt in enumerate(conclusions)
+            for p, keys in by_prompt.items()
+            for key in keys
+            if key is not None
+        ]
+        self.variant, self.prompt, self.cell = (np.array([vote[i] for vote in votes], np.int64) for i in range(3))
+        self.weight = np.array([vote[3] for vote in votes], np.float64)  # 1 / S
+        self.asked = np.zeros((len(conclusions), prompts), bool)
+        for v, by_prompt in enumerate(conclusions):
+            self.asked[v, list(by_prompt)] = True
+        self._cell_prompt = np.array([p for p, _ in cells], np.int64)
+        distinct = np.bincount(self._cell_prompt, minlength=prompts)
+        self._others = np.maximum(distinct - 1, FEWEST_OTHERS)  # by prompt
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean over all prompts that a variant was asked, [V], of values of the votes, [N]; 0 where there is none."""
+        total = np.bincount(self.variant, self.weight * values, minlength=len(self.asked))
+        return total / np.maximum(self.asked.sum(axis=1), 1)
+
+    def shares_of_others(self) -> np.ndarray:
+        """Of each vote, the share of the other variants that were asked and conclude the same, [N]."""
+        mine = np.zeros((len(self.asked), len(self._cell_prompt)))
+        np.add.at(mine, (self.variant, self.cell), self.weight)
+        others = mine.sum(axis=0)[self.cell] - mine[self.variant, self.cell]
+        return others / np.maximum(self.asked.sum(axis=0)[self.prompt] - 1, 1)
+
+    def posterior(self, reliability: np.ndarray) -> np.ndarray:
+        """q of every cell, given a[v].
+
+        A vote against t adds log((1 - a) / m) to t, one for it log a. The sum over all votes of a prompt is the same
+        for every t, so that only what the votes for t add to it matters.
+        """
+        a, m = reliability[self.variant], self._others[self.prompt]
+        gain = self.weight * (np.log(a) - np.log((1 - a) / m))
+        log_likelihood = np.bincount(self.cell, gain, minlength=len(self._cell_prompt))
+        peak = np.full(len(self._others), -np.inf)
+        np.maximum.at(peak, self._cell_prompt, log_likelihood)
+        likelihood = np.exp(log_likelihood - peak[self._cell_prompt])
+        return likelihood / np.bincount(self._cell_prompt, likelihood)[self._cell_prompt]
+
+
+def choose_match(answers: Sequence[Sequence[Response]]) -> str:
+    """How most responses conclude: `number` or `choice` where their last line holds a lone one, else `text`."""
+    ends = [after_thinking(response.text).rpartition("\n")[2] for responses in answers for response in responses]
+    for match, pattern in (("number", _NUMBER_ALONE), ("choice", _LETTER_ALONE)):
+        if 2 * sum(pattern.search(end) is not None for end in ends) > len(ends):
+            return match
+    return "text"
+
+
+def _conclusions(responses: Sequence[Response], match: str) -> dict[int, list[Key | None]]:
+    found: dict[int, list[Key | None]] = {}
+    for response in responses:
+        cut = response.truncated or is_unfinished(response.text, response.truncated, False)
+        found.setdefault(response.prompt, []).append(None if cut else conclude(response.text, match))
+    return found
+
+
+CONSENSUS = Consensus(
+    "consensus", 1, "", 3,
+    "how often a variant concludes what the pool, weighted by reliability, concludes; estimates accuracy if most "
+    "variants don't share their mistakes",
+    heading="consensus", with_interval=True, needs_pool=True,
+)  # fmt: skip
