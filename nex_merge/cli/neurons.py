@@ -83,7 +83,7 @@ def transfer(
     limit: Annotated[
         int | None, typer.Option(min=1, help="use only the first N problems; builtin: N of each kind")
     ] = None,
-    family: Annotated[str | None, typer.Option(help="family whose members DONOR and RECIPIENT may name")] = None,
+    family: Annotated[str | None, typer.Option(help="family that DONOR and RECIPIENT may be members of")] = None,
     settings: Set = None,
     rho: Rho = 0.95,
     min_run: MinRun = 2,

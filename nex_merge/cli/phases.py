@@ -31,7 +31,7 @@ def phases(
     family: Annotated[
         str | None,
         typer.Option(
-            help="family whose default settings --model uses; default: the known family it belongs to",
+            help="family that provides default settings for --model; default: the known family it belongs to",
             show_default=False,
         ),
     ] = None,

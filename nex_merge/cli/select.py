@@ -21,7 +21,7 @@ def select(
             help="JSONL with prompt or messages, responses (a list of texts), and optionally answer",
         ),
     ],
-    model: Annotated[str, typer.Option(help="checkpoint folder or hub id whose activations are captured")],
+    model: Annotated[str, typer.Option(help="checkpoint folder or hub id that reads (or samples) the responses")],
     samples: Annotated[
         int | None, typer.Option(min=1, help="sample N responses to every prompt from the model instead")
     ] = None,

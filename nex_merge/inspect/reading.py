@@ -53,10 +53,6 @@ class Reading:
     def text(self, row: Row) -> str:
         return self.response.text[row.start : row.end]
 
-    def rows_of(self, first: int, last: int) -> tuple[Row, ...]:
-        """The rows from one retained row to another, inclusive."""
-        return self.rows[self.kept_rows[first] : self.kept_rows[last] + 1]
-
     def span(self, first: int, last: int) -> tuple[int, int]:
         """Row numbers of two retained rows."""
         return self.kept_rows[first], self.kept_rows[last]
@@ -81,8 +77,8 @@ class Reading:
         tokens = len(self.response.token_ids)
         if len(self.rows) < MIN_ROWS:
             return (
-                f"the response is too short: its {tokens} tokens are {len(self.rows)} rows, and phases need at least "
-                f"{MIN_ROWS}. Generate longer responses or use shorter rows (activations.slice_tokens)"
+                f"the response is too short: phases need at least {MIN_ROWS} rows, and its {tokens} tokens fill "
+                f"{len(self.rows)}. Generate longer responses or use shorter rows (activations.slice_tokens)"
             )
         return f"fewer than {MIN_ROWS} of the {len(self.rows)} rows have any activation mass"
 

@@ -1,4 +1,4 @@
-"""Readings made by hand: words are tokens, a row is so many of them."""
+"""Readings made by hand, in which every word is a token."""
 
 from itertools import accumulate
 
@@ -9,7 +9,7 @@ PHASES = {"E": "explore", "X": "exploit", ".": None}
 
 
 def reading(words, phases, width=1, cycles=(), fallback=None, score=None, prompt="a prompt", truncated=False):
-    """`words` as tokens, blanks their own; `phases` a letter a row: E, X, or a dot for none."""
+    """`words` are the tokens, `width` the tokens per row; `phases` has a letter per row: E, X, or a dot for none."""
     starts = [0, *accumulate(map(len, words))]
     ends = [*range(width, len(words), width), len(words)]
     rows = tuple(

@@ -33,7 +33,7 @@ def test_kappa_is_that_of_scikit_learn(seed):
     assert mine == pytest.approx(cohen_kappa_score(found, wanted))
 
 
-def test_kappa_is_undefined_only_where_both_sides_say_one_thing():
+def test_kappa_is_undefined_only_if_all_labels_are_equal():
     same, mixed = np.ones(5, bool), np.array([1, 0, 1, 0, 1], bool)
     assert np.isnan(agreement.kappa(agreement.label_counts(same, same)[0]))
     assert agreement.kappa(agreement.label_counts(same, mixed)[0]) == 0
@@ -46,19 +46,19 @@ def test_shifts_of_labels_by_brute_force(n):
     table = agreement.label_counts(found, wanted)
     assert table.shape == (n, 4)
     for shift in range(n):
-        turned = np.roll(wanted, shift)
-        parts = (found & turned, found & ~turned, ~found & turned, ~found & ~turned)
+        shifted = np.roll(wanted, shift)
+        parts = (found & shifted, found & ~shifted, ~found & shifted, ~found & ~shifted)
         assert table[shift].tolist() == [part.sum() for part in parts]
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, 3])
-def test_matches_are_as_many_as_can_be(tolerance):
+def test_matching_is_maximal(tolerance):
     rng = np.random.default_rng(tolerance)
     for _ in range(200):
         first, second = (sorted(rng.choice(30, rng.integers(1, 12), replace=False).tolist()) for _ in range(2))
         near = np.abs(np.subtract.outer(first, second)) <= tolerance
         most = int((maximum_bipartite_matching(csr_matrix(near), perm_type="column") >= 0).sum())
-        assert agreement.matches(first, second, tolerance) == most
+        assert agreement.count_matches(first, second, tolerance) == most
 
 
 def test_boundaries_of_a_hand_made_example():
@@ -71,13 +71,13 @@ def test_boundaries_of_a_hand_made_example():
     assert agreement.precision(table[0]) == pytest.approx(1 / 3)
     assert agreement.recall(table[0]) == 1
     assert agreement.f1(table[0]) == pytest.approx(1 / 2)
-    # Turned by two the beginning shows a second boundary: 0 0 1 1 1 0 0 0.
+    # Shifted by two, the beginning shows a second boundary: 0 0 1 1 1 0 0 0.
     assert table[2].tolist() == [2, 3, 2]
     none = agreement.boundary_counts(np.ones(4, bool), np.ones(4, bool), 1)[0]
     assert np.isnan(agreement.f1(none)) and np.isnan(agreement.precision(none))
 
 
-def test_chance_is_that_of_all_shifts_of_all_responses():
+def test_chance_is_the_distribution_over_all_shifts():
     pairs = [(sticky(1, 9), sticky(2, 9)), (sticky(3, 7), sticky(4, 7)), (sticky(5, 8), sticky(6, 8))]
     for statistic, tables in (
         (agreement.kappa, [agreement.label_counts(*pair) for pair in pairs]),
@@ -101,7 +101,7 @@ def test_the_interval_is_a_bootstrap_over_responses():
     assert agreement.estimate(tables, agreement.kappa) == found
 
 
-def test_labels_without_relation_are_seldom_better_than_their_shifts():
+def test_unrelated_labels_rarely_beat_their_shifts():
     beyond = 0
     for seed in range(200):
         tables = [agreement.label_counts(sticky(seed, 60), sticky(1000 + seed, 60)) for _ in range(2)]
@@ -112,7 +112,7 @@ def test_labels_without_relation_are_seldom_better_than_their_shifts():
     assert (found.value, found.low, found.high) == (1, 1, 1) and found.as_good < 0.01
 
 
-def test_nothing_to_compare_is_no_value():
+def test_nothing_to_compare_gives_no_value():
     empty = agreement.label_counts(np.zeros(0, bool), np.zeros(0, bool))
     assert agreement.estimate([empty, empty], agreement.kappa).value is None
     assert agreement.estimate([], agreement.f1).value is None

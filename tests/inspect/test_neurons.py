@@ -1,4 +1,4 @@
-"""A trial's neurons from a run folder made by hand, where everything is known."""
+"""The neurons of trials in a run folder made by hand."""
 
 import json
 from itertools import combinations
@@ -18,8 +18,10 @@ from nex_merge.inspect.neurons import (
     weighted_neurons,
 )
 from nex_merge.inspect.score import load_weights
-from nex_merge.records import Credit, Credits, NexScore, SparseGroups, SparseRows, TrialResult
+from nex_merge.records import Credit, Credits, NexScore, Response, SparseGroups, SparseRows, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.results import write_result
+from nex_merge.runs.run import Run
 
 A, B, C, D = 0 << 16 | 3, 0 << 16 | 7, 2 << 16 | 1, 2 << 16 | 5
 NEX = {"rho": 0.95, "min_run": 2}
@@ -43,17 +45,26 @@ def make_trial(run, name, neurons):
     credits = Credits(ptr, keys[credited], effective[credited], redundant[credited])
     write_credits(run / "trials" / name / "credit", credits, NEX)
     kind = "merge" if name.isdigit() else "base" if name == "base" else "parent"
-    score = NexScore(0.5, 0.3, None, None, "self", (0.5,), 1, 1, 2, 1, 0.5, {})
-    files.write_result(run, TrialResult(name, kind, name, "ties", 0, "complete", score=score))
+    score = NexScore(0.5, 0.3, "self", (0.5,), 1, 1, 2, 1, 0.5, {})
+    files.write_responses(run / "trials" / name, [Response(0, 0, (1,), (2, 3, 4, 5, 6), "text", False)])
+    write_result(run, TrialResult(name, kind, name, "ties", 0, "complete", score=score))
 
 
 def make_run(run, calibration="self"):
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"nex": {**NEX, "calibration": calibration}}))
+    config = {
+        "schema": 2,
+        "family": "qwen3-tiny",
+        "search_space": "ties",
+        "prompts": {"file": "p.jsonl"},
+        "nex": {**NEX, "calibration": calibration},
+        "output": str(run),
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
     for name, neurons in TRIALS.items():
         make_trial(run, name, neurons)
     twin = TrialResult("0002", "merge", "ties", "ties", 0, "duplicate", same_as="0000")
-    files.write_result(run, twin)
+    write_result(run, twin)
     return run
 
 
@@ -66,8 +77,8 @@ def weight(effective, redundant):
     return np.tanh(np.log((effective + 1e-6) / (redundant + 1e-6)))
 
 
-def test_own_weights_masses_and_what_the_run_shares(run):
-    found = read_neurons(run, "base")
+def test_weights_masses_and_overlaps(run):
+    found = read_neurons(Run(run), "base")
     own = found.neurons
     assert own.keys.tolist() == [A, B, C] and own.layer.tolist() == [0, 0, 2] and own.unit.tolist() == [3, 7, 1]
     assert own.weights == pytest.approx([weight(2, 1), weight(0, 3), weight(1, 0)], abs=1e-6)
@@ -84,19 +95,19 @@ def test_own_weights_masses_and_what_the_run_shares(run):
     ]
 
 
-def test_pooled_weights_come_from_the_sum_of_credit_and_counts_from_each_ones_own(tmp_path):
-    found = read_neurons(make_run(tmp_path / "run", "pool"), "a")
+def test_shared_weights_use_summed_credit_and_memberships_each_trials_own(tmp_path):
+    found = read_neurons(Run(make_run(tmp_path / "run", "pool")), "a")
     assert found.teachers == ("base", "a", "0000", "0001")
     assert found.neurons.keys.tolist() == [A, B, C, D]
     expected = [weight(3, 1), weight(5, 3), weight(1, 2), weight(1, 0.5)]
     assert found.neurons.weights == pytest.approx(expected, abs=1e-6)
-    assert found.neurons.masses.tolist() == [8, 0, 1, 5]  # B: not used by this trial
+    assert found.neurons.masses.tolist() == [8, 0, 1, 5]  # B: inactive in this trial
     assert found.effective_in.tolist() == [2, 1, 1, 1]
-    parents = read_neurons(make_run(tmp_path / "other", "parents"), "0000")
+    parents = read_neurons(Run(make_run(tmp_path / "other", "parents")), "0000")
     assert parents.teachers == ("base", "a") and parents.neurons.keys.tolist() == [A, B, C]
 
 
-def test_the_order_is_that_of_weight_times_mass():
+def test_ranking_is_by_weight_times_mass():
     keys = np.arange(4, dtype=np.uint32)
     credit = Credit(keys, np.array([1, 2, 0, 3], np.float32), np.array([0, 1, 1, 0], np.float32))
     found = weighted_neurons(credit, np.array([0, 1, 3], np.uint32), np.array([1.0, 9.0, 4.0]))
@@ -104,7 +115,7 @@ def test_the_order_is_that_of_weight_times_mass():
     assert found.ranked(False).tolist() == [2] and found.masses[2] == 0
 
 
-def test_chance_is_that_of_all_pairs_of_sets():
+def test_chance_equals_the_distribution_over_all_pairs_of_sets():
     total, first, second = np.array([4, 3]), np.array([2, 1]), np.array([1, 2])
 
     def sets(sizes):
@@ -121,7 +132,7 @@ def test_chance_is_that_of_all_pairs_of_sets():
     assert whole == pytest.approx((1, 1, 1))
 
 
-def test_sets_drawn_by_chance_overlap_as_chance_says():
+def test_random_sets_overlap_as_predicted_by_chance():
     rng = np.random.default_rng(0)
     active = np.concatenate([np.arange(200), 1 << 16 | np.arange(100)]).astype(np.uint32)
     sets = {str(i): np.sort(rng.choice(active[:200], 60, replace=False)) for i in range(41)}
@@ -133,14 +144,14 @@ def test_sets_drawn_by_chance_overlap_as_chance_says():
 @pytest.mark.parametrize(
     ("trial", "message"),
     [
-        ("7", "trial '7': not in this run; it has base, a, 0000, 0001, 0002"),
-        ("2", "trial 0002 has no responses (it is the same recipe as 0000)"),
-        ("1", "trial 0001: no neuron has a weight, as no response of 0001 earned credit (calibration self)"),
+        ("7", "trial '7': not in this run. Trials: base, a, 0000, 0001, 0002"),
+        ("2", "trial 0002 has no responses"),
+        ("1", "trial 0001: no neuron has a weight, because no response of 0001 earned credit (calibration self)"),
     ],
 )
-def test_trials_without_neurons_are_refused(run, trial, message):
+def test_trials_without_neurons_are_rejected(run, trial, message):
     with pytest.raises(InputError) as error:
-        read_neurons(run, trial)
+        read_neurons(Run(run), trial)
     assert message in str(error.value)
 
 
@@ -168,12 +179,12 @@ def test_the_command_prints_json_and_writes_files(run, tmp_path):
         assert set(saved.files) == {"keys", "weights", "effective", "redundant", "masses", "layer", "unit"}
 
 
-def test_the_table_says_which_calibration(run):
+def test_the_table_names_the_calibration(run):
     done = CliRunner().invoke(app, ["neurons", str(run), "--trial", "base"])
     assert done.exit_code == 0
     for text in (
         "trial base: 2 effective and 1 redundant neurons",
-        "Weights under calibration self (rho 0.95, min_run 2): from the trial's own responses.",
+        "Weights: calibration self, from the trial's own responses (rho 0.95, min_run 2)",
         "the other 3 variants, each under its own credit: Jaccard 0.000 to 0.500",
     ):
         assert text in done.stdout
@@ -182,6 +193,7 @@ def test_the_table_says_which_calibration(run):
 def test_file_names_are_checked_before_anything_is_read():
     for option, name in (("--plot", "n.pdf"), ("--npz", "n.npy")):
         error = CliRunner().invoke(app, ["neurons", "nowhere", "--trial", "base", option, name]).exception
-        assert isinstance(error, InputError) and f"{option}: found {name}" in str(error)
+        assert isinstance(error, InputError) and f"{option}: expected a file name that ends in" in str(error)
+        assert str(error).endswith(f"got {name}")
     error = CliRunner().invoke(app, ["neurons", "nowhere", "--trial", "base"]).exception
-    assert "nowhere: no run folder" in str(error)
+    assert "nowhere: not a run folder" in str(error)

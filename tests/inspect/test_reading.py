@@ -1,4 +1,4 @@
-"""Where tokens begin in a response's text."""
+"""Positions of tokens in a response's text."""
 
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ def pieces(ids, tokenizer):
 
 
 def bytewise():
-    """A tokenizer of single bytes, as byte-level BPE without merges is."""
+    """A byte-level BPE tokenizer without merges: every token is a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -35,14 +35,14 @@ def bytewise():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_words_are_where_their_tokens_are(seed):
+def test_every_token_covers_its_word(seed):
     tokenizer = make_tokenizer()
     ids = np.random.default_rng(seed).integers(3, len(tokenizer), 60).tolist()
     shown = [piece.strip(" ") for piece in pieces(ids, tokenizer)]
     assert shown == [str(tokenizer.decode([i])) for i in ids]
 
 
-def test_a_special_token_is_as_long_as_nothing():
+def test_a_special_token_is_empty():
     tokenizer = make_tokenizer()
     ids = [*tokenizer("yes no")["input_ids"], tokenizer.eos_token_id]
     assert [piece.strip() for piece in pieces(ids, tokenizer)] == ["yes", "no", ""]

@@ -1,4 +1,4 @@
-"""A reading on a page, on the terminal and as data: nothing a model says acts there."""
+"""A reading as HTML, on the terminal and as JSON; responses can't inject markup or control sequences."""
 
 import json
 from html.parser import HTMLParser
@@ -24,7 +24,7 @@ CLEAN = ["<script>alert(1)</script>", " [bold]b[/bold]", "␛[31m:smile:", "\uff
 
 
 class Page(HTMLParser):
-    """The text in the fragment's response, and which tags there are."""
+    """The tags of a page, and the text of the response."""
 
     def __init__(self, html):
         super().__init__()
@@ -45,7 +45,7 @@ class Page(HTMLParser):
             self.text.append(data)
 
 
-def test_what_a_model_says_is_text_in_html():
+def test_responses_are_escaped_in_html():
     shown = reading(NASTY, "EEXX.EEX", cycles=[CYCLE], prompt="<b>\x1b[1m")
     page = Page(render_fragment(shown))
     assert "".join(page.text) == "<b>␛[1m" + "\n" + "".join(CLEAN), "the parser drops the line feed after <pre>"
@@ -61,18 +61,18 @@ def test_a_fragment_has_phases_series_and_cycles():
     assert html.count("<rect") == 6 and html.count("<sup>E</sup>") == 2 and html.count("<sup>X</sup>") == 2
     for words in ("Good-Mass Fraction 0.750", "0 to 0", "1 to 2", "0.400", "0.250", "effective"):
         assert words in html
-    assert "33 % of them exploring" in html
+    assert "33 % explore" in html
 
 
-def test_reasons_are_given_where_there_are_no_phases():
+def test_html_says_why_there_are_no_phases():
     short = reading(["a", "b"], "..")
-    assert "its 2 tokens make 2 of the 3 rows that phases take" in render_fragment(
+    assert "phases need at least 3 rows, and its 2 tokens fill 2." in render_fragment(
         short
     ) and "<rect" not in render_fragment(short)
     empty = reading(["a"] * 4, "....")
-    assert "fewer than 3 of its 4 rows have any activation mass" in render_fragment(empty)
+    assert "fewer than 3 of the 4 rows have any activation mass" in render_fragment(empty)
     fell = reading(["a"] * 3, "EEE", fallback="zero_spread")
-    assert "no spread: rows with z &gt; 0 count as exploring" in render_fragment(fell)
+    assert "no spread; rows with z &gt; 0 count as explore" in render_fragment(fell)
     assert "No cycle" in render_fragment(fell)
 
 
@@ -81,7 +81,7 @@ def printed(capsys, *args, **kwargs):
     return capsys.readouterr().out
 
 
-def test_plain_text_is_read_without_colour(capsys):
+def test_plain_text_has_no_escape_sequences(capsys):
     out = printed(capsys, NASTY, "EEXX.EEX", cycles=[CYCLE], score=0.75, prompt="two\nlines")
     assert "\x1b" not in out and "\x07" not in out and "\r" not in out and "\u202e" not in out
     assert "facts ␛[1m[red]" in out and "prompt: two⏎lines" in out
@@ -95,7 +95,7 @@ def test_plain_text_is_read_without_colour(capsys):
     assert "A single cycle" in out
 
 
-def test_a_terminal_has_the_text_in_colours(capsys, monkeypatch):
+def test_a_terminal_shows_coloured_text(capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     out = printed(capsys, NASTY, "EEXX.EEX")
@@ -103,12 +103,10 @@ def test_a_terminal_has_the_text_in_colours(capsys, monkeypatch):
     assert "\x1b[31m" not in out and "[bold]" in out and ":smile:" in out
 
 
-def test_reasons_on_the_terminal(capsys):
-    assert "No phases: the response is too short: its 2 tokens make 2 of the 3 rows" in printed(
-        capsys, ["a", "b"], ".."
-    )
+def test_the_terminal_says_why_there_are_no_phases(capsys):
+    assert "No phases: the response is too short: phases need at least 3 rows" in printed(capsys, ["a", "b"], "..")
     out = printed(capsys, ["a"] * 3, "EEE", fallback="mixture_failed")
-    assert "Fallback: no phases by the HMM, as no mixture" in out and "No cycle" in out
+    assert "Fallback: the HMM cannot be fitted, because no mixture" in out and "No cycle" in out
 
 
 def test_visible_leaves_text_alone():
@@ -125,5 +123,5 @@ def test_data_is_json_and_complete():
 
 
 @pytest.mark.parametrize("name", ["reading.html.jinja", "page.html.jinja"])
-def test_templates_lie_beside_the_code(name):
+def test_templates_are_in_the_package(name):
     assert (Path(__file__).parents[2] / "nex_merge" / "inspect" / name).is_file()

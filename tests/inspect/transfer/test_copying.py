@@ -1,4 +1,4 @@
-"""Neurons copied in memory, tensor by tensor."""
+"""Copying neurons between models in memory."""
 
 import copy
 
@@ -13,7 +13,7 @@ from nex_merge.inspect.transfer.copying import (
     copy_neurons,
     neuron_distances,
     neuron_norms,
-    share_of_way,
+    relative_change,
     transplanted,
 )
 
@@ -35,7 +35,7 @@ def state(model):
     return {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
 
 
-def test_exactly_the_chosen_rows_and_columns_are_the_donors_and_only_for_a_while(pair):
+def test_exactly_the_chosen_rows_and_columns_are_copied_and_restored(pair):
     donor, recipient = pair
     before, theirs = state(recipient), state(donor)
     with transplanted(donor, recipient, KEYS):
@@ -55,7 +55,7 @@ def test_exactly_the_chosen_rows_and_columns_are_the_donors_and_only_for_a_while
     assert len(moved) == 6 and all(".mlp." in name for name in moved)
 
 
-def test_the_recipient_is_put_back_when_something_fails(pair):
+def test_the_recipient_is_restored_after_an_error(pair):
     donor, recipient = pair
     before = state(recipient)
     with pytest.raises(KeyboardInterrupt), transplanted(donor, recipient, KEYS):
@@ -63,7 +63,7 @@ def test_the_recipient_is_put_back_when_something_fails(pair):
     assert all(torch.equal(recipient.get_parameter(name), tensor) for name, tensor in before.items())
 
 
-def test_all_neurons_into_a_recipient_with_other_mlps_give_the_donors_logits(pair):
+def test_copying_all_neurons_gives_the_donors_logits_if_only_the_mlps_differ(pair):
     donor, other = pair
     recipient = copy.deepcopy(donor)
     for name, tensor in other.named_parameters():
@@ -75,10 +75,10 @@ def test_all_neurons_into_a_recipient_with_other_mlps_give_the_donors_logits(pai
     with transplanted(donor, recipient, EVERY), torch.inference_mode():
         found = recipient(ids).logits
     assert torch.equal(found, expected) and not torch.allclose(before, expected)
-    assert share_of_way(neuron_distances(donor, recipient), EVERY) == pytest.approx(1)
+    assert relative_change(neuron_distances(donor, recipient), EVERY) == pytest.approx(1)
 
 
-def test_biases_of_rows_go_along_and_that_of_the_output_stays():
+def test_biases_of_gate_and_up_are_copied_and_that_of_down_is_kept():
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=6, num_hidden_layers=1,
                          num_attention_heads=2, mlp_bias=True)  # fmt: skip
     donor, recipient = LlamaForCausalLM(config), LlamaForCausalLM(config)
@@ -95,7 +95,7 @@ def test_biases_of_rows_go_along_and_that_of_the_output_stays():
     assert torch.equal(recipient.get_parameter(mlp + "down_proj.bias"), before[mlp + "down_proj.bias"])
 
 
-def test_norms_and_the_share_of_the_way_by_hand(pair):
+def test_norms_and_relative_change_by_hand(pair):
     donor, recipient = pair
     ours, theirs = state(recipient), state(donor)
 
@@ -112,21 +112,27 @@ def test_norms_and_the_share_of_the_way_by_hand(pair):
         for unit in range(32)
     }
     chosen = sum(gaps[layer, unit] for layer, units in CHOSEN.items() for unit in units)
-    found = share_of_way(neuron_distances(donor, recipient), KEYS)
+    found = relative_change(neuron_distances(donor, recipient), KEYS)
     assert found == pytest.approx(np.sqrt(chosen / sum(gaps.values())), rel=1e-5)
-    assert share_of_way(neuron_distances(donor, donor), KEYS) == 0
+    assert relative_change(neuron_distances(donor, donor), KEYS) == 0
 
 
-def test_another_architecture_is_refused(toy, tmp_path):
+def test_another_architecture_is_rejected(toy, tmp_path):
     from tests.conftest import make_toy
 
     donor = load(toy["a"])
     for changes, message in (
-        ({"intermediate_size": 48}, r"--into: model.layers.0.mlp.gate_proj.weight is \(48, 16\), the donor's \(32, 16"),
-        ({"num_hidden_layers": 1}, "--into: model.layers.1.self_attn.q_proj.weight is not there, the donor's"),
-        ({"hidden_act": "gelu"}, "--into: its hidden_act is 'gelu', the donor's 'silu'"),
+        (
+            {"intermediate_size": 48},
+            r"--into: model.layers.0.mlp.gate_proj.weight: expected the donor's shape \(32, 16\), got \(48, 16\)",
+        ),
+        (
+            {"num_hidden_layers": 1},
+            r"--into: model.layers.1.self_attn.q_proj.weight: expected the donor's shape .*, got \(none\)",
+        ),
+        ({"hidden_act": "gelu"}, "--into: expected the donor's hidden_act 'silu', got 'gelu'"),
     ):
         with pytest.raises(InputError, match=message):
             check_pair(donor, load(make_toy(tmp_path / str(len(message)), 5, **changes)))
-    with pytest.raises(InputError, match=r"computes in torch\.bfloat16, the donor in torch\.float32"):
+    with pytest.raises(InputError, match=r"expected the donor's dtype torch\.float32, got torch\.bfloat16"):
         check_pair(donor, load(toy["b"]).to(torch.bfloat16))

@@ -1,10 +1,10 @@
-"""Which neurons are copied: against brute force."""
+"""The choice of neurons, against brute force."""
 
 import numpy as np
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.transfer.neuron_sets import NEAREST, choose, matched, parts_of, taken
+from nex_merge.inspect.transfer.neuron_sets import NEAREST, choose_sets, matched_controls, split_by_seed, subset
 from nex_merge.nex.calibration import calibrate
 from nex_merge.records import Credits, Evidence, SparseGroups
 
@@ -22,7 +22,7 @@ def keys_of(*neurons):
 
 
 def make_evidence(responses=8, samples=1, seed=0):
-    """Every response uses all neurons; half of those it uses have credit."""
+    """Every neuron is active in every response, and a random half of them has credit."""
     rng = np.random.default_rng(seed)
     every = np.array([layer << 16 | unit for layer in range(LAYERS) for unit in range(UNITS)], np.uint32)
     credited = [np.sort(rng.choice(every, len(every) // 2, replace=False)) for _ in range(responses)]
@@ -33,9 +33,9 @@ def make_evidence(responses=8, samples=1, seed=0):
     return Evidence(np.arange(responses) // samples, SparseGroups(ptr, np.tile(every, responses), masses), credits)
 
 
-def test_random_neurons_are_as_many_in_every_layer_and_others(norms):
+def test_random_neurons_have_the_same_layers_and_are_others(norms):
     keys = keys_of((0, 1), (0, 5), (0, 39), (2, 0), (2, 7))
-    draws = {tuple(matched(keys, norms, np.random.default_rng(seed)).tolist()) for seed in range(20)}
+    draws = {tuple(matched_controls(keys, norms, np.random.default_rng(seed)).tolist()) for seed in range(20)}
     assert len(draws) > 15
     for drawn in draws:
         assert sorted(drawn) == list(drawn) and len(set(drawn)) == 5 and not set(drawn) & set(keys.tolist())
@@ -44,7 +44,7 @@ def test_random_neurons_are_as_many_in_every_layer_and_others(norms):
 
 def test_the_nearest_norm_by_brute_force(norms):
     keys = keys_of((0, 1), (0, 5), (1, 9), (1, 10), (1, 11))
-    found = matched(keys, norms, np.random.default_rng(3), nearest=1)
+    found = matched_controls(keys, norms, np.random.default_rng(3), nearest=1)
     # The same order of drawing, then the nearest norm that is left, each time looked for among all.
     rng, expected = np.random.default_rng(3), set()
     for layer, units in ((0, [1, 5]), (1, [9, 10, 11])):
@@ -55,36 +55,38 @@ def test_the_nearest_norm_by_brute_force(norms):
     assert {(int(key) >> 16, int(key) & 0xFFFF) for key in found} == expected
 
 
-def test_each_is_drawn_from_the_nearest_few_and_all_of_them_are_drawn(norms):
+def test_controls_are_drawn_from_all_of_the_nearest_neighbours(norms):
     keys = keys_of((1, 20))
     order = np.argsort(np.abs(norms[1] - norms[1][20]))
     near = set(order[1 : NEAREST + 1].tolist())  # the first is the neuron itself
-    drawn = {int(matched(keys, norms, np.random.default_rng(seed))[0]) & 0xFFFF for seed in range(200)}
+    drawn = {int(matched_controls(keys, norms, np.random.default_rng(seed))[0]) & 0xFFFF for seed in range(200)}
     assert drawn == near
 
 
-def test_a_layer_without_enough_others_is_refused(norms):
+def test_a_layer_with_too_few_others_is_rejected(norms):
     keys = keys_of(*((1, unit) for unit in range(21)))
-    with pytest.raises(InputError, match="21 of the 40 neurons of layer 1 are chosen, and there are 19 others"):
-        matched(keys, norms, np.random.default_rng(0))
-    assert len(matched(keys[1:], norms, np.random.default_rng(0))) == 20
+    with pytest.raises(InputError, match="21 of the 40 neurons of layer 1 are chosen, which leaves 19 to draw from"):
+        matched_controls(keys, norms, np.random.default_rng(0))
+    assert len(matched_controls(keys[1:], norms, np.random.default_rng(0))) == 20
 
 
-def test_one_seed_has_all_answers_and_several_have_halves_of_the_prompts():
+def test_one_seed_uses_all_responses_and_several_use_halves_of_the_prompts():
     prompts = np.repeat(np.arange(6), 2)  # two samples each
-    assert parts_of(prompts, 1)[0].tolist() == list(range(12))
-    first, second, third = parts_of(prompts, 3)
+    assert split_by_seed(prompts, 1)[0].tolist() == list(range(12))
+    first, second, third = split_by_seed(prompts, 3)
     assert sorted([*first, *second]) == list(range(12))
     assert first.tolist() != third.tolist()
     for part in (first, second, third):
         assert len(part) == 6 and sorted(np.unique(prompts[part]).repeat(2)) == sorted(prompts[part])
-    with pytest.raises(InputError, match="--seeds: found 2, which halves the prompts, and there is one"):
-        parts_of(np.zeros(3, int), 2)
+    with pytest.raises(
+        InputError, match="--seeds: expected 1, got 2: several seeds split the prompts, and there is only one"
+    ):
+        split_by_seed(np.zeros(3, int), 2)
 
 
-def test_taken_answers_are_those_of_the_whole():
+def test_a_subset_has_the_evidence_of_its_responses():
     whole = make_evidence()
-    part = taken(whole, np.array([1, 4]))
+    part = subset(whole, np.array([1, 4]))
     assert part.prompts.tolist() == [1, 4] and part.credits.responses == 2
     for own, response in enumerate((1, 4)):
         for one, other in zip(part.base.group(own), whole.base.group(response), strict=True):
@@ -93,7 +95,7 @@ def test_taken_answers_are_those_of_the_whole():
         assert (one.keys == other.keys).all() and (one.redundant == other.redundant).all()
 
 
-def test_the_chosen_have_the_largest_weight_times_mass_of_their_sign(norms):
+def test_the_chosen_have_the_largest_weight_times_mass(norms):
     evidence = make_evidence()
     totals = {int(key): [0.0, 0.0, 0.0] for key in np.unique(evidence.base.keys)}
     for response in range(8):
@@ -106,7 +108,7 @@ def test_the_chosen_have_the_largest_weight_times_mass_of_their_sign(norms):
     parts = {key: np.tanh(np.log((e + 1e-6) / (r + 1e-6))) * m for key, (e, r, m) in totals.items()}
     order = sorted(parts, key=lambda key: -parts[key])
     found = {
-        (item.neurons, item.count): item for item in choose(evidence, norms, ["effective", "redundant"], [4, 9], 1)
+        (item.neurons, item.count): item for item in choose_sets(evidence, norms, ["effective", "redundant"], [4, 9], 1)
     }
     for count in (4, 9):
         assert found["effective", count].keys.tolist() == sorted(order[:count])
@@ -117,8 +119,8 @@ def test_the_chosen_have_the_largest_weight_times_mass_of_their_sign(norms):
     assert sum(one.layers.values()) == 4
 
 
-def test_random_ones_follow_the_layers_of_the_effective_ones_of_their_seed(norms):
-    found = choose(make_evidence(), norms, ["effective", "redundant", "random"], [3, 12], 3)
+def test_random_sets_match_the_layers_of_the_effective_set_of_their_seed(norms):
+    found = choose_sets(make_evidence(), norms, ["effective", "redundant", "random"], [3, 12], 3)
     assert [(item.seed, item.count, item.neurons) for item in found[:4]] == [
         (0, 3, "effective"), (0, 3, "redundant"), (0, 3, "random"), (0, 12, "effective"),
     ]  # fmt: skip
@@ -126,33 +128,35 @@ def test_random_ones_follow_the_layers_of_the_effective_ones_of_their_seed(norms
         assert effective.layers == random.layers
         assert not np.isin(random.keys, effective.keys).any() and not np.isin(redundant.keys, effective.keys).any()
     assert found[0].keys.tolist() != found[6].keys.tolist()  # other prompts
-    alone = choose(make_evidence(), norms, ["random"], [3], 3)
+    alone = choose_sets(make_evidence(), norms, ["random"], [3], 3)
     assert [item.keys.tolist() for item in alone] == [found[i].keys.tolist() for i in (2, 8, 14)]
 
 
-def test_alike_are_effective_ones_of_the_layers_and_masses_of_the_redundant(norms):
+def test_alike_sets_are_effective_neurons_matched_to_the_redundant_set(norms):
     evidence = make_evidence()
-    found = choose(evidence, norms, ["redundant", "alike"], [6], 4)
+    found = choose_sets(evidence, norms, ["redundant", "alike"], [6], 4)
     for seed, (redundant, alike) in enumerate(zip(found[::2], found[1::2], strict=True)):
         assert (redundant.seed, alike.neurons, alike.layers) == (seed, "alike", redundant.layers)
-        part = taken(evidence, parts_of(evidence.prompts, 4)[seed])
+        part = subset(evidence, split_by_seed(evidence.prompts, 4)[seed])
         weights, masses = calibrate(part.credits), np.zeros((LAYERS, UNITS))
         for key, mass in zip(part.base.keys, part.base.masses, strict=True):
             masses[key >> 16, key & 0xFFFF] += mass
         effective = weights.keys[weights.weights > 0]
-        expected = matched(redundant.keys, list(masses), np.random.default_rng([seed, 6]), among=effective)
+        expected = matched_controls(redundant.keys, list(masses), np.random.default_rng([seed, 6]), among=effective)
         assert alike.keys.tolist() == expected.tolist() and np.isin(alike.keys, effective).all()
 
 
-def test_only_those_allowed_are_drawn(norms):
+def test_controls_are_drawn_among_the_given_neurons(norms):
     keys, among = keys_of((0, 1), (0, 5), (1, 9)), keys_of((0, 5), (0, 6), (0, 30), (1, 2), (2, 2))
     for seed in range(5):
-        found = matched(keys, norms, np.random.default_rng(seed), among=among)
+        found = matched_controls(keys, norms, np.random.default_rng(seed), among=among)
         assert found.tolist() == keys_of((0, 6), (0, 30), (1, 2)).tolist()
-    with pytest.raises(InputError, match="2 of the 40 neurons of layer 0 are chosen, and there are 1 others"):
-        matched(keys, norms, np.random.default_rng(0), among=among[1:2])
+    with pytest.raises(InputError, match="2 of the 40 neurons of layer 0 are chosen, which leaves 1 to draw from"):
+        matched_controls(keys, norms, np.random.default_rng(0), among=among[1:2])
 
 
-def test_more_than_there_are_is_refused(norms):
-    with pytest.raises(InputError, match=r"--count: found 999; by its answers to 8 prompts \(seed 0\) the donor has"):
-        choose(make_evidence(), norms, ["effective"], [999], 1)
+def test_too_large_a_count_is_rejected(norms):
+    with pytest.raises(
+        InputError, match=r"--count: expected at most \d+, got 999: the donor has .* to 8 prompts \(seed 0\)"
+    ):
+        choose_sets(make_evidence(), norms, ["effective"], [999], 1)

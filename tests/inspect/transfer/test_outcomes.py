@@ -1,12 +1,12 @@
-"""Differences with intervals: closed forms, and the bootstrap spelt out."""
+"""Differences with intervals, against closed forms and an explicit bootstrap."""
 
 import numpy as np
 import pytest
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
-from nex_merge.inspect.transfer.neuron_sets import Chosen
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet
 from nex_merge.inspect.transfer.outcomes import RESAMPLES, Outcome, differences, problem_counts, quantities
-from nex_merge.inspect.transfer.summary import compare, stability
+from nex_merge.inspect.transfer.summary import compute_effects, stability
 
 
 def outcome(right, nex=0.5, tokens=10):
@@ -27,7 +27,7 @@ def test_means_over_seeds_by_kind():
     assert "accuracy x" not in quantities([outcome([1, 0])], ["x", "x"])
 
 
-def test_resamples_draw_problems_and_seeds_anew():
+def test_resamples_draw_problems_and_seeds():
     outcomes = [outcome(np.arange(6) % 2), outcome(np.arange(6) % 3 == 0), outcome([1, 1, 1, 1, 0, 0])]
     drawn = quantities(outcomes, [""] * 6)["accuracy"].drawn
     problems = problem_counts(6)
@@ -56,24 +56,28 @@ def test_a_difference_is_paired():
     assert gap["accuracy"].value == pytest.approx(0.02) and low == 0 and 0.02 <= high <= 0.08
 
 
-def test_what_is_undefined_stays_so():
+def test_undefined_values_stay_undefined():
     found = quantities([outcome([1, 0], nex=None), outcome([1, 0])], ["", ""])
     assert found["nex"].value is None and found["nex"].interval() == (None, None)
     assert (found["nex"] - found["accuracy"]).value is None
-    assert quantities([outcome([1])], [""])["accuracy"].interval() == (None, None)  # a single problem can't vary
+    assert quantities([outcome([1])], [""])["accuracy"].interval() == (None, None)  # a single problem has no interval
 
 
-def test_comparisons_hold_sets_against_the_recipient_and_one_another():
+def test_effects_compare_sets_with_the_recipient_and_with_each_other():
     def transplant(neurons, seed, right):
         keys = np.array([seed, 9], np.uint32)
-        return Transplant(Chosen(neurons, 2, seed, keys, 1.0, 1.0), 0.1, outcome(right))
+        return Transplant(NeuronSet(neurons, 2, seed, keys, 1.0, 1.0), 0.1, outcome(right))
 
     items = [
         transplant("effective", 0, [1, 1, 1, 0]), transplant("effective", 1, [1, 1, 1, 1]),
         transplant("random", 0, [1, 0, 0, 0]), transplant("random", 1, [0, 0, 1, 0]),
     ]  # fmt: skip
     before = outcome([1, 0, 0, 0])
-    rows = {row.neurons: row for row in compare(Transfer(before, before, items), [""] * 4) if row.measure == "accuracy"}
+    rows = {
+        row.neurons: row
+        for row in compute_effects(Transfer(before, before, items), [""] * 4)
+        if row.measure == "accuracy"
+    }
     assert set(rows) == {"effective", "random", "effective - random"}
     assert (rows["effective"].after, rows["effective"].change) == (0.875, 0.625)
     assert (rows["random"].change, rows["effective - random"].change) == (0, 0.625)

@@ -1,4 +1,4 @@
-"""The command from end to end on toys, and what it refuses."""
+"""`nex-merge transfer` on toy checkpoints, and the input it rejects."""
 
 import hashlib
 import json
@@ -9,10 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from nex_merge.answers.conclusions import conclude, is_unfinished
 from nex_merge.cli.app import app
+from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.errors import InputError, RunError
-from nex_merge.inspect.transfer.checkpoint import _check_tensors
-from nex_merge.inspect.transfer.neuron_sets import Chosen
+from nex_merge.inspect.transfer.export import _check_tensors
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet
+from nex_merge.records import Prompt
+from nex_merge.setup.config import GenerationConfig, PhasesConfig, PromptsConfig, RuntimeConfig
 
 SHORT = ("--set", "generation.max_new_tokens=48", "--set", "activations.slice_tokens=2", "--set",
          "activations.top_k=8", "--set", "prompts.limit=12", "--set", "generation.temperature=1")  # fmt: skip
@@ -24,9 +29,19 @@ def run(*args):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(toy, tmp_path_factory):
+    """Three problems, of which the unmodified recipient `b` answers the first and the last correctly."""
+    texts = [f"pairs\na: a1 {i} a2 3 a? 7" for i in range(8)]
+    engine = CheckpointEngine(str(toy["b"]), RuntimeConfig())
+    prompts = [Prompt(({"role": "user", "content": text},), text) for text in texts]
+    ids = engine.encode(prompts, PromptsConfig(file="", thinking=False), 48)
+    greedy = ObserveSettings(GenerationConfig(max_new_tokens=48), None, PhasesConfig())
+    responses = observe(engine, ids, greedy).responses
+    finished = [r for r in responses if not is_unfinished(r.text, r.truncated, thinking=False) and conclude(r.text)]
+    first, second, third = finished[:3]
+    answers = ((first, conclude(first.text)), (second, "zz"), (third, conclude(third.text)))
     file = tmp_path_factory.mktemp("data") / "bench.jsonl"
-    lines = [{"prompt": f"pairs\na: a1 {i} a2 3 a? 7", "answer": answer} for i, answer in enumerate((".", "zz", "."))]
+    lines = [{"prompt": texts[response.prompt], "answer": answer} for response, answer in answers]
     file.write_text("\n".join(map(json.dumps, lines)))
     return file
 
@@ -34,7 +49,7 @@ def data(tmp_path_factory):
 def test_sets_are_measured_before_and_after(toy, data):
     done = run(
         "--from", toy["a"], "--into", toy["b"], "--count", "2,4", "--seeds", 2, *PROMPTS, *SHORT,
-        "--data", data, "--match", "regex", "--json", "--set", "prompts.thinking=false",
+        "--data", data, "--match", "text", "--json", "--set", "prompts.thinking=false",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -56,8 +71,8 @@ def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
     done = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, *SHORT,
                "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "the 3 chosen neurons are the donor's and everything else is the recipient's" in done.stdout
-    assert "transformers loads it" in done.stdout
+    assert "verified on disk, bit for bit: the 3 chosen neurons equal the donor's" in done.stdout
+    assert "verified with transformers: same logits as the recipient with these neurons" in done.stdout
     about = json.loads((out / "nex_merge.json").read_text())["transfer"]
     assert about["neurons"] == "effective" and len(about["keys"]) == 3 and about["recipient"] == str(toy["b"])
     ours, theirs, written = (load_file(f / "model.safetensors") for f in (toy["b"], toy["a"], out))
@@ -73,57 +88,63 @@ def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
     assert hashlib.sha256((toy["b"] / "model.safetensors").read_bytes()).hexdigest() == before
     again = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, *SHORT,
                 "--out", out)  # fmt: skip
-    assert "exists and is not empty" in str(again.exception)
-    # The proof does not let a single wrong number pass.
-    chosen = Chosen("effective", 3, 0, np.array(about["keys"], np.uint32), 0, 0)
+    assert "--out: expected a new or empty folder" in str(again.exception)
+    # The check detects a single wrong number.
+    chosen = NeuronSet("effective", 3, 0, np.array(about["keys"], np.uint32), 0, 0)
     assert _check_tensors(toy["a"], toy["b"], out, chosen) == 0
     for name in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
         wrong = {key: tensor.clone() for key, tensor in written.items()}
         wrong[name].view(-1)[5] += 1
         save_file(wrong, out / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(RunError, match=f"{name} is not what was to be written"):
+        with pytest.raises(RunError, match=f"{name} differs from what was copied"):
             _check_tensors(toy["a"], toy["b"], out, chosen)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--count": "8,x"}, "--count: found 'x'; how many neurons"),
-        ({"--count": "0"}, "--count: found '0'"),
-        ({"--neurons": "efective"}, "--neurons: found 'efective'. Did you mean 'effective'?"),
-        ({"--rho": "1"}, "--rho: found 1.0"),
-        ({"--data": None}, "transfer: give --data FILE (or 'builtin') to measure, --out DIR"),
-        ({"--out": "x", "--seeds": "2"}, "--out: writes one checkpoint, found --neurons effective,redundant,random"),
-        ({"--prompts": "none.jsonl"}, "prompts.file: found no file 'none.jsonl'"),
-        ({"--data": "none.jsonl"}, "--data: no file none.jsonl"),
-        ({"--match": "fuzzy"}, "--match: found 'fuzzy'"),
-        ({"--family": None, "--from": "./nowhere"}, "--from: found no folder './nowhere'"),
-        ({"--from": "pears"}, "--from: found 'pears', not in family qwen3-tiny. Did you mean 'pairs'?"),
-        ({"--into": "pairs"}, "--into: pairs is the donor itself"),
-        ({"--data": "builtin", "--family": None, "--from": "a/b"}, "only family qwen3-tiny brings problems"),
-        ({"--set": "prompts.limits=3"}, "prompts.limits: unknown key"),
+        ({"--count": "8,x"}, "--count: expected a positive integer, got 'x'"),
+        ({"--count": "0"}, "--count: expected a positive integer, got '0'"),
+        ({"--neurons": "efective"}, "--neurons: unknown set 'efective'. Did you mean 'effective'?"),
+        ({"--rho": "1"}, "--rho: expected a number > 0 and < 1, got 1.0"),
+        ({"--data": None}, "transfer: expected --data FILE (or 'builtin') to measure, --out DIR"),
+        ({"--out": "x", "--seeds": "2"}, "--out: expected a single set, count and seed"),
+        ({"--prompts": "none.jsonl"}, "prompts.file: no such file: 'none.jsonl'"),
+        ({"--data": "none.jsonl"}, "--data: no such file: none.jsonl"),
+        ({"--match": "fuzzy"}, "--match: expected number, choice, text or regex:PATTERN, got 'fuzzy'"),
+        (
+            {"--family": None, "--from": "./nowhere"},
+            "--from: expected a checkpoint folder or a hub id (owner/name), got './nowhere'",
+        ),
+        ({"--from": "pears"}, "--from: unknown member 'pears' of family qwen3-tiny. Did you mean 'pairs'?"),
+        ({"--into": "pairs"}, "--into: expected another model than the donor, got pairs"),
+        (
+            {"--data": "builtin", "--family": None, "--from": "a/b"},
+            "--data: 'builtin' requires --family qwen3-tiny, got None",
+        ),
+        ({"--set": "prompts.limits=3"}, "prompts: unknown key 'limits'"),
     ],
 )
-def test_input_at_fault_is_told_before_any_model_is_loaded(data, change, message, monkeypatch):
-    monkeypatch.setattr("nex_merge.engines.checkpoint.load_checkpoint", lambda *_: pytest.fail("loaded"))
+def test_invalid_input_is_rejected_before_any_model_is_loaded(data, change, message, monkeypatch):
+    monkeypatch.setattr("nex_merge.engines.transformers.CheckpointEngine", lambda *_: pytest.fail("loaded"))
     options = {"--from": "pairs", "--into": "signs", "--family": "qwen3-tiny", "--count": "2", "--data": str(data),
-               "--match": "regex", "--prompts": "configs/prompts/qwen3_tiny.jsonl", **change}  # fmt: skip
+               "--match": "text", "--prompts": "configs/prompts/qwen3_tiny.jsonl", **change}  # fmt: skip
     done = run(*(part for option, value in options.items() if value is not None for part in (option, value)))
     assert isinstance(done.exception, InputError), done.output
     assert message in str(done.exception)
 
 
-def test_a_checkpoint_cut_short_is_refused(toy, tmp_path, data):
+def test_a_truncated_checkpoint_is_rejected(toy, tmp_path, data):
     for path in toy["b"].iterdir():
         (tmp_path / path.name).write_bytes(
             path.read_bytes()[:1000] if path.suffix == ".safetensors" else path.read_bytes()
         )
     for more in (("--data", data), ("--out", tmp_path.with_name("out"), "--neurons", "effective")):
         done = run("--from", toy["a"], "--into", tmp_path, "--count", 2, *PROMPTS, *more)
-        assert isinstance(done.exception, InputError) and "can't be" in str(done.exception), done.output
+        assert isinstance(done.exception, InputError) and "cannot be" in str(done.exception), done.output
 
 
-def test_stored_dtypes_that_would_round_are_refused(toy, tmp_path):
+def test_different_stored_dtypes_are_rejected(toy, tmp_path):
     wide = tmp_path / "wide"
     wide.mkdir()
     for path in toy["a"].glob("*.json"):
@@ -132,7 +153,7 @@ def test_stored_dtypes_that_would_round_are_refused(toy, tmp_path):
     save_file(tensors, wide / "model.safetensors", metadata={"format": "pt"})
     done = run("--from", wide, "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, "--out",
                tmp_path / "out")  # fmt: skip
-    assert "MLPs are stored as BF16, the donor's as F32" in str(done.exception)
+    assert "--out: expected checkpoints of one dtype, got a recipient in BF16 and a donor in F32" in str(done.exception)
     within = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, "--out",
                  toy["b"] / "out")  # fmt: skip
-    assert "is within the recipient's folder" in str(within.exception)
+    assert "--out: expected a folder outside the recipient's" in str(within.exception)
