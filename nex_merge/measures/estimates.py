@@ -10,7 +10,7 @@ from nex_merge.measures.measure import Measure, Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.verdict import assess
 from nex_merge.records import Estimate, NeuronWeights, NexScore, Reliability, Variant
-from nex_merge.resampling import halves, interval, resamples, split_half, superiority
+from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
 
 
@@ -76,12 +76,13 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         sign = objective.sign if name == objective.name else measure.direction
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
-        parent = _best(pool, values, sign, "parent")
-        if parent is not None and pool.prompts > 1:
-            estimates = [
-                replace(item, beats_parent=superiority(sign * row, sign * drawn[parent]))
-                for item, row in zip(estimates, drawn, strict=True)
-            ]
+        parents = [i for i in complete if pool.variants[i].kind == "parent"]
+        equal = [i for i in complete if pool.variants[i].is_reference]
+        beats_parent, beats_equal = (_odds(pool, values, drawn, sign, others) for others in (parents, equal))
+        estimates = [
+            replace(item, beats_parent=beats_parent.get(i), beats_equal=beats_equal.get(i))
+            for i, item in enumerate(estimates)
+        ]
         by_measure[name] = estimates
         on_halves = measure.resample(pool, values, halved)
         split_halves[name] = split_half(on_halves[complete]) if complete else None
@@ -103,14 +104,15 @@ def _estimates(
     return [Estimate(item.value, *interval(row, pool.prompts)) for item, row in zip(values, drawn, strict=True)]
 
 
-def _best(pool: Pool, values: Sequence[Value], sign: int, kind: str) -> int | None:
-    """The place of the best complete variant of a kind; the first of equal ones."""
-    known = [
-        (sign * item.value, -i)
-        for i, (variant, item) in enumerate(zip(pool.variants, values, strict=True))
-        if variant.kind == kind and variant.complete and item.value is not None
-    ]
-    return -max(known)[1] if known else None
+def _odds(pool: Pool, values: Sequence[Value], drawn: np.ndarray, sign: int, others: Sequence[int]) -> dict[int, float]:
+    """How sure it is that each complete merge beats all of the others, by its place; these are left out."""
+    merges = [i for i, v in enumerate(pool.variants) if v.kind == "merge" and v.complete and i not in others]
+    if not merges or not others:
+        return {}
+    known = sign * np.array([np.nan if item.value is None else item.value for item in values], np.float64)
+    turned = sign * drawn
+    odds = odds_against(known[merges], turned[merges], known[others], turned[others], pool.prompts)
+    return {i: float(odd) for i, odd in zip(merges, odds, strict=True) if np.isfinite(odd)}
 
 
 def _reliability(

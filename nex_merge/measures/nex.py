@@ -86,9 +86,7 @@ class Cycles(Measure):
 NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True)
 LOG_GAP = OfScore("log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, figure=lambda s: s.log_gap)
 EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of rows that explore")
-CYCLES = Cycles(
-    "cycles_per_response", 1, "cycles", 1, "explore-exploit cycles of a response; credit takes two", heading="cycles"
-)
+CYCLES = Cycles("cycles_per_response", 1, "cycles", 1, "explore-exploit cycles of a response; credit takes two")
 WEIGHTED_MASS = OfScore(
     "weighted_mass", 1, "", 4, "share of activation mass on neurons with a weight", is_objective=False,
     figure=lambda s: s.weighted_mass,

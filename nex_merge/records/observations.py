@@ -63,6 +63,7 @@ class Variant:
     kind: str  # base | parent | merge
     complete: bool  # False: collapsed
     observation: Observation
+    is_reference: bool = False  # the merge with equal weights
     score: NexScore | None = None  # as last computed; phases and cycles in it are those of `observation`
     recorded: Mapping[str, float | None] = field(default_factory=dict)  # values by measure, as the trial wrote them
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("rank", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
-OUTCOME = ("violation", "seconds", "state", "reason")
+OUTCOME = ("violation", "seconds", "state", "reason", "reference")
 FORMATS = ("table", "csv", "json", "md")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 
@@ -35,7 +35,7 @@ def _measure_columns() -> list[str]:
     return columns
 
 
-COLUMNS = (*IDENTITY, "beats_parent", *_measure_columns(), *ACCURACY, *OUTCOME)
+COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCURACY, *OUTCOME)
 
 
 def rank(found: Sequence[TrialResult], objective: Objective) -> list[Row]:
@@ -63,6 +63,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         "kind": result.kind,
         "method": result.method,
         "beats_parent": lead and lead.beats_parent,
+        "beats_equal": lead and lead.beats_equal,
     }
     for name, measure in MEASURES.items():
         estimate = result.estimates.get(name)
@@ -75,6 +76,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         "seconds": sum(result.seconds.values()),
         "state": result.state,
         "reason": result.reason,
+        "reference": "equal weights" if result.is_reference else None,
     }
     if result.kind == "merge":
         row |= {f"p.{name}": value for name, value in sorted(result.parameters.items())}

@@ -183,7 +183,9 @@ class Run:
             responses, figures.stats, evidence, counts, figures.text, figures.neurons, seconds=result.seconds
         )
         recorded = {name: estimate.value for name, estimate in result.estimates.items()}
-        return Variant(result.trial, result.kind, result.state == "complete", observation, found, recorded)
+        return Variant(
+            result.trial, result.kind, result.state == "complete", observation, result.is_reference, found, recorded
+        )
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:
         """The credit of a trial's responses: as kept, or found again where rho or min_run are others."""

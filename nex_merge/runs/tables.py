@@ -14,7 +14,22 @@ if TYPE_CHECKING:
 # What fits a terminal of 80 columns; the files have every column. Headings of measures stand in their table.
 _HEADED = {measure.heading: name for name, measure in MEASURES.items() if measure.heading}
 _LEADING = [heading for heading, name in _HEADED.items() if MEASURES[name].with_interval]
-TABLE = ("#", "trial", "method", *_LEADING, "95 %", "beats", *(h for h in _HEADED if h not in _LEADING), "acc", "s")
+TABLE = (
+    "#",
+    "trial",
+    "method",
+    *_LEADING,
+    "95 %",
+    "beats",
+    "vs =",
+    *(h for h in _HEADED if h not in _LEADING),
+    "acc",
+    "s",
+)
+LEGEND = (
+    "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
+    "Both over resampled prompts, corrected for being the best of many merges.",
+)
 
 
 def console_of(width: int = 120) -> "Console":
@@ -33,7 +48,8 @@ def print_table(
     # Not the table's own title, which is folded to the table's width.
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     console.print(ranking_table(rows, objective))
-    console.print("beats: probability of beating the best parent, over resampled prompts", highlight=False)
+    for line in LEGEND:
+        console.print(line, highlight=False, soft_wrap=True)
     for row in rows:
         if row["reason"] is not None:
             line = f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}"
@@ -95,10 +111,11 @@ def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
     return {
         "#": "-" if row["rank"] is None else str(row["rank"]),
         "trial": trial_label(row["trial"]),
-        "method": row["kind"] if row["kind"] != "merge" else row["method"],
+        "method": row["kind"] if row["kind"] != "merge" else row["method"] + (" =" if row["reference"] else ""),
         **measured,
         "95 %": "-" if row.get(f"{led}_low") is None else f"{row[f'{led}_low']:.3f}-{row[f'{led}_high']:.3f}",
         "beats": number("beats_parent", 2),
+        "vs =": number("beats_equal", 2),
         "acc": number("accuracy", 3),
         "s": number("seconds", 1),
     }

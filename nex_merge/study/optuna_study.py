@@ -173,6 +173,7 @@ def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, spac
             same_as=earlier.trial,
             parameters=recipe.parameters,
             seconds={},
+            is_reference=False,
         )
     run.write(result)
     return result

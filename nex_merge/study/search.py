@@ -51,7 +51,8 @@ def run_search(
     encode_run_prompts(engine, config)
     rows: list[Row] = []
     with custody.hold(resolved, fresh, told.on_note) as run, _told_of_end(told, rows), _faults_logged(run, told):
-        runner = TrialRunner(engine, config, list(family.folders), run, told.on_stage)
+        first = equal_weights(space, family.models)
+        runner = TrialRunner(engine, config, list(family.folders), run, first, told.on_stage)
 
         def seen(number: int) -> Mapping[str, float] | None:
             return runner.pool.values(objective, number)
@@ -71,7 +72,6 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
-        first = equal_weights(space, family.models)
         study.run_merges(objective, space, first, suggest, evaluate, told)
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):

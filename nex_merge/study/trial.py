@@ -2,8 +2,9 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from nex_merge.activations.cache import write_cache, write_credits
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
@@ -44,10 +45,20 @@ class TrialRunner:
     """What all trials of a run share: the engine, the encoded prompts, the pool of variants so far."""
 
     def __init__(
-        self, engine: Engine, config: RunConfig, members: Sequence[str], run: Run, notify: Notify = quiet
+        self,
+        engine: Engine,
+        config: RunConfig,
+        members: Sequence[str],
+        run: Run,
+        reference: Mapping[str, Any] | None = None,
+        notify: Notify = quiet,
     ) -> None:
-        """`members`: base and parents in the family's order. Raises InputError for what is wrong with the prompts."""
+        """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
+
+        Raises InputError for what is wrong with the prompts.
+        """
         self._engine, self._config, self._run, self._notify = engine, config, run, notify
+        self._reference = reference
         self._members = list(members)
         self.prompt_ids = encode_run_prompts(engine, config)
         self.pool = GrowingPool(run, config.nex, config.consensus)
@@ -99,7 +110,7 @@ class TrialRunner:
         if found.nex is None:
             raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
-        variant = Variant(answered.trial, recipe.kind, True, observation, found)
+        variant = Variant(answered.trial, recipe.kind, True, observation, score=found)
         estimates = estimate_new(
             self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared
         )
@@ -119,6 +130,7 @@ class TrialRunner:
             violation=violation,
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
+            is_reference=recipe.kind == "merge" and dict(recipe.parameters) == self._reference,
         )
         self._run.write(result, observation)
         return result

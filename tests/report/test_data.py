@@ -57,7 +57,7 @@ def test_the_leaderboard_has_every_column_and_the_terminals_first(tmp_path):
     assert set(COLUMNS) - renamed <= set(names) and "p.weight.a" in names and len(names) == len(set(names))
     assert all(len(line) == len(columns) for line in cells)
     assert cells[0][0].value == 1 and cells[0][1].value == snapshot.rows[0]["trial"]
-    assert {column.name for column in columns if column.descending} >= {"nex", "95 %", "beats", "cycles"}
+    assert {column.name for column in columns if column.descending} >= {"nex", "95 %", "beats", "consensus"}
     assert not {column.name for column in columns if column.descending} & {"#", "tokens", "entropy", "s"}
     meanings = {column.name: column.meaning for column in columns}
     assert meanings["tokens"] == MEASURES["mean_tokens"].meaning and meanings["novelty"] == MEASURES["novelty"].meaning

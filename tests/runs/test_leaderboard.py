@@ -66,7 +66,7 @@ def test_formats_hold_all_columns():
     assert read[0]["nex"] == "0.9" and read[4]["nex"] == ""
     loaded = json.loads(as_json(rows))
     assert list(loaded[0]) == [*COLUMNS, "p.weight.a"] and loaded[2]["p.weight.a"] is None
-    assert as_markdown(rows).splitlines()[2].startswith("| 1 | 2 | ties | 0.9000 | - | 0.900-0.900 | - |")
+    assert as_markdown(rows).splitlines()[2].startswith("| 1 | 2 | ties | 0.9000 | - | 0.900-0.900 | - | - |")
 
 
 def test_sorting():

@@ -55,11 +55,13 @@ def test_earlier_leaderboards_are_kept_and_the_last_asked_for_shows(run):
     assert scores(read_rows(run)) == scores(before)
 
 
-def test_every_row_says_how_it_compares_with_the_best_parent(run):
+def test_every_merge_says_how_it_compares_with_parents_and_equal_weights(run):
     rows = read_rows(run)
-    best = next(row for row in rows if row["kind"] == "parent")
-    assert best["beats_parent"] == 0.5, "it ties with itself in every resample"
-    assert all(0 <= row["beats_parent"] <= 1 for row in rows if row["rank"])
+    merges = [row for row in rows if row["kind"] == "merge"]
+    assert all(0 <= row["beats_parent"] < 1 for row in merges)
+    assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
+    assert [row["beats_equal"] is None for row in merges] == [row["reference"] is not None for row in merges]
+    assert all(row["beats_parent"] is None and row["beats_equal"] is None for row in rows if row["kind"] != "merge")
     found = results.read_reliability(run.path)
     assert found.verdict in ("sound", "weak", "insufficient") and found.prompts == 4
     assert found.variants == sum(row["state"] == "complete" for row in rows)
