@@ -119,6 +119,8 @@ class RuntimeConfig(Strict):
 
 
 class RunConfig(Strict):
+    """A whole search, as configs/*.yaml hold one; docs/reference/configuration.md lists every key."""
+
     family: str | dict[str, Any] = Field(description="family: a name or file in configs/families, or a mapping")
     models: list[str] | None = Field(default=None, description="models of the family to merge; null: all")
     search_space: str | dict[str, Any] = Field(
@@ -325,19 +327,12 @@ def override(settings: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def load_config(name: str, overrides: Mapping[str, Any], family_defaults: Any) -> tuple[RunConfig, str]:
-    """The configuration in file `name`, and its path for messages.
-
-    Later entries win: the family's defaults (`family_defaults` maps the `family` entry to them), the file, `overrides`
-    from the command line. Raises InputError if the file is missing or holds a mistake.
-    """
+def read_config(name: str) -> tuple[dict[str, Any], str]:
+    """What the configuration file `name` sets, and its path for messages. Raises InputError if there is none."""
     path = find_file(name)
     if path is None or not path.is_file():
         raise InputError(f"{name}: no such file.{nearest(Path(name).stem, known_names('configs'), 'configurations')}")
-    given = merge_mappings(read_yaml(path), overrides)
-    if "family" in given:
-        given = merge_mappings(family_defaults(given["family"]), given)
-    return parse(RunConfig, given, str(path)), str(path)
+    return read_yaml(path), str(path)
 
 
 def is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.setup.config import RunConfig, find_file, load_config, merge_mappings, parse, read_yaml
+from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config, read_yaml
 from nex_merge.setup.families import Family, family_defaults, open_family, read_family
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -32,24 +32,28 @@ class ResolvedConfig:
 
 
 def resolve_config(
-    config: str | Path | Mapping[str, Any] | RunConfig, overrides: Mapping[str, Any] | None = None
+    config: str | Path | Mapping[str, Any] | RunConfig,
+    overrides: Mapping[str, Any] | None = None,
+    family: str | Mapping[str, Any] | None = None,
 ) -> ResolvedConfig:
     """Load a configuration (a file, a mapping, or one that is made already) and everything it names.
 
-    `overrides` replace single keys. Raises InputError for whatever is wrong with it.
+    `overrides` replace single keys, `family` the whole family. Raises InputError for whatever is wrong with it.
     """
-    made, source = _load(config, overrides or {})
-    return _resolve(made, source)
-
-
-def _load(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Mapping[str, Any]) -> tuple[RunConfig, str]:
-    if isinstance(config, str | Path):
-        return load_config(str(config), overrides, family_defaults)
-    given = config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config)
-    given = merge_mappings(given, overrides)
+    given, source = _read(config)
+    given = merge_mappings(given, overrides or {})
+    if family is not None:
+        given["family"] = family if isinstance(family, str) else dict(family)
     if "family" in given:
         given = merge_mappings(family_defaults(given["family"]), given)
-    return parse(RunConfig, given, "configuration"), "configuration"
+    return _resolve(parse(RunConfig, given, source), source)
+
+
+def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
+    """What a configuration sets, and its name for messages."""
+    if isinstance(config, str | Path):
+        return read_config(str(config))
+    return config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config), "configuration"
 
 
 def _resolve(config: RunConfig, source: str) -> ResolvedConfig:

@@ -9,7 +9,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ from nex_merge.runs.claims import SqlClaims, claimed, new_owner
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import StudyConfig
 from nex_merge.study.observers import Observer
-from nex_merge.study.samplers import Seen, StatelessSampler, stable_seed
+from nex_merge.study.samplers import MergeSampler, Seen, Start, stable_seed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -38,7 +38,7 @@ Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
 class MergeStudy:
     """A run's study in its storage, with the claims on its trials."""
 
-    def __init__(self, run: Run, config: StudyConfig, sign: int, seen: Seen) -> None:
+    def __init__(self, run: Run, config: StudyConfig, sign: int, start: Start, seen: Seen) -> None:
         """The study is made if it isn't there yet; `sign` +1 maximizes.
 
         Raises InputError where the storage can't be opened, or holds another run's study of the same name.
@@ -52,7 +52,7 @@ class MergeStudy:
                 self._study = optuna.create_study(
                     study_name=name,
                     storage=self._storage,
-                    sampler=StatelessSampler(config.sampler, config.seed, seen),
+                    sampler=MergeSampler(config.sampler, config.seed, start, seen),
                     pruner=optuna.pruners.NopPruner(),
                     direction="maximize" if sign > 0 else "minimize",
                     load_if_exists=True,
@@ -76,18 +76,14 @@ class MergeStudy:
         self,
         objective: Objective,
         space: SearchSpace,
-        first: Mapping[str, Any],
         propose: Propose,
         evaluate: Evaluate,
         observer: Observer,
     ) -> None:
-        """Try merges until `study.trials` of them are finished, `first` (study parameters) before all others.
+        """Try merges until `study.trials` of them are finished.
 
         Raises RunError where another search is evaluating a trial of this study.
         """
-        with undisturbed():
-            if self._config.trials > 0 and not self._study.get_trials(deepcopy=False):
-                self._study.enqueue_trial(dict(first))
         while True:
             with undisturbed():
                 number = self._next_number()

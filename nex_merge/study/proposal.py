@@ -14,6 +14,9 @@ from nex_merge.records import Dimension, MergeRecipe, MethodSpec, SearchSpace
 
 # Deltas are computed in float32 whatever the parents are stored in; only the result is rounded to their dtype.
 MERGE_DTYPE = "float32"
+# Of what people try first: the weight of a dominant model, and the line of one weight for all models.
+DOMINANT = 0.8
+LINE = (0.3, 0.7, 1.0)
 
 
 class Suggester(Protocol):
@@ -49,20 +52,82 @@ def propose(
 
 def equal_weights(space: SearchSpace, models: Sequence[str]) -> dict[str, Any]:
     """Study parameters of the obvious first guess: the first method, equal weights, mergekit's defaults elsewhere."""
+    return _guess(space, models, dict.fromkeys(models, 1 / len(models)), 0.5)
+
+
+def first_guesses(space: SearchSpace, models: Sequence[str]) -> list[dict[str, Any]]:
+    """Study parameters of what people try first, with the space's first method; each once.
+
+    Equal weights; each model dominant; then the usual line of one weight for all, where the method doesn't divide by
+    the sum of weights, so that the line is not one and the same merge.
+    """
+    guesses = [equal_weights(space, models)]
+    for place, model in enumerate(models):
+        rest = round((1 - DOMINANT) / max(len(models) - 1, 1), 12)
+        weights = {other: DOMINANT if other == model else rest for other in models}
+        # Of a pair, the interpolation runs from the first to the second.
+        guesses.append(_guess(space, models, weights, round(1 - DOMINANT, 12) if place == 0 else DOMINANT))
+    if not _is_normalized(space):
+        guesses += [_guess(space, models, dict.fromkeys(models, weight), 0.5) for weight in LINE]
+    distinct = {tuple(sorted(guess.items())): guess for guess in reversed(guesses)}
+    return list(reversed(distinct.values()))
+
+
+def _guess(space: SearchSpace, models: Sequence[str], weights: Mapping[str, float], t: float) -> dict[str, Any]:
+    """Study parameters with the space's first method and the allowed values nearest to these wishes."""
     values: dict[str, Any] = {}
 
     def choose(name: str, dimension: Dimension) -> Any:
         if not dimension.searched:
             return dimension.fixed
-        parameter = name.split(".")[0]
+        parameter, _, rest = name.partition(".")
         known = space.methods[0].parameters.get(parameter)
-        wish = {"weight": 1 / len(models), "t": 0.5}.get(parameter, known.default if known else None)
+        if parameter == "weight":
+            wish: Any = weights.get(rest.split(".")[0])
+        else:
+            wish = t if parameter == "t" else known.default if known else None
         values[name] = _nearest_value(dimension, wish)
         return values[name]
 
     folders = {name: Path(name) for name in ("base", *models)}
     _build(space, folders, "float32", choose, {}, 0)
     return values
+
+
+def _is_normalized(space: SearchSpace) -> bool:
+    """Whether the first method divides by the sum of weights, or has none."""
+    method = space.methods[0]
+    if "weight" not in method.parameters:
+        return True
+    parameter, dimension = method.parameters.get("normalize"), space.dimension("normalize", None)
+    return bool(dimension.fixed if dimension else parameter.default if parameter else False)
+
+
+def dimensions_of(space: SearchSpace, models: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The names of the parameters that the study searches for each method, sorted; those of any pair of models."""
+    found: dict[str, tuple[str, ...]] = {}
+    for method in space.methods:
+        names: set[str] = set()
+        for pair in model_pairs(method, models) if method.pairs else [None]:
+
+            def choose(
+                name: str,
+                dimension: Dimension,
+                pair: str | None = pair,
+                method: MethodSpec = method,
+                names: set[str] = names,
+            ) -> Any:
+                if name != "method" and dimension.searched:
+                    names.add(name)
+                if name == "method":
+                    return method.name
+                if name.startswith("pair."):
+                    return pair
+                return dimension.choices[0] if dimension.choices else dimension.fixed
+
+            _build(space, {name: Path(name) for name in ("base", *models)}, "float32", choose, {}, 0)
+        found[method.name] = tuple(sorted(names))
+    return found
 
 
 def passthrough(kind: str, name: str, folder: Path, out_dtype: str) -> MergeRecipe:

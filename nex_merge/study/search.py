@@ -17,13 +17,15 @@ from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import Row, write_leaderboard
 from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, failed
 from nex_merge.study.progress import Beacon
-from nex_merge.study.proposal import Suggester, equal_weights, passthrough, propose
+from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
+from nex_merge.study.samplers import Start
 from nex_merge.study.trial import Answered, TrialRunner, encode_run_prompts
 
 
@@ -51,13 +53,18 @@ def run_search(
     encode_run_prompts(engine, config)
     rows: list[Row] = []
     with custody.hold(resolved, fresh, told.on_note) as run, _told_of_end(told, rows), _faults_logged(run, told):
-        first = equal_weights(space, family.models)
-        runner = TrialRunner(engine, config, list(family.folders), run, first, told.on_stage)
+        start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
+        runner = TrialRunner(engine, config, list(family.folders), run, start.guesses[0], told.on_stage)
+        if run.schema < SCHEMA and config.study.sampler == "tpe":
+            told.on_note(
+                "this run was begun by version 0.1.0, whose sampler drew its first trials at random and each parameter "
+                "by itself; the present sampler goes on from what it found"
+            )
 
         def seen(number: int) -> Mapping[str, float] | None:
             return runner.pool.values(objective, number)
 
-        study = MergeStudy(run, config.study, objective.sign, seen)
+        study = MergeStudy(run, config.study, objective.sign, start, seen)
         told.on_start(str(run.path), config.study.trials + run.baselines, run.results())
         if config.study.baselines:
             _score_baselines(resolved, run, runner, out_dtype, told)
@@ -72,7 +79,7 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
-        study.run_merges(objective, space, first, suggest, evaluate, told)
+        study.run_merges(objective, space, suggest, evaluate, told)
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")

@@ -129,7 +129,10 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
         (("search", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("search", "configs/qwen3_ties.yaml", "--set", "study.trails=3"), "study: unknown key 'trails'"),
         (("search", "configs/qwen3_4b_ties.yaml"), "or the bundled family qwen3-tiny"),
-        (("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"), "models.0: expected a model of family qwen3-tiny, got 'a'"),
+        (
+            ("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"),
+            "models.0: expected a model of family qwen3-tiny, got 'a'",
+        ),
         (("search",), "Missing argument"),
         (("rescore", "nowhere", "--calibration", "self"), "nowhere: not a run folder"),
         (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no such file: none.jsonl"),

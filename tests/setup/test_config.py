@@ -7,8 +7,8 @@ import yaml
 
 from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
-from nex_merge.setup.config import load_config, override, parse, read_yaml
-from nex_merge.setup.families import family_defaults, open_family, read_family
+from nex_merge.setup.config import override, parse, read_yaml
+from nex_merge.setup.families import open_family, read_family
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 
@@ -106,7 +106,7 @@ def test_family_defaults_come_below_the_file_and_options_above(toy_config):
     data = yaml.safe_load(toy_config.read_text())
     data["family"]["defaults"] = {"generation": {"max_new_tokens": 7, "samples": 3}}
     toy_config.write_text(yaml.safe_dump(data))
-    config, _ = load_config(str(toy_config), {"generation": {"seed": 9}}, family_defaults)
+    config = resolve_config(str(toy_config), {"generation": {"seed": 9}}).config
     assert (config.generation.max_new_tokens, config.generation.samples, config.generation.seed) == (24, 3, 9)
 
 

@@ -1,0 +1,99 @@
+"""Folders that released versions wrote are read, rescored, reported and resumed. `tests/runs/` keeps one of each."""
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nex_merge.errors import InputError
+from nex_merge.report import write_report
+from nex_merge.runs.export import export_trial
+from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.results import SCHEMA
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import PACKAGE, NexConfig
+from tests.searches import search
+
+FIRST = Path(__file__).parent / "0.1.0"
+CONFIG = "configs/qwen3_ties.yaml"
+
+
+@pytest.fixture
+def first(tmp_path) -> Path:
+    """The run that version 0.1.0 wrote: qwen3-tiny, 4 prompts, 3 merges; its paths filled in."""
+    folder = Path(shutil.copytree(FIRST, tmp_path / "run"))
+    for path in folder.rglob("*.yaml"):
+        path.write_text(path.read_text().replace("@PACKAGE@", str(PACKAGE)).replace("@RUN@", str(folder)))
+    return folder
+
+
+def known(rows):
+    """What version 0.1.0 knew, without what it computed otherwise."""
+    old = json.loads((FIRST / "leaderboard.json").read_text())
+    columns = [name for name in old[0] if name not in ("beats_parent", "seconds")]
+    return [{name: row.get(name) for name in columns} for row in rows]
+
+
+def test_it_is_read_as_it_was_written(first):
+    run = Run(first)
+    assert run.schema == 1 and run.config.consensus.match == "auto"
+    rows = read_rows(run)
+    assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
+    assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
+    assert run.best().trial == rows[[row["kind"] for row in rows].index("merge")]["trial"]
+
+
+def test_it_is_rescored_to_the_digit(first):
+    run = Run(first)
+    rows = rescore_run(run, NexConfig())
+    assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
+    assert all(row["consensus"] is not None for row in rows), "a measure that it did not know"
+    assert all(0 <= row["beats_parent"] < 1 for row in rows if row["kind"] == "merge")
+
+
+def test_it_is_reported(first, tmp_path):
+    write_report(Run(first), tmp_path / "page.html", datetime.now(UTC), lambda text: pytest.fail(text))
+    assert "0002" in (tmp_path / "page.html").read_text() or "trial 2" in (tmp_path / "page.html").read_text()
+
+
+def test_it_goes_on_and_says_that_the_sampler_is_another(first):
+    asked = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 96}, "study": {"trials": 4}}
+    rows, recorder = search(Path(CONFIG), **asked, output=str(first))
+    assert recorder.ended == ["0003"]
+    assert any("begun by version 0.1.0" in note for note in recorder.notes)
+    old = {row["trial"]: row["nex"] for row in json.loads((FIRST / "leaderboard.json").read_text())}
+    assert {row["trial"]: row["nex"] for row in rows if row["trial"] != "0003"} == old
+    assert json.loads((first / "trials" / "0003" / "result.json").read_text())["schema"] == SCHEMA
+
+
+def test_another_configuration_is_refused_all_the_same(first):
+    with pytest.raises(InputError, match=r"generation\.max_new_tokens: was 96, is 97"):
+        search(Path(CONFIG), prompts={"limit": 4}, generation={"max_new_tokens": 97}, output=str(first))
+
+
+def test_a_merge_of_it_is_exported(first, tmp_path):
+    lines = list(export_trial(Run(first), "1", tmp_path / "out"))
+    assert any("bit for bit" in line for line in lines) and (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "trials/0000/result.json", "scores.json", "reliability.json"])
+def test_a_newer_version_is_named(first, name):
+    path = first / name
+    item = yaml.safe_load(path.read_text())
+    path.write_text(json.dumps({**item, "schema": SCHEMA + 1}))
+    with pytest.raises(InputError, match=rf"expected schema 1 to {SCHEMA}, got {SCHEMA + 1}.* newer nex-merge"):
+        run = Run(first)
+        read_rows(run)
+        from nex_merge.runs.results import read_reliability
+
+        read_reliability(first)
+
+
+def test_a_key_that_a_later_version_adds_is_no_damage(first):
+    path = first / "trials" / "0000" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "added_later": 1}))
+    assert Run(first).result("0000") is not None

@@ -1,0 +1,144 @@
+"""What is tried: first guesses, spread points, and TPE, which learns where random sampling does not."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from nex_merge.merging import method_specs
+from nex_merge.setup.search_space import load_space
+from nex_merge.study.proposal import dimensions_of, equal_weights, first_guesses
+from nex_merge.study.samplers import MergeSampler, Start
+
+GUESSES = ({"x": 0.5, "y": 0.5}, {"x": 0.8, "y": 0.2})
+START = Start(GUESSES, {"only": ("x", "y")})
+
+
+def run(kind, objective, trials=40, seed=0, anew=False, seen=lambda number: None):
+    """A study of x and y in [0, 1], maximized; `anew`: with a sampler made anew for every trial."""
+    study = optuna.create_study(direction="maximize", sampler=MergeSampler(kind, seed, START, seen))
+    for _ in range(trials):
+        if anew:
+            study.sampler = MergeSampler(kind, seed, START, seen)
+        trial = study.ask()
+        study.tell(trial, objective(trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+    return [(t.params["x"], t.params["y"]) for t in study.trials]
+
+
+def peak(trial, x, y):
+    return -((x - 0.9) ** 2) - (y - 0.1) ** 2
+
+
+def distance(points):
+    """Median distance from the peak."""
+    return float(np.median([math.hypot(x - 0.9, y - 0.1) for x, y in points]))
+
+
+def test_first_guesses_then_spread_points_and_tpe_in_turns():
+    drawn, again, other = (run("tpe", peak, 12, seed) for seed in (0, 0, 1))
+    assert drawn == again and drawn[:2] == [(0.5, 0.5), (0.8, 0.2)]
+    assert drawn[2] != other[2], "points are scrambled by the seed"
+    # Spread points don't depend on what was found; TPE's do.
+    flat = run("tpe", lambda trial, x, y: x, 12)
+    assert drawn[2::2] == flat[2::2]
+    assert sum(a != b for a, b in zip(drawn[3::2], flat[3::2], strict=True)) >= 3
+    # A longer search begins with a shorter one.
+    assert run("tpe", peak, 8) == drawn[:8]
+
+
+def test_spread_points_fill_the_square_more_evenly_than_random_ones():
+    points = run("tpe", peak, 18)[2:18:2]
+    cells = {(int(2 * x), int(2 * y)) for x, y in points}
+    assert len(points) == 8 and len(cells) == 4
+    assert len({int(8 * x) for x, _ in points}) == len({int(8 * y) for _, y in points}) == 8
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_tpe_learns_and_random_sampling_does_not(seed):
+    """Over the last 20 of 60 trials."""
+    assert distance(run("tpe", peak, 60, seed)[40:]) < 0.5 * distance(run("random", peak, 60, seed)[40:])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_is_infeasible_is_avoided(seed):
+    """The objective lures to where the constraint is violated; over the last 20 of 60 trials."""
+
+    def lures(trial, x, y):
+        trial.set_constraint("collapse", x - 0.4)
+        return x
+
+    def feasible(objective):
+        return sum(x <= 0.4 for x, _ in run("tpe", objective, 60, seed)[40:]) / 20
+
+    assert feasible(lures) >= 0.5 > 0.2 > feasible(lambda trial, x, y: x)
+
+
+def test_nothing_is_remembered_between_trials():
+    assert run("tpe", peak, 30, anew=True) == run("tpe", peak, 30)
+
+
+def test_earlier_values_are_those_of_the_moment():
+    """Under a pool, what earlier trials are worth changes."""
+    turned = run("tpe", peak, 14, seen=lambda number: {f"{i:04d}": float(i) for i in range(number)})
+    plain = run("tpe", peak, 14)
+    assert turned[:3] == plain[:3] and turned[3:] != plain[3:]
+
+
+def test_a_trial_that_was_stopped_draws_the_same_again():
+    def begun(study, stopped):
+        for _ in range(9):
+            trial = study.ask()
+            study.tell(trial, peak(trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+        trial = study.ask()
+        if stopped:
+            trial.suggest_float("x", 0, 1)
+            trial = optuna.Trial(study, trial._trial_id)
+        return trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+
+    first, second = (
+        begun(optuna.create_study(direction="maximize", sampler=MergeSampler("tpe", 0, START)), stopped)
+        for stopped in (False, True)
+    )
+    assert first == second
+
+
+SPECS = method_specs()
+
+
+def space(entry):
+    return load_space(entry, SPECS, ["a", "b"])
+
+
+def test_what_people_try_first():
+    line = {"methods": ["task_arithmetic"], "parameters": {"weight": {"low": 0.0, "high": 1.2}}}
+    assert [list(guess.values()) for guess in first_guesses(space(line), ["a", "b"])] == [
+        [0.5, 0.5], [0.8, 0.2], [0.2, 0.8], [0.3, 0.3], [0.7, 0.7], [1.0, 1.0],
+    ]  # fmt: skip
+    # TIES divides by the sum of weights: a line of equal weights would be one merge again and again.
+    ties = first_guesses(space("ties"), ["a", "b"])
+    assert [(guess["weight.a"], guess["weight.b"]) for guess in ties] == [(0.5, 0.5), (0.8, 0.2), (0.2, 0.8)]
+    assert ties[0] == equal_weights(space("ties"), ["a", "b"])
+    assert [guess["t.0"] for guess in first_guesses(space("slerp"), ["a", "b"])] == [0.5, 0.2, 0.8]
+    narrow = {"methods": ["linear"], "parameters": {"weight": {"choices": [0.5]}}}
+    assert len(first_guesses(space(narrow), ["a", "b"])) == 1, "each once"
+
+
+def test_the_dimensions_of_every_method():
+    found = dimensions_of(space("all"), ["a", "b"])
+    assert found["slerp"] == ("t",) and found["linear"] == ("weight.a", "weight.b")
+    assert "gamma.a" in found["breadcrumbs"] and "gamma.a" not in found["ties"]
+
+
+def test_a_conditional_space_is_spread_over_its_methods():
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=MergeSampler("tpe", 0, Start([], dimensions_of(space("all"), ["a", "b"]))),
+    )
+    methods = list(dimensions_of(space("all"), ["a", "b"]))
+    drawn = []
+    for _ in range(28):
+        trial = study.ask()
+        drawn.append(trial.suggest_categorical("method", methods))
+        study.tell(trial, trial.suggest_float("weight.a", 0.05, 1.2))
+    assert drawn[::2] == methods * 2
