@@ -1,6 +1,7 @@
 """The stages of NEX as one would write them down: row by row, with NumPy. What `nex_merge.nex` is compared with."""
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import groupby, pairwise
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -84,20 +85,21 @@ def _phases(z: np.ndarray, rho: float, min_run: int) -> list[bool]:
     states = [int(best.argmax())]
     for pointer in reversed(back):
         states.append(int(pointer[states[-1]]))
-    labels = [state == int(np.argmax(means)) for state in reversed(states)]
-    start = 0
-    while start < len(labels):
-        end = start
-        while end < len(labels) and labels[end] == labels[start]:
-            end += 1
-        if end - start < min_run:
-            if start > 0:
-                labels[start:end] = [labels[start - 1]] * (end - start)
-            elif end < len(labels):
-                labels[start:end] = [labels[end]] * (end - start)
-                continue
-        start = end
-    return labels
+    return mend([state == int(np.argmax(means)) for state in reversed(states)], min_run)
+
+
+def mend(labels: Sequence[bool], min_run: int) -> list[bool]:
+    """Labels without runs shorter than `min_run`, from the runs alone: each joins the one that its label comes from."""
+    runs: list[tuple[bool, int]] = []  # (label, length) of what is mended so far
+    for label, group in groupby(labels):
+        length = len(list(group))
+        if len(runs) == 1 and runs[0][1] < min_run:  # at the very start: the label after it
+            runs[0] = (label, runs[0][1] + length)
+        elif runs and (length < min_run or label == runs[-1][0]):  # the label before it
+            runs[-1] = (runs[-1][0], runs[-1][1] + length)
+        else:
+            runs.append((label, length))
+    return [label for label, length in runs for _ in range(length)]
 
 
 def _cycles(explore: list[bool]) -> list[tuple[int, int, int, int]]:

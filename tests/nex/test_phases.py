@@ -1,10 +1,11 @@
-"""Decoding against exhaustive enumeration; mending and runs against hand-made cases; fallbacks are reported."""
+"""Decoding against exhaustive enumeration; mending against hand-made cases and an independent version; fallbacks."""
 
 import itertools
 
 import numpy as np
 import pytest
 
+from benchmarks import plain
 from nex_merge.nex import phases
 
 
@@ -46,6 +47,15 @@ def test_decoding_is_the_best_of_all_paths(rho, length):
 def test_mending(labels, min_run, expected):
     mended = phases.mend(np.array([c == "E" for c in labels]), min_run)
     assert "".join("E" if explore else "X" for explore in mended) == expected
+
+
+@pytest.mark.parametrize("min_run", [1, 2, 3, 4])
+def test_mending_is_that_of_an_independent_version(min_run):
+    """On all label sequences of up to 10 rows."""
+    for length in range(11):
+        for labels in itertools.product((False, True), repeat=length):
+            mended = phases.mend(np.array(labels, bool), min_run).tolist()
+            assert mended == plain.mend(labels, min_run), labels
 
 
 def test_runs():
