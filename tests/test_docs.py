@@ -1,4 +1,4 @@
-"""The reference in docs/ says what the code says: every page is as generated, and no command or key is left out."""
+"""The reference in docs/ says what the code says: every page is as generated, with all commands, keys and measures."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from docs import generate
 from nex_merge.cli import app
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.setup.config import RunConfig
 
 REFERENCE = generate.ROOT / "docs" / "reference"
@@ -52,6 +53,16 @@ def test_every_key_of_a_configuration_is_listed():
     page = generate.render_configuration()
     for key in keys(RunConfig):
         assert f"| `{key}` |" in page, key
+
+
+def test_every_measure_is_listed_with_its_properties():
+    lines = [line for line in generate.render_measures().splitlines() if line.startswith("| `")]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    assert [row[0] for row in cells] == [f"`{name}`" for name in MEASURES]
+    assert [row[0] for row in cells if row[3] == "yes"] == [f"`{name}`" for name in OBJECTIVES]
+    rows = {row[0]: row for row in cells}
+    assert rows["`nex`"][1] == "more is better" and rows["`mean_tokens`"][1:3] == ["less is better", "tokens"]
+    assert rows["`nex`"][4] == "yes" and rows["`entropy`"][4] == "no"
 
 
 class Example(BaseModel):

@@ -28,11 +28,23 @@ def test_the_configuration_table_is_whole():
         assert line in table, line
 
 
-def test_the_architecture_section_names_every_file():
+def architecture() -> list[str]:
+    """The files that the Architecture section names, as paths in the package; a folder's row precedes its files."""
     section = README[README.index("## Architecture") :]
-    for path in sorted((ROOT / "nex_merge").rglob("*.py")):
-        if path.name != "__init__.py" and "qwen3_tiny" not in path.parts:
-            assert f"`{path.name}`" in section, path
+    folder, files = "", []
+    for line in section.splitlines():
+        if group := re.match(r"\| \*\*(?:`([a-z_/]+)`|at the root)\*\* \|", line):
+            folder = group[1] or ""
+        elif file := re.match(r"\| `([a-z_]+\.py)` \| \S", line):
+            files.append(folder + file[1])
+    return files
+
+
+def test_the_architecture_section_names_every_file_under_its_folder():
+    package = ROOT / "nex_merge"
+    paths = (path.relative_to(package) for path in package.rglob("*.py"))
+    there = [path.as_posix() for path in paths if path.name != "__init__.py" and "qwen3_tiny" not in path.parts]
+    assert sorted(architecture()) == sorted(there)
 
 
 def test_every_command_it_runs_exists():

@@ -21,7 +21,8 @@ def benchmark(
     ] = None,
 ) -> None:
     """Measure the accuracy of a run's variants on labelled prompts; it never guides the search."""
-    from nex_merge.labels.benchmark import benchmark, choose_trials, load_items
+    from nex_merge.labels.benchmark import benchmark, choose_trials
+    from nex_merge.labels.items import load_items
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
     from nex_merge.runs.tables import print_table
@@ -57,17 +58,14 @@ def correlate(
 
     opened = RunFolder(run)
     if accuracy == "builtin":
-        from nex_merge.labels.benchmark import FAMILY, benchmark, builtin_items, choose_trials
+        from nex_merge.labels.benchmark import benchmark, choose_trials
+        from nex_merge.labels.items import builtin_items
 
-        family = opened.family_name
-        if family != FAMILY:
-            raise InputError(
-                f"--accuracy builtin: only family {FAMILY} has built-in problems, this run's family is {family!r}"
-            )
+        items = builtin_items(opened.family_name, problems, "--accuracy builtin")
         chosen = choose_trials(opened, None, [], read_rows(opened))
-        benchmark(opened, builtin_items(problems), "builtin", chosen, lambda text: typer.echo(text, err=True))
+        benchmark(opened, items, "builtin", chosen, lambda text: typer.echo(text, err=True))
     elif accuracy is not None:
-        from nex_merge.labels.benchmark import attach_accuracy
+        from nex_merge.labels.accuracy_files import attach_accuracy
 
         attach_accuracy(opened, Path(accuracy))
     rows = write_leaderboard(opened)

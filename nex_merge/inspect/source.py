@@ -7,10 +7,10 @@ from pathlib import Path
 from nex_merge.errors import InputError
 from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
-from nex_merge.labels.benchmark import FAMILY
 from nex_merge.runs.leaderboard import first_trial
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
+from nex_merge.setup.families import BUNDLED_FAMILY
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ def label_trial(run: Run, trial: str | None) -> LabelledResponses:
     """
     trial, title = _find(run, trial)
     pairs = [(reading, label_problem(reading)) for reading in read_trial(run, trial)]
-    if run.family_name != FAMILY:
+    if run.family_name != BUNDLED_FAMILY:
         lines = sum(len([line for line in r.response.text.split("\n") if line.strip()]) for r, _ in pairs)
         malformed = sum(labels.malformed for _, labels in pairs)
         if 2 * malformed >= lines:
             raise InputError(
-                f"--annotations builtin: expected a run of family {FAMILY}, got family {run.family_name!r}: "
+                f"--annotations builtin: expected a run of family {BUNDLED_FAMILY}, got family {run.family_name!r}: "
                 f"{malformed} of {lines} lines of trial {trial} do not follow the grammar of its problems. Give a "
                 "file of annotations"
             )

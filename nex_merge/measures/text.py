@@ -1,4 +1,4 @@
-"""Has a variant collapsed? Repetition, truncation, empty and garbled output, measured against the parents' own.
+"""Has a variant collapsed? Repetition, truncation, empty and garbled output, compared with base and parents.
 
 A label-free score can be gamed by text that no reader would accept: a loop recruits and reuses neurons as well as
 reasoning does. Knows tokens and text; knows nothing of models or of scores.
@@ -74,20 +74,23 @@ def non_text_share(text: str) -> float:
     return bad / len(text) if text else 0.0
 
 
-def collapse(found: TextMeasures, parents: Sequence[TextMeasures]) -> tuple[float, str | None]:
-    """(violation, reason or None) of a variant against base and parents.
+def collapse(text: TextMeasures, baselines: Sequence[TextMeasures]) -> tuple[float, str | None]:
+    """(violation, reason or None) of a merge compared with base and parents.
 
     The violation is how far the worst measure lies beyond what is allowed, as a multiple of the allowance: above 0,
-    the variant has collapsed. Without parents, a parent that does everything right stands in.
+    the merge has collapsed. Where no baseline is scored, faultless text stands in for it.
     """
     worst, reason = -1.0, None
     for item in fields(TextMeasures):
         sign = -1 if item.name in _WORSE_IF_LOWER else 1
-        value = getattr(found, item.name)
-        theirs = [getattr(parent, item.name) for parent in parents] or [1.0 if sign < 0 else 0.0]
+        value = getattr(text, item.name)
+        theirs = [getattr(baseline, item.name) for baseline in baselines] or [1.0 if sign < 0 else 0.0]
         reference = min(theirs) if sign < 0 else max(theirs)
         excess = sign * (value - reference) / getattr(ALLOWANCE, item.name) - 1
         if excess > worst:
             worst = excess
-            reason = f"{_WORDS[item.name]} {value:.2f}, base and parents at worst {reference:.2f}"
+            against = (
+                f"base and parents at worst {reference:.2f}" if baselines else f"without baselines {reference:.2f}"
+            )
+            reason = f"{_WORDS[item.name]} {value:.2f}, {against} {reference:.2f}"
     return worst, reason if worst > 0 else None

@@ -5,7 +5,7 @@ resample is a matrix product: counts [B, R] times credits [R, N].
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from nex_merge.records import RESERVED_LAYER, Evidence, NeuronWeights, NexScore,
 
 # Resamples that are worked on at once: what bounds the memory of [B, N] matrices.
 CHUNK = 64
+# Numbers in a dense block of neurons: three blocks of 0.5 GB.
+BLOCK_ENTRIES = 1 << 27
 
 
 def score(
@@ -81,34 +83,57 @@ def resampled(
 
 
 def _recalibrated(evidence: Evidence, counts: np.ndarray, crossfit: bool) -> np.ndarray:
-    """Response scores under weights from the drawn responses, float64 [B, R]."""
-    credits = evidence.credits
-    keys = np.unique(credits.keys)
-    effective, redundant, masses = (np.zeros((credits.responses, len(keys)), np.float32) for _ in range(3))
-    for i in range(credits.responses):
-        own = credits.of(i)
-        at = np.searchsorted(keys, own.keys)
-        effective[i, at], redundant[i, at] = own.effective, own.redundant
-        group, values = evidence.base.group(i)
-        known = np.isin(group, keys) & ((group >> 16) != RESERVED_LAYER)
-        masses[i, np.searchsorted(keys, group[known])] = clean_masses(values[known])
-    fold = folds(evidence.prompts)
-    result = np.zeros(counts.shape)
-    for start in range(0, len(counts), CHUNK):
-        part = counts[start : start + CHUNK].astype(np.float32)
-        for k in np.unique(fold) if crossfit else (None,):
-            teachers, scored = (slice(None), slice(None)) if k is None else (fold != k, fold == k)
+    """Response scores under weights from the drawn responses, float64 [B, R].
+
+    Neurons are taken in blocks, so that memory stays bounded however many have credit: both sums of the Good-Mass
+    Fraction are sums over neurons.
+    """
+    keys = np.unique(evidence.credits.keys)
+    width = max(1, BLOCK_ENTRIES // max(evidence.credits.responses, CHUNK))
+    fold = folds(evidence.prompts) if crossfit else None
+    signed, weighted = np.zeros(counts.shape, np.float32), np.zeros(counts.shape, np.float32)
+    for start in range(0, len(keys), width):
+        block = _Block(evidence, keys[start : start + width])
+        for first in range(0, len(counts), CHUNK):
+            rows = slice(first, first + CHUNK)
+            for scored, s, w in block.sums(counts[rows].astype(np.float32), fold):
+                signed[rows, scored] += s
+                weighted[rows, scored] += w
+    # max(w, 0) = (w + |w|) / 2
+    good = (signed + weighted) / 2
+    return np.divide(good, weighted, out=np.zeros(counts.shape), where=weighted > 0)
+
+
+class _Block:
+    """The credit and the masses of a block of N neurons, dense, float32 [R, N]."""
+
+    def __init__(self, evidence: Evidence, keys: np.ndarray) -> None:
+        credits = evidence.credits
+        shape = (credits.responses, len(keys))
+        self._effective, self._redundant, self._masses = (np.zeros(shape, np.float32) for _ in range(3))
+        for i in range(credits.responses):
+            own = credits.of(i)
+            here = (own.keys >= keys[0]) & (own.keys <= keys[-1])
+            at = np.searchsorted(keys, own.keys[here])
+            self._effective[i, at], self._redundant[i, at] = own.effective[here], own.redundant[here]
+            group, values = evidence.base.group(i)
+            known = np.isin(group, keys) & ((group >> 16) != RESERVED_LAYER)
+            self._masses[i, np.searchsorted(keys, group[known])] = clean_masses(values[known])
+
+    def sums(
+        self, counts: np.ndarray, fold: np.ndarray | None
+    ) -> Iterator[tuple[slice | np.ndarray, np.ndarray, np.ndarray]]:
+        """(responses, sum m w, sum m |w|), float32 [b, responses], for resamples as counts float32 [b, R].
+
+        Weights come from all drawn responses or, with folds, from those outside the fold that is scored.
+        """
+        for k in (None,) if fold is None else np.unique(fold):
+            teachers, scored = (slice(None), slice(None)) if fold is None else (fold != k, fold == k)
             # tanh(log(a / b)) = (a a - b b) / (a a + b b)
-            a, b = (part[:, teachers] @ credit[teachers] for credit in (effective, redundant))
+            a, b = (counts[:, teachers] @ credit[teachers] for credit in (self._effective, self._redundant))
             for credit in (a, b):
                 credit += np.float32(EPSILON)
                 np.square(credit, out=credit)
             w = (a - b) / (a + b)
-            signed = w @ masses[scored].T
-            weighted = np.abs(w, out=w) @ masses[scored].T
-            # max(w, 0) = (w + |w|) / 2
-            good = (signed + weighted) / 2
-            result[start : start + CHUNK, scored] = np.divide(
-                good, weighted, out=np.zeros_like(good), where=weighted > 0
-            )
-    return result
+            signed = w @ self._masses[scored].T
+            yield scored, signed, np.abs(w, out=w) @ self._masses[scored].T

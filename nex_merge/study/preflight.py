@@ -13,7 +13,14 @@ from nex_merge.engines.loading import check_context, context_of, load_tokenizer,
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.estimates import objective_of
-from nex_merge.merging import member_configs, method_specs, preflight, rank_bytes, weights_dtype
+from nex_merge.merging import (
+    member_configs,
+    method_specs,
+    preflight,
+    rank_bytes,
+    rounded_members,
+    weights_dtype,
+)
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
 from nex_merge.setup.prompts import encode_prompts, load_prompts
@@ -78,6 +85,8 @@ def estimate(resolved: ResolvedConfig) -> Iterator[str]:
     yield f"configuration  {resolved.source}: valid"
     millions = checked.parameters / 1e6
     yield f"family         {family.name}: base, {', '.join(family.models)}; {millions:.1f}M parameters each"
+    for line in rounded_members(family.folders):
+        yield f"warning        {line}"
     yield f"methods        {', '.join(method.name for method in checked.space.methods)}"
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"

@@ -12,7 +12,7 @@ from nex_merge.errors import InputError, NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.measure import shared_weights
 from nex_merge.measures.text import text_means
-from nex_merge.merging import method_specs, preflight, weights_dtype
+from nex_merge.merging import method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import Row, write_leaderboard
@@ -51,6 +51,8 @@ def run_search(
     engine, out_dtype, tensors = _engine(resolved, engine)
     check_filters(space.filters, tensors)
     encode_run_prompts(engine, config)
+    for line in rounded_members(family.folders):
+        told.on_note(line)
     rows: list[Row] = []
     with custody.hold(resolved, fresh, told.on_note) as run, _told_of_end(told, rows), _faults_logged(run, told):
         start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))

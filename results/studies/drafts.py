@@ -21,10 +21,10 @@ from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import batches, drafts, generate
 from nex_merge.merging import Merger
 from nex_merge.records import MergeRecipe, Prompt, Response
-from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.proposal import passthrough
+from nex_merge.study.trial import load_tokenizer
 
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)
 # CONTEXT, LONGEST, PASS_TOKENS

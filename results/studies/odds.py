@@ -50,8 +50,9 @@ def main() -> None:
         equal = np.array([claims(rng, kind, parents, merges, prompts) for _ in range(RUNS)]).mean(axis=0)
         lead = 3 * 0.5 / np.sqrt(prompts)
         better = np.mean([claims(rng, kind, parents, merges, prompts, lead)[1] for _ in range(RUNS // 4)])
-        rows.append({"values": kind, "prompts": prompts, "parents": parents, "merges": merges, "runs": RUNS,
-                     "version_0_1_0": f"{equal[0]:.4f}", "corrected": f"{equal[1]:.4f}", "found": f"{better:.3f}"})  # fmt: skip
+        setting = {"values": kind, "prompts": prompts, "parents": parents, "merges": merges, "runs": RUNS}
+        found = {"version_0_1_0": f"{equal[0]:.4f}", "corrected": f"{equal[1]:.4f}", "found": f"{better:.3f}"}
+        rows.append(setting | found)
         print(rows[-1], flush=True)
     with open(Path(__file__).with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")

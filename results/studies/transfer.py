@@ -35,7 +35,7 @@ from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
 from nex_merge.inspect.transfer.options import find_model, read_settings
 from nex_merge.inspect.transfer.outcomes import Outcome
 from nex_merge.inspect.transfer.summary import CONTRASTS, compute_effects, group_by_count, stability
-from nex_merge.labels.benchmark import builtin_items
+from nex_merge.labels.items import builtin_items
 from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.setup.config import PromptsConfig, RuntimeConfig, find_file
 from nex_merge.setup.prompts import load_prompts
@@ -59,7 +59,7 @@ def settings() -> TransferSettings:
 
 
 def problems() -> Problems:
-    return Problems(builtin_items(PROBLEMS), PromptsConfig(file=""))
+    return Problems(builtin_items("qwen3-tiny", PROBLEMS, "studies"), PromptsConfig(file=""))
 
 
 def work(models: dict[str, CheckpointEngine]) -> Iterator[tuple[Path, str, str, NeuronSet | None]]:

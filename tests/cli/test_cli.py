@@ -1,6 +1,7 @@
 """Commands as a user runs them: exit codes, what goes to stdout, export and score."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,15 +78,14 @@ def test_export_takes_any_trial_and_names_unknown_ones(finished, tmp_path):
 
 
 def test_export_refuses_when_a_parent_has_changed(finished, toy, tmp_path):
-    path = toy["a"] / "model.safetensors"
-    before = path.read_bytes()
-    tensors = load_file(path)
+    changed = shutil.copytree(toy["a"], tmp_path / "a")
+    tensors = load_file(changed / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
-    save_file(tensors, path, metadata={"format": "pt"})
-    try:
-        done = run("export", finished / "run", "--trial", "0", "--out", tmp_path / "out")
-    finally:
-        path.write_bytes(before)
+    save_file(tensors, changed / "model.safetensors", metadata={"format": "pt"})
+    copy = shutil.copytree(finished / "run", tmp_path / "run")
+    for path in copy.rglob("*.yaml"):
+        path.write_text(path.read_text().replace(str(toy["a"]), str(changed)))
+    done = run("export", copy, "--trial", "0", "--out", tmp_path / "out")
     assert done.returncode == 1 and "its tensors differ from those scored" in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -178,23 +178,23 @@ def test_dry_run_and_validate_say_what_would_be_done(finished):
 
 
 def test_rescore_benchmark_and_correlate(finished, tmp_path):
-    done = run("rescore", finished / "run", "--calibration", "crossfit")
+    copy = shutil.copytree(finished / "run", tmp_path / "run")
+    done = run("rescore", copy, "--calibration", "crossfit")
     assert done.returncode == 0, done.stderr
     assert "under calibration crossfit" in done.stdout and "Verdict on NEX: " in done.stdout
     asked = Path("configs/prompts/qwen3_tiny.jsonl").read_text().splitlines()[0]
-    answered = (finished / "run" / "trials" / "base" / "responses.jsonl").read_text().splitlines()[0]
+    answered = (copy / "trials" / "base" / "responses.jsonl").read_text().splitlines()[0]
     labelled = {"prompt": json.loads(asked)["prompt"], "answer": conclude(json.loads(answered)["text"])}
     (tmp_path / "bench.jsonl").write_text(json.dumps(labelled) + '\n{"prompt": "signs", "answer": "zz"}\n')
-    done = run("benchmark", finished / "run", "--data", tmp_path / "bench.jsonl", "--match", "text")
+    done = run("benchmark", copy, "--data", tmp_path / "bench.jsonl", "--match", "text")
     assert done.returncode == 0, done.stderr
     assert "[6/6]" in done.stderr and "0.500" in done.stdout
-    done = run("correlate", finished / "run", "--by", "method", "--plots", tmp_path / "plots")
+    done = run("correlate", copy, "--by", "method", "--plots", tmp_path / "plots")
     assert done.returncode == 0, done.stderr
     assert "6 variants with accuracy" in done.stdout and "method dare_ties: " in done.stdout
     assert (tmp_path / "plots" / "nex.png").exists()
-    found = json.loads(run("correlate", finished / "run", "--format", "json", "--by", "method").stdout)
+    found = json.loads(run("correlate", copy, "--format", "json", "--by", "method").stdout)
     assert found["trials"] == 6 and set(found["by"]) == {"method dare_ties"}
-    run("rescore", finished / "run", "--calibration", "self")
 
 
 def test_listings():

@@ -8,7 +8,8 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import KINDS
-from nex_merge.labels.benchmark import Item, benchmark, builtin_items, choose_trials, load_items, matcher
+from nex_merge.labels.benchmark import benchmark, choose_trials
+from nex_merge.labels.items import Item, builtin_items, load_items, matcher
 from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import read_rows
@@ -63,7 +64,7 @@ def test_bad_data(tmp_path, line, match, message):
 def test_builtin_problems_are_not_the_search_prompts():
     lines = Path("configs/prompts/qwen3_tiny.jsonl").read_text(encoding="utf-8").splitlines()
     prompts = {json.loads(line)["prompt"] for line in lines}
-    items = builtin_items(32)
+    items = builtin_items("qwen3-tiny", 32, "x")
     assert len(items) == 64 and not prompts & {item.prompt.raw for item in items}
 
 

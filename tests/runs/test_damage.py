@@ -1,7 +1,5 @@
 """Files of a run folder that are damaged: one message that names the file, and exit code 2."""
 
-import shutil
-
 import pytest
 
 from nex_merge.activations.cache import read_cache, read_manifest
@@ -9,33 +7,11 @@ from nex_merge.errors import InputError
 from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
-from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.search import run_search
-
-
-@pytest.fixture(scope="module")
-def whole(toy, tmp_path_factory):
-    family = {"base": str(toy["base"]), "models": {"a": str(toy["a"]), "b": str(toy["b"])}}
-    run = tmp_path_factory.mktemp("damage") / "run"
-    plan = resolve_config(
-        "configs/qwen3_ties.yaml",
-        {
-            "family": family,
-            "models": ["a", "b"],
-            "output": str(run),
-            "study": {"trials": 1},
-            "prompts": {"limit": 4},
-            "generation": {"max_new_tokens": 24},
-            "activations": {"slice_tokens": 2, "top_k": 8},
-        },
-    )
-    run_search(plan)
-    return run
 
 
 @pytest.fixture
-def run(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "run")
+def run(toy_run_copy):
+    return toy_run_copy
 
 
 def read_everything(run):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.labels.benchmark import attach_accuracy
+from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Estimate, NexScore, Reliability, TrialResult

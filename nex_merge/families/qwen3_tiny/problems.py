@@ -150,6 +150,15 @@ def make_problems(kind: str, count: int, seed: int) -> list[Problem]:
     return [make_problem(kind, rng) for _ in range(count)]
 
 
+# The search's prompts come from seed 1, so none of them is among these.
+HELD_OUT_SEED = 2
+
+
+def held_out_problems(count: int) -> list[Problem]:
+    """`count` problems of each of qwen3-tiny's kinds that no training batch and no search prompt was drawn from."""
+    return [problem for kind in KINDS for problem in make_problems(kind, count, HELD_OUT_SEED)]
+
+
 def vocabulary(kinds: Sequence[str] = KINDS) -> list[str]:
     """Every word that a prompt or response of these kinds may hold."""
     words = ["\n", *kinds, "yes", "no", "wait", "+", "-", "="]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.labels.benchmark import Item, labelled
+from nex_merge.labels.items import Item, labelled
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (
     ActivationsConfig,

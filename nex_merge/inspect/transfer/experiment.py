@@ -21,7 +21,7 @@ from nex_merge.inspect.transfer.copying import (
 )
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
 from nex_merge.inspect.transfer.outcomes import Outcome, problem_counts
-from nex_merge.labels.benchmark import Item, judge
+from nex_merge.labels.items import Item, judge
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig

@@ -7,7 +7,7 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.inspect.score import ScoreConfig
 from nex_merge.inspect.transfer.experiment import Problems, TransferSettings
-from nex_merge.labels.benchmark import FAMILY, builtin_items, load_items
+from nex_merge.labels.items import builtin_items, load_items
 from nex_merge.setup.config import PhasesConfig, PromptsConfig, RuntimeConfig, merge_mappings, nearest, parse
 from nex_merge.setup.families import Location, family_defaults, locate, read_family
 
@@ -42,7 +42,8 @@ def read_settings(
 def read_problems(data: str, match: str, limit: int | None, family: str | None, prompts: PromptsConfig) -> Problems:
     """The first `limit` labelled problems of a file, or `limit` held-out problems of each kind of qwen3-tiny."""
     if data == BUILTIN:
-        if family is None or read_family(family)[1] != FAMILY:
-            raise InputError(f"--data: 'builtin' requires --family {FAMILY}, got {family!r}")
-        return Problems(builtin_items(limit or BUILTIN_LIMIT), PromptsConfig(file=""))
+        if family is None:
+            raise InputError("--data: 'builtin' requires --family, the family whose problems to use")
+        items = builtin_items(read_family(family)[1], limit or BUILTIN_LIMIT, "--data builtin")
+        return Problems(items, PromptsConfig(file=""))
     return Problems(load_items(Path(data), match)[:limit], prompts)

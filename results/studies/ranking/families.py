@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import optuna
 
 from nex_merge.merging import method_specs
-from nex_merge.study.proposal import passthrough, propose
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.setup.search_space import load_space
+from nex_merge.study.proposal import passthrough, propose
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data"

@@ -19,9 +19,9 @@ from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights, Prompt, Response, SparseRows, TokenStats
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.trial import load_tokenizer
 from ranking.families import (
     DATA,
     FAMILIES,

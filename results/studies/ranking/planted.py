@@ -14,10 +14,10 @@ from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, MergeRecipe, Prompt
-from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
+from nex_merge.study.proposal import passthrough
+from nex_merge.study.trial import load_tokenizer
 from ranking.families import FAMILIES, MIN_RUN, PROMPTS_PER_KIND, PROMPTS_SEED, RHO, SHIPPED, write_csv
 
 

@@ -120,7 +120,7 @@ def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
         ({"--into": "pairs"}, "--into: expected another model than the donor, got pairs"),
         (
             {"--data": "builtin", "--family": None, "--from": "a/b"},
-            "--data: 'builtin' requires --family qwen3-tiny, got None",
+            "--data: 'builtin' requires --family, the family whose problems to use",
         ),
         ({"--set": "prompts.limits=3"}, "prompts: unknown key 'limits'"),
     ],

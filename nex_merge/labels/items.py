@@ -1,0 +1,89 @@
+"""Labelled prompts: from files, and from families whose problems a program verifies; and which responses are right."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from nex_merge.answers.conclusions import check_match, conclude, is_unfinished, read_gold
+from nex_merge.errors import InputError
+from nex_merge.records import Prompt, Response
+from nex_merge.setup.config import is_number
+from nex_merge.setup.prompts import read_jsonl
+
+# Entry points: a family's name, and what makes that many problems of each of its kinds.
+PROBLEMS = "nex_merge.problems"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled prompt: `is_right` says of a response's text whether it is right."""
+
+    prompt: Prompt
+    answer: str
+    is_right: Callable[[str], bool]
+    kind: str = ""
+
+
+def matcher(match: str, answer: str) -> Callable[[str], bool]:
+    """Whether a response concludes the answer. Raises ValueError where the answer can never be matched."""
+    gold = read_gold(answer, match)
+    return lambda text: conclude(text, match) == gold
+
+
+def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
+    """One line's prompt with its answer. Raises InputError, naming the line, where it has none that can be matched."""
+    answer = data.get("answer")
+    if is_number(answer):
+        answer = str(answer)
+    if not isinstance(answer, str) or not answer.strip():
+        raise InputError(f'{where}: expected "answer" with text or a number, got {answer!r}')
+    try:
+        return Item(prompt, answer, matcher(match, answer))
+    except ValueError as error:
+        raise InputError(f"{where}: answer {answer!r} cannot be read as {match}: {error}") from None
+
+
+def load_items(file: Path, match: str) -> list[Item]:
+    """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
+    check_match(match)
+    if not file.is_file():
+        raise InputError(f"--data: no such file: {file}")
+    items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
+    if not items:
+        raise InputError(f"--data: {file} contains no labelled prompts")
+    return items
+
+
+class Problem(Protocol):
+    """A labelled problem that a family brings: what an entry point of `nex_merge.problems` makes lists of."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    def is_right(self, response: str) -> bool: ...
+
+
+def builtin_items(family: str, count: int, source: str) -> list[Item]:
+    """`count` held-out problems of each kind that a family brings.
+
+    Raises InputError, naming `source`, where the family brings none.
+    """
+    known = {entry.name: entry for entry in entry_points(group=PROBLEMS)}
+    if family not in known:
+        raise InputError(f"{source}: expected a family with built-in problems ({', '.join(known)}), got {family!r}")
+    problems: Sequence[Problem] = known[family].load()(count)
+    return [
+        Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.answer, p.is_right, p.kind) for p in problems
+    ]
+
+
+def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:
+    """Whether each response is right; `thinking`: whether the prompts asked for thinking first."""
+    # What was cut off while thinking has not answered, whatever its last words are.
+    cut = [is_unfinished(r.text, r.truncated, thinking) for r in responses]
+    return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
