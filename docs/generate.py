@@ -1,4 +1,4 @@
-"""Write docs/reference/: the command line and the configuration, from the code that defines them.
+"""Write docs/reference/: the command line, the configuration and the measures, from the code that defines them.
 
     python -m docs.generate        # from the project root; `make docs-reference` does the same
 
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import nex_merge.cli
+from nex_merge.measures.registry import MEASURES
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.families import FamilyConfig
 from nex_merge.setup.search_space import RangeConfig, SpaceConfig
@@ -282,10 +283,36 @@ def _field_default(field: FieldInfo) -> str:
     return "" if default is PydanticUndefined else code(default)
 
 
+def render_measures() -> str:
+    """Every measure of the table, in the order of the leaderboard's columns."""
+    rows = [
+        (
+            f"`{name}`",
+            "more is better" if measure.direction > 0 else "less is better",
+            measure.unit,
+            "yes" if measure.is_objective else "no",
+            "yes" if measure.with_interval else "no",
+            measure.meaning,
+        )
+        for name, measure in MEASURES.items()
+    ]
+    return page(
+        "Measures",
+        "What variants are ranked by or looked at, as `nex-merge measures` lists them. Each is a column of "
+        "`leaderboard.csv`, under its name.",
+        "- *objective*: whether `study.objective` can name it. `study.direction` overrides its direction.\n"
+        "- *interval*: whether the leaderboard has its 95 % interval over prompts, in the columns `NAME_low` and "
+        "`NAME_high`.\n"
+        "- Without a unit: a share, a ratio or a score.",
+        table(("measure", "direction", "unit", "objective", "interval", "meaning"), rows),
+    )
+
+
 # Path from the project root -> what the file holds. To add a page, write its function and an entry here.
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": render_cli,
     "docs/reference/configuration.md": render_configuration,
+    "docs/reference/measures.md": render_measures,
 }
 
 
