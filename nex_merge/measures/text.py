@@ -89,8 +89,6 @@ def collapse(text: TextMeasures, baselines: Sequence[TextMeasures]) -> tuple[flo
         excess = sign * (value - reference) / getattr(ALLOWANCE, item.name) - 1
         if excess > worst:
             worst = excess
-            against = (
-                f"base and parents at worst {reference:.2f}" if baselines else f"without baselines {reference:.2f}"
-            )
+            against = "base and parents at worst" if baselines else "without baselines"
             reason = f"{_WORDS[item.name]} {value:.2f}, {against} {reference:.2f}"
     return worst, reason if worst > 0 else None
