@@ -29,7 +29,12 @@ def search(config: Path, fresh=False, engine=None, **overrides):
     """(the leaderboard's rows without times, the recorder)."""
     recorder = Recorder()
     rows = run_search(resolve_config(str(config), overrides), fresh, [recorder], engine)
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows], recorder
+    return without_times(rows), recorder
+
+
+def without_times(rows):
+    """What has to be the same in every run."""
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
 
 
 def with_space(config: Path, space) -> Path:

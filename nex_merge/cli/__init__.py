@@ -26,6 +26,9 @@ def main() -> None:
     # The libraries' progress bars and notices would drown ours; a user's own setting stays.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # OpenMP's threads spin while they wait for one another, which stalls whoever shares the cores: with two processes
+    # on two cores, each was many times slower than alone. Read when torch is loaded, so it has to be set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         code = app(standalone_mode=False)
     except NexMergeError as error:

@@ -1,6 +1,7 @@
 """Commands as a user runs them: exit codes, what goes to stdout, export and score."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ def run(*args, **kwargs):
 
 @pytest.fixture(scope="module")
 def finished(toy, tmp_path_factory):
-    """A finished run of three merges, made by the command."""
+    """A finished run of five merges, made by the command."""
     import yaml
 
     folder = tmp_path_factory.mktemp("finished")
@@ -37,19 +38,19 @@ def finished(toy, tmp_path_factory):
         "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 3, "thinking": False},
         "generation": {"max_new_tokens": 24},
         "activations": {"slice_tokens": 2, "top_k": 8},
-        "study": {"trials": 3},
+        "study": {"trials": 5},
         "output": str(folder / "run"),
     }
     (folder / "toy.yaml").write_text(yaml.safe_dump(config))
     done = run("search", folder / "toy.yaml")
     assert done.returncode == 0, done.stderr
-    assert "best first" in done.stdout and "[6/6]" in done.stderr
+    assert "best first" in done.stdout and "[8/8]" in done.stderr
     return folder
 
 
 def test_leaderboard_formats(finished):
     rows = json.loads(run("leaderboard", finished / "run", "--format", "json").stdout)
-    assert len(rows) == 6 and rows == json.loads((finished / "run" / "leaderboard.json").read_text())
+    assert len(rows) == 8 and rows == json.loads((finished / "run" / "leaderboard.json").read_text())
     assert len(run("leaderboard", finished / "run", "--format", "csv", "--top", 2).stdout.splitlines()) == 3
     assert run("leaderboard", finished / "run", "--format", "md").stdout.startswith("| # | trial | method | nex |")
     assert run("leaderboard", finished / "run", "--sort", "entropy").returncode == 0
@@ -173,7 +174,7 @@ def test_dry_run_and_validate_say_what_would_be_done(finished):
     for args in (("validate", finished / "toy.yaml"), ("search", finished / "toy.yaml", "--dry-run")):
         done = run(*args)
         assert done.returncode == 0, done.stderr
-        for word in ("recipes", "memory", "disk", "tokens", "at most 432 to generate (3 prompts"):
+        for word in ("recipes", "memory", "disk", "tokens", "at most 576 to generate (3 prompts"):
             assert word in done.stdout
 
 
@@ -188,16 +189,33 @@ def test_rescore_benchmark_and_correlate(finished, tmp_path):
     (tmp_path / "bench.jsonl").write_text(json.dumps(labelled) + '\n{"prompt": "signs", "answer": "zz"}\n')
     done = run("benchmark", copy, "--data", tmp_path / "bench.jsonl", "--match", "text")
     assert done.returncode == 0, done.stderr
-    assert "[6/6]" in done.stderr and "0.500" in done.stdout
+    assert "[8/8]" in done.stderr and "0.500" in done.stdout
     done = run("correlate", copy, "--by", "method", "--plots", tmp_path / "plots")
     assert done.returncode == 0, done.stderr
-    assert "6 variants with accuracy" in done.stdout and "method dare_ties: " in done.stdout
+    assert "8 variants with accuracy" in done.stdout and "method dare_ties: " in done.stdout
     assert (tmp_path / "plots" / "nex.png").exists()
     found = json.loads(run("correlate", copy, "--format", "json", "--by", "method").stdout)
-    assert found["trials"] == 6 and set(found["by"]) == {"method dare_ties"}
+    assert found["trials"] == 8 and set(found["by"]) == {"method dare_ties"}
 
 
 def test_listings():
     assert "ties: TIES" in run("methods").stdout
     assert "qwen3-4b-2507" in run("families").stdout
     assert "breadcrumbs" in run("spaces").stdout
+
+
+@pytest.mark.parametrize(("own", "policy"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_leave_the_cores_to_others(own, policy):
+    """Two searches on the same cores would otherwise stall each other; a user's own setting stays."""
+    code = (
+        "import os, sys; sys.argv = ['nex-merge', 'families']\n"
+        "from nex_merge.cli import main\n"
+        "assert 'torch' not in sys.modules\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(os.environ['OMP_WAIT_POLICY'], file=sys.stderr)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stderr.split()[-1] == policy

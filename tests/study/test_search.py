@@ -15,10 +15,20 @@ import torch
 import yaml
 
 from nex_merge.errors import InputError, RunError, TrialError
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
 from nex_merge.study import optuna_study
 from tests.engines.fakes import FakeEngine
-from tests.searches import search, with_space
+from tests.searches import search, with_space, without_times
+
+
+TRIALS = ["base", "a", "b", "0000", "0001", "0002", "0003"]
+
+
+@pytest.fixture
+def toy_rows(toy_run):
+    """The leaderboard of the search that `toy_config` describes, done once for all tests that compare with it."""
+    return without_times(read_rows(Run(toy_run)))
 
 
 def study_of(run: Path) -> optuna.Study:
@@ -26,13 +36,12 @@ def study_of(run: Path) -> optuna.Study:
     return optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
 
 
-def test_a_search_of_four_trials(toy_config, tmp_path):
-    rows, watcher = search(toy_config)
-    run = tmp_path / "run"
-    assert watcher.ended == ["base", "a", "b", "0000", "0001", "0002", "0003"]
+def test_a_search_of_four_trials(toy_run, toy_rows):
+    rows, run = toy_rows, toy_run
+    assert [result.trial for result in Run(run).results()] == TRIALS
     assert [row["rank"] for row in rows] == list(range(1, 8))
     assert sorted((row["nex"] for row in rows), reverse=True) == [row["nex"] for row in rows]
-    for trial in watcher.ended:
+    for trial in TRIALS:
         folder = run / "trials" / trial
         assert {path.name for path in folder.iterdir()} == {
             "recipe.yaml",
@@ -63,15 +72,14 @@ def test_finished_trials_are_not_recomputed_and_a_run_can_be_prolonged(toy_confi
     assert again == rows and watcher.ended == []
 
 
-def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, tmp_path):
-    whole, _ = search(toy_config, output=str(tmp_path / "whole"))
+def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, toy_rows, tmp_path):
     command = [sys.executable, "-m", "nex_merge", "search", str(toy_config)]
     for trial in ("a", "0001", "0002"):
         killed_in(command, tmp_path / "run" / "trials" / trial)
     subprocess.run(command, check=True, capture_output=True)
     rows, watcher = search(toy_config)
     assert watcher.ended == []
-    assert rows == whole
+    assert rows == toy_rows
     opened = study_of(tmp_path / "run")
     assert [trial.state.name for trial in opened.trials] == ["COMPLETE"] * 4
 
@@ -87,8 +95,7 @@ def killed_in(command, folder):
     assert not (folder / "result.json").exists(), "killed too late to be in the middle of the trial"
 
 
-def test_killed_between_result_and_tell(toy_config, tmp_path, monkeypatch):
-    whole, _ = search(toy_config, output=str(tmp_path / "whole"))
+def test_killed_between_result_and_tell(toy_config, toy_rows, monkeypatch):
     tell = optuna_study._tell
 
     def dies(opened, trial, *rest):
@@ -101,7 +108,7 @@ def test_killed_between_result_and_tell(toy_config, tmp_path, monkeypatch):
         search(toy_config)
     monkeypatch.setattr(optuna_study, "_tell", tell)
     rows, watcher = search(toy_config)
-    assert rows == whole and watcher.ended == ["0003"], "trial 2 was done, and only the study had not heard of it"
+    assert rows == toy_rows and watcher.ended == ["0003"], "trial 2 was done, and only the study had not heard of it"
 
 
 @pytest.mark.parametrize(("key", "value"), [("seed", 1), ("sampler", "random")])
@@ -119,8 +126,7 @@ def test_the_seed_and_the_sampler_decide(toy_config, tmp_path, key, value):
     assert same == {"0000", "0001", "0002"}, "what people try first, whatever the seed and the sampler"
 
 
-def test_the_order_of_keys_does_not_matter(toy_config, tmp_path):
-    rows, _ = search(toy_config)
+def test_the_order_of_keys_does_not_matter(toy_config, toy_rows):
     data = yaml.safe_load(toy_config.read_text())
 
     def backwards(item):
@@ -129,20 +135,19 @@ def test_the_order_of_keys_does_not_matter(toy_config, tmp_path):
     turned = backwards(data)
     turned["family"]["models"] = data["family"]["models"]  # their order is that of the recipe's models
     toy_config.write_text(yaml.safe_dump(turned, sort_keys=False))
-    again, _ = search(toy_config, output=str(tmp_path / "again"))
-    assert again == rows
-
-
-def test_batch_size_does_not_matter(toy_config, tmp_path):
     rows, _ = search(toy_config)
-    again, _ = search(toy_config, generation={"batch_tokens": 1}, output=str(tmp_path / "again"))
-    assert again == rows
+    assert rows == toy_rows
 
 
-def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, tmp_path, monkeypatch):
+def test_batch_size_does_not_matter(toy_config, toy_rows):
+    rows, _ = search(toy_config, generation={"batch_tokens": 1})
+    assert rows == toy_rows
+
+
+def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, toy_rows, tmp_path, monkeypatch):
     from nex_merge.engines.transformers import FamilyEngine
 
-    drafted, seen = search(toy_config)[0], []
+    seen = []
     answer = FamilyEngine.answer
 
     def without(self, prompts, config, drafts=(), notify=lambda tokens: None):
@@ -150,7 +155,7 @@ def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, tmp_path
         return answer(self, prompts, config, (), notify)
 
     monkeypatch.setattr(FamilyEngine, "answer", without)
-    assert search(toy_config, output=str(tmp_path / "other"))[0] == drafted
+    assert search(toy_config)[0] == toy_rows
     assert seen == [0, 1, 2, 3, 3, 3, 3], "base, a and b, then four merges"
     # Without base and parents there is nothing to draft from.
     assert len(search(toy_config, output=str(tmp_path / "alone"), study={"trials": 2, "baselines": False})[0]) == 2
@@ -232,15 +237,14 @@ def test_an_interrupted_search_ranks_what_is_done(toy_config, tmp_path):
 def test_an_engine_of_ones_own_is_all_that_a_search_needs(toy_config, tmp_path):
     engine = FakeEngine()
     rows, recorder = search(toy_config, engine=engine)
-    assert recorder.ended == ["base", "a", "b", "0000", "0001", "0002", "0003"] and len(rows) == 7
+    assert recorder.ended == TRIALS and len(rows) == 7
     assert engine.answered == engine.captured == 7
     assert engine.drafts == [0, 4, 8, 12, 12, 12, 12]
 
 
-def test_pool_scores_everyone_under_the_same_weights(toy_config, tmp_path):
+def test_pool_scores_everyone_under_the_same_weights(toy_config, toy_rows, tmp_path):
     pooled, _ = search(toy_config, nex={"calibration": "pool"})
-    own, _ = search(toy_config, output=str(tmp_path / "self"))
-    assert {row["trial"]: row["nex"] for row in pooled} != {row["trial"]: row["nex"] for row in own}
+    assert {row["trial"]: row["nex"] for row in pooled} != {row["trial"]: row["nex"] for row in toy_rows}
     longer, watcher = search(toy_config, nex={"calibration": "pool"}, study={"trials": 5})
     assert watcher.ended == ["0004"]
     fresh, _ = search(toy_config, nex={"calibration": "pool"}, study={"trials": 5}, output=str(tmp_path / "fresh"))
@@ -332,11 +336,26 @@ def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_c
     assert [trial.constraints["collapse"] > 0 for trial in told] == [True, False, False, False]
 
 
-def test_a_token_budget_is_a_constraint(toy_config):
-    rows, _ = search(toy_config, study={"max_mean_tokens": 1.0})
+@pytest.mark.parametrize(("budget", "violation"), [(4.0, 0.5), (6.0, 0.0), (12.0, -0.5)])
+def test_a_token_budget_is_a_constraint(toy_config, tmp_path, budget, violation):
+    """The fake answers everything with 6 tokens, as sound as those of base and parents."""
+    rows, _ = search(toy_config, engine=FakeEngine(), study={"max_mean_tokens": budget})
     merges = [row for row in rows if row["kind"] == "merge"]
-    assert {row["state"] for row in merges} == {"collapsed"}
-    assert all("study.max_mean_tokens is 1" in row["reason"] or "at worst" in row["reason"] for row in merges)
+    assert [row["violation"] for row in merges] == [violation] * 4
+    reason = "6 tokens a response, study.max_mean_tokens is 4" if violation > 0 else None
+    assert [row["reason"] for row in merges] == [reason] * 4
+    assert {row["state"] for row in merges} == {"collapsed" if violation > 0 else "complete"}
+    assert {row["state"] for row in rows if row["kind"] != "merge"} == {"complete"}, "a budget is for merges"
+    assert [trial.constraints["collapse"] for trial in study_of(tmp_path / "run").trials] == [violation] * 4
+
+
+def test_of_a_budget_and_a_collapse_the_worse_is_the_reason(toy_config, monkeypatch):
+    from nex_merge.study import trial
+
+    monkeypatch.setattr(trial, "collapse", lambda text, parents: (0.7, "planted"))
+    rows, _ = search(toy_config, engine=FakeEngine(), study={"max_mean_tokens": 4.0})
+    merges = [(row["reason"], row["violation"]) for row in rows if row["kind"] == "merge"]
+    assert merges == [("planted", 0.7)] * 4
 
 
 def test_another_objective_with_its_direction(toy_config, tmp_path):
