@@ -21,7 +21,6 @@ from nex_merge.study import optuna_study
 from tests.engines.fakes import FakeEngine
 from tests.searches import search, with_space, without_times
 
-
 TRIALS = ["base", "a", "b", "0000", "0001", "0002", "0003"]
 
 
@@ -72,9 +71,10 @@ def test_finished_trials_are_not_recomputed_and_a_run_can_be_prolonged(toy_confi
     assert again == rows and watcher.ended == []
 
 
-def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, toy_rows, tmp_path):
+@pytest.mark.parametrize("trials", [pytest.param(["0001"], marks=pytest.mark.quick), ["a", "0002"]], ids="+".join)
+def test_killed_in_the_middle_of_a_trial_and_resumed(toy_config, toy_rows, tmp_path, trials):
     command = [sys.executable, "-m", "nex_merge", "search", str(toy_config)]
-    for trial in ("a", "0001", "0002"):
+    for trial in trials:
         killed_in(command, tmp_path / "run" / "trials" / trial)
     subprocess.run(command, check=True, capture_output=True)
     rows, watcher = search(toy_config)
