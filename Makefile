@@ -4,13 +4,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench clean
+.PHONY: demo test quick check bench docs-reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
 
+# Two workers with a thread each: torch's own threads would stall one another.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Under a minute: golden data, a search with its resume, an export, the command line, the architecture.
+quick: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m quick
+
+docs-reference: $(VENV)/installed
+	$(BIN)/python -m docs.generate
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from nex_merge.engines.transformers import TransformersEngine
 from nex_merge.errors import InputError, RunError
-from nex_merge.generation import end_tokens, generate
+from nex_merge.generation import end_tokens
 from nex_merge.merging import digest, generation_config, tensor_digest
-from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
@@ -21,6 +22,8 @@ from nex_merge.runs.run import Run
 from nex_merge.setup.config import GenerationConfig
 
 IDENTITY = "nex_merge.json"
+# How many roundings of the largest logit two forward passes in half precision may differ by.
+ROUNDINGS = 4
 
 
 def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
@@ -108,18 +111,27 @@ def checkpoint_digest(folder: Path) -> str:
 
 
 def _check_answer(remerger: Remerger, result: TrialResult, folder: Path, out: Path) -> str:
-    """Load the checkpoint with transformers alone and compare its greedy answer with the resident model's."""
-    response = remerger.run.responses(result.same_as or result.trial)[0]
-    tokens = remerger.config.generation.max_new_tokens
-    greedy = GenerationConfig(max_new_tokens=tokens)
-    expected = generate(remerger.engine.merger.model, remerger.engine.tokenizer, [response.prompt_ids], greedy)[0]
+    """Load the checkpoint with transformers alone and compare it with the resident model on the first prompt.
+
+    In float32 the greedy answers have to be equal, token by token. In half precision rounding may decide between
+    tokens that are nearly tied, so the stored response is read again instead and the logits are compared.
+    """
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=remerger.engine.dtype, trust_remote_code=False)
-    loaded.to(remerger.engine.merger.model.device).eval()
+    loaded.to(remerger.engine.model.device).eval()
+    response = remerger.run.responses(result.same_as or result.trial)[0]
+    if remerger.engine.dtype == torch.float32:
+        return _check_greedy(remerger, loaded, response, folder, out)
+    return _check_logits(remerger, loaded, response, folder, out)
+
+
+def _check_greedy(remerger: Remerger, loaded: Any, response: Response, folder: Path, out: Path) -> str:
+    engine, tokens = remerger.engine, remerger.config.generation.max_new_tokens
+    expected = engine.answer([response.prompt_ids], GenerationConfig(max_new_tokens=tokens))[0]
     ids = torch.tensor([response.prompt_ids], device=loaded.device)
     answer = loaded.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, num_beams=1,
         temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
-        eos_token_id=sorted(end_tokens(remerger.engine.merger.model, remerger.engine.tokenizer)),
+        eos_token_id=sorted(end_tokens(engine.model, engine.tokenizer)),
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     if answer != list(expected.token_ids):
         raise RunError(
@@ -127,6 +139,22 @@ def _check_answer(remerger: Remerger, result: TrialResult, folder: Path, out: Pa
             "inspection"
         )
     return f"{out}: transformers loads it and gives the same greedy answer of {len(answer)} tokens to the first prompt"
+
+
+def _check_logits(remerger: Remerger, loaded: Any, response: Response, folder: Path, out: Path) -> str:
+    engine = remerger.engine
+    ids = [*response.prompt_ids, *response.token_ids]
+    expected, found = engine.logits(ids), TransformersEngine(loaded, engine.tokenizer).logits(ids)
+    off, allowed = float(abs(found - expected).max()), ROUNDINGS * torch.finfo(engine.dtype).eps * abs(expected).max()
+    if not off <= allowed:
+        raise RunError(
+            f"{folder}: transformers gives other logits than the scored model for the first response (difference "
+            f"{off:.3g}, {allowed:.3g} allowed in {str(engine.dtype)[6:]}); it is kept for inspection"
+        )
+    return (
+        f"{out}: transformers loads it and gives the same logits for the first response of {len(response.token_ids)} "
+        f"tokens, within the rounding of {str(engine.dtype)[6:]} (difference {off:.3g})"
+    )
 
 
 def model_card(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, recipe_text: str) -> str:

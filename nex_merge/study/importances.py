@@ -12,6 +12,8 @@ from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.run import Run
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 FEWEST = 4  # merges, below which nothing is said of their parameters
 
 
