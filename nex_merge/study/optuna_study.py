@@ -95,11 +95,10 @@ class MergeStudy:
     def _next_number(self) -> int | None:
         """The number of a trial that was begun and not finished, else of a new one; None once there are enough."""
         known = self._study.get_trials(deepcopy=False)
+        if sum(trial.state.is_finished() for trial in known) >= self._config.trials:
+            return None
         begun = [trial.number for trial in known if trial.state is TrialState.RUNNING]
-        if begun:
-            return begun[0]
-        finished = sum(trial.state.is_finished() for trial in known)
-        return self._study.ask().number if finished < self._config.trials else None
+        return begun[0] if begun else self._study.ask().number
 
     def _run_merge(
         self,
