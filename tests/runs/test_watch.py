@@ -1,4 +1,4 @@
-"""Looking on while a search runs: what is told, what is shown, and that nothing is written."""
+"""Looking on while a search runs: what is shown, and that nothing is written."""
 
 import io
 import os
@@ -14,10 +14,8 @@ from rich.console import Console
 from nex_merge.cli import app
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
-from nex_merge.runs import files
 from nex_merge.runs.run import Run
 from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
-from nex_merge.study import progress
 
 
 def live(**changes) -> Live:
@@ -29,25 +27,6 @@ def live(**changes) -> Live:
 def row(trial: str, nex: float | None, **changes):
     state = "complete" if nex is not None else "failed"
     return {"trial": trial, "kind": "merge", "nex": nex, "state": state, "seconds": 10.0} | changes
-
-
-def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(progress.time, "time", lambda: clock[0])
-    beacon = progress.Beacon(tmp_path)
-    beacon.on_start("run", 15, [None] * 3)
-    beacon.on_stage("merge", 0)
-    assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
-    beacon.on_trial_start("0001", "ties")
-    beacon.on_stage("generate", 0)
-    for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
-        clock[0] += seconds
-        beacon.on_stage("generate", amount)
-    found = files.read_live(tmp_path)
-    assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
-    assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
-    beacon.on_end([])
-    assert files.read_live(tmp_path) is None and list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_search_is_not_at_work():

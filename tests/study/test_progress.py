@@ -1,0 +1,173 @@
+"""What a search says of how far it is: counts, the best so far, time left, and live.json for whoever looks on."""
+
+import io
+import re
+from contextlib import suppress
+
+import pytest
+from rich.console import Console
+
+from nex_merge.measures.estimates import Objective
+from nex_merge.records import Estimate, TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.run import Run
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study import optuna_study, progress
+from nex_merge.study.search import run_search
+from tests.engines.fakes import FakeEngine
+
+NEX = Objective("nex", 1)
+
+
+def ended(trial, value, measure="nex", kind="merge", **changes):
+    estimates = {} if value is None else {measure: Estimate(value)}
+    seconds = {"merge": 1.5, "generate": 2.0}
+    return TrialResult(trial, kind, "x", "ties", 0, **{"state": "complete", **changes}, estimates=estimates,
+                       seconds=seconds)  # fmt: skip
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "time", lambda: now[0])
+    return now
+
+
+def test_a_line_says_how_many_the_best_so_far_and_the_time_left(clock, capsys):
+    shown = progress.Progress(NEX)
+    earlier = [ended("base", 0.4, kind="base"), ended("0000", 0.7), ended("0001", 0.9, state="collapsed", reason="x")]
+    shown.on_start("run", 6, earlier)
+    clock[0] += 10
+    shown.on_trial_end(ended("0002", 0.6))
+    clock[0] += 20
+    shown.on_trial_end(ended("0003", None, state="failed", reason="not finite"))
+    clock[0] += 60
+    shown.on_trial_end(ended("0004", 0.75))
+    assert capsys.readouterr().err.splitlines() == [
+        # One trial took 10 seconds, and two are left; then two took 30, and one is left.
+        "[4/6] trial 0002 ties: nex 0.6000, 3.5 s, best 0.7000 (trial 0000), 0:20 left",
+        "[5/6] trial 0003 ties: failed: not finite, 3.5 s, best 0.7000 (trial 0000), 0:15 left",
+        "[6/6] trial 0004 ties: nex 0.7500, 3.5 s, best 0.7500 (trial 0004), 0:00 left",
+    ]
+
+
+def test_the_best_is_that_of_the_objective_and_its_direction(clock, capsys):
+    shown = progress.Progress(Objective("mean_tokens", -1))
+    shown.on_start("run", 3, [])
+    for trial, tokens in (("0000", 30.0), ("0001", 20.4), ("0002", 25.0)):
+        shown.on_trial_end(ended(trial, tokens, "mean_tokens"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.search(r"mean_tokens (\d+), .* best (\d+) \(trial (\d+)\)", line).groups() for line in lines] == [
+        ("30", "30", "0000"), ("20", "20", "0001"), ("25", "20", "0001"),
+    ]  # fmt: skip
+
+
+def test_where_nothing_is_complete_there_is_no_best(clock, capsys):
+    shown = progress.Progress(NEX)
+    shown.on_start("run", 2, [ended("base", None, kind="base", state="failed", reason="x")])
+    shown.on_trial_end(ended("0000", 0.9, state="collapsed", reason="loops"))
+    assert capsys.readouterr().err == "[2/2] trial 0000 ties: collapsed: loops, 3.5 s, 0:00 left\n"
+
+
+def test_a_terminal_shows_the_stage_at_work(clock):
+    shown = progress.Progress(NEX)
+    shown._console = Console(file=io.StringIO(), force_terminal=True)
+    shown.on_start("run", 4, [ended("base", 0.4, kind="base")])
+    try:
+        shown.on_trial_start("a", "parent")
+        shown.on_stage("generate", 120)
+        assert shown._status.status == "[1/4] trial a: generate 120 tokens"
+        shown.on_trial_start("0000", "ties")
+        shown.on_stage("merge", 0)
+        assert shown._status.status == "[1/4] trial 0000 (ties): merge"
+    finally:
+        shown.on_end([])
+    assert not shown._console._live_stack, "the live line is given back"
+
+
+def lines_of(config, capsys, **overrides):
+    """(done, total, trial, best trial) of the lines that a search with the fake engine shows."""
+    capsys.readouterr()
+    with suppress(KeyboardInterrupt):
+        run_search(resolve_config(str(config), overrides), observers=[progress.Progress(NEX)], engine=FakeEngine())
+    found = re.findall(r"\[(\d+)/(\d+)\] trial (\w+) .* best \S+ \(trial (\w+)\)", capsys.readouterr().err)
+    return [(int(done), int(total), trial, best) for done, total, trial, best in found]
+
+
+def test_trials_of_earlier_processes_count_after_a_kill_between_result_and_tell(
+    toy_config, tmp_path, monkeypatch, capsys
+):
+    tell = optuna_study._tell
+
+    def dies(study, trial, *rest):
+        if trial.number == 2:
+            raise KeyboardInterrupt
+        tell(study, trial, *rest)
+
+    monkeypatch.setattr(optuna_study, "_tell", dies)
+    first = lines_of(toy_config, capsys)
+    assert [line[:3] for line in first] == [
+        (i, 7, t) for i, t in enumerate(["base", "a", "b", "0000", "0001", "0002"], 1)
+    ]
+    monkeypatch.setattr(optuna_study, "_tell", tell)
+    best = max(Run(tmp_path / "run").results(), key=lambda result: result.value("nex"))
+    ((*counts, named),) = lines_of(toy_config, capsys)
+    assert counts == [7, 7, "0003"] and named == best.trial != "0003"
+
+
+def test_a_trial_that_was_begun_does_not_go_beyond_fewer_trials(toy_config, tmp_path, monkeypatch, capsys):
+    """Killed within trial 2, then asked for one merge only: trial 2 waits until more are asked for."""
+
+    class Dies(FakeEngine):
+        def answer(self, *args, **kwargs):
+            if self.answered == 5:
+                raise KeyboardInterrupt
+            return super().answer(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(resolve_config(str(toy_config)), engine=Dies())
+    assert Run(tmp_path / "run").begun() == ["0002"]
+    assert lines_of(toy_config, capsys, study={"trials": 1}) == []
+    assert [line[:3] for line in lines_of(toy_config, capsys, study={"trials": 3})] == [(6, 6, "0002")]
+
+
+def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, clock):
+    beacon = progress.Beacon(tmp_path)
+    beacon.on_start("run", 15, [None] * 3)
+    beacon.on_stage("merge", 0)
+    assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
+    beacon.on_trial_start("0001", "ties")
+    beacon.on_stage("generate", 0)
+    for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
+        clock[0] += seconds
+        beacon.on_stage("generate", amount)
+    found = files.read_live(tmp_path)
+    assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
+    assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
+    beacon.on_end([])
+    assert files.read_live(tmp_path) is None and list(tmp_path.iterdir()) == []
+
+
+def test_a_new_trial_or_stage_is_told_at_once(tmp_path, clock):
+    beacon = progress.Beacon(tmp_path)
+    beacon.on_start("run", 5, [])
+    beacon.on_trial_start("base", "base")
+    clock[0] += 0.1
+    beacon.on_stage("capture", 0)
+    found = files.read_live(tmp_path)
+    assert (found.trial, found.stage, found.stage_began, found.trial_began) == ("base", "capture", 1000.1, 1000.0)
+    beacon.on_trial_end(ended("base", 0.4, kind="base"))
+    clock[0] += 0.1
+    beacon.on_trial_start("a", "parent")
+    found = files.read_live(tmp_path)
+    assert (found.done, found.total, found.trial, found.method, found.stage) == (1, 5, "a", "parent", "merge")
+
+
+def test_who_never_began_removes_nothing(tmp_path, clock):
+    """A search that is refused, as another is at work in the folder, leaves the other's live.json alone."""
+    other = progress.Beacon(tmp_path)
+    other.on_trial_start("base", "base")
+    refused = progress.Beacon(tmp_path)
+    refused.on_end([])
+    assert files.read_live(tmp_path) is not None
