@@ -10,9 +10,9 @@ from transformers import GenerationConfig as PlainConfig
 from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
 from nex_merge.activations.capture import capture
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.generation import batches, generate
 from nex_merge.records import Response
-from nex_merge.study.trial import load_tokenizer
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 from nex_merge.threads import on_cores
 

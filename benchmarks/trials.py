@@ -17,12 +17,21 @@ from benchmarks import plain
 from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
 from benchmarks.merging import by_command, recipe
 from nex_merge.activations.capture import build_rows
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.records import SparseGroups, SparseRows
+from nex_merge.runs import custody, files
+from nex_merge.setup.resolve import ResolvedConfig, resolve_config
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import Evaluator
-from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.trial import TrialRunner
 
 CONFIG = "configs/qwen3_ties.yaml"
+
+
+def _runner(resolved: ResolvedConfig) -> TrialRunner:
+    """What runs the trials of a search, in a run folder of its own."""
+    with custody.hold(resolved, True, lambda text: None) as run:
+        engine = FamilyEngine(resolved.family, resolved.config.runtime, resolved.run / files.ORDERS)
+        return TrialRunner(engine, resolved.config, list(resolved.family.folders), run)
 
 
 @torch.no_grad()
@@ -67,7 +76,8 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     shutil.rmtree(run, ignore_errors=True)
     plan = resolve_config(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
     config, folders = plan.config, plan.family.folders
-    evaluator = Evaluator(config, plan.family, run)
+    runner = _runner(plan)
+    engine = runner.engine
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
                        [], [], "8x")  # fmt: skip
@@ -77,11 +87,11 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
         shutil.rmtree(out, ignore_errors=True)
         spent: dict[str, float] = {}
         spent["merge"], model = timed(lambda: by_command(recipe("ties", named, number), out))
-        ids = evaluator.prompt_ids
+        ids = runner.prompt_ids
         width = max(map(len, ids))
         padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids])
         mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
-        end = evaluator.tokenizer.eos_token_id
+        end = engine.tokenizer.eos_token_id
         spent["generate"], generated = timed(
             lambda: model.generate(
                 padded, attention_mask=mask, max_new_tokens=config.generation.max_new_tokens, do_sample=False,
@@ -100,15 +110,15 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
 
     def ours(number: int) -> float:
         name = f"{number:04d}"
-        result = evaluator.finish(evaluator.measure(name, name, recipe("ties", named, number)), None)
+        result = runner.finish(runner.answer(name, name, recipe("ties", named, number)), None)
         stages.append(dict(result.seconds))
-        return result.score.nex or 0.0
+        return result.value("nex") or 0.0
 
     stages: list[dict[str, float]] = []
     theirs_by_stage: list[dict[str, float]] = []
     # As in every search, base and parents come first: merges are drafted from what they say.
     for name, folder in folders.items():
-        evaluator.measure(name, name, passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
+        runner.answer(name, name, passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
     ours(0)
     stages.clear()
     scores = []
@@ -136,7 +146,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
     shutil.rmtree(run, ignore_errors=True)
     short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
     plan = resolve_config(CONFIG, {"output": str(run), **short})
-    evaluator = Evaluator(plan.config, plan.family, run)
+    runner = _runner(plan)
     folders = plan.family.folders
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     seconds, memory = [], []
@@ -144,7 +154,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
         method = ("ties", "dare_ties", "della", "breadcrumbs", "task_arithmetic", "linear", "slerp")[number % 7]
         name = f"{number:04d}"
         made = recipe(method, named, number)
-        took, _ = timed(lambda made=made, name=name: evaluator.finish(evaluator.measure(name, name, made), None))
+        took, _ = timed(lambda made=made, name=name: runner.finish(runner.answer(name, name, made), None))
         seconds.append(took)
         memory.append(psutil.Process().memory_info().rss)
     shutil.rmtree(run, ignore_errors=True)

@@ -57,7 +57,7 @@ class TrialRunner:
 
         Raises InputError for what is wrong with the prompts.
         """
-        self._engine, self._config, self._run, self._notify = engine, config, run, notify
+        self.engine, self._config, self._run, self._notify = engine, config, run, notify
         self._reference = reference
         self._members = list(members)
         self.prompt_ids = encode_run_prompts(engine, config)
@@ -71,10 +71,10 @@ class TrialRunner:
         files.write_recipe(folder, recipe)
         # 2. Merge into the resident model.
         with timed("merge", seconds, self._notify):
-            sha256 = self._engine.load(recipe)
+            sha256 = self.engine.load(recipe)
         # 3. Answer the prompts, and see what the neurons do meanwhile.
         settings = ObserveSettings(self._config.generation, self._config.activations, self._config.nex)
-        observation = observe(self._engine, self.prompt_ids, settings, self._drafts(trial), notify=self._notify)
+        observation = observe(self.engine, self.prompt_ids, settings, self._drafts(trial), notify=self._notify)
         self._keep(trial, sha256, observation)
         seconds |= observation.seconds
         return Answered(trial, name, recipe, observation, sha256, seconds)

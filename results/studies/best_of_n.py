@@ -311,7 +311,10 @@ def spearman(scores: np.ndarray, lengths: np.ndarray) -> float | None:
 
 
 def described(
-    about: dict[str, str], size: int, found: dict[str, SelectorOutcome], ended: dict[str, SelectorOutcome],
+    about: dict[str, str],
+    size: int,
+    found: dict[str, SelectorOutcome],
+    ended: dict[str, SelectorOutcome],
     more: dict[str, Any],
 ) -> list[dict[str, Any]]:
     # Gains over the vote are paired over problems as those over a random choice are.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from ranking.families import FAMILIES
 
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import batches, drafts, generate
 from nex_merge.merging import Merger
@@ -24,7 +25,6 @@ from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import load_tokenizer
 
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)
 # CONTEXT, LONGEST, PASS_TOKENS

@@ -24,8 +24,9 @@ from windows import window
 
 from nex_merge.measures.text import collapse, measure_text
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
-from nex_merge.nex.scoring import halves, resampled, score, split_half
+from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, SparseGroups, SparseRows, TextMeasures
+from nex_merge.resampling import halves, split_half
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
 HERE = Path(__file__).parent

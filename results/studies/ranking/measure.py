@@ -12,6 +12,7 @@ import torch
 from windows import window
 
 from nex_merge.activations.capture import capture_all
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
 from nex_merge.generation import generate
 from nex_merge.measures.text import measure_text
@@ -21,7 +22,6 @@ from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights, Prompt, Response, SparseRows, TokenStats
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
-from nex_merge.study.trial import load_tokenizer
 from ranking.families import (
     DATA,
     FAMILIES,

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from nex_merge.activations.capture import capture
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import generate
 from nex_merge.measures.text import collapse, measure_text
@@ -17,7 +18,6 @@ from nex_merge.records import Evidence, MergeRecipe, Prompt
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import load_tokenizer
 from ranking.families import FAMILIES, MIN_RUN, PROMPTS_PER_KIND, PROMPTS_SEED, RHO, SHIPPED, write_csv
 
 

@@ -11,8 +11,9 @@ from nex_merge.labels.correlate import correlations, curve
 from nex_merge.measures.text import collapse
 from nex_merge.nex.calibration import calibrate, weights_by_response
 from nex_merge.nex.good_mass import mean_score, weigh
-from nex_merge.nex.scoring import halves, resampled, split_half
+from nex_merge.nex.scoring import resampled
 from nex_merge.records import Credits, Evidence, SparseGroups, TextMeasures
+from nex_merge.resampling import halves, split_half
 from nex_merge.setup.config import ActivationsConfig
 from ranking.families import (
     CALIBRATIONS,
