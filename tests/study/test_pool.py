@@ -1,0 +1,112 @@
+"""The pool while a search runs: who is in it, when its weights change, and what earlier merges are worth then."""
+
+from dataclasses import replace
+
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.measure import Pool, shared_weights
+from nex_merge.measures.registry import MEASURES
+from nex_merge.nex import calibration
+from nex_merge.records import TrialResult
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.study import pool as module
+from nex_merge.study.pool import GrowingPool
+
+NEX, ENTROPY, CONSENSUS = Objective("nex", 1), Objective("entropy", -1), Objective("consensus", 1)
+POOL, SELF = NexConfig(calibration="pool"), NexConfig(calibration="self")
+
+
+def growing(folder, nex):
+    return GrowingPool(Run(folder), nex, ConsensusConfig())
+
+
+def trials(variants):
+    return [variant.trial for variant in variants]
+
+
+def test_earlier_is_who_answered_before(toy_run_copy):
+    run = Run(toy_run_copy)
+    run.write(TrialResult("0001", "merge", "ties", "ties", 0, "failed", reason="planted"))
+    run.write(replace(run.find("0002"), state="collapsed", reason="planted"))
+    run.write(replace(run.find("0000"), trial="0004", state="duplicate", same_as="0000"))
+    pool = growing(toy_run_copy, SELF)
+    assert trials(pool.earlier("0003")) == ["base", "a", "b", "0000", "0002"]
+    assert trials(pool.earlier("0005")) == ["base", "a", "b", "0000", "0002", "0003"]
+    assert trials(pool.earlier("0000")) == ["base", "a", "b"] and trials(pool.earlier("a")) == ["base", "b"]
+
+
+def test_a_variant_is_read_once(toy_run, monkeypatch):
+    read, variant = [], Run.variant
+    monkeypatch.setattr(
+        Run, "variant", lambda self, result, nex: read.append(result.trial) or variant(self, result, nex)
+    )
+    pool = growing(toy_run, SELF)
+    pool.earlier("0002")
+    pool.earlier("0004")
+    assert read == ["base", "a", "b", "0000", "0001", "0002", "0003"]
+
+
+def test_a_variant_of_its_own_weights_has_none_from_the_pool(toy_run):
+    for nex in (SELF, NexConfig(calibration="crossfit")):
+        pool = growing(toy_run, nex)
+        assert pool.weights(4) is None and pool.values(NEX, 4) is None and pool.values(ENTROPY, 4) is None
+
+
+def test_the_weights_of_parents_never_change(toy_run, monkeypatch):
+    monkeypatch.setattr(calibration, "FIRST_POOL", 2)
+    pool = growing(toy_run, NexConfig(calibration="parents"))
+    first = pool.weights(0)
+    assert first is not None and all(pool.weights(number) is first for number in range(9))
+    assert pool.values(NEX, 4) is None, "so recorded values are final"
+
+
+def test_the_weights_of_a_pool_change_at_doublings_alone(toy_run, monkeypatch):
+    """At 8, 16, 32, ...: here at 2, 4, 8."""
+    assert calibration.FIRST_POOL == 8
+    monkeypatch.setattr(calibration, "FIRST_POOL", 2)
+    taught = []
+    monkeypatch.setattr(
+        module, "shared_weights", lambda variants, nex: taught.append(trials(variants)) or shared_weights(variants, nex)
+    )
+    pool = growing(toy_run, POOL)
+    weights = [pool.weights(number) for number in range(6)]
+    assert taught == [
+        ["base", "a", "b"], ["base", "a", "b", "0000", "0001"], ["base", "a", "b", "0000", "0001", "0002", "0003"],
+    ]  # fmt: skip
+    assert weights[0] is weights[1] and weights[2] is weights[3] and weights[4] is weights[5]
+    assert len({len(item.keys) for item in weights[::2]}) == 3, "each growth brings neurons with credit"
+    # A pool of its own for every number, as after resuming, is the same.
+    assert [len(growing(toy_run, POOL).weights(n).keys) for n in range(6)] == [len(item.keys) for item in weights]
+
+
+def test_under_a_pool_earlier_merges_have_the_values_of_its_weights(toy_run, monkeypatch):
+    monkeypatch.setattr(calibration, "FIRST_POOL", 2)
+    pool, run = growing(toy_run, POOL), Run(toy_run)
+    assert pool.values(ENTROPY, 4) is None, "only NEX depends on the weights"
+    seen = [pool.values(NEX, number) for number in range(5)]
+    assert [sorted(values) for values in seen] == [[f"{i:04d}" for i in range(number)] for number in range(5)]
+    for number, size in ((1, 0), (3, 2), (4, 4)):
+        everyone = run.variants(POOL)
+        merges = everyone[3 : 3 + number]
+        weights = shared_weights(everyone[: 3 + size], POOL)
+        values = MEASURES["nex"].values(Pool(merges, POOL, ConsensusConfig(), weights))
+        assert list(seen[number].values()) == [item.value for item in values]
+    assert seen[3]["0000"] != seen[4]["0000"], "or the comparison shows nothing"
+
+
+def test_what_compares_with_others_is_valued_among_all_earlier_ones(toy_run):
+    pool, run = growing(toy_run, SELF), Run(toy_run)
+    for number in (1, 2, 4):
+        variants = run.variants(SELF)[: 3 + number]
+        values = MEASURES["consensus"].values(Pool(variants, SELF, ConsensusConfig()))
+        expected = {v.trial: item.value for v, item in zip(variants, values, strict=True) if v.kind == "merge"}
+        assert pool.values(CONSENSUS, number) == expected
+
+
+def test_a_duplicate_has_the_value_of_what_it_repeats(toy_run_copy):
+    run = Run(toy_run_copy)
+    run.write(replace(run.find("0001"), trial="0004", state="duplicate", same_as="0001"))
+    pool = growing(toy_run_copy, POOL)
+    assert "0004" not in pool.values(NEX, 4)
+    after = pool.values(NEX, 5)
+    assert after["0004"] == after["0001"]

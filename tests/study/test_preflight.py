@@ -1,0 +1,150 @@
+"""What is said before a search: figures for the toy family computed by hand, warnings, and what is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from nex_merge.errors import InputError
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study import preflight
+from tests.conftest import toy_settings
+
+# Per layer: queries and output 16 x 16, keys and values 8 x 16, their norms of 8, three matrices of 16 x 32, two norms.
+LAYER = 2 * 16 * 16 + 2 * 8 * 16 + 2 * 8 + 3 * 16 * 32 + 2 * 16
+EMBEDDING = 190 * 16  # tied: the output layer has none of its own
+PARAMETERS = EMBEDDING + 2 * LAYER + 16
+
+
+@pytest.fixture
+def said(toy, tmp_path, monkeypatch):
+    """estimate() of the toy search with two prompts of 1 and 3 tokens, as a mapping from label to line(s)."""
+    (tmp_path / "prompts.txt").write_text("pairs\na1 b2 c3\n")
+    prompts = {"file": str(tmp_path / "prompts.txt"), "chat_template": False}
+
+    def estimated(memory=10**12, disk=10**12, **changes):
+        monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
+        settings = toy_settings(toy, tmp_path / "run") | {"prompts": prompts} | changes
+        lines = {}
+        for line in preflight.estimate(resolve_config(settings)):
+            label, _, text = line.partition(" ")
+            lines.setdefault(label, []).append(text.strip())
+        assert not (tmp_path / "run").exists(), "nothing is written"
+        return {label: text[0] if label != "warning" else text for label, text in lines.items()}
+
+    return estimated
+
+
+def test_what_a_search_would_do(said):
+    found = said(generation={"max_new_tokens": 24, "samples": 2})
+    assert PARAMETERS == 7760
+    assert found["family"] == "custom: base, a, b; 0.0M parameters each"
+    assert found["methods"] == "ties" and found["recipes"] == "unlimited (a range is continuous)"
+    assert found["trials"] == "4 merges and 3 baselines"
+    # (4 + 3) trials x 2 prompts x 2 samples x 24 tokens
+    assert found["tokens"] == "at most 672 to generate (2 prompts, 2 samples each)"
+    assert "warning" not in found
+
+
+def test_without_baselines_and_with_a_grid(said):
+    parameters = {"weight": {"choices": [0.5, 1.0]}, "density": {"low": 0.2, "high": 1.0, "step": 0.2}}
+    found = said(
+        study={"trials": 4, "baselines": False}, search_space={"methods": ["ties"], "parameters": parameters},
+        generation={"max_new_tokens": 24},
+    )  # fmt: skip
+    assert found["trials"] == "4 merges and 0 baselines" and found["tokens"].startswith("at most 192 ")
+    assert found["recipes"] == "100", "2 weights and 5 densities of each of two models"
+
+
+@pytest.mark.parametrize(
+    ("generation", "keys_values", "need"),
+    [
+        # 3 + 24 positions x 128 bytes x 4 responses at once x 1.25 x 1.125: less than a merge takes
+        ({"max_new_tokens": 24, "samples": 2}, "19.4 kB", "126.2 kB"),
+        # 3 + 200 positions: more than a merge
+        ({"max_new_tokens": 200, "samples": 2}, "146.2 kB", "223.8 kB"),
+        # a batch has room for one response
+        ({"max_new_tokens": 200, "samples": 2, "batch_tokens": 203}, "36.5 kB", "126.2 kB"),
+    ],
+)
+def test_memory(said, generation, keys_values, need):
+    """Three parents in bfloat16, the model in float32, and the larger of keys and values and of a merge.
+
+    A position's keys and values: 2 x 2 layers x 1 head x 8 numbers of 4 bytes = 128 bytes. A merge holds the embedding
+    of both models, of the base, and of the result in float32: 4 x 4 x 3040 = 48,640 bytes.
+    """
+    assert 3 * 2 * PARAMETERS == 46_560 and 4 * PARAMETERS == 31_040 and 4 * 4 * EMBEDDING == 48_640
+    assert said(generation=generation)["memory"] == (
+        f"about {need}: parents 46.6 kB (mapped), resident model 31.0 kB (float32 on cpu), and keys and values "
+        f"{keys_values} or a merge 48.6 kB; free 1.0 TB"
+    )
+
+
+@pytest.mark.parametrize(("free", "warned"), [(126_240, False), (126_239, True)])
+def test_a_warning_where_memory_is_short(said, free, warned):
+    found = said(memory=free, generation={"max_new_tokens": 24, "samples": 2})
+    warning = "this may not fit the memory; lower generation.batch_tokens to need less"
+    assert found.get("warning", []) == [warning] * warned
+
+
+def test_disk(said, tmp_path):
+    """28 responses x 12 rows of 2 tokens x 8 neurons x 12 bytes; TIES keeps a rank of 4 bytes for every weight."""
+    assert 28 * 12 * 8 * 12 == 32_256 and 4 * 2 * PARAMETERS == 62_080
+    generation = {"max_new_tokens": 24, "samples": 2}
+    place = f"in {tmp_path / 'run'}; free 1.0 TB"
+    ties = said(generation=generation)["disk"]
+    assert ties == f"at most 32.3 kB of caches, and 62.1 kB of sorted weights while it runs {place}"
+    linear = {"methods": ["linear"], "parameters": {"weight": {"low": 0.0, "high": 1.0}}}
+    assert said(generation=generation, search_space=linear)["disk"] == f"at most 32.3 kB of caches {place}"
+    odd = {"max_new_tokens": 23, "samples": 2}
+    assert said(generation=odd)["disk"] == ties, "the last row may be shorter"
+
+
+@pytest.mark.parametrize(
+    ("free", "warning"),
+    [
+        (32_255, "the caches may not fit the disk; use fewer trials or a smaller activations.top_k"),
+        (32_256, "sorted weights may not fit the disk; without them every trial sorts again"),
+        (32_256 + 62_080 + 2**30 - 1, "sorted weights may not fit the disk; without them every trial sorts again"),
+        (32_256 + 62_080 + 2**30, None),
+    ],
+)
+def test_a_warning_where_the_disk_is_short(said, free, warning):
+    found = said(disk=free, generation={"max_new_tokens": 24, "samples": 2})
+    assert found.get("warning", []) == ([] if warning is None else [warning])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": {"objective": "entropi"}}, r"study\.objective: unknown measure 'entropi'\. Did you mean 'entropy'"),
+        ({"search_space": {"methods": ["tise"]}}, r"methods\.0: unknown merge method 'tise'"),
+        (
+            {"prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "chat_template": False, "system": "x"}},
+            r"prompts\.chat_template: expected true, because prompts\.system requires a template",
+        ),
+        ({"runtime": {"device": "cuda:99"}}, r"runtime\.device: expected a device of this machine, got 'cuda:99'"),
+        ({"generation": {"max_new_tokens": 510}}, r"expected at most 509, got 510: the longest prompt has 3 tokens"),
+        (
+            {"search_space": {"methods": ["ties"], "parameters": {"weight": 0.5}, "filters": ["mpl"]}},
+            r"filters\.0: expected part of a tensor's name, got 'mpl'",
+        ),
+    ],
+)
+def test_what_is_refused(said, changes, message):
+    with pytest.raises(InputError, match=message):
+        said(**changes)
+
+
+def test_crossfit_needs_two_prompts(toy, tmp_path):
+    settings = toy_settings(toy, tmp_path / "run") | {"nex": {"calibration": "crossfit"}}
+    preflight.check(resolve_config(settings, {"prompts": {"limit": 2}}))
+    with pytest.raises(InputError, match=r"nex\.calibration: crossfit .* needs at least 2, got 1; use self"):
+        preflight.check(resolve_config(settings, {"prompts": {"limit": 1}}))
+
+
+def test_a_family_without_gated_mlps(toy, tmp_path, monkeypatch):
+    tensors = {"transformer.wte.weight": ("BF16", [190, 16]), "transformer.h.0.mlp.c_fc.weight": ("BF16", [16, 64])}
+    monkeypatch.setattr(preflight, "preflight", lambda folders, donor: tensors)
+    with pytest.raises(InputError, match=r"family custom: has no gated MLPs \(model\.layers\[i\]\.mlp\.down_proj\)"):
+        preflight.check(resolve_config(toy_settings(toy, tmp_path / "run")))
