@@ -26,7 +26,7 @@ from nex_merge.measures.text import collapse, measure_text
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, SparseGroups, SparseRows, TextMeasures
-from nex_merge.resampling import halves, split_half
+from nex_merge.resampling import halves, interval, resamples, split_half
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
 HERE = Path(__file__).parent
@@ -217,12 +217,14 @@ def tables() -> None:
                         "cycles_per_response": cycles, "split_half": split_half(drawn),
                         "spearman_with_quality": with_quality,
                     })  # fmt: skip
-                for (about, _), s, reason in zip(rungs, scores, collapsed, strict=True):
+                for (about, _), e, s, reason in zip(rungs, evidence, scores, collapsed, strict=True):
+                    drawn = resampled(e, s.response_scores, calibration, resamples(e.prompts))
+                    low, high = interval(drawn, len(np.unique(e.prompts)))
                     rows.append({
                         **shared, "level": about["level"], "seed": about["seed"],
                         "nll_of_sound": about["nll_of_sound"], "mean_tokens": about["mean_tokens"],
                         "entropy": about["entropy"], "self_certainty": about["self_certainty"],
-                        "perplexity": about["perplexity"], "nex": s.nex, "nex_low": s.low, "nex_high": s.high,
+                        "perplexity": about["perplexity"], "nex": s.nex, "nex_low": low, "nex_high": high,
                         "cycles": s.cycles, "credited": s.credited, "fallbacks": sum(dict(s.fallbacks).values()),
                         "weighted_mass": s.weighted_mass, "saturation": s.saturation, "collapsed": reason or "",
                     })  # fmt: skip
