@@ -13,6 +13,7 @@ from scipy import stats
 
 from nex_merge.errors import InputError
 from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.runs.run import trial_order
 
 # The leaderboard's order counts as a score of its own: it puts collapsed variants below all sound ones.
 COMPARED: Mapping[str, int] = {"rank": -1, **{name: measure.direction for name, measure in OBJECTIVES.items()}}
@@ -32,7 +33,7 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     known = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
     # Equal scores stand in order of trial, whatever the leaderboard is sorted by.
-    known.sort(key=lambda row: (("base", "parent", "merge").index(row["kind"]), row["trial"]))
+    known.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
     if len(known) < FEWEST:
         raise InputError(
             f"only {len(known)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "

@@ -1,6 +1,6 @@
-"""One run folder as an object: its configuration, its trials, each result read once, and what is known of its pool."""
+"""A run folder as an object: its configuration, its trials (each result read once), and its pool of variants."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from nex_merge.setup.families import Family, donor_folder, open_family
 if TYPE_CHECKING:
     import pandas
 
-# What config.yaml holds besides the configuration itself.
+# Keys of config.yaml that are not part of the configuration.
 _BESIDES = ("schema", "study_name", "resolved")
 
 
@@ -30,7 +30,7 @@ class Run:
     """A run folder. Reading changes nothing; a search holds the folder's lock while it writes (see `custody`)."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError where `path` is no run folder, or one of a newer version."""
+        """Raises InputError if `path` is not a run folder, or is one of a newer version."""
         self.path = Path(path)
         if not (self.path / files.CONFIG).is_file():
             raise InputError(
@@ -42,23 +42,23 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The configuration as it was asked for; what an older version didn't know has its default."""
-        asked = {name: value for name, value in self._saved.items() if name not in _BESIDES}
-        return parse(RunConfig, asked, str(self.path / files.CONFIG))
+        """The configuration as given; keys that an older version lacked have their defaults."""
+        given = {name: value for name, value in self._saved.items() if name not in _BESIDES}
+        return parse(RunConfig, given, str(self.path / files.CONFIG))
 
     @property
     def schema(self) -> int:
-        """Of config.yaml: 1 for a run begun by version 0.1.0."""
+        """Schema of config.yaml: 1 for a run started by version 0.1.0."""
         return self._saved.get("schema", 1)
 
     @property
     def resolved(self) -> Mapping[str, Any]:
-        """What the configuration's names stood for when the run was begun: family, space, checksums, versions."""
+        """What the configuration resolved to when the run was started: family, space, checksums, versions."""
         return self._saved.get("resolved") or {}
 
     @property
     def study_name(self) -> str:
-        """The name of the run's study in its storage. Version 0.1.0 took the folder's name at that time."""
+        """The name of the run's study in its storage. Version 0.1.0 used the name of the folder."""
         return self._saved.get("study_name") or Path(self._saved["output"]).resolve().name
 
     @cached_property
@@ -66,43 +66,43 @@ class Run:
         return objective_of(self.config.study)
 
     def family(self) -> Family:
-        """The family as it was when the run was begun: a family file that has changed since would make other models."""
+        """The family as of the start of the run, even if its file has changed since."""
         family = open_family(self.resolved.get("family", self.config.family), self.config.models)
         return replace(family, name=self.family_name)
 
     @property
     def tokenizer_folder(self) -> Path:
-        """Where the tokenizer of the run's merges is; of a hub checkpoint, no weights are downloaded."""
+        """The folder of the merges' tokenizer; for a hub checkpoint, no weights are downloaded."""
         return donor_folder(self.resolved.get("family", self.config.family))
 
     @property
     def family_name(self) -> str:
-        """What the configuration calls the family; "custom" where it holds the mapping itself."""
+        """The family's name in the configuration; "custom" if it is given inline."""
         return Path(self.config.family).stem if isinstance(self.config.family, str) else "custom"
 
     @property
     def baselines(self) -> int:
-        """How many base and parents are scored: 0 where study.baselines is off."""
+        """Number of baselines (base and parents) to score; 0 if study.baselines is off."""
         models = self.config.models or self.resolved.get("family", {}).get("models", {})
         return 1 + len(models) if self.config.study.baselines else 0
 
     # Trials
 
     def results(self) -> list[TrialResult]:
-        """All finished trials: base, parents, then merges by number. What is read once is not read again."""
+        """All finished trials: base, parents, then merges by number. Each result is read once."""
         for folder in (self.path / files.TRIALS).glob("*"):
             if folder.name not in self._results and not folder.name.endswith(".partial"):
                 self._read(folder.name)
         return sorted((result for result, _ in self._results.values()), key=_order)
 
     def begun(self) -> list[str]:
-        """Trials that have a folder and no result: under way, or cut off."""
+        """Trials that have a folder and no result: running or interrupted."""
         names = sorted(path.name for path in (self.path / files.TRIALS).glob("*") if path.is_dir())
         finished = {result.trial for result in self.results()}
         return [name for name in names if name not in finished]
 
     def result(self, trial: str) -> TrialResult | None:
-        """The result of a trial, or None where it is not finished."""
+        """The result of a trial, or None if it is not finished."""
         found = self._read(trial)
         return found and found[0]
 
@@ -115,7 +115,7 @@ class Run:
         return self._results[trial]
 
     def find(self, trial: str) -> TrialResult:
-        """The result with this id; `7` stands for `0007`. Raises InputError where there is none."""
+        """The result with this id; `7` means `0007`. Raises InputError if there is none."""
         wanted = files.trial_id(int(trial)) if trial.isdigit() else trial
         found = self.results()
         for result in found:
@@ -124,11 +124,11 @@ class Run:
         raise InputError(f"trial {trial!r}: not in this run. Trials: {', '.join(r.trial for r in found) or 'none yet'}")
 
     def find_scored(self, trial: str) -> TrialResult:
-        """The result with this id. Raises InputError where there is none, or it has no responses of its own."""
+        """The result with this id. Raises InputError if there is none, or it has no responses of its own."""
         result = self.find(trial)
         if result.score is None or result.state not in files.SCORED:
-            told = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
-            raise InputError(f"trial {result.trial} has no responses ({told})")
+            why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
+            raise InputError(f"trial {result.trial} has no responses ({why})")
         return result
 
     def folder(self, trial: str) -> Path:
@@ -142,41 +142,41 @@ class Run:
         return files.read_responses(self.folder(trial))
 
     def write(self, result: TrialResult, observation: Observation | None = None) -> None:
-        """Mark a trial as finished. What else belongs to it must be on disk already."""
+        """Mark a trial as finished. Its other files must be on disk already."""
         results.write_result(self.path, result, observation)
         self._results.pop(result.trial, None)
 
     # The pool
 
     def scoring(self) -> NexConfig:
-        """How the run's leaderboard is scored: as last rescored, else as the search was set up."""
+        """The NEX settings of the current scores: those of the last rescoring, else the configuration's."""
         scores = self.scores()
         if scores is None:
             return self.config.nex
-        found = {"calibration": scores.calibration, "rho": scores.rho, "min_run": scores.min_run}
-        return parse(NexConfig, found, str(self.path / files.SCORES))
+        settings = {"calibration": scores.calibration, "rho": scores.rho, "min_run": scores.min_run}
+        return parse(NexConfig, settings, str(self.path / files.SCORES))
 
     def scores(self) -> Scores | None:
         return results.read_scores(self.path)
 
     def variants(self, nex: NexConfig | None = None) -> list[Variant]:
-        """Base, parents and merges that answered, in order, with what is known of them under `nex`'s phases."""
+        """Base, parents and merges with responses, in order, with phases as in `nex` (default: the configuration's)."""
         nex = nex or self.config.nex
         return [self.variant(result, nex) for result in self.results() if result.state in files.SCORED]
 
     def variant(self, result: TrialResult, phases: PhasesConfig) -> Variant:
-        """One trial with responses. Phases and credit that were found with other settings are found anew."""
+        """One trial with responses. Phases and credit are recomputed if `phases` differs from the configuration."""
         figures = self._results[result.trial][1]
-        folder, own = self.folder(result.trial), self.config.nex
+        folder, configured = self.folder(result.trial), self.config.nex
         responses = self.responses(result.trial)
         prompts = np.array([response.prompt for response in responses], np.int64)
         base = read_base(folder / files.CACHE)
-        counts, found = figures.phases, result.score
-        if (phases.rho, phases.min_run) != (own.rho, own.min_run):
+        counts, nex_score = figures.phases, result.score
+        if (phases.rho, phases.min_run) != (configured.rho, configured.min_run):
             analyses = analyse(read_cache(folder / files.CACHE), phases.rho, phases.min_run)
             evidence = Evidence(prompts, base, stack_credits(analyses))
             counts = count_phases(analyses)
-            found = found and score(evidence, analyses, "self")
+            nex_score = nex_score and score(evidence, analyses, "self")
         else:
             evidence = Evidence(prompts, base, self.credits(result.trial, phases))
         observation = Observation(
@@ -184,18 +184,18 @@ class Run:
         )
         recorded = {name: estimate.value for name, estimate in result.estimates.items()}
         return Variant(
-            result.trial, result.kind, result.state == "complete", observation, result.is_reference, found, recorded
+            result.trial, result.kind, result.state == "complete", observation, result.is_reference, nex_score, recorded
         )
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:
-        """The credit of a trial's responses: as kept, or found again where rho or min_run are others."""
+        """The credit of a trial's responses: as stored, or recomputed if rho or min_run differ."""
         folder = self.folder(trial)
         manifest = read_manifest(folder / files.CREDIT)
         if manifest is not None and manifest["made_by"] == {"rho": phases.rho, "min_run": phases.min_run}:
             return read_credits(folder / files.CREDIT)
         return stack_credits(analyse(read_cache(folder / files.CACHE), phases.rho, phases.min_run))
 
-    # What a Python user asks for
+    # The Python interface
 
     @property
     def leaderboard(self) -> "pandas.DataFrame":
@@ -205,20 +205,20 @@ class Run:
         return as_frame(read_rows(self))
 
     def trial(self, id: str | int) -> TrialResult:
-        """A finished trial: `base`, a parent's name, or a merge's number. Raises InputError where there is none."""
+        """A finished trial: `base`, a parent's name, or a merge's number. Raises InputError if there is none."""
         return self.find(str(id))
 
     def best(self) -> TrialResult:
-        """The merge that ranks first. Raises InputError where no merge is complete."""
+        """The merge that ranks first. Raises InputError if no merge is complete."""
         from nex_merge.runs.leaderboard import best_merge
 
         return best_merge(self)
 
     def export(self, out: "str | Path", trial: str | int | None = None) -> Path:
-        """Write a trial (the best merge unless given) as a checkpoint, checked against what was scored; its folder.
+        """Write a trial (default: the best merge) as a checkpoint, checked against what was scored. Returns its folder.
 
-        Raises InputError where there is nothing to export or `out` is in use, RunError where the checkpoint would not
-        be the variant that was scored.
+        Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
+        variant that was scored.
         """
         from nex_merge.runs.export import export_trial
 
@@ -228,11 +228,9 @@ class Run:
 
 
 def _order(result: TrialResult) -> tuple[int, int, str]:
-    """Base, parents by name, merges by number."""
-    number = int(result.trial) if result.kind == "merge" else 0
-    return ("base", "parent", "merge").index(result.kind), number, result.trial
+    return trial_order(result.kind, result.trial)
 
 
-def complete(found: Sequence[TrialResult]) -> list[TrialResult]:
-    """The trials that neither failed nor collapsed nor repeat another."""
-    return [result for result in found if result.state == "complete"]
+def trial_order(kind: str, trial: str) -> tuple[int, int, str]:
+    """The key that sorts trials: base, parents by name, merges by number (10000 after 9999)."""
+    return ("base", "parent", "merge").index(kind), int(trial) if kind == "merge" else 0, trial

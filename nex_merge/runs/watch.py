@@ -1,4 +1,4 @@
-"""A running search, watched from outside: everything comes from its run folder, and nothing is written."""
+"""Shows a running search from its run folder, without writing to it."""
 
 import platform
 import time
@@ -17,28 +17,28 @@ from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import ranking_table
 
-EVERY = 1.0  # seconds between two looks
-SILENT = 60.0  # seconds after which a search on another host counts as gone, since its process can't be asked for
+EVERY = 1.0  # seconds between updates
+SILENT = 60.0  # seconds without an update after which a search on another host counts as gone
 CURVE = 8  # lines
 
 
 @dataclass(frozen=True)
 class View:
-    """What a run folder shows at a moment."""
+    """A snapshot of a run folder."""
 
     rows: tuple[Row, ...]  # best first
-    total: int  # trials that were asked for
+    total: int  # trials planned
     objective: Objective
-    live: Live | None  # None: no search is at work
+    live: Live | None  # None: no search is running
 
     @property
     def by_time(self) -> list[Row]:
-        """Merges in the order in which they were tried."""
-        return sorted((row for row in self.rows if row["kind"] == "merge"), key=lambda row: row["trial"])
+        """Merges in the order of their trials."""
+        return sorted((row for row in self.rows if row["kind"] == "merge"), key=lambda row: int(row["trial"]))
 
 
 def look(run: Run) -> View:
-    """What the folder shows now."""
+    """A snapshot of the folder now."""
     total = run.config.study.trials + run.baselines
     live = files.read_live(run.path)
     live = live if live is not None and at_work(live) else None
@@ -46,20 +46,20 @@ def look(run: Run) -> View:
 
 
 def at_work(live: Live) -> bool:
-    """Whether the search that told this still runs, as a killed one leaves its last note behind."""
+    """Whether the search that published this state is still running; a killed one leaves its live.json behind."""
     if live.host != platform.node():
         return time.time() - live.told < SILENT
     try:
-        # A number that another process has been given since began after the note was written.
+        # If the process id was reused, the new process started after the trial.
         return psutil.Process(live.process).create_time() <= live.trial_began
     except psutil.NoSuchProcess:
         return False
 
 
 def seconds_left(view: View) -> float | None:
-    """What the trials that are left will take if they take as long as the merges so far; None before any trial.
+    """Estimated time of the remaining trials, from the mean of the merges so far; None before any trial.
 
-    Before the first merge base and parents stand in, which answer as many prompts.
+    Before the first merge, the mean of base and parents is used; they answer the same prompts.
     """
     scored = [row for row in view.rows if row["state"] in files.SCORED]
     times = [row["seconds"] for row in scored if row["kind"] == "merge"] or [row["seconds"] for row in scored]
@@ -71,20 +71,20 @@ def seconds_left(view: View) -> float | None:
 
 
 def best_so_far(values: Sequence[float | None], sign: int) -> list[float | None]:
-    """The best of the values up to each place; None before the first."""
+    """The running best of the values; None before the first."""
     best: list[float | None] = []
     for value in values:
-        before = best[-1] if best else None
-        known = [v for v in (before, value) if v is not None]
-        best.append(max(known, key=lambda v: sign * v) if known else None)
+        previous = best[-1] if best else None
+        defined = [v for v in (previous, value) if v is not None]
+        best.append(max(defined, key=lambda v: sign * v) if defined else None)
     return best
 
 
 def status(view: View) -> str:
-    """One line: which trial is at which stage, how fast, how long still."""
+    """One line: trial, stage, speed, time left."""
     live = view.live
     if live is None:
-        return f"{len(view.rows)} of {view.total} trials done; no search is at work in this folder"
+        return f"{len(view.rows)} of {view.total} trials done; no search is running in this folder"
     what = live.trial if live.method in ("base", "parent") else f"{live.trial} ({live.method})"
     parts = [f"[{live.done}/{live.total}] trial {what}: {live.stage}"]
     elapsed = live.told - live.stage_began
@@ -94,7 +94,7 @@ def status(view: View) -> str:
     elif live.stage == "capture":
         parts.append(f"{live.amount} responses")
     left = seconds_left(view)
-    parts.append("time left: known after the first trial" if left is None else f"about {duration(left)} left")
+    parts.append("time left: available after the first trial" if left is None else f"about {duration(left)} left")
     return "  ".join(parts)
 
 
@@ -114,12 +114,12 @@ def screen(run: Run, view: View, width: int, top: int) -> Group:
         if len(view.rows) > top:
             parts.append(Text(f"... {len(view.rows) - top} more", style="dim"))
     else:
-        parts += [Text(), Text("no trial is done yet")]
+        parts += [Text(), Text("no trial has finished yet")]
     return Group(*parts)  # pyright: ignore[reportArgumentType]
 
 
 def watch(run: Run, once: bool, top: int) -> None:
-    """Show the run until its search ends; only once if asked, if stdout is no terminal, or if none is at work."""
+    """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs."""
     console = Console(highlight=False)
     view = look(run)
     if once or view.live is None or not console.is_terminal:
@@ -127,7 +127,7 @@ def watch(run: Run, once: bool, top: int) -> None:
         return
     with LiveScreen(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
         while view.live is not None:
-            # Title, status, curve and the lines between take what the table leaves.
+            # The table gets the lines that title, status, curve and blank lines leave.
             rows = min(top, max(console.height - CURVE - 8, 1))
             shown.update(screen(run, view, console.width, rows), refresh=True)
             time.sleep(EVERY)
@@ -136,7 +136,7 @@ def watch(run: Run, once: bool, top: int) -> None:
 
 
 def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:
-    """Values over their places (o), and the best so far as a line (-). The last `width` places are shown."""
+    """A text plot of the last `width` values (o) and the best so far (-)."""
     values, best = values[-width:], best[-width:]
     known = [value for value in (*values, *best) if value is not None]
     if not known:

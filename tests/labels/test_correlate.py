@@ -110,3 +110,11 @@ def test_scatter_plots(tmp_path):
     files = write_scatters(rows, ["nex", "mean_tokens"], tmp_path / "plots")
     assert [file.name for file in files] == ["nex.png", "mean_tokens.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_equal_scores_stand_in_the_order_of_trial_numbers():
+    rows = rows_with([0.1, 0.2, 0.3], [1, 1, 1], [1, 1, 1])
+    for item, trial in zip(rows, ("10000", "9999", "0003"), strict=True):
+        item["trial"] = trial
+    assert agreement(rows)["scores"]["mean_tokens"]["top_trial"] == "0003"
+    assert agreement(rows[:2] + rows_with([0.4], [0], [2]))["scores"]["mean_tokens"]["top_trial"] == "9999"

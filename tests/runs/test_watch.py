@@ -82,3 +82,8 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
     result = CliRunner().invoke(app, ["watch", str(tmp_path)])
     assert "not a run folder" in str(result.exception)
+
+
+def test_merges_are_in_the_order_of_their_numbers():
+    rows = (row("10000", 0.5), row("9999", 0.4), row("base", 0.3, kind="base"))
+    assert [item["trial"] for item in View(rows, 15, Objective("nex", 1), None).by_time] == ["9999", "10000"]
