@@ -1,4 +1,4 @@
-"""The Python interface: searches and runs. `nex_merge` itself offers what is here."""
+"""The Python interface: searches and runs, also available from `nex_merge` itself."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,17 +20,17 @@ def search(
     engine: "Engine | None" = None,
     observers: "Sequence[Observer]" = (),
 ) -> "Run":
-    """Run a search, or resume it; the run, finished.
+    """Run or resume a search. Returns the finished run.
 
-    `config`: a configuration file, a mapping as one holds, or a `RunConfig`. `family`: another model family, by name,
-    file or mapping. `engine`: what answers instead of transformers (`engines.engine.Engine`). `observers` are told of
-    trials as they begin and end (`Observer`); their failures are logged and never end the search.
+    `config`: a configuration file, its content as a mapping, or a `RunConfig`. `family`: another model family, by name,
+    file or mapping. `engine`: replaces the transformers engine (`engines.engine.Engine`). `observers`: callbacks
+    (`Observer`), whose exceptions are logged and never end the search.
 
-    Raises InputError for whatever is wrong with the input, before any work; RunError where the run folder is in use,
-    every trial failed, or something other than a recipe did (the same call goes on from there).
+    Raises InputError if the input is invalid, before any work; RunError if the run folder is in use, every trial
+    failed, or something other than a recipe failed (the same call resumes the search).
     """
     resolved = resolve_config(config, family=family)
-    # Heavy imports come after everything that can be refused without them.
+    # Heavy imports come last, so that invalid input fails fast.
     from nex_merge.study.search import run_search
 
     run_search(resolved, observers=observers, engine=engine)
@@ -38,7 +38,7 @@ def search(
 
 
 def open_run(path: str | Path) -> "Run":
-    """The run in a folder, of this or an earlier version. Raises InputError where it is none."""
+    """Open a run folder of this or an earlier version. Raises InputError if it is not a run folder."""
     from nex_merge.runs.run import Run
 
     return Run(Path(path))

@@ -1,21 +1,21 @@
-"""What can go wrong, with one root. Every message names the thing at fault, what was found and what would do."""
+"""Exceptions. Their messages have the shape `prompts.limit: expected a positive integer, got 'many'`."""
 
 
 class NexMergeError(Exception):
-    """Root of all expected failures. `exit_code` is what the command line ends with."""
+    """Base class of all expected failures. The command line exits with `exit_code`."""
 
     exit_code = 1
 
 
 class InputError(NexMergeError):
-    """The user's input (a file, a key, a value, a folder) is at fault."""
+    """The input (a file, a key, a value, a folder) is invalid."""
 
     exit_code = 2
 
 
 class RunError(NexMergeError):
-    """A run failed although its input was sound."""
+    """A run failed although its input was valid."""
 
 
 class TrialError(NexMergeError):
-    """One variant could not be merged or scored; the search records the reason and goes on."""
+    """One variant could not be merged or scored. The search records the reason and continues."""

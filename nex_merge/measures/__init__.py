@@ -1,1 +1,1 @@
-"""Observations -> values: what variants are ranked by or looked at."""
+"""Observations -> values: what variants are ranked by or compared on."""

@@ -1,11 +1,11 @@
-"""Consensus: how often a variant concludes what the pool, weighted by reliability, concludes.
+"""Consensus: agreement of a variant's conclusions with those of the pool, weighted by reliability.
 
-The one-coin model of Dawid and Skene (1979): each variant v is right with a probability a[v] of its own, wrong
-conclusions scatter, and both the reliabilities and the right conclusions are estimated together by EM.
+The one-coin model of Dawid and Skene (1979): each variant v is right with probability a[v], wrong conclusions scatter,
+and EM estimates the reliabilities and the right conclusions jointly.
 
-Symbols: V variants, P prompts, S samples of a prompt; c[v, p, s] what a response concludes; q[p, t] the posterior
-probability that t is prompt p's right conclusion. A response that was cut off, is empty or can't be read concludes
-nothing, which counts as agreeing with nobody.
+Symbols: V variants, P prompts, S samples of a prompt; c[v, p, s] the conclusion of a response; q[p, t] the posterior
+probability that t is the right conclusion to prompt p. A response that was cut off, is empty or can't be parsed has no
+conclusion, which counts as agreeing with no variant.
 """
 
 import re
@@ -19,27 +19,27 @@ from nex_merge.measures.measure import Measure, Pool, Value
 from nex_merge.records import Response
 from nex_merge.setup.config import NexConfig
 
-FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities, at the start and later
-# Wrong conclusions are taken to scatter over at least this many.
+FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities: initial, and during EM
+# Wrong conclusions are assumed to scatter over at least this many.
 FEWEST_OTHERS = 9
 TOLERANCE, ROUNDS = 1e-6, 100
-# One variant agrees with nobody.
+# A single variant has none to agree with.
 FEWEST_VARIANTS = 2
 _NUMBER_ALONE = re.compile(r"(?<![A-Za-z0-9_])[-+]?\d[\d,]*(?:\.\d+)?(?![A-Za-z0-9_])")
 _LETTER_ALONE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 
-# What a variant's S responses to each prompt conclude, by prompt; None: nothing.
+# By prompt: the conclusions of a variant's S responses; None: no conclusion.
 Conclusions = Mapping[int, Sequence[Hashable | None]]
 
 
 @dataclass(frozen=True)
 class Consensus(Measure):
-    """Mean posterior probability of a variant's own conclusions."""
+    """Mean posterior probability of a variant's conclusions."""
 
     def values(self, pool: Pool) -> list[Value]:
-        found = {v.trial: v.observation.responses for v in pool.variants}
-        match = pool.consensus.match if pool.consensus.match != "auto" else choose_match(list(found.values()))
-        conclusions = [_conclusions(responses, match) for responses in found.values()]
+        by_trial = {v.trial: v.observation.responses for v in pool.variants}
+        match = pool.consensus.match if pool.consensus.match != "auto" else choose_match(list(by_trial.values()))
+        conclusions = [_conclusions(responses, match) for responses in by_trial.values()]
         return [
             Value(None if np.isnan(row).all() else float(np.nanmean(row)), np.nan_to_num(row), np.isfinite(row) * 1.0)
             for row in agreement_with_pool(conclusions, pool.prompts)
@@ -50,19 +50,19 @@ class Consensus(Measure):
 
 
 def agreement_with_pool(conclusions: Sequence[Conclusions], prompts: int) -> np.ndarray:
-    """q of what each variant concludes, mean over its samples, float64 [V, P]; NaN where it was not asked.
+    """q of each variant's conclusions, mean over samples, float64 [V, P]; NaN for prompts without responses.
 
     All NaN with fewer than two variants.
     """
-    found = np.full((len(conclusions), prompts), np.nan)
+    undefined = np.full((len(conclusions), prompts), np.nan)
     if len(conclusions) < FEWEST_VARIANTS:
-        return found
+        return undefined
     votes = _Votes(conclusions, prompts)
     reliability = np.clip(votes.mean(votes.shares_of_others()), *FIRST_BOUNDS)
     for _ in range(ROUNDS):
         posterior = votes.posterior(reliability)
-        before, reliability = reliability, np.clip(votes.mean(posterior[votes.cell]), *BOUNDS)
-        if np.abs(reliability - before).max() <= TOLERANCE:
+        previous, reliability = reliability, np.clip(votes.mean(posterior[votes.cell]), *BOUNDS)
+        if np.abs(reliability - previous).max() <= TOLERANCE:
             break
     sums = np.zeros((len(conclusions), prompts))
     np.add.at(sums, (votes.variant, votes.prompt), votes.weight * votes.posterior(reliability)[votes.cell])
@@ -70,7 +70,7 @@ def agreement_with_pool(conclusions: Sequence[Conclusions], prompts: int) -> np.
 
 
 class _Votes:
-    """All responses that conclude something, N of them, as flat arrays. A *cell* is one conclusion to one prompt."""
+    """The N responses with a conclusion, as flat arrays. A *cell* is one distinct conclusion to one prompt."""
 
     def __init__(self, conclusions: Sequence[Conclusions], prompts: int) -> None:
         cells: dict[tuple[int, Hashable], int] = {}
@@ -91,12 +91,12 @@ class _Votes:
         self._others = np.maximum(distinct - 1, FEWEST_OTHERS)  # by prompt
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """Mean over all prompts that a variant was asked, [V], of values of the votes, [N]; 0 where there is none."""
+        """Mean of the votes' values, [N], over each variant's prompts, [V]; responses without conclusion count as 0."""
         total = np.bincount(self.variant, self.weight * values, minlength=len(self.asked))
         return total / np.maximum(self.asked.sum(axis=1), 1)
 
     def shares_of_others(self) -> np.ndarray:
-        """Of each vote, the share of the other variants that were asked and conclude the same, [N]."""
+        """For each vote, the share of the other variants with responses to the prompt that conclude the same, [N]."""
         mine = np.zeros((len(self.asked), len(self._cell_prompt)))
         np.add.at(mine, (self.variant, self.cell), self.weight)
         others = mine.sum(axis=0)[self.cell] - mine[self.variant, self.cell]
@@ -105,8 +105,8 @@ class _Votes:
     def posterior(self, reliability: np.ndarray) -> np.ndarray:
         """q of every cell, given a[v].
 
-        A vote against t adds log((1 - a) / m) to t, one for it log a. The sum over all votes of a prompt is the same
-        for every t, so that only what the votes for t add to it matters.
+        A vote adds log a to the log-likelihood of its conclusion t, and log((1 - a) / m) to that of the others. Up to a
+        constant of the prompt, the log-likelihood of t is the sum of the differences over the votes for t.
         """
         a, m = reliability[self.variant], self._others[self.prompt]
         gain = self.weight * (np.log(a) - np.log((1 - a) / m))
@@ -118,7 +118,7 @@ class _Votes:
 
 
 def choose_match(answers: Sequence[Sequence[Response]]) -> str:
-    """How most responses conclude: `number` or `choice` where their last line holds a lone one, else `text`."""
+    """`number` or `choice` if most responses have a separate one in their last line, else `text`."""
     ends = [after_thinking(response.text).rpartition("\n")[2] for responses in answers for response in responses]
     for match, pattern in (("number", _NUMBER_ALONE), ("choice", _LETTER_ALONE)):
         if 2 * sum(pattern.search(end) is not None for end in ends) > len(ends):
@@ -127,16 +127,16 @@ def choose_match(answers: Sequence[Sequence[Response]]) -> str:
 
 
 def _conclusions(responses: Sequence[Response], match: str) -> dict[int, list[Key | None]]:
-    found: dict[int, list[Key | None]] = {}
+    by_prompt: dict[int, list[Key | None]] = {}
     for response in responses:
-        cut = response.truncated or is_unfinished(response.text, response.truncated, False)
-        found.setdefault(response.prompt, []).append(None if cut else conclude(response.text, match))
-    return found
+        unfinished = response.truncated or is_unfinished(response.text, response.truncated, False)
+        by_prompt.setdefault(response.prompt, []).append(None if unfinished else conclude(response.text, match))
+    return by_prompt
 
 
 CONSENSUS = Consensus(
     "consensus", 1, "", 3,
-    "how often a variant concludes what the pool, weighted by reliability, concludes; estimates accuracy if most "
+    "agreement of a variant's conclusions with those of the pool, weighted by reliability; estimates accuracy if most "
     "variants don't share their mistakes",
     heading="consensus", with_interval=True, needs_pool=True,
 )  # fmt: skip

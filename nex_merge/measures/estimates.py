@@ -1,4 +1,4 @@
-"""Every measure's value for every variant of a pool, with intervals and odds: computed once, the same way for all."""
+"""All measures of all variants of a pool, with intervals and confidences, computed the same way for each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, near
 
 @dataclass(frozen=True)
 class Objective:
-    """What a run ranks its variants by."""
+    """The measure that a run ranks its variants by."""
 
     name: str
     sign: int  # +1: more is better
@@ -28,7 +28,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is known of a whole pool."""
+    """The estimates and scores of a pool."""
 
     estimates: Mapping[str, Mapping[str, Estimate]]  # by trial, then measure
     scores: Mapping[str, NexScore]  # by trial
@@ -36,7 +36,7 @@ class Scoring:
 
 
 def objective_of(study: StudyConfig) -> Objective:
-    """The objective that a study asks for. Raises InputError where it names no measure that can lead a study."""
+    """The objective of a study. Raises InputError if it names no measure that can be an objective."""
     name, direction = study.objective, study.direction
     if name not in OBJECTIVES:
         raise InputError(f"study.objective: unknown measure {name!r}.{nearest(name, list(OBJECTIVES))}")
@@ -51,22 +51,22 @@ def estimate_new(
     consensus: ConsensusConfig,
     weights: NeuronWeights | None,
 ) -> dict[str, Estimate]:
-    """Every measure's estimate for a variant that has just answered, without odds.
+    """Every measure's estimate for a new variant, without confidences.
 
-    `weights`: the neuron weights that all variants share, None where each has its own.
+    `weights`: the neuron weights shared by all variants, None if each has its own.
     """
     alone = Pool([new], nex, consensus, weights)
-    among = Pool([*earlier, new], nex, consensus, weights)
+    pooled = Pool([*earlier, new], nex, consensus, weights)
     counts = _resamples(alone.prompts)
-    found = {}
+    estimates = {}
     for name, measure in MEASURES.items():
-        pool = among if measure.needs_pool else alone
-        found[name] = _estimates(measure, pool, measure.values(pool), counts)[-1]
-    return found
+        pool = pooled if measure.needs_pool else alone
+        estimates[name] = _estimates(measure, pool, measure.values(pool), counts)[-1]
+    return estimates
 
 
 def score_pool(pool: Pool, objective: Objective) -> Scoring:
-    """Every measure for every variant, and whether the scores can carry a ranking."""
+    """Every measure of every variant, and whether the scores support a ranking."""
     complete = [i for i, variant in enumerate(pool.variants) if variant.complete]
     counts, halved = _resamples(pool.prompts), halves(np.arange(max(pool.prompts, 1)))[:, : pool.prompts]
     by_measure: dict[str, list[Estimate]] = {}
@@ -78,7 +78,7 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         estimates = _estimates(measure, pool, values, counts, drawn)
         parents = [i for i in complete if pool.variants[i].kind == "parent"]
         equal = [i for i in complete if pool.variants[i].is_reference]
-        beats_parent, beats_equal = (_odds(pool, values, drawn, sign, others) for others in (parents, equal))
+        beats_parent, beats_equal = (_odds(pool, values, drawn, sign, references) for references in (parents, equal))
         estimates = [
             replace(item, beats_parent=beats_parent.get(i), beats_equal=beats_equal.get(i))
             for i, item in enumerate(estimates)
@@ -87,13 +87,13 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         on_halves = measure.resample(pool, values, halved)
         split_halves[name] = split_half(on_halves[complete]) if complete else None
     estimates = {
-        variant.trial: {name: found[i] for name, found in by_measure.items()} for i, variant in enumerate(pool.variants)
+        variant.trial: {name: items[i] for name, items in by_measure.items()} for i, variant in enumerate(pool.variants)
     }
     return Scoring(estimates, pool.scores, _reliability(pool, estimates, split_halves))
 
 
 def _resamples(prompts: int) -> np.ndarray:
-    """Prompt counts, int64 [B, P]; none where there are no prompts."""
+    """Prompt counts, int64 [B, P]; empty if there are no prompts."""
     return resamples(np.arange(prompts)) if prompts else np.zeros((0, 0), np.int64)
 
 
@@ -104,15 +104,19 @@ def _estimates(
     return [Estimate(item.value, *interval(row, pool.prompts)) for item, row in zip(values, drawn, strict=True)]
 
 
-def _odds(pool: Pool, values: Sequence[Value], drawn: np.ndarray, sign: int, others: Sequence[int]) -> dict[int, float]:
-    """How sure it is that each complete merge beats all of the others, by its place; these are left out."""
-    merges = [i for i, v in enumerate(pool.variants) if v.kind == "merge" and v.complete and i not in others]
-    if not merges or not others:
+def _odds(
+    pool: Pool, values: Sequence[Value], drawn: np.ndarray, sign: int, references: Sequence[int]
+) -> dict[int, float]:
+    """Confidence that each complete merge beats all references, by index; the references themselves are left out."""
+    merges = [i for i, v in enumerate(pool.variants) if v.kind == "merge" and v.complete and i not in references]
+    if not merges or not references:
         return {}
-    known = sign * np.array([np.nan if item.value is None else item.value for item in values], np.float64)
-    turned = sign * drawn
-    odds = odds_against(known[merges], turned[merges], known[others], turned[others], pool.prompts)
-    return {i: float(odd) for i, odd in zip(merges, odds, strict=True) if np.isfinite(odd)}
+    oriented = sign * np.array([np.nan if item.value is None else item.value for item in values], np.float64)
+    oriented_drawn = sign * drawn
+    confidences = odds_against(
+        oriented[merges], oriented_drawn[merges], oriented[references], oriented_drawn[references], pool.prompts
+    )
+    return {i: float(confidence) for i, confidence in zip(merges, confidences, strict=True) if np.isfinite(confidence)}
 
 
 def _reliability(
@@ -120,15 +124,15 @@ def _reliability(
 ) -> Reliability:
     complete = [v for v in pool.variants if v.complete and v.trial in pool.scores]
     baselines = [v for v in complete if v.kind != "merge"]
-    taught = baselines if pool.nex.calibration == "parents" else complete
+    teachers = baselines if pool.nex.calibration == "parents" else complete
     merges = [v.trial for v in complete if v.kind == "merge" and estimates[v.trial]["nex"].value is not None]
     best = max(merges, key=lambda trial: estimates[trial]["nex"].value or 0.0, default=None)
-    found = assess(
+    reliability = assess(
         [pool.scores[v.trial] for v in complete],
         [estimates[v.trial]["mean_tokens"].value or 0.0 for v in complete],
-        [pool.scores[v.trial] for v in taught],
+        [pool.scores[v.trial] for v in teachers],
         pool.prompts,
         split_halves["nex"],
         estimates[best]["nex"].beats_parent if best is not None else None,
     )
-    return replace(found, split_halves=dict(split_halves))
+    return replace(reliability, split_halves=dict(split_halves))

@@ -1,4 +1,4 @@
-"""What a measure is: a function of the pool of variants, with a rule for its values on resampled prompts.
+"""The interface `Measure`: a function of the pool of variants, also defined on resampled prompts.
 
 Symbols: K variants of a pool, P prompts, B resamples of the prompts; `counts`, int64 [B, P], says how often each prompt
 is in each resample.
@@ -19,15 +19,15 @@ from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 @dataclass(frozen=True)
 class Value:
-    """A measure's value for one variant: sum(parts) / sum(weights), or what the measure makes of that ratio."""
+    """A measure's value for one variant: sum(parts) / sum(weights), passed through `Measure.finish`."""
 
     value: float | None  # None: undefined
-    parts: np.ndarray | None = None  # float64 [P]; None: there are no figures by prompt
+    parts: np.ndarray | None = None  # float64 [P]; None: not available by prompt
     weights: np.ndarray | None = None  # float64 [P]
 
 
 class Pool:
-    """The variants that answered, and the settings that measures go by. Base, parents, then merges by number."""
+    """The variants with responses (base, parents, then merges by number), and the settings of the measures."""
 
     def __init__(
         self,
@@ -36,19 +36,19 @@ class Pool:
         consensus: ConsensusConfig,
         weights: NeuronWeights | None = None,
     ) -> None:
-        """`weights`: those that all variants share, where they are known already."""
+        """`weights`: the shared neuron weights, if they are already computed."""
         self.variants = tuple(variants)
         self.nex, self.consensus = nex, consensus
         self._weights = weights
 
     @cached_property
     def prompts(self) -> int:
-        """How many prompts there are: P."""
+        """Number of prompts: P."""
         return max((response.prompt + 1 for v in self.variants for response in v.observation.responses), default=0)
 
     @cached_property
     def weights(self) -> NeuronWeights | None:
-        """The neuron weights that all variants share; None under `self` and `crossfit`."""
+        """The neuron weights shared by all variants; None under `self` and `crossfit`."""
         return self._weights if self._weights is not None else shared_weights(self.variants, self.nex)
 
     @cached_property
@@ -62,43 +62,43 @@ class Pool:
 
 
 def shared_weights(variants: Sequence[Variant], nex: NexConfig) -> NeuronWeights | None:
-    """The neuron weights that all variants share under `parents` and `pool`; None under `self` and `crossfit`.
+    """The neuron weights shared by all variants under `parents` and `pool`; None under `self` and `crossfit`.
 
-    Raises InputError where no variant has any credit to take them from.
+    Raises InputError if there is no variant to take them from.
     """
     if nex.calibration in ("self", "crossfit"):
         return None
-    taught = teachers(variants, nex)
-    if not taught:
+    sources = teachers(variants, nex)
+    if not sources:
         raise InputError(
             f"nex.calibration: {nex.calibration!r} takes its weights from base and parents, and none of them is "
             "scored; use self or crossfit"
         )
-    return calibrate(*(v.observation.evidence.credits for v in taught if v.observation.evidence is not None))
+    return calibrate(*(v.observation.evidence.credits for v in sources if v.observation.evidence is not None))
 
 
 def teachers(variants: Sequence[Variant], nex: NexConfig) -> list[Variant]:
-    """The variants whose credit makes the weights of `parents` and `pool`."""
+    """The variants whose credit the weights come from under `parents` and `pool`."""
     return [v for v in variants if v.complete and (v.kind != "merge" or nex.calibration == "pool")]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """Anything variants are ranked by or looked at. Subclasses say how the values come about."""
+    """A quantity that variants are ranked by or compared on. Subclasses implement `values`."""
 
-    name: str  # its column, and what study.objective calls it
-    direction: int  # +1: more is better, -1: less is better, as it is usually read
+    name: str  # its column, and its name in study.objective
+    direction: int  # +1: more is better, -1: less is better, by convention
     unit: str  # "" for shares and ratios
     digits: int  # after the decimal point, in tables
-    meaning: str  # half a sentence for the reference and the report
-    is_objective: bool = True  # whether a study can be led by it
-    heading: str = ""  # in terminal tables; "": not shown there
-    with_interval: bool = False  # whether the leaderboard has its interval in columns of their own
-    needs_pool: bool = False  # whether one variant alone has no value
+    meaning: str  # short description for the reference and the report
+    is_objective: bool = True  # whether a study can optimize it
+    heading: str = ""  # in terminal tables; "": not shown
+    with_interval: bool = False  # whether the leaderboard has columns for its interval
+    needs_pool: bool = False  # whether it is undefined for a single variant
 
     def values(self, pool: Pool) -> list[Value]:
         """One value per variant of the pool, in order."""
-        raise TypeError(f"{type(self).__name__} does not say how its values come about")
+        raise TypeError(f"{type(self).__name__} does not implement values()")
 
     def is_pooled(self, nex: NexConfig) -> bool:
         """Whether a variant's value depends on the other variants, so that it changes as the pool grows."""
@@ -115,17 +115,17 @@ class Measure:
         return drawn
 
     def finish(self, ratio: np.ndarray) -> np.ndarray:
-        """What the measure makes of sum(parts) / sum(weights), element by element."""
+        """The measure as a function of sum(parts) / sum(weights), element by element."""
         return ratio
 
 
 def by_prompt(figures: np.ndarray, prompts: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sums, numbers) of the defined figures of every prompt, both float64 [P], from figures float64 [R]."""
-    known = np.isfinite(figures)
-    sums = np.bincount(prompts[known], figures[known], minlength=count)
-    return sums, np.bincount(prompts[known], minlength=count).astype(np.float64)
+    """(sums, counts) by prompt of the defined per-response figures: both float64 [P], from float64 [R]."""
+    defined = np.isfinite(figures)
+    sums = np.bincount(prompts[defined], figures[defined], minlength=count)
+    return sums, np.bincount(prompts[defined], minlength=count).astype(np.float64)
 
 
 def prompts_of(variant: Variant) -> np.ndarray:
-    """The prompt that each response of a variant answers, int64 [R]."""
+    """The prompt index of each response of a variant, int64 [R]."""
     return np.array([response.prompt for response in variant.observation.responses], np.int64)

@@ -1,4 +1,4 @@
-"""NEX (arXiv 2602.05805) and the figures it rests on, as measures."""
+"""NEX (arXiv 2602.05805) and its intermediate figures, as measures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Nex(Measure):
 
 @dataclass(frozen=True)
 class OfScore(Measure):
-    """A figure of a variant's NEX as a whole; it has no parts by prompt."""
+    """A figure of a variant's NEX score, not available by prompt."""
 
     figure: Callable[[NexScore], float | None] = lambda score: None
 
@@ -51,47 +51,49 @@ class OfScore(Measure):
 
 @dataclass(frozen=True)
 class ExploreShare(Measure):
-    """Rows that explore among all rows with a phase."""
+    """Share of explore rows among all rows with a phase."""
 
     def values(self, pool: Pool) -> list[Value]:
-        found = []
+        values = []
         for variant in pool.variants:
             score, phases = pool.scores.get(variant.trial), variant.observation.phases
             if score is None or phases is None:
-                found.append(Value(score and score.explore_share))
+                values.append(Value(score and score.explore_share))
                 continue
-            at = prompts_of(variant)
-            parts, weights = (np.bincount(at, rows, minlength=pool.prompts) for rows in (phases.explore, phases.phased))
-            found.append(Value(score.explore_share, parts, weights))
-        return found
+            prompts = prompts_of(variant)
+            parts, weights = (
+                np.bincount(prompts, rows, minlength=pool.prompts) for rows in (phases.explore, phases.phased)
+            )
+            values.append(Value(score.explore_share, parts, weights))
+        return values
 
 
 @dataclass(frozen=True)
 class Cycles(Measure):
-    """Explore-exploit cycles of a response."""
+    """Explore-exploit cycles per response."""
 
     def values(self, pool: Pool) -> list[Value]:
-        found = []
+        values = []
         for variant in pool.variants:
             score, phases = pool.scores.get(variant.trial), variant.observation.phases
             value = None if score is None else score.cycles / max(score.responses, 1)
             if phases is None:
-                found.append(Value(value))
+                values.append(Value(value))
             else:
                 cycles = phases.cycles.astype(np.float64)
-                found.append(Value(value, *by_prompt(cycles, prompts_of(variant), pool.prompts)))
-        return found
+                values.append(Value(value, *by_prompt(cycles, prompts_of(variant), pool.prompts)))
+        return values
 
 
 NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True)
 LOG_GAP = OfScore("log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, figure=lambda s: s.log_gap)
-EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of rows that explore")
-CYCLES = Cycles("cycles_per_response", 1, "cycles", 1, "explore-exploit cycles of a response; credit takes two")
+EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of explore rows")
+CYCLES = Cycles("cycles_per_response", 1, "cycles", 1, "explore-exploit cycles per response; credit requires two")
 WEIGHTED_MASS = OfScore(
     "weighted_mass", 1, "", 4, "share of activation mass on neurons with a weight", is_objective=False,
     figure=lambda s: s.weighted_mass,
 )  # fmt: skip
 SATURATION = OfScore(
-    "saturation", -1, "", 4, "share of weighted activation mass on weights beyond 0.99", is_objective=False,
+    "saturation", -1, "", 4, "share of weighted activation mass on neurons with |w| > 0.99", is_objective=False,
     figure=lambda s: s.saturation,
 )  # fmt: skip

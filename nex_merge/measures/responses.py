@@ -1,4 +1,4 @@
-"""Measures that are means over responses: length, token statistics, neurons used, and how the text looks."""
+"""Measures that are means over responses: length, token statistics, neurons used, text statistics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -14,9 +14,9 @@ LARGEST_EXPONENT = 700.0  # exp of more overflows float64
 
 @dataclass(frozen=True)
 class PerResponse(Measure):
-    """The mean of a figure of single responses, leaving out those for which it is undefined."""
+    """The mean of a per-response figure over the responses for which it is defined."""
 
-    # float64 [R], NaN where undefined; None where the observation does not hold it.
+    # float64 [R], NaN where undefined; None if the observation lacks it.
     figures: Callable[[Observation], np.ndarray | None] = lambda observation: None
 
     def values(self, pool: Pool) -> list[Value]:
@@ -25,13 +25,13 @@ class PerResponse(Measure):
     def _value(self, variant: Variant, prompts: int) -> Value:
         figures = self.figures(variant.observation)
         if figures is None:
-            # A run of version 0.1.0 kept some means and not the figures they are of.
+            # A run of version 0.1.0 kept some means without the per-response figures.
             return Value(variant.recorded.get(self.name))
-        known = figures[np.isfinite(figures)]
+        defined = figures[np.isfinite(figures)]
         divisor = self.divisor(variant.observation)
-        mean = float(self.finish(known.mean() / divisor)) if len(known) else None
-        sums, numbers = by_prompt(figures, prompts_of(variant), prompts)
-        return Value(mean, sums, numbers * divisor)
+        mean = float(self.finish(defined.mean() / divisor)) if len(defined) else None
+        sums, counts = by_prompt(figures, prompts_of(variant), prompts)
+        return Value(mean, sums, counts * divisor)
 
     def divisor(self, observation: Observation) -> float:
         """What the mean is divided by."""
@@ -40,7 +40,7 @@ class PerResponse(Measure):
 
 @dataclass(frozen=True)
 class Utilization(PerResponse):
-    """Distinct neurons of a response over all neurons of the model."""
+    """Distinct neurons of a response as a share of all neurons of the model."""
 
     def divisor(self, observation: Observation) -> float:
         return float(observation.neurons or 1)
@@ -86,9 +86,7 @@ def _text(name: str, direction: int, meaning: str) -> PerResponse:
     return PerResponse(name, direction, "", 4, meaning, is_objective=False, figures=figures)
 
 
-MEAN_TOKENS = PerResponse(
-    "mean_tokens", -1, "tokens", 0, "mean tokens of a response", heading="tokens", figures=_tokens
-)
+MEAN_TOKENS = PerResponse("mean_tokens", -1, "tokens", 0, "mean tokens per response", heading="tokens", figures=_tokens)
 ENTROPY = PerResponse("entropy", -1, "nats", 4, "mean entropy of the next-token distribution", figures=_stat("entropy"))
 ENTROPY_SPREAD = PerResponse(
     "entropy_spread", -1, "nats", 4, "standard deviation of the next-token entropy over a response",
@@ -99,7 +97,7 @@ SELF_CERTAINTY = PerResponse(
     figures=_stat("self_certainty"),
 )  # fmt: skip
 PERPLEXITY = Perplexity(
-    "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's own tokens",
+    "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's tokens",
     figures=_stat("logprob", -1),
 )  # fmt: skip
 UTILIZATION = Utilization(
@@ -110,4 +108,4 @@ TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new
 DISTINCT_RATIO = _text("distinct_ratio", 1, "share of distinct token 4-grams")
 REPEATED = _text("repeated", -1, "share of a response's tokens in a loop")
 EMPTY = _text("empty", -1, "share of empty responses")
-NON_TEXT = _text("non_text", -1, "share of characters that no text has")
+NON_TEXT = _text("non_text", -1, "share of replacement, control and unassigned characters")

@@ -1,7 +1,7 @@
-"""Has a variant collapsed? Repetition, truncation, empty and garbled output, compared with base and parents.
+"""Detects collapsed variants: repetition, truncation, empty and garbled output, compared with base and parents.
 
-A label-free score can be gamed by text that no reader would accept: a loop recruits and reuses neurons as well as
-reasoning does. Knows tokens and text; knows nothing of models or of scores.
+Degenerate text can game a label-free score: a loop recruits and reuses neurons as well as reasoning does. This module
+uses tokens and text only, neither models nor scores.
 """
 
 import unicodedata
@@ -14,10 +14,10 @@ from nex_merge.records import Response, TextFigures, TextMeasures
 
 DISTINCT_GRAM = 4
 LONGEST_PERIOD = 128
-# A repeated run counts from this many copies on: two checks of a finding in a row are not a loop.
+# Copies that make a loop: checking a result twice in a row is not one.
 FEWEST_COPIES = 4
-# How much worse than the worst of base and parents a mean may be, in its own unit (shares of 1), before the variant
-# counts as collapsed. results/studies/does-nex-rank-merges.md shows what they catch and what they leave.
+# How much worse (absolute difference) than the worst baseline a mean may be before the variant counts as collapsed.
+# results/studies/does-nex-rank-merges.md shows what this catches and misses.
 ALLOWANCE = TextMeasures(truncated=0.25, distinct_ratio=0.15, repeated=0.15, empty=0.1, non_text=0.02)
 _WORSE_IF_LOWER = {"distinct_ratio"}
 _WORDS = {
@@ -25,12 +25,12 @@ _WORDS = {
     "distinct_ratio": "distinct 4-grams",
     "repeated": "tokens in a repeated run",
     "empty": "empty responses",
-    "non_text": "characters that are no text",
+    "non_text": "non-text characters",
 }
 
 
 def text_figures(responses: Sequence[Response]) -> TextFigures:
-    """What each response looks like as text."""
+    """Text statistics of each response."""
     return TextFigures(
         truncated=np.array([float(r.truncated) for r in responses]),
         distinct_ratio=np.array([distinct_ratio(r.token_ids) for r in responses]),
@@ -41,7 +41,7 @@ def text_figures(responses: Sequence[Response]) -> TextFigures:
 
 
 def measure_text(responses: Sequence[Response]) -> TextMeasures:
-    """Means over the responses, each between 0 and 1."""
+    """Text statistics, means over the responses, each between 0 and 1."""
     return text_means(text_figures(responses))
 
 
@@ -56,7 +56,7 @@ def distinct_ratio(tokens: Sequence[int]) -> float:
 
 
 def repeated_share(tokens: Sequence[int]) -> float:
-    """Share of the tokens in the longest run of one block, of up to 128 tokens, that stands four times or more."""
+    """Share of tokens in the longest run of a block of up to 128 tokens, repeated four times or more."""
     ids = np.asarray(tokens)
     longest = 0
     for period in range(1, min(LONGEST_PERIOD, len(ids) // FEWEST_COPIES) + 1):
@@ -69,7 +69,7 @@ def repeated_share(tokens: Sequence[int]) -> float:
 
 
 def non_text_share(text: str) -> float:
-    """Share of characters that no text has: replacement characters, control codes, unassigned code points."""
+    """Share of replacement characters, control codes, and unassigned, private-use or surrogate code points."""
     bad = sum(c == "�" or (unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\n\r\t") for c in text)
     return bad / len(text) if text else 0.0
 
@@ -77,18 +77,18 @@ def non_text_share(text: str) -> float:
 def collapse(text: TextMeasures, baselines: Sequence[TextMeasures]) -> tuple[float, str | None]:
     """(violation, reason or None) of a merge compared with base and parents.
 
-    The violation is how far the worst measure lies beyond what is allowed, as a multiple of the allowance: above 0,
-    the merge has collapsed. Where no baseline is scored, faultless text stands in for it.
+    The violation is the largest excess of a statistic over its allowance, as a multiple of the allowance; above 0, the
+    merge has collapsed. Without scored baselines, the merge is compared with faultless text.
     """
     worst, reason = -1.0, None
     for item in fields(TextMeasures):
         sign = -1 if item.name in _WORSE_IF_LOWER else 1
         value = getattr(text, item.name)
-        theirs = [getattr(baseline, item.name) for baseline in baselines] or [1.0 if sign < 0 else 0.0]
-        reference = min(theirs) if sign < 0 else max(theirs)
+        expected = [getattr(baseline, item.name) for baseline in baselines] or [1.0 if sign < 0 else 0.0]
+        reference = min(expected) if sign < 0 else max(expected)
         excess = sign * (value - reference) / getattr(ALLOWANCE, item.name) - 1
         if excess > worst:
             worst = excess
-            against = "base and parents at worst" if baselines else "without baselines"
+            against = "worst baseline" if baselines else "faultless text"
             reason = f"{_WORDS[item.name]} {value:.2f}, {against} {reference:.2f}"
     return worst, reason if worst > 0 else None

@@ -1,4 +1,4 @@
-"""Whether a run's NEX can carry a ranking: a verdict with its reasons, and what would help."""
+"""The verdict on whether a run's NEX supports a ranking, with reasons and advice."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import numpy as np
 from nex_merge.records import NexScore, Reliability
 from nex_merge.resampling import FEWEST_VARIANTS
 
-# Below these a run's scores carry no ranking (insufficient), or only a coarse one (weak). Where they come from:
+# Below the first threshold, scores support no ranking (insufficient); below the second, only a coarse one (weak). From
 # results/studies/does-nex-rank-merges.md and noise-ladder.md.
 SPLIT_HALF = (0.5, 0.8)
 CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
-# From this correlation with mean tokens on, the score says little that response length does not say.
+# Spearman with mean tokens from which the score adds little to response length.
 FOLLOWS_LENGTH = 0.8
 
 
@@ -24,27 +24,27 @@ def assess(
     split_half_reliability: float | None,
     beats_parent: float | None,
 ) -> Reliability:
-    """Whether the scores of a run's variants can carry a ranking, with the reasons and what would help.
+    """Whether the scores of a run's variants support a ranking, with reasons and advice.
 
-    `mean_tokens` are the variants' own, in the same order. `teachers` are those whose credit the weights come from: the
-    variants themselves, or base and parents. `beats_parent` is the probability that the best merge beats the best
-    parent, None where there is no such pair.
+    `mean_tokens`: of the variants, in the same order. `teachers`: the scores of the variants whose credit the weights
+    come from (all variants, or base and parents). `beats_parent`: confidence that the best merge beats every parent,
+    corrected for its having been chosen among many merges; None if undefined.
     """
     cycles = float(np.median([s.cycles / max(s.responses, 1) for s in teachers])) if teachers else 0.0
     credited = float(np.median([s.credited / max(s.responses, 1) for s in teachers])) if teachers else 0.0
-    known = [s.saturation for s in scores if s.saturation is not None]
+    saturations = [s.saturation for s in scores if s.saturation is not None]
     weighted = [s.weighted_mass for s in scores if s.weighted_mass is not None]
     findings = [
         (
             split_half_reliability,
             SPLIT_HALF,
-            "the ranking on one half of the prompts says {} of that on the other (split-half reliability {:.2f})",
+            "the rankings on two halves of the prompts {} (split-half reliability {:.2f})",
             "more prompts, or longer responses",
         ),
         (
             cycles,
             CYCLES,
-            "a response has {} cycles to earn credit from ({:.1f} on average; it takes two)",
+            "responses have {} cycles to earn credit ({:.1f} on average; credit requires two)",
             "longer responses (generation.max_new_tokens, prompts that need more reasoning), or shorter rows "
             "(activations.slice_tokens)",
         ),
@@ -55,12 +55,12 @@ def assess(
             "longer responses, or shorter rows (activations.slice_tokens)",
         ),
     ]
-    words = ({0: "nothing", 1: "little"}, {0: "too few", 1: "few"}, {0: "hardly any", 1: "few"})
+    words = ({0: "hardly agree", 1: "agree only roughly"}, {0: "too few", 1: "few"}, {0: "hardly any", 1: "few"})
     level, reasons, advice = 2, [], []
     for (value, limits, text, cure), word in zip(findings, words, strict=True):
         if value is None:
             level = min(level, 1)
-            reasons.append("too few variants to tell how reliable their ranking is")
+            reasons.append("too few variants to estimate how reliable their ranking is")
             continue
         reached = sum(value >= limit for limit in limits)
         if reached < 2:
@@ -72,12 +72,12 @@ def assess(
         level = min(level, 1)
         order = "longer" if length > 0 else "shorter"
         reasons.append(
-            f"the score orders the variants as the length of their responses does, {order} first (Spearman "
-            f"{abs(length):.2f} with mean tokens); where wrong answers ramble, that is upside down"
+            f"the score ranks the variants by response length, {order} first (Spearman {abs(length):.2f} with mean "
+            f"tokens), which agrees with accuracy only if {order} responses are more often right"
         )
         advice.append("a look at the responses, and accuracy for a few variants (benchmark, correlate)")
     if beats_parent is not None and level == 2 and beats_parent < 0.95:
-        reasons.append(f"the best merge beats the best parent in {beats_parent:.0%} of resamples of the prompts only")
+        reasons.append(f"the confidence that the best merge beats every parent is only {beats_parent:.0%}")
     return Reliability(
         verdict=("insufficient", "weak", "sound")[level],
         reasons=tuple(reasons),
@@ -88,17 +88,17 @@ def assess(
         cycles_per_response=cycles,
         credited=credited,
         weighted_mass=float(np.median(weighted)) if weighted else None,
-        saturation=float(np.median(known)) if known else None,
+        saturation=float(np.median(saturations)) if saturations else None,
         beats_parent=beats_parent,
         follows_length=length,
     )
 
 
 def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> float | None:
-    """Spearman's correlation of NEX with mean tokens over variants; None with fewer than five, or no differences."""
+    """Spearman's correlation of NEX with mean tokens over variants; None with fewer than five, or if all are equal."""
     from scipy.stats import spearmanr
 
-    known = [(s.nex, tokens) for s, tokens in zip(scores, mean_tokens, strict=True) if s.nex is not None]
-    if len(known) < FEWEST_VARIANTS or min(np.ptp(known, axis=0)) == 0:
+    pairs = [(s.nex, tokens) for s, tokens in zip(scores, mean_tokens, strict=True) if s.nex is not None]
+    if len(pairs) < FEWEST_VARIANTS or min(np.ptp(pairs, axis=0)) == 0:
         return None
-    return float(spearmanr(*zip(*known, strict=True))[0])  # pyright: ignore[reportArgumentType]
+    return float(spearmanr(*zip(*pairs, strict=True))[0])  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,6 @@
 """The frozen records that pass between stages. Read these first. NumPy only; no behaviour beyond trivial views.
 
-In the order in which data flows: answers, activations, scores, observations, spaces, runs.
+In the order of data flow: answers, activations, scores, observations, spaces, runs.
 """
 
 from nex_merge.records.activations import RESERVED_LAYER, SparseGroups, SparseRows, concatenate_groups

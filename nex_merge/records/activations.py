@@ -1,4 +1,4 @@
-"""Activations kept sparsely. Symbols: R responses, T rows of all responses, E entries, G groups.
+"""Sparse activations. Symbols: R responses, T rows of all responses, E entries, G groups.
 
 A *neuron* is one unit of one gated MLP, its key `layer << 16 | unit` (uint32). A *row* is a run of consecutive
 generated tokens. *Mass* is summed positive score.

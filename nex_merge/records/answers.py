@@ -1,4 +1,4 @@
-"""What a model is asked, what it answers, and what is measured of the answers."""
+"""Prompts, responses, and statistics of the responses' tokens and text."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prompt:
-    """One unlabelled prompt as the chat messages it stands for; `raw` text bypasses the chat template."""
+    """One unlabelled prompt as chat messages; `raw` text bypasses the chat template."""
 
     messages: tuple[Mapping[str, str], ...]
     raw: str | None = None
@@ -21,7 +21,7 @@ class Response:
     prompt: int  # index of the prompt
     sample: int  # 0 .. samples-1
     prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]  # generated tokens, the end token included if it was emitted
+    token_ids: tuple[int, ...]  # generated tokens, including the end token if emitted
     text: str
     truncated: bool  # stopped by max_new_tokens, not by an end token
 
@@ -41,21 +41,21 @@ class TokenStats:
 
 @dataclass(frozen=True)
 class TextMeasures:
-    """What the responses look like as text: means over responses, each between 0 and 1."""
+    """Text statistics, means over responses, each between 0 and 1."""
 
-    truncated: float  # cut by max_new_tokens
+    truncated: float  # share of responses cut by max_new_tokens
     distinct_ratio: float  # distinct token 4-grams / all of them
-    repeated: float  # share of a response's tokens in its longest run of one block said four times or more
-    empty: float  # nothing but blanks
-    non_text: float  # share of characters that no text has
+    repeated: float  # share of tokens in the longest run of a block repeated four times or more
+    empty: float  # share of responses that are only white space
+    non_text: float  # share of replacement, control and unassigned characters
 
 
 @dataclass(frozen=True)
 class TextFigures:
-    """What each of R responses looks like as text; float64 [R], between 0 and 1."""
+    """Text statistics of each of R responses; float64 [R], between 0 and 1."""
 
     truncated: np.ndarray  # 1 where cut by max_new_tokens
     distinct_ratio: np.ndarray  # distinct token 4-grams / all of them
-    repeated: np.ndarray  # share of the tokens in the longest run of one block said four times or more
-    empty: np.ndarray  # 1 where there is nothing but white space
-    non_text: np.ndarray  # share of characters that no text has
+    repeated: np.ndarray  # share of tokens in the longest run of a block repeated four times or more
+    empty: np.ndarray  # 1 where the text is only white space
+    non_text: np.ndarray  # share of replacement, control and unassigned characters

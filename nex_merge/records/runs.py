@@ -1,4 +1,4 @@
-"""What a search makes: recipes, results, and what it is at."""
+"""Recipes, trial results, and the state of a running search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,18 +10,18 @@ from nex_merge.records.scores import NexScore
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """One variant: a complete mergekit configuration and the seed that its stochastic parts take."""
+    """One variant: a complete mergekit configuration and the seed of its random masks."""
 
     kind: str  # base | parent | merge
     method: str
     config: Mapping[str, Any]  # as `mergekit-yaml` takes it
     seed: int
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # what was searched, by name
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # searched parameters, by name
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of one trial: one row of the leaderboard. A failed trial has a reason and no values."""
+    """The result of one trial, a row of the leaderboard. A failed trial has a reason and no values."""
 
     trial: str  # base, a parent's name, or the study's trial number in four digits
     kind: str  # base | parent | merge
@@ -30,33 +30,33 @@ class TrialResult:
     seed: int
     state: str  # complete | collapsed | failed | duplicate
     reason: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # what was searched, by name in the study
-    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by measure, as known when the trial ended
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # searched parameters, by name in the study
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by measure, as of the end of the trial
     score: NexScore | None = None
-    violation: float | None = None  # above 0: infeasible; the sampler is told
+    violation: float | None = None  # above 0: infeasible, reported to the sampler as a violated constraint
     weights_sha256: str | None = None  # of the merged tensors that were scored
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
-    same_as: str | None = None  # of a duplicate: the earlier trial with the same recipe
-    is_reference: bool = False  # the merge with equal weights, which the others are compared with
+    same_as: str | None = None  # for a duplicate: the earlier trial with the same recipe
+    is_reference: bool = False  # the merge with equal weights, which other merges are compared with
 
     def value(self, measure: str) -> float | None:
-        """A measure's value, None where it is not known."""
+        """A measure's value, None if it has none."""
         estimate = self.estimates.get(measure)
         return estimate.value if estimate is not None else None
 
 
 @dataclass(frozen=True)
 class Live:
-    """What a search is at, told while it runs. Times are seconds since the epoch."""
+    """The state of a running search, as in live.json. Times are seconds since the epoch."""
 
-    done: int  # trials, base and parents among them
+    done: int  # finished trials, base and parents included
     total: int
     trial: str
     method: str
     stage: str  # merge | generate | capture | score
-    amount: int  # tokens generated, or responses captured, of this stage
+    amount: int  # tokens generated or responses captured in this stage
     stage_began: float
     trial_began: float
-    told: float
+    told: float  # when this state was published
     host: str
     process: int

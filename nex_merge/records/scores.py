@@ -1,4 +1,4 @@
-"""What NEX finds in responses, step by step up to the score, and how far it can be trusted."""
+"""The intermediate results of NEX up to the score, and the reliability of a run's scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Phases:
     """Step 3 of NEX for one response."""
 
     explore: np.ndarray  # bool [K]
-    fallback: str | None  # why z > 0 stood in for the HMM, or None
+    fallback: str | None  # why z > 0 was used instead of the HMM, or None
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Credit:
 
 @dataclass(frozen=True)
 class Credits:
-    """The credit of every response of one model: sparse, one group per response. Any calibration is a sum of these."""
+    """Sparse credit per response of one model. The weights of any calibration come from sums over responses."""
 
     ptr: np.ndarray  # int64 [R+1]: entries of response i are [ptr[i], ptr[i+1])
     keys: np.ndarray  # uint32 [E], ascending and unique within a response
@@ -74,7 +74,7 @@ class Credits:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a model's score is made of, response by response: whose weights they are scored under is open."""
+    """Everything per response that a model's score is computed from, except the neuron weights."""
 
     prompts: np.ndarray  # int64 [R]: the prompt that each response answers
     base: SparseGroups  # one group per response: its neurons and their masses
@@ -83,7 +83,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ResponseAnalysis:
-    """Everything NEX finds in one response before weights are known; None where the response is too short."""
+    """Everything NEX computes for one response without neuron weights. None: the response is too short."""
 
     novelty: Novelty | None
     phases: Phases | None
@@ -93,7 +93,7 @@ class ResponseAnalysis:
 
 @dataclass(frozen=True)
 class NeuronWeights:
-    """w in [-1, 1] of the neurons with credit; every other neuron has 0."""
+    """Weights w in [-1, 1] of the neurons with credit; all other neurons have weight 0."""
 
     keys: np.ndarray  # uint32 [n], ascending
     weights: np.ndarray  # float32 [n]
@@ -101,36 +101,36 @@ class NeuronWeights:
 
 @dataclass(frozen=True)
 class NexScore:
-    """A model's score with what it rests on."""
+    """A model's NEX score, with the figures behind it."""
 
     nex: float | None  # mean Good-Mass Fraction; None: no response has retained mass
     log_gap: float | None
-    calibration: str  # whose credit the weights come from
+    calibration: str  # self | crossfit | parents | pool: whose credit the weights come from
     response_scores: tuple[float | None, ...]
     responses: int
     scored: int  # responses with a defined score
     cycles: int
     credited: int  # responses that earned credit
     explore_share: float | None  # explore rows / retained rows
-    fallbacks: Mapping[str, int]  # how often each fallback stood in for the HMM
+    fallbacks: Mapping[str, int]  # how often each fallback replaced the HMM
     weighted_mass: float | None = None  # share of the activation mass on neurons with a weight
-    saturation: float | None = None  # share of that mass on weights beyond 0.99, as only one kind of credit gives
+    saturation: float | None = None  # share of that mass on |w| > 0.99: neurons with one kind of credit only
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Whether the scores of a run can carry a ranking, and the figures that say so; medians over the variants."""
+    """Whether the scores of a run support a ranking, with the figures behind the verdict (medians over variants)."""
 
     verdict: str  # sound | weak | insufficient
     reasons: tuple[str, ...]
-    advice: tuple[str, ...]  # what would make it better
+    advice: tuple[str, ...]  # how to improve it
     variants: int
     prompts: int
     split_half: float | None  # reliability of the ranking over halves of the prompts; None: too few variants
     cycles_per_response: float
     credited: float  # share of responses that earned credit
     weighted_mass: float | None  # share of the activation mass on neurons with a weight
-    saturation: float | None  # share of that mass on weights beyond 0.99
-    beats_parent: float | None  # probability that the best merge beats the best parent, over resampled prompts
-    follows_length: float | None  # Spearman of NEX and mean tokens over the variants; None: too few, or no differences
-    split_halves: Mapping[str, float | None] = field(default_factory=dict)  # the same reliability for every measure
+    saturation: float | None  # share of that mass on |w| > 0.99
+    beats_parent: float | None  # confidence that the best merge by NEX beats every parent, corrected for selection
+    follows_length: float | None  # Spearman of NEX and mean tokens over variants; None: too few or all equal
+    split_halves: Mapping[str, float | None] = field(default_factory=dict)  # `split_half` of every measure

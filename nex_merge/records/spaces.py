@@ -1,4 +1,4 @@
-"""What can be searched: merge methods and the values of their parameters."""
+"""The search space: merge methods and the values of their parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class MethodParameter:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What a merge method takes. `pairs`: exactly two models, so that which two is searched as well."""
+    """A merge method. `pairs`: it takes exactly two models, so the pair is searched as well."""
 
     name: str
     title: str
     parameters: Mapping[str, MethodParameter]
     names_base: bool  # the family's base is the recipe's base_model
     pairs: bool
-    ordered: bool  # a pair the other way round is another recipe
-    min_models: int  # fewest models besides the base
+    ordered: bool  # the order of a pair matters
+    min_models: int  # minimum number of models besides the base
     stochastic: bool  # draws random masks
 
 
@@ -49,7 +49,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is searched: methods, and the dimensions of their parameters, shared or narrower for one model."""
+    """Methods and the dimensions of their parameters, shared by all models or narrowed for one."""
 
     methods: tuple[MethodSpec, ...]
     parameters: Mapping[str, Dimension]
@@ -58,6 +58,6 @@ class SearchSpace:
     filters: tuple[str, ...]
 
     def dimension(self, parameter: str, model: str | None) -> Dimension | None:
-        """The dimension of a parameter, of one model's own value where `model` is given."""
-        own = self.models.get(model, {}) if model is not None else {}
-        return own.get(parameter, self.parameters.get(parameter))
+        """The dimension of a parameter; with `model`, that model's own if it has one."""
+        narrowed = self.models.get(model, {}) if model is not None else {}
+        return narrowed.get(parameter, self.parameters.get(parameter))

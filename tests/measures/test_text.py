@@ -54,11 +54,11 @@ def test_a_parent_is_never_collapsed_against_itself():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"truncated": 0.9}, "responses cut at max_new_tokens 0.90, base and parents at worst 0.10"),
-        ({"distinct_ratio": 0.2}, "distinct 4-grams 0.20, base and parents at worst 0.80"),
-        ({"repeated": 0.6}, "tokens in a repeated run 0.60, base and parents at worst 0.05"),
-        ({"empty": 0.5}, "empty responses 0.50, base and parents at worst 0.00"),
-        ({"non_text": 0.3}, "characters that are no text 0.30, base and parents at worst 0.00"),
+        ({"truncated": 0.9}, "responses cut at max_new_tokens 0.90, worst baseline 0.10"),
+        ({"distinct_ratio": 0.2}, "distinct 4-grams 0.20, worst baseline 0.80"),
+        ({"repeated": 0.6}, "tokens in a repeated run 0.60, worst baseline 0.05"),
+        ({"empty": 0.5}, "empty responses 0.50, worst baseline 0.00"),
+        ({"non_text": 0.3}, "non-text characters 0.30, worst baseline 0.00"),
     ],
 )
 def test_collapse_against_the_worst_of_the_parents(change, reason):
@@ -71,4 +71,4 @@ def test_collapse_against_the_worst_of_the_parents(change, reason):
 def test_without_baselines_faultless_text_stands_in():
     assert collapse(replace(SOUND, truncated=0.2, distinct_ratio=0.9), [])[1] is None
     reason = collapse(replace(SOUND, truncated=0.9, distinct_ratio=1.0), [])[1]
-    assert reason == "responses cut at max_new_tokens 0.90, without baselines 0.00", "nothing that was not scored"
+    assert reason == "responses cut at max_new_tokens 0.90, faultless text 0.00", "nothing that was not scored"

@@ -16,12 +16,12 @@ def a_score(cycles, credited):
     ("cycles", "credited", "halves", "beats", "verdict", "words"),
     [
         (30, 9, 0.9, 0.99, "sound", []),
-        (30, 9, 0.9, 0.6, "sound", ["beats the best parent in 60%"]),
-        (15, 9, 0.9, 0.99, "weak", ["has few cycles to earn credit from (1.5 on average"]),
-        (4, 9, 0.9, 0.99, "insufficient", ["has too few cycles"]),
+        (30, 9, 0.9, 0.6, "sound", ["beats every parent is only 60%"]),
+        (15, 9, 0.9, 0.99, "weak", ["responses have few cycles to earn credit (1.5 on average"]),
+        (4, 9, 0.9, 0.99, "insufficient", ["have too few cycles"]),
         (30, 3, 0.9, 0.99, "weak", ["few responses earn credit at all (30%)"]),
-        (30, 9, 0.6, 0.99, "weak", ["says little of that on the other (split-half reliability 0.60)"]),
-        (30, 9, -0.2, 0.99, "insufficient", ["says nothing of that on the other"]),
+        (30, 9, 0.6, 0.99, "weak", ["agree only roughly (split-half reliability 0.60)"]),
+        (30, 9, -0.2, 0.99, "insufficient", ["hardly agree (split-half reliability -0.20)"]),
         (30, 9, None, None, "weak", ["too few variants"]),
     ],
 )

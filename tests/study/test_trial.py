@@ -121,7 +121,7 @@ def test_a_merge_that_loops_has_collapsed_and_a_parent_that_does_has_not(start, 
     merge = runner.finish(runner.answer("0000", "ties", MERGE), None, [SOUND])
     # All six tokens in a loop, where 0.15 more than base and parents is allowed.
     assert merge.state == "collapsed" and merge.violation == pytest.approx(1 / 0.15 - 1)
-    assert merge.reason == "tokens in a repeated run 1.00, base and parents at worst 0.00"
+    assert merge.reason == "tokens in a repeated run 1.00, worst baseline 0.00"
 
 
 def test_without_activation_mass_there_is_no_score(start):
