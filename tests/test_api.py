@@ -18,6 +18,7 @@ from tests.searches import Recorder
 GOLDEN = Path(__file__).parent / "golden"
 
 
+@pytest.mark.quick
 def test_everything_that_is_offered_is_there_and_documented():
     for name in nex_merge.__all__:
         assert getattr(nex_merge, name).__doc__, name
@@ -27,6 +28,7 @@ def test_everything_that_is_offered_is_there_and_documented():
         _ = nex_merge.serach
 
 
+@pytest.mark.quick
 def test_importing_it_imports_nothing_heavy():
     code = (
         "import sys, nex_merge\n"
@@ -52,6 +54,7 @@ def test_a_search_from_a_file_a_mapping_or_a_configuration(toy_config, tmp_path,
     assert nex_merge.open_run(run.path).best() == run.best()
 
 
+@pytest.mark.quick
 def test_another_family_replaces_that_of_the_file(toy, toy_config):
     family = {"base": str(toy["base"]), "models": {"other": str(toy["b"])}}
     run = nex_merge.search(toy_config, family=family, engine=FakeEngine())
@@ -66,6 +69,7 @@ def test_a_run_exports(toy_run_copy, tmp_path):
         run.export(out, trial=0)
 
 
+@pytest.mark.quick
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(nex_merge.InputError, match="not a run folder"):
         nex_merge.open_run(tmp_path)
@@ -89,6 +93,7 @@ def test_an_observers_failure_is_reported_once_and_ends_nothing(toy_config, capl
     assert len(told) == 1 and "observer Broken failed in on_trial_end (ZeroDivisionError: planted)" in told[0]
 
 
+@pytest.mark.quick
 def test_nex_alone_on_a_cache():
     nex = nex_merge.nex
     rows = read_cache(GOLDEN / "long")

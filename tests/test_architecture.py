@@ -3,9 +3,12 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.quick
 
 PACKAGE = Path(__file__).parents[1] / "nex_merge"
 # Every folder and module at the top, in the order in which data flows, and what each may import of the others.
@@ -46,6 +49,7 @@ NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "scoring"]
 HEAVY = ("torch", "optuna", "transformers", "mergekit")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

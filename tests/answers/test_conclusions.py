@@ -5,6 +5,8 @@ import pytest
 from nex_merge.answers.conclusions import check_match, conclude, is_unfinished, read_gold
 from nex_merge.errors import InputError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("match", "text", "key"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from nex_merge.answers.conclusions import conclude
 from nex_merge.runs.export import checkpoint_digest
 
+quick = partial(pytest.param, marks=pytest.mark.quick)
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
@@ -122,23 +124,23 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("score",), "expected either --cache DIR, or --model MODEL and --prompts FILE"),
+        quick(("score",), "expected either --cache DIR, or --model MODEL and --prompts FILE"),
         (("score", "--cache", "nowhere"), "nowhere: no such folder"),
         (("score", "--cache", GOLDEN / "long", "--rho", 2), "--rho: expected a number > 0 and < 1, got 2.0"),
         (("score", "--cache", GOLDEN / "long", "--weights", "none.npz"), "--weights: no such file: none.npz"),
-        (("leaderboard", "nowhere"), "nowhere: not a run folder"),
-        (("search", "nowhere.yaml"), "nowhere.yaml: no such file"),
+        quick(("leaderboard", "nowhere"), "nowhere: not a run folder"),
+        quick(("search", "nowhere.yaml"), "nowhere.yaml: no such file"),
         (("search", "configs/qwen3_ties.yaml", "--set", "study.trails=3"), "study: unknown key 'trails'"),
         (("search", "configs/qwen3_4b_ties.yaml"), "or the bundled family qwen3-tiny"),
         (
             ("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"),
             "models.0: expected a model of family qwen3-tiny, got 'a'",
         ),
-        (("search",), "Missing argument"),
+        quick(("search",), "Missing argument"),
         (("rescore", "nowhere", "--calibration", "self"), "nowhere: not a run folder"),
         (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no such file: none.jsonl"),
         (("correlate", "nowhere"), "nowhere: not a run folder"),
-        (("serach",), "No such command"),
+        quick(("serach",), "No such command"),
     ],
 )
 def test_input_at_fault_is_exit_2_with_one_message(args, message):
@@ -198,10 +200,17 @@ def test_rescore_benchmark_and_correlate(finished, tmp_path):
     assert found["trials"] == 8 and set(found["by"]) == {"method dare_ties"}
 
 
-def test_listings():
-    assert "ties: TIES" in run("methods").stdout
-    assert "qwen3-4b-2507" in run("families").stdout
-    assert "breadcrumbs" in run("spaces").stdout
+@pytest.mark.parametrize(
+    ("command", "listed"),
+    [
+        ("methods", "ties: TIES"),
+        quick("families", "qwen3-4b-2507"),
+        quick("spaces", "breadcrumbs"),
+        quick("measures", "nex: mean Good-Mass Fraction"),
+    ],
+)
+def test_listings(command, listed):
+    assert listed in run(command).stdout
 
 
 @pytest.mark.parametrize(("own", "policy"), [(None, "passive"), ("active", "active")])

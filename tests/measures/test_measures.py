@@ -28,6 +28,8 @@ from nex_merge.records import (
 from nex_merge.runs import leaderboard
 from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig
 
+pytestmark = pytest.mark.quick
+
 # Three responses: two samples of prompt 0, the second of which is cut off, and one of prompt 1.
 PROMPTS = (0, 0, 1)
 LENGTHS = (4, 8, 6)

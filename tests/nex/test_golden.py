@@ -12,6 +12,8 @@ from nex_merge.nex.good_mass import weigh
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = sorted(folder.name for folder in GOLDEN.iterdir())
 
