@@ -1,6 +1,6 @@
-"""What a search asks of a model, and `observe`: the one way from prompts to what is known of the answers.
+"""The protocol `Engine`, and `observe`, which makes an `Observation` of the model's responses to prompts.
 
-An engine holds one resident model. transformers is the one implementation; tests use a fake of ten lines.
+An engine holds one resident model. `transformers.py` has the only implementation; tests use a small fake.
 """
 
 import time
@@ -15,7 +15,7 @@ from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.records import Evidence, MergeRecipe, Observation, Prompt, Response, SparseRows, TokenStats
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig
 
-# Called with the stage at work (merge, generate, capture, score) and how far it is (tokens, responses).
+# Called with the current stage (merge, generate, capture, score) and its progress in tokens or responses.
 Notify = Callable[[str, int], None]
 
 
@@ -25,25 +25,25 @@ def quiet(stage: str, amount: int) -> None:
 
 @dataclass(frozen=True)
 class Captured:
-    """What a model's neurons did while it read R responses."""
+    """The activations of a model while it read R responses."""
 
     rows: SparseRows
     stats: Sequence[TokenStats]  # R
-    neurons: int  # of the model: layers times units
+    neurons: int  # number of neurons in the model: layers * units
 
 
 class Engine(Protocol):
-    """One resident model that answers prompts."""
+    """One resident model."""
 
     def load(self, recipe: MergeRecipe) -> str:
-        """Make the model a variant; the SHA-256 of its tensors.
+        """Merge a recipe into the resident model. Returns the SHA-256 of its tensors.
 
-        Raises TrialError where the recipe can't be merged or gives tensors that are not finite.
+        Raises TrialError if the recipe can't be merged or gives tensors that are not finite.
         """
         ...
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
-        """Token ids of the prompts. Raises InputError where one leaves no room for `max_new_tokens` in the context."""
+        """Token ids of the prompts. Raises InputError if one leaves no room for `max_new_tokens` in the context."""
         ...
 
     def answer(
@@ -55,8 +55,8 @@ class Engine(Protocol):
     ) -> list[Response]:
         """One response per prompt and sample, ordered by prompt, then sample.
 
-        `drafts`: other models' responses to the same prompts, which may speed this up and change no token. `notify` is
-        called with the number of tokens of each step. Raises TrialError where logits are not finite.
+        `drafts`: other models' responses to the same prompts, for speculative decoding; they change no token. `notify`
+        is called with the number of tokens of each step. Raises TrialError if logits are not finite.
         """
         ...
 
@@ -66,7 +66,7 @@ class Engine(Protocol):
         config: ActivationsConfig,
         notify: Callable[[int], None] = lambda done: None,
     ) -> Captured:
-        """Read responses, the model's own or others, and keep what its neurons do."""
+        """Read responses, of this model or another, and capture the activations."""
         ...
 
     def logits(self, token_ids: Sequence[int]) -> np.ndarray:
@@ -76,10 +76,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ObserveSettings:
-    """How answers are made and looked at."""
+    """How responses are generated and analysed."""
 
     generation: GenerationConfig
-    activations: ActivationsConfig | None  # None: answers only, nothing is captured
+    activations: ActivationsConfig | None  # None: responses only, nothing is captured
     phases: PhasesConfig
 
 
@@ -91,12 +91,12 @@ def observe(
     responses: Sequence[Response] | None = None,
     notify: Notify = quiet,
 ) -> Observation:
-    """Answer, capture, analyse: what the engine's present model does with the prompts, as token ids.
+    """Generate responses to the prompts (token ids) with the resident model, capture its activations, analyse them.
 
-    `responses`: given ones, which are read instead of answering. Raises TrialError as `Engine.answer` does.
+    `responses`: read these instead of generating. Raises TrialError as `Engine.answer` does.
     """
     seconds: dict[str, float] = {}
-    # 1. Answer the prompts.
+    # 1. Generate responses.
     if responses is None:
         with timed("generate", seconds, notify):
             total = 0
@@ -109,10 +109,10 @@ def observe(
             responses = engine.answer(prompts, settings.generation, drafts, generated)
     if settings.activations is None:
         return Observation(responses, seconds=seconds)
-    # 2. Read the responses and keep what the neurons do.
+    # 2. Read the responses and capture activations.
     with timed("capture", seconds, notify):
         captured = engine.capture(responses, settings.activations, lambda done: notify("capture", done))
-    # 3. Find the phases, and the credit of every response's neurons: additive, so that any calibration is a sum.
+    # 3. Phases, and credit by response: it is additive, so any calibration is a sum.
     with timed("score", seconds, notify):
         analyses = analyse(captured.rows, settings.phases.rho, settings.phases.min_run)
         evidence = Evidence(
@@ -134,7 +134,7 @@ def observe(
 
 @contextmanager
 def timed(stage: str, seconds: dict[str, float], notify: Notify = quiet) -> Iterator[None]:
-    """Announce a stage and note how long it takes, in seconds."""
+    """Announce a stage and record its duration in seconds."""
     notify(stage, 0)
     began = time.perf_counter()
     yield

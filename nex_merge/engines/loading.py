@@ -1,4 +1,4 @@
-"""From a checkpoint to a model ready to answer: tokenizer, device, dtype, context length. One rule for each."""
+"""Tokenizer, device, dtype and context length of a checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from nex_merge.errors import InputError
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises InputError where it has none."""
+    """The tokenizer of a checkpoint. Raises InputError if it has none."""
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -18,7 +18,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def resolve_device(wanted: str) -> str:
-    """The torch device that `runtime.device` means. Raises InputError where this machine doesn't have it."""
+    """The torch device for `runtime.device`. Raises InputError if this machine doesn't have it."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= torch.cuda.device_count():
@@ -30,16 +30,16 @@ def resolve_device(wanted: str) -> str:
 
 
 def resolve_dtype(wanted: str, device: str, stored: str) -> torch.dtype:
-    """The dtype to compute in for `runtime.dtype`; `stored` is that of the checkpoint's weights.
+    """The dtype to compute in for `runtime.dtype`; `stored` is the dtype of the checkpoint's weights.
 
     auto: float32 on the CPU, which is exact for bfloat16 weights and makes results independent of batches; elsewhere
-    the dtype that the weights are stored in.
+    `stored`.
     """
     return getattr(torch, ("float32" if device == "cpu" else stored) if wanted == "auto" else wanted)
 
 
 def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
-    """Refuse, with InputError, prompts that leave a model with this context no room for the longest response."""
+    """Raise InputError if the longest prompt and a response of `max_new_tokens` exceed the model's context."""
     longest = max(map(len, prompt_ids), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise InputError(
@@ -49,5 +49,5 @@ def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, cont
 
 
 def context_of(config: object) -> int | None:
-    """How many tokens a model takes, by its configuration; None where that doesn't say."""
+    """The context length in a model's configuration, in tokens; None if it has none."""
     return getattr(config, "max_position_embeddings", None)

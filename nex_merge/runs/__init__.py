@@ -1,1 +1,1 @@
-"""The run folder: its files, its leaderboard, and what is made of it afterwards."""
+"""The run folder: its files, its leaderboard, and what reads it later."""

@@ -1,7 +1,7 @@
-"""Who is evaluating a trial: a claim has an owner and a heartbeat, and expires when the heartbeat stops.
+"""Claims on trials under evaluation. A claim has an owner and a heartbeat, and expires when the heartbeat stops.
 
-A run folder's lock tells two searches in one folder apart. Claims do so wherever a study is shared: by copies of a run
-folder on one storage, or by several workers. They live in the study's own database, in a table of their own.
+A run folder's lock keeps out a second search in the same folder. Claims do so for a shared study: copies of a run
+folder on one storage, or several workers. They are kept in a separate table of the study's database.
 """
 
 import os
@@ -30,52 +30,52 @@ class Claim:
     """A trial under evaluation."""
 
     owner: str  # see `new_owner`
-    beat: float  # when the owner last said so, seconds since the epoch
+    beat: float  # last heartbeat, seconds since the epoch
 
     def is_stale(self, now: float) -> bool:
-        """Whether the owner is gone: silent for too long, or on this host and not running any more."""
+        """Whether the owner is gone: no heartbeat for `EXPIRY` seconds, or a process of this host that has ended."""
         return now - self.beat > EXPIRY or not _may_run(self.owner)
 
 
 class Claims(Protocol):
-    """Claims on the trials of one study. Every method is atomic, whoever else uses the same storage."""
+    """Claims on the trials of one study. Every method is atomic, also with other users of the same storage."""
 
     def take(self, trial: int, owner: str) -> bool:
-        """Claim a trial; False where another owner holds it and is not gone. Taking one's own again renews it."""
+        """Claim a trial, or renew the owner's claim; False if another owner holds it and is not gone."""
         ...
 
     def beat(self, trial: int, owner: str) -> bool:
-        """Renew a claim; False where it is no longer this owner's."""
+        """Renew a claim; False if this owner no longer holds it."""
         ...
 
     def release(self, trial: int, owner: str) -> None:
-        """Give a claim up; does nothing where it is another's."""
+        """Release a claim; does nothing if another owner holds it."""
         ...
 
     def holder(self, trial: int) -> Claim | None:
-        """Who holds a trial, whether gone or not."""
+        """The claim on a trial, stale or not; None if there is none."""
         ...
 
 
 def new_owner() -> str:
-    """This process as an owner of claims: host, process number, when that process began, and something unique."""
+    """An owner for this process: host, process id, start time of the process, and a random suffix."""
     began = psutil.Process().create_time()
     return f"{platform.node()}|{os.getpid()}|{began:.0f}|{uuid.uuid4().hex[:8]}"
 
 
 def describe(owner: str) -> str:
-    """An owner in words."""
+    """An owner as messages name it."""
     host, process, *_ = owner.split("|")
     return f"process {process} on {host}"
 
 
 def _may_run(owner: str) -> bool:
-    """Whether an owner may still be running; of another host that can't be known."""
+    """Whether an owner may still be running; always True for another host, which can't be checked."""
     host, process, began, _ = owner.split("|")
     if host != platform.node():
         return True
     try:
-        # A process number is given again: it is the same process only if it began at the same time.
+        # Process ids are reused: it is the same process only if it started at the same time.
         return abs(psutil.Process(int(process)).create_time() - float(began)) < 2
     except psutil.NoSuchProcess:
         return False
@@ -120,7 +120,7 @@ class SqlClaims:
         return held is not None and held.owner == owner and self._replace(trial, held, Claim(owner, time.time()))
 
     def _replace(self, trial: int, old: Claim, new: Claim) -> bool:
-        """Change a claim, unless somebody else has changed it since it was read."""
+        """Replace a claim, unless it has changed since it was read."""
         place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
         same = (self._table.c.owner == old.owner) & (self._table.c.beat == old.beat)
         with self._engine.begin() as connection:
@@ -140,7 +140,7 @@ class SqlClaims:
 
 
 class MemoryClaims:
-    """Claims of the threads of one process."""
+    """Claims among the threads of one process."""
 
     def __init__(self) -> None:
         self._held: dict[int, Claim] = {}
@@ -175,7 +175,8 @@ class MemoryClaims:
 def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
     """Hold a claim, with its heartbeat, while a trial is evaluated.
 
-    Raises RunError where another owner holds the trial, or took it over meanwhile: what was found must not be told.
+    Raises RunError if another owner holds the trial, or took it over in the meantime: then the result must not be
+    reported to the study.
     """
     if not claims.take(trial, owner):
         held = claims.holder(trial)
@@ -195,7 +196,7 @@ def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
     try:
         yield
         if not claims.beat(trial, owner):
-            raise RunError(f"trial {trial} was taken over by another search while this process was silent")
+            raise RunError(f"trial {trial} was taken over by another search while this process sent no heartbeat")
     finally:
         done.set()
         heart.join()

@@ -1,4 +1,4 @@
-"""Who may write to a run folder: its lock, the comparison of configurations, and moving an earlier run aside."""
+"""Exclusive access to a run folder: its lock, comparing configurations, and moving an earlier run aside."""
 
 import os
 import shutil
@@ -17,15 +17,15 @@ from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 
-# What may change between two starts of the same run: how long it goes on, and where it lies.
+# Keys that may differ when a run is resumed.
 _FREE = (("study", "trials"), ("output",))
 
 
 @contextmanager
 def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> Iterator[Run]:
-    """The run folder, locked for this process, holding this configuration.
+    """The run folder, locked for this process, with this configuration saved in it.
 
-    Raises InputError where it holds another configuration, RunError where another process works in it.
+    Raises InputError if it has another configuration, RunError if another process has locked it.
     """
     folder = resolved.run
     if fresh and folder.exists():
@@ -33,7 +33,7 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _save(resolved, note)
-        # Left by a process that was killed; a fresh process sorts for itself.
+        # Left by a killed process; every process sorts the weights itself.
         shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
         try:
             yield Run(folder)
@@ -42,35 +42,35 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
 
 
 def compare(resolved: ResolvedConfig) -> list[str]:
-    """Refuse, with InputError, a configuration that differs from the run folder's.
+    """Raise InputError if the configuration differs from the run folder's.
 
-    Returns what may differ all the same and should be mentioned: library versions.
+    Returns the differences in library versions, which are allowed but worth a note.
     """
     path = resolved.run / files.CONFIG
     if not path.exists():
         if (resolved.run / files.TRIALS).exists():
             raise InputError(
-                f"{resolved.run}: has trials but no {files.CONFIG}. Use --fresh to start over; the folder is kept aside"
+                f"{resolved.run}: has trials but no {files.CONFIG}. Use --fresh to start over (the folder is renamed)"
             )
         return []
     run = Run(resolved.run)
-    then, now = run.resolved, dict(resolved.resolved)
-    # What an older version did not record can't be compared.
-    known = {name: value for name, value in now.items() if name in then and name != "versions"}
-    before = {**run.config.model_dump(), "resolved": {name: then[name] for name in known}}
-    changed = list(_differences(before, {**resolved.config.model_dump(), "resolved": known}))
+    saved, current = run.resolved, dict(resolved.resolved)
+    # Entries that an older version did not record can't be compared.
+    comparable = {name: value for name, value in current.items() if name in saved and name != "versions"}
+    previous = {**run.config.model_dump(), "resolved": {name: saved[name] for name in comparable}}
+    changed = list(_differences(previous, {**resolved.config.model_dump(), "resolved": comparable}))
     if changed:
         raise InputError(
-            f"{resolved.run} was begun with another configuration:\n  " + "\n  ".join(changed) +
-            "\nRestore it, choose another output folder, or start over with --fresh (the earlier run is kept aside)"
+            f"{resolved.run} was started with another configuration:\n  " + "\n  ".join(changed) +
+            "\nRestore it, choose another output folder, or start over with --fresh (the earlier run is renamed)"
         )  # fmt: skip
-    return list(_differences(then.get("versions", {}), now.get("versions", {})))
+    return list(_differences(saved.get("versions", {}), current.get("versions", {})))
 
 
 def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
-    """Write config.yaml, once it is compared with the one that is there."""
+    """Write config.yaml, after comparing it with an existing one."""
     for line in compare(resolved):
-        note(f"library versions differ from those this run was begun with: {line}; last digits may differ")
+        note(f"library version changed since this run was started: {line}; results may differ in the last digits")
     schema, name = SCHEMA, f"{resolved.run.resolve().name}-{uuid.uuid4().hex[:12]}"
     if (resolved.run / files.CONFIG).exists():
         run = Run(resolved.run)
@@ -85,7 +85,7 @@ def _move_aside(folder: Path, note: Callable[[str], None]) -> None:
     with _locked(folder):
         shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
         os.replace(folder, aside)
-    note(f"kept the earlier run as {aside}")
+    note(f"renamed the earlier run to {aside}")
 
 
 @contextmanager

@@ -1,13 +1,13 @@
-"""The run folder: the sole owner of its file names, and plain reading and writing of single files.
+"""The run folder: the names of its files, and reading and writing of single files.
 
     config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
-    leaderboards/<scoring>/ the same four files under every scoring that was asked for
+    leaderboards/<scoring>/ a copy of leaderboard.*, reliability.json and scores.json for each scoring
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
-    orders/ the weights' order by magnitude, and live.json, the state of the search: only while a search runs
+    orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
     error.log the traceback of an internal error that ended a search
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in at least four digits. `result.json` is written
-last, by atomic rename: it marks the trial as finished. `results.py` knows what is in it.
+last, by atomic rename: it marks the trial as finished. `results.py` has its contents.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
-SCORED = ("complete", "collapsed")  # states of trials with responses of their own
+SCORED = ("complete", "collapsed")  # states of trials that have their own responses
 
 
 def trial_id(number: int) -> str:
@@ -40,7 +40,7 @@ def trial_folder(run: Path, trial: str) -> Path:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that readers, and we after a crash, see all of it or nothing."""
+    """Write a file so that readers see all of it or nothing, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with open(partial, "w", encoding="utf-8") as file:
@@ -52,7 +52,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in it last, where the system lets folders be opened and synced; Windows does not."""
+    """Flush renames in a folder to disk, if the system can sync folders (Windows can't)."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -79,22 +79,22 @@ def write_responses(folder: Path, responses: Sequence[Response]) -> None:
 
 
 def read_responses(folder: Path) -> list[Response]:
-    """The responses of a trial, in order of prompt and sample. Raises InputError naming a line that holds none."""
+    """The responses of a trial, in order of prompt and sample. Raises InputError naming an invalid line."""
     path, responses = folder / RESPONSES, []
     if not path.is_file():
-        raise InputError(f"{path}: no such file; a trial can only be looked at with its responses")
+        raise InputError(f"{path}: no such file; inspecting a trial requires its responses")
     for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
             ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
             responses.append(Response(**{**item, **ids}))
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} line {number}: not a response as this version writes them ({error})") from None
+            raise InputError(f"{path} line {number}: invalid response ({error})") from None
     return responses
 
 
 def read_text(path: Path) -> str:
-    """A file of the run. Raises InputError where it is no text."""
+    """The text of a file of the run. Raises InputError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -102,15 +102,15 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the run. Raises InputError where it is cut short or something else."""
+    """The object in a JSON file of the run. Raises InputError if it is truncated or not an object."""
     try:
-        found = json.loads(read_text(path))
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        advice = "Restore it from a copy of the run; `nex-merge rescore` rewrites a leaderboard's own files"
+        advice = "Restore it from a copy of the run; `nex-merge rescore` rewrites the files of a leaderboard"
         raise InputError(f"{path}: is damaged: not valid JSON ({error}). {advice}") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged: expected a JSON object. Restore it from a copy of the run")
-    return found
+    return content
 
 
 def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
@@ -120,12 +120,12 @@ def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(read_text(path))
+        content = yaml.safe_load(read_text(path))
     except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise InputError(f"{path}: is damaged: expected a YAML mapping. Restore it from a copy of the run")
-    return found
+    return content
 
 
 def write_accuracy(run: Path, trial: str, accuracy: Mapping[str, Any]) -> None:
@@ -138,7 +138,7 @@ def read_accuracy(run: Path, trial: str) -> dict[str, Any] | None:
 
 
 def write_live(run: Path, live: Live | None) -> None:
-    """Publish the state of the search for `nex-merge watch`; None: it has ended."""
+    """Publish the state of a search for `nex-merge watch`; None: the search has ended."""
     path = run / LIVE
     if live is None:
         path.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def write_live(run: Path, live: Live | None) -> None:
 
 
 def read_live(run: Path) -> Live | None:
-    """The last published state of a search; None where it has ended, or never began."""
+    """The last published state of a search; None if it has ended or never started."""
     try:
         return Live(**json.loads((run / LIVE).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):

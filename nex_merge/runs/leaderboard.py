@@ -1,4 +1,4 @@
-"""A run's trials as a ranking: rows, and the files and formats they are written in. `tables.py` prints them."""
+"""The leaderboard: a run's trials as ranked rows, and its file formats. `tables.py` prints it."""
 
 import csv
 import io
@@ -38,10 +38,10 @@ def _measure_columns() -> list[str]:
 COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCURACY, *OUTCOME)
 
 
-def rank(found: Sequence[TrialResult], objective: Objective) -> list[Row]:
-    """Rows from the best to the worst; equal ones in order of trial.
+def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
+    """Rows from best to worst, ties in order of trial.
 
-    Collapsed variants come below every complete one, trials without a value last and without rank. `found` is in order:
+    Collapsed variants rank below all complete ones; trials without a value come last, unranked. `results` are ordered:
     base, parents, merges by number.
     """
 
@@ -49,21 +49,21 @@ def rank(found: Sequence[TrialResult], objective: Objective) -> list[Row]:
         value = result.value(objective.name)
         return result.state != "complete", -objective.sign * value if value is not None else float("inf")
 
-    scored = [result for result in found if result.estimates and result.state in files.SCORED]
-    rest = [result for result in found if result not in scored]
+    scored = [result for result in results if result.estimates and result.state in files.SCORED]
+    rest = [result for result in results if result not in scored]
     rows = [_row(result, place, objective) for place, result in enumerate(sorted(scored, key=key), 1)]  # stable
     return rows + [_row(result, None, objective) for result in rest]
 
 
 def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
-    lead = result.estimates.get(objective.name)
+    objective_estimate = result.estimates.get(objective.name)
     row: Row = {
         "rank": place,
         "trial": result.trial,
         "kind": result.kind,
         "method": result.method,
-        "beats_parent": lead and lead.beats_parent,
-        "beats_equal": lead and lead.beats_equal,
+        "beats_parent": objective_estimate and objective_estimate.beats_parent,
+        "beats_equal": objective_estimate and objective_estimate.beats_equal,
     }
     for name, measure in MEASURES.items():
         estimate = result.estimates.get(name)
@@ -89,31 +89,31 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
 
 
 def read_rows(run: Run) -> list[Row]:
-    """The run's trials, ranked, with the scores of its leaderboard and what is known of their accuracy.
+    """The run's trials, ranked by its current scores, with their accuracy if measured.
 
-    A trial that finished since the leaderboard was written has the estimates it ended with.
+    A trial that finished after the last scoring has the estimates of its own result.
     """
     rows = rank(latest_results(run), run.objective)
     for row in rows:
-        found = files.read_accuracy(run.path, row["trial"])
-        if found is not None:
-            row |= {name: found.get(name.replace("accuracy_source", "source")) for name in ACCURACY}
+        accuracy = files.read_accuracy(run.path, row["trial"])
+        if accuracy is not None:
+            row |= {name: accuracy.get(name.replace("accuracy_source", "source")) for name in ACCURACY}
     return rows
 
 
 def latest_results(run: Run) -> list[TrialResult]:
-    """The run's results with the scores of its leaderboard, which may have been rescored since they ended."""
+    """The run's results with its current scores, which may come from a later rescoring."""
     from dataclasses import replace
 
     scores = run.scores()
     if scores is None:
         return run.results()
-    found = []
+    rescored = []
     for result in run.results():
-        of = result.same_as or result.trial
-        estimates = {**result.estimates, **scores.estimates.get(of, {})}
-        found.append(replace(result, estimates=estimates, score=scores.trials.get(of, result.score)))
-    return found
+        source = result.same_as or result.trial
+        estimates = {**result.estimates, **scores.estimates.get(source, {})}
+        rescored.append(replace(result, estimates=estimates, score=scores.trials.get(source, result.score)))
+    return rescored
 
 
 def write_leaderboard(run: Run) -> list[Row]:
@@ -125,7 +125,7 @@ def write_leaderboard(run: Run) -> list[Row]:
 
 
 def first_trial(run: Run) -> str:
-    """The trial that the run's leaderboard has first. Raises InputError where none is scored."""
+    """The first trial of the run's leaderboard. Raises InputError if none is scored."""
     ranked = [row["trial"] for row in read_rows(run) if row["rank"] is not None]
     if not ranked:
         raise InputError(f"{run.path}: none of its trials is scored yet")
@@ -133,18 +133,18 @@ def first_trial(run: Run) -> str:
 
 
 def best_merge(run: Run) -> TrialResult:
-    """The complete merge that ranks first. Raises InputError where there is none."""
+    """The complete merge that ranks first. Raises InputError if there is none."""
     merges = [row["trial"] for row in read_rows(run) if row["kind"] == "merge" and row["state"] == "complete"]
     if not merges:
-        raise InputError(f"{run.path}: no merge of this run is complete. Name any other trial with --trial")
+        raise InputError(f"{run.path}: expected a complete merge, got none. Choose another trial with --trial")
     return run.find(merges[0])
 
 
 def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
-    """Rows by a column, best first where that is known; rows without a value last."""
-    known = columns_of(rows)
-    if column not in known:
-        raise InputError(f"--sort: unknown column {column!r}.{nearest(column, known)}")
+    """Rows sorted by a column, best first if it has a direction; rows without a value last."""
+    columns = columns_of(rows)
+    if column not in columns:
+        raise InputError(f"--sort: unknown column {column!r}.{nearest(column, columns)}")
     with_value = [row for row in rows if row.get(column) is not None]
     without = [row for row in rows if row.get(column) is None]
     mixed = len({isinstance(row[column], str) for row in with_value}) > 1

@@ -1,4 +1,4 @@
-"""A finished run's variants, merged again from what its folder holds."""
+"""Merges variants of a finished run again."""
 
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import RunError
@@ -7,7 +7,7 @@ from nex_merge.runs.run import Run
 
 
 class Remerger:
-    """The resident model of a run, for looking at its trials again."""
+    """A resident model that trials of a run are merged into again."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -15,12 +15,12 @@ class Remerger:
         self.engine = FamilyEngine(self.family, self.config.runtime)
 
     def load(self, result: TrialResult) -> MergeRecipe:
-        """Merge a trial again. Raises RunError where its tensors are not those that were scored."""
+        """Merge a trial again. Raises RunError if its tensors differ from those scored."""
         recipe = self.run.recipe(result)
-        found = self.engine.load(recipe)
-        if found != result.weights_sha256:
+        sha256 = self.engine.load(recipe)
+        if sha256 != result.weights_sha256:
             raise RunError(
-                f"trial {result.trial}: merged again, its tensors differ from those scored (SHA-256 {found[:12]}, was "
+                f"trial {result.trial}: merged again, its tensors differ from those scored (SHA-256 {sha256[:12]}, was "
                 f"{(result.weights_sha256 or '-')[:12]}): the parents or the libraries have changed since"
             )
         return recipe

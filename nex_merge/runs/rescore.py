@@ -1,4 +1,4 @@
-"""A run's scores under any calibration, from what its folder holds: no model is touched."""
+"""A run's scores under any calibration, from its folder alone, without loading a model."""
 
 from nex_merge.measures.estimates import score_pool
 from nex_merge.measures.measure import Pool
@@ -10,9 +10,9 @@ from nex_merge.setup.config import NexConfig
 
 
 def rescore_run(run: Run, nex: NexConfig) -> list[Row]:
-    """Score the run's variants by every measure under `nex`, and make that its leaderboard; earlier ones are kept.
+    """Score the run's variants by every measure under `nex` and replace its leaderboard; earlier ones are kept.
 
-    Raises InputError where base and parents were not scored and the calibration takes its weights from them.
+    Raises InputError if the calibration takes its weights from base and parents, and they were not scored.
     """
     scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus), run.objective)
     scores = Scores(nex.calibration, nex.rho, nex.min_run, scoring.scores, scoring.estimates)

@@ -1,7 +1,7 @@
 """result.json, scores.json and reliability.json <-> records, for every released version's files.
 
-Schema 1 is what version 0.1.0 wrote, without saying so: scores, text measures and "rivals" in mappings of their own,
-and no figures of single responses. Keys that an older schema lacks mean their defaults.
+Schema 1 is that of version 0.1.0, which has no `schema` key: scores, text measures and other measures ("rivals") in
+separate mappings, and no per-response figures. Keys that an older schema lacks have their defaults.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from nex_merge.records import (
 from nex_merge.runs import files
 
 SCHEMA = 2
-# The trial that version 0.1.0 began every search with.
+# The merge with equal weights, which version 0.1.0 started every search with.
 _FIRST_MERGE = "0000"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of single responses that result.json holds beside the result."""
+    """The per-response figures in result.json, beside the result."""
 
     stats: tuple[TokenStats, ...] | None = None
     phases: PhaseCounts | None = None
@@ -43,7 +43,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Scores:
-    """scores.json: how the run's leaderboard is scored."""
+    """scores.json: the run's current scores and the settings they were computed with."""
 
     calibration: str
     rho: float
@@ -53,7 +53,7 @@ class Scores:
 
 
 def write_result(run: Path, result: TrialResult, observation: Observation | None = None) -> None:
-    """Mark a trial as finished. What else belongs to it must be on disk already."""
+    """Mark a trial as finished. Its other files must be on disk already."""
     item = {"schema": SCHEMA, **dataclasses.asdict(result)}
     if observation is not None:
         item["figures"] = {
@@ -66,15 +66,15 @@ def write_result(run: Path, result: TrialResult, observation: Observation | None
 
 
 def _as_lists(arrays: PhaseCounts | TextFigures | None) -> dict[str, list[Any]] | None:
-    """NaN, which JSON does not have, becomes null."""
+    """The arrays as lists, NaN as null."""
     if arrays is None:
         return None
-    found = {item.name: getattr(arrays, item.name).tolist() for item in dataclasses.fields(arrays)}
-    return {name: [None if value != value else value for value in values] for name, values in found.items()}
+    lists = {item.name: getattr(arrays, item.name).tolist() for item in dataclasses.fields(arrays)}
+    return {name: [None if value != value else value for value in values] for name, values in lists.items()}
 
 
 def read_result(run: Path, trial: str) -> tuple[TrialResult, Figures] | None:
-    """What is known of a trial, or None where it is not finished. Raises InputError where the file can't be read."""
+    """A trial's result and figures, or None if it is not finished. Raises InputError if the file can't be read."""
     path = files.trial_folder(run, trial) / files.RESULT
     if not path.is_file():
         return None
@@ -84,13 +84,13 @@ def read_result(run: Path, trial: str) -> tuple[TrialResult, Figures] | None:
         return (_from_first(item), Figures()) if item.get("schema", 1) == 1 else _from_second(item)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{path}: is damaged ({type(error).__name__}: {error}). Remove the file, and the same search evaluates the "
-            "trial again"
+            f"{path}: is damaged ({type(error).__name__}: {error}). Remove the file and resume the search to evaluate "
+            "the trial again"
         ) from None
 
 
 def check_schema(item: Mapping[str, Any], path: Path) -> None:
-    """Refuse, with InputError, a file of a version newer than this one."""
+    """Raise InputError if a file was written by a newer version."""
     schema = item.get("schema", 1)
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise InputError(
@@ -100,12 +100,12 @@ def check_schema(item: Mapping[str, Any], path: Path) -> None:
 
 
 def _from_second(item: Mapping[str, Any]) -> tuple[TrialResult, Figures]:
-    known = _known(TrialResult, item)
-    known["estimates"] = {name: _estimate(value) for name, value in known.get("estimates", {}).items()}
-    known["score"] = None if known.get("score") is None else nex_score(known["score"])
+    fields = _known(TrialResult, item)
+    fields["estimates"] = {name: _estimate(value) for name, value in fields.get("estimates", {}).items()}
+    fields["score"] = None if fields.get("score") is None else nex_score(fields["score"])
     figures = item.get("figures") or {}
     stats, phases, text = figures.get("stats"), figures.get("phases"), figures.get("text")
-    return TrialResult(**known), Figures(
+    return TrialResult(**fields), Figures(
         stats=None if stats is None else tuple(TokenStats(**_known(TokenStats, stat)) for stat in stats),
         phases=None if phases is None else _phase_counts(phases),
         text=None
@@ -126,19 +126,19 @@ def _phase_counts(item: Mapping[str, Any]) -> PhaseCounts:
 
 
 def _from_first(item: Mapping[str, Any]) -> TrialResult:
-    """A result as version 0.1.0 wrote it."""
-    known = _known(TrialResult, item)
+    """A result in schema 1."""
+    fields = _known(TrialResult, item)
     score = item.get("score")
-    known["score"] = None if score is None else nex_score(score)
-    known["estimates"] = {} if score is None else estimates_of_first(score)
+    fields["score"] = None if score is None else nex_score(score)
+    fields["estimates"] = {} if score is None else estimates_of_first(score)
     for part in ("rivals", "text"):
-        known["estimates"] |= {name: Estimate(value) for name, value in (item.get(part) or {}).items()}
-    known["is_reference"] = item["trial"] == _FIRST_MERGE
-    return TrialResult(**known)
+        fields["estimates"] |= {name: Estimate(value) for name, value in (item.get(part) or {}).items()}
+    fields["is_reference"] = item["trial"] == _FIRST_MERGE
+    return TrialResult(**fields)
 
 
 def estimates_of_first(score: Mapping[str, Any]) -> dict[str, Estimate]:
-    """The measures that a score of version 0.1.0 holds."""
+    """The measures in a score of schema 1."""
     return {
         "nex": Estimate(score["nex"], score.get("low"), score.get("high"), score.get("beats_parent")),
         "log_gap": Estimate(score["log_gap"]),
@@ -162,7 +162,7 @@ def _names(kind: Any) -> set[str]:
 
 
 def _known(kind: Any, item: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that a record has fields for."""
+    """The entries that are fields of a record."""
     return {name: value for name, value in item.items() if name in _names(kind)}
 
 
@@ -175,7 +175,7 @@ def write_scores(folder: Path, scores: Scores, reliability: Reliability) -> None
 
 
 def read_scores(run: Path) -> Scores | None:
-    """How the run's leaderboard is scored, or None before there is one."""
+    """The run's current scores, or None before it is scored."""
     path = run / files.SCORES
     if not path.is_file():
         return None
@@ -186,8 +186,8 @@ def read_scores(run: Path) -> Scores | None:
             estimates = {trial: estimates_of_first(score) for trial, score in item["trials"].items()}
         else:
             estimates = {
-                trial: {name: _estimate(value) for name, value in found.items()}
-                for trial, found in item["estimates"].items()
+                trial: {name: _estimate(value) for name, value in values.items()}
+                for trial, values in item["estimates"].items()
             }
         trials = {trial: nex_score(score) for trial, score in item["trials"].items()}
         return Scores(item["calibration"], item["rho"], item["min_run"], trials, estimates)
@@ -196,15 +196,15 @@ def read_scores(run: Path) -> Scores | None:
 
 
 def read_reliability(run: Path) -> Reliability | None:
-    """What the run's reliability.json says, or None before there is one."""
+    """The run's reliability.json, or None before it is scored."""
     path = run / files.RELIABILITY
     if not path.is_file():
         return None
     item = files.read_json(path)
     check_schema(item, path)
     try:
-        known = _known(Reliability, item)
-        return Reliability(**{**known, "reasons": tuple(known["reasons"]), "advice": tuple(known["advice"])})
+        fields = _known(Reliability, item)
+        return Reliability(**{**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(fields["advice"])})
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(path, error) from None
 

@@ -103,25 +103,27 @@ class Run:
 
     def result(self, trial: str) -> TrialResult | None:
         """The result of a trial, or None if it is not finished."""
-        found = self._read(trial)
-        return found and found[0]
+        entry = self._read(trial)
+        return entry and entry[0]
 
     def _read(self, trial: str) -> tuple[TrialResult, Figures] | None:
         if trial not in self._results:
-            found = results.read_result(self.path, trial)
-            if found is None:
+            entry = results.read_result(self.path, trial)
+            if entry is None:
                 return None
-            self._results[trial] = found
+            self._results[trial] = entry
         return self._results[trial]
 
     def find(self, trial: str) -> TrialResult:
         """The result with this id; `7` means `0007`. Raises InputError if there is none."""
         wanted = files.trial_id(int(trial)) if trial.isdigit() else trial
-        found = self.results()
-        for result in found:
+        results = self.results()
+        for result in results:
             if result.trial == wanted:
                 return result
-        raise InputError(f"trial {trial!r}: not in this run. Trials: {', '.join(r.trial for r in found) or 'none yet'}")
+        raise InputError(
+            f"trial {trial!r}: not in this run. Trials: {', '.join(r.trial for r in results) or 'none yet'}"
+        )
 
     def find_scored(self, trial: str) -> TrialResult:
         """The result with this id. Raises InputError if there is none, or it has no responses of its own."""

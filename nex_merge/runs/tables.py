@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-# What fits a terminal of 80 columns; the files have every column. Headings of measures stand in their table.
+# Columns that fit into 80 characters; the files have all. Measures have their headings in `MEASURES`.
 _HEADED = {measure.heading: name for name, measure in MEASURES.items() if measure.heading}
 _LEADING = [heading for heading, name in _HEADED.items() if MEASURES[name].with_interval]
 TABLE = (
@@ -33,7 +33,7 @@ LEGEND = (
 
 
 def console_of(width: int = 120) -> "Console":
-    """A console on stdout, `width` columns wide where that is no terminal."""
+    """A console on stdout, `width` columns wide if stdout is not a terminal."""
     from rich.console import Console
 
     console = Console()
@@ -43,9 +43,9 @@ def console_of(width: int = 120) -> "Console":
 def print_table(
     rows: Sequence[Row], title: str, reliability: Reliability | None = None, objective: str = "nex"
 ) -> None:
-    """The ranking on stdout, the reasons of failures, and how far the scores can be trusted."""
+    """Print the ranking, the reasons of failures, and the verdict on the scores."""
     console = console_of()
-    # Not the table's own title, which is folded to the table's width.
+    # Not as the table's title, which rich wraps at the table's width.
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     console.print(ranking_table(rows, objective))
     for line in LEGEND:
@@ -61,7 +61,7 @@ def print_table(
 
 
 def ranking_table(rows: Sequence[Row], objective: str = "nex") -> "Table":
-    """The rows as a table of the terminal's columns."""
+    """The rows as a terminal table."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,28 +75,28 @@ def ranking_table(rows: Sequence[Row], objective: str = "nex") -> "Table":
     return table
 
 
-def verdict_lines(found: Reliability, objective: str = "nex") -> list[str]:
-    """How far a run's NEX can be trusted, in plain words, with what would help."""
+def verdict_lines(reliability: Reliability, objective: str = "nex") -> list[str]:
+    """The verdict on a run's NEX, with reasons and advice."""
     meaning = {
-        "sound": "other prompts would give much the same ranking; only labels tell whether accuracy agrees",
-        "weak": "this ranking is coarse, or says little that length does not",
+        "sound": "other prompts would give much the same ranking; only labels can show whether it agrees with accuracy",
+        "weak": "this ranking is coarse, or adds little to response length",
         "insufficient": "this ranking is mostly noise: other prompts would give another",
     }
     aside = "" if objective == "nex" else f" (this ranking is by {objective})"
-    lines = [f"Verdict on NEX{aside}: {found.verdict}; {meaning[found.verdict]}."]
-    lines += [f"  - {reason}" for reason in found.reasons]
-    lines += [f"  What would help: {advice}" for advice in found.advice]
+    lines = [f"Verdict on NEX{aside}: {reliability.verdict}; {meaning[reliability.verdict]}."]
+    lines += [f"  - {reason}" for reason in reliability.reasons]
+    lines += [f"  What would help: {advice}" for advice in reliability.advice]
     return lines
 
 
 def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str], list[dict[str, str]]]:
-    """The columns worth showing in 80 characters, and every row's cells: seconds give way to accuracy."""
+    """The columns of the terminal table and the cells of every row; accuracy, if there is any, replaces seconds."""
     left_out = "s" if any(row["accuracy"] is not None for row in rows) else "acc"
     return [column for column in TABLE if column != left_out], [_cells(row, objective) for row in rows]
 
 
 def trial_label(trial: str) -> str:
-    """A trial's id as tables show it: merges by their bare number."""
+    """A trial's id in tables: merges without leading zeros."""
     return str(int(trial)) if trial.isdigit() else trial
 
 
@@ -107,13 +107,13 @@ def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
     measured = {heading: number(name, MEASURES[name].digits) for heading, name in _HEADED.items()}
     if row["state"] == "failed":
         measured[_LEADING[0]] = "failed"
-    led = objective if f"{objective}_low" in row else "nex"
+    name = objective if f"{objective}_low" in row else "nex"
     return {
         "#": "-" if row["rank"] is None else str(row["rank"]),
         "trial": trial_label(row["trial"]),
         "method": row["kind"] if row["kind"] != "merge" else row["method"] + (" =" if row["reference"] else ""),
         **measured,
-        "95 %": "-" if row.get(f"{led}_low") is None else f"{row[f'{led}_low']:.3f}-{row[f'{led}_high']:.3f}",
+        "95 %": "-" if row.get(f"{name}_low") is None else f"{row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f}",
         "beats": number("beats_parent", 2),
         "vs =": number("beats_equal", 2),
         "acc": number("accuracy", 3),

@@ -106,8 +106,8 @@ def screen(run: Run, view: View, width: int, top: int) -> Group:
     curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
     if curve:
         parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
-        known = best_so_far(parents, view.objective.sign)
-        parent = f"; best parent {known[-1]:.4f}" if known and known[-1] is not None else ""
+        best_parent = best_so_far(parents, view.objective.sign)
+        parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
         parts += [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
     if view.rows:
         parts += [Text(), ranking_table(view.rows[:top], view.objective.name)]
@@ -138,10 +138,10 @@ def watch(run: Run, once: bool, top: int) -> None:
 def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:
     """A text plot of the last `width` values (o) and the best so far (-)."""
     values, best = values[-width:], best[-width:]
-    known = [value for value in (*values, *best) if value is not None]
-    if not known:
+    defined = [value for value in (*values, *best) if value is not None]
+    if not defined:
         return ""
-    low, high = min(known), max(known)
+    low, high = min(defined), max(defined)
     grid = [[" "] * len(values) for _ in range(height)]
     for series, mark in ((best, "-"), (values, "o")):
         for column, value in enumerate(series):
@@ -152,7 +152,7 @@ def curve_text(values: Sequence[float | None], best: Sequence[float | None], wid
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any."""
+    """Minutes and seconds, with hours if there are any."""
     minutes, rest = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,1 +1,1 @@
-"""A search: one trial, the study that proposes trials, preflight, progress."""
+"""A search: trials, the Optuna study that proposes them, preflight, progress."""

@@ -14,15 +14,15 @@ from nex_merge.runs.run import Run
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-FEWEST = 4  # merges, below which nothing is said of their parameters
+FEWEST = 4  # merges needed to estimate importances
 
 
 def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     """The share of the values' variance that each searched parameter explains, greatest first; they add up to 1.
 
-    fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as Optuna has it. `values` by trial; parameters
-    that some of these trials lack are left out. The study is only read, so a search that uses it goes on undisturbed.
-    Raises InputError where there is no study to read, or the values are too few or too equal to tell.
+    fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as implemented by Optuna. `values` by trial;
+    parameters that some of these trials lack are left out. The study is only read, so a running search is not
+    disturbed. Raises InputError if there is no study to read, or too few or only equal values.
     """
     storage = run.config.study.storage
     if storage is None and not (run.path / files.STUDY).is_file():
@@ -34,21 +34,21 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
             study = optuna.load_study(study_name=None, storage=RDBStorage("sqlite://", engine_kwargs=opened))
         else:
             study = optuna.load_study(study_name=run.study_name, storage=storage)
-        told = study.get_trials(states=(TrialState.COMPLETE,))
+        trials = study.get_trials(states=(TrialState.COMPLETE,))
     except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
         where = storage or run.path / files.STUDY
         raise InputError(f"{where}: cannot read the study: {str(error).splitlines()[0]}") from None
     copy = optuna.create_study(direction=study.direction)
-    for trial in told:
+    for trial in trials:
         value = values.get(files.trial_id(trial.number))
         if value is not None:
             trial.values = [value]
             copy.add_trial(trial)
-    found = [trial.value for trial in copy.get_trials(deepcopy=False)]
-    if len(found) < FEWEST or len(set(found)) == 1:
+    scores = [trial.value for trial in copy.get_trials(deepcopy=False)]
+    if len(scores) < FEWEST or len(set(scores)) == 1:
         raise InputError(
-            f"expected at least {FEWEST} merges with different scores, got {len(found)} merges with {len(set(found))} "
-            "different scores"
+            f"expected at least {FEWEST} merges with different scores, got {len(scores)} merges with "
+            f"{len(set(scores))} different scores"
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return {

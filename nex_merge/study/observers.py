@@ -1,4 +1,4 @@
-"""The seam for progress bars, live views and experiment trackers: what a search tells those who follow it."""
+"""Callbacks of a search, for progress bars, live views and experiment trackers."""
 
 import logging
 from collections.abc import Sequence
@@ -10,49 +10,49 @@ _logger = logging.getLogger(__name__)
 
 
 class Observer:
-    """Follows a search. Override what you need; everything does nothing by default.
+    """Callbacks of a search. Override what you need; all methods do nothing by default.
 
-    An observer's failure is logged once and never ends a search. Calls come from the search's own thread, in order;
-    what takes long delays the search.
+    An observer's first exception is logged; none ends the search. Methods are called in order from the thread of the
+    search, which waits for them.
     """
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
-        """The search has its run folder: how many trials there will be, and those that were finished before."""
+        """The search starts in its run folder, with the total number of trials and those already finished."""
 
     def on_note(self, text: str) -> None:
-        """Something worth telling that is no error."""
+        """An informational message."""
 
     def on_trial_start(self, trial: str, method: str) -> None:
-        """A trial begins: base, a parent or the number of a merge; its merge method (base, parent)."""
+        """A trial starts: `base`, a parent's name or a merge's number; its method (`base`, `parent`)."""
 
     def on_stage(self, stage: str, amount: int) -> None:
-        """The stage at work (merge, generate, capture, score), and tokens generated or responses captured so far."""
+        """The current stage (merge, generate, capture, score), and tokens generated or responses captured so far."""
 
     def on_trial_end(self, result: TrialResult) -> None:
-        """A trial is finished and on disk, whatever came of it."""
+        """A trial is finished, in whatever state, and on disk."""
 
     def on_end(self, rows: Sequence[dict[str, Any]]) -> None:
-        """The search is over, finished or not; the leaderboard's rows, best first (none before there are any)."""
+        """The search ends, with the leaderboard's rows, best first (none if it did not complete)."""
 
 
 class Observers(Observer):
-    """Passes everything on to several observers and contains their failures."""
+    """Calls several observers and catches their exceptions."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = list(observers)
         self._failed: set[int] = set()
-        self.trial = ""  # the one under way
+        self.trial = ""  # the running one
 
     def _call(self, name: str, *arguments: Any) -> None:
         for observer in self._observers:
             try:
                 getattr(observer, name)(*arguments)
-            # Whatever a tracker does wrong, hours of trials must not be lost for it.
+            # A faulty tracker must not cost hours of trials.
             except Exception as error:
                 if id(observer) not in self._failed:
                     self._failed.add(id(observer))
                     _logger.warning(
-                        "observer %s failed in %s (%s: %s); the search goes on, and its later failures are not shown",
+                        "observer %s failed in %s (%s: %s); the search continues, and later failures are not logged",
                         type(observer).__name__, name, type(error).__name__, error,
                     )  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""Ask, evaluate, tell; resume. Knows Optuna and the run folder; knows nothing of models.
+"""Optuna's ask-and-tell loop, with resume. Uses Optuna and the run folder, not models.
 
-A study is reproducible however often it is stopped: what the sampler draws depends on the study's seed and the trial's
-number, never on what was drawn before (see `samplers`), and a trial that a dead process left running is taken up again
-with the values it was given, under its own number.
+A study is reproducible however often it is interrupted: the sampler is seeded by the study's seed and the trial's
+number, not by earlier draws (see `samplers`), and a trial that a killed process left running is resumed under its
+number, with the parameters it already has.
 """
 
 import json
@@ -39,9 +39,9 @@ class MergeStudy:
     """A run's study in its storage, with the claims on its trials."""
 
     def __init__(self, run: Run, config: StudyConfig, sign: int, start: Start, seen: Seen) -> None:
-        """The study is made if it isn't there yet; `sign` +1 maximizes.
+        """Create the study unless it exists; `sign` +1 maximizes.
 
-        Raises InputError where the storage can't be opened, or holds another run's study of the same name.
+        Raises InputError if the storage can't be opened, or has another run's study of the same name.
         """
         url = config.storage or f"sqlite:///{run.path / files.STUDY}"
         self._config, self._run = config, run
@@ -58,14 +58,14 @@ class MergeStudy:
                     load_if_exists=True,
                 )
                 self._claims = SqlClaims.at(url, name)
-                known = self._study.get_trials(deepcopy=False)
+                trials = self._study.get_trials(deepcopy=False)
         except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.StorageInternalError) as error:
             raise InputError(
                 f"study.storage: cannot open {config.storage or run.path / files.STUDY}: "
                 f"{str(error).splitlines()[0]}. Use null, or a URL like sqlite:///study.db"
             ) from None
         self._owner = new_owner()
-        for trial in known:
+        for trial in trials:
             if trial.state.is_finished() and run.result(files.trial_id(trial.number)) is None:
                 raise InputError(
                     f"study.storage: the study {name!r} has trial {trial.number}, and {run.path} does not: the study "
@@ -80,9 +80,9 @@ class MergeStudy:
         evaluate: Evaluate,
         observer: Observer,
     ) -> None:
-        """Try merges until `study.trials` of them are finished.
+        """Evaluate merges until `study.trials` of them are finished.
 
-        Raises RunError where another search is evaluating a trial of this study.
+        Raises RunError if another search is evaluating a trial of this study.
         """
         while True:
             with undisturbed():
@@ -93,12 +93,12 @@ class MergeStudy:
                 self._run_merge(number, objective, space, propose, evaluate, observer)
 
     def _next_number(self) -> int | None:
-        """The number of a trial that was begun and not finished, else of a new one; None once there are enough."""
-        known = self._study.get_trials(deepcopy=False)
-        if sum(trial.state.is_finished() for trial in known) >= self._config.trials:
+        """The number of an unfinished trial, else of a new one; None once `study.trials` are finished."""
+        trials = self._study.get_trials(deepcopy=False)
+        if sum(trial.state.is_finished() for trial in trials) >= self._config.trials:
             return None
-        begun = [trial.number for trial in known if trial.state is TrialState.RUNNING]
-        return begun[0] if begun else self._study.ask().number
+        unfinished = [trial.number for trial in trials if trial.state is TrialState.RUNNING]
+        return unfinished[0] if unfinished else self._study.ask().number
 
     def _run_merge(
         self,
@@ -113,7 +113,7 @@ class MergeStudy:
             study_id = self._storage.get_study_id_from_name(self._study.study_name)
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
             trial = optuna.Trial(self._study, trial_id)
-            # Where the result is there already, this gives the study the parameters it may lack.
+            # Also if the result is on disk already: the study may still lack the parameters.
             recipe = propose(trial, stable_seed("merge", self._config.seed, number))
         id = files.trial_id(number)
         result = self._run.result(id)
@@ -126,15 +126,15 @@ class MergeStudy:
 
 
 def _study_name(run: Run, storage: RDBStorage, url: str | None) -> str:
-    """The run's study in the storage. study.db in the run folder holds one study, whatever the folder was called."""
-    if url is None and len(known := storage.get_all_studies()) == 1:
-        return known[0].study_name
+    """The name of the run's study. study.db in the run folder has one study, whatever its name."""
+    if url is None and len(studies := storage.get_all_studies()) == 1:
+        return studies[0].study_name
     return run.study_name
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold back Ctrl-C while the study's database is at work, which would roll back with a traceback of its own."""
+    """Defer Ctrl-C during database access, which would roll back with its own traceback."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -149,7 +149,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
-    """The trial's result, complete, duplicate or failed, on disk."""
+    """Evaluate a trial, unless its recipe is a duplicate, and write the result to disk."""
     began = time.perf_counter()
     earlier = _same_recipe(run, number, recipe, space)
     try:
@@ -190,7 +190,7 @@ def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, second
 
 
 def _same_recipe(run: Run, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
-    """The earlier complete trial that merged the same thing; stochastic methods differ by their seeds."""
+    """The earlier scored merge with the same recipe, if any; stochastic methods differ by their seeds."""
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None
     wanted = json.dumps(recipe.config, sort_keys=True)
@@ -205,8 +205,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objecti
     if result.reason is not None:
         trial.set_user_attr("reason", result.reason)
     if result.violation is not None and "collapse" not in trial.constraints:
-        # Above 0 the trial is infeasible, and the sampler learns to avoid its like. Set already where a kill came
-        # between this and telling.
+        # Above 0 the trial is infeasible. Already set if the process was killed between this and `study.tell`.
         trial.set_constraint("collapse", result.violation)
     value = result.value(objective.name)
     if value is None:

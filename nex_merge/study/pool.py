@@ -1,6 +1,6 @@
-"""The pool of variants while a search runs: shared neuron weights, and earlier trials' values as they stand.
+"""The pool of variants during a search: shared neuron weights, and the current values of earlier trials.
 
-Everything here depends on trial numbers alone, so that a search that was stopped goes on with the same.
+Everything here depends on trial numbers only, so that a resumed search computes the same.
 """
 
 from collections.abc import Mapping
@@ -15,17 +15,17 @@ from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 
 class GrowingPool:
-    """The run's variants as a trial with a given number finds them."""
+    """The run's variants as of any trial."""
 
     def __init__(self, run: Run, nex: NexConfig, consensus: ConsensusConfig) -> None:
         self._run, self._nex, self._consensus = run, nex, consensus
         self._variants: dict[str, Variant] = {}
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
-        self._values: dict[str, float] = {}  # of trials valued under these weights so far
+        self._values: dict[str, float] = {}  # of trials, under the present weights
 
     def earlier(self, trial: str) -> list[Variant]:
-        """Base, parents and merges with a lower number that answered."""
+        """Base, parents and merges with a lower number, if they have responses."""
         number = int(trial) if trial.isdigit() else -1
         return [
             self._variant(result)
@@ -39,7 +39,7 @@ class GrowingPool:
         return self._variants[result.trial]
 
     def weights(self, number: int) -> NeuronWeights | None:
-        """The neuron weights for the merge with this number; None where a variant is scored under its own."""
+        """The shared neuron weights for the merge with this number; None if each variant has its own."""
         if self._nex.calibration in ("self", "crossfit"):
             return None
         size = pool_size(number) if self._nex.calibration == "pool" else 0
@@ -49,7 +49,7 @@ class GrowingPool:
         return self._weights
 
     def values(self, objective: Objective, number: int) -> Mapping[str, float] | None:
-        """The objective of merges before this number as the pool stands; None where the recorded values are final."""
+        """The current objective of the merges before this number; None if the recorded values are final."""
         measure = objective.measure
         if not measure.is_pooled(self._nex):
             return None
@@ -63,7 +63,7 @@ class GrowingPool:
             for variant, value in zip(pool.variants, measure.values(pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     self._values[variant.trial] = value.value
-        for result in self._run.results():  # a duplicate has the value of what it repeats
+        for result in self._run.results():  # a duplicate has the value of its original
             if result.same_as in self._values and _precedes(result, number):
                 self._values[result.trial] = self._values[result.same_as]
         return dict(self._values)

@@ -1,4 +1,4 @@
-"""Preflight: what a search would do and need, before anything is merged."""
+"""Preflight: checks a search and estimates its cost before anything is merged."""
 
 import math
 import shutil
@@ -31,21 +31,21 @@ from nex_merge.study.search import check_filters
 from nex_merge.study.trial import check_crossfit
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
-# An entry of a cache: key and mass, in its row and again in its response.
+# A cache entry: key and mass, once in its row and once in its response.
 _ENTRY_BYTES = 12
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a search would work with."""
+    """The checked inputs of a search."""
 
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
     prompt_ids: list[list[int]]
     model: PreTrainedConfig
     device: str
-    compute: str  # dtype
-    itemsize: int  # bytes of a number of that dtype
+    compute: str  # dtype of the forward passes
+    itemsize: int  # bytes per element of that dtype
 
     @property
     def parameters(self) -> int:
@@ -53,7 +53,7 @@ class Checked:
 
 
 def check(resolved: ResolvedConfig) -> Checked:
-    """Everything that can be known before the first merge. Raises InputError for what the search would refuse."""
+    """Check everything possible before the first merge. Raises InputError as the search would."""
     config, family = resolved.config, resolved.family
     objective_of(config.study)
     tensors = preflight(family.folders, family.donor)
@@ -67,14 +67,14 @@ def check(resolved: ResolvedConfig) -> Checked:
     check_filters(space.filters, list(tensors))
     if not any(name.endswith(".mlp.down_proj.weight") for name in tensors):
         raise InputError(
-            f"family {family.name}: has no gated MLPs (model.layers[i].mlp.down_proj), whose units are scored"
+            f"family {family.name}: expected gated MLPs (model.layers[i].mlp.down_proj), which NEX scores, got none"
         )
     dtype = resolve_dtype(config.runtime.dtype, device, weights_dtype(tensors))
     return Checked(tensors, space, ids, model, device, str(dtype).removeprefix("torch."), dtype.itemsize)
 
 
 def estimate(resolved: ResolvedConfig) -> Iterator[str]:
-    """Check the search and say what it would do and need, line by line. Raises InputError as `check` does."""
+    """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
     checked = check(resolved)
     config, family = resolved.config, resolved.family
     recipes = count_recipes(checked.space, family.models)
@@ -105,7 +105,7 @@ def _memory(resolved: ResolvedConfig, checked: Checked) -> Iterator[str]:
     longest = max(map(len, checked.prompt_ids)) + config.generation.max_new_tokens
     at_once = min(len(checked.prompt_ids) * config.generation.samples, max(1, budget // longest))
     keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(checked.model, checked.itemsize))
-    # At worst a merge holds every model's largest tensor in float32, and its result beside them.
+    # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)
     need = parents + resident + max(keys_values, merging)
     free = psutil.virtual_memory().available
@@ -115,7 +115,7 @@ def _memory(resolved: ResolvedConfig, checked: Checked) -> Iterator[str]:
         f"merge {decimal(merging)}; free {decimal(free)}"
     )
     if checked.device == "cpu" and need > free:
-        yield "warning        this may not fit the memory; lower generation.batch_tokens to need less"
+        yield "warning        this may exceed the free memory; lower generation.batch_tokens"
 
 
 def _disk(resolved: ResolvedConfig, checked: Checked, responses: int) -> Iterator[str]:
@@ -129,6 +129,6 @@ def _disk(resolved: ResolvedConfig, checked: Checked, responses: int) -> Iterato
     while_running = f", and {decimal(orders)} of sorted weights while it runs" if orders else ""
     yield f"disk           at most {decimal(caches)} of caches{while_running} in {resolved.run}; free {decimal(free)}"
     if caches > free:
-        yield "warning        the caches may not fit the disk; use fewer trials or a smaller activations.top_k"
+        yield "warning        the caches may exceed the free disk space; use fewer trials or lower activations.top_k"
     elif caches + orders + DISK_RESERVE > free:
-        yield "warning        sorted weights may not fit the disk; without them every trial sorts again"
+        yield "warning        sorted weights may exceed the free disk space; without them, every trial sorts again"

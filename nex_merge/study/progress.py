@@ -1,4 +1,4 @@
-"""Observers that show how far a search is: on stderr, and in the run folder for `nex-merge watch`."""
+"""Observers that report progress: on stderr, and in the run folder for `nex-merge watch`."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ class Progress(Observer):
         self._trial = ""
         self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
-        self._here = 0  # trials finished by this process, from which the time left is estimated
+        self._here = 0  # trials finished by this process, for estimating the time left
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
         self._total, self._done = total, len(finished)
@@ -74,7 +74,7 @@ class Progress(Observer):
         sys.stderr.flush()
 
     def _take_best(self, result: TrialResult) -> float | None:
-        """The objective of a complete trial; it becomes the best so far if it is."""
+        """The objective of a complete trial, else None; updates the best so far."""
         value = result.value(self._objective.name) if result.state == "complete" else None
         if value is not None and (self._best is None or self._objective.sign * (value - self._best[0]) > 0):
             self._best = (value, result.trial)
@@ -82,7 +82,7 @@ class Progress(Observer):
 
 
 class Beacon(Observer):
-    """Keeps live.json in the run folder, which `nex-merge watch` reads."""
+    """Keeps live.json in the run folder up to date, for `nex-merge watch`."""
 
     EVERY = 0.5  # seconds between two updates within a stage
 

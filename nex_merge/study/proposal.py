@@ -1,7 +1,7 @@
-"""SearchSpace + anything with suggest_* -> MergeRecipe. Knows mergekit's configuration format, not mergekit.
+"""SearchSpace + anything with suggest_* -> MergeRecipe. Writes mergekit configurations without importing mergekit.
 
-A parameter's name in a study says whose it is: `weight.pairs`, with filters `weight.pairs.self_attn` (`rest` for what
-no filter catches), with layer groups `weight.pairs.0`, `weight.pairs.1`, ... from the first layer to the last.
+A study parameter is named after its model: `weight.pairs`; with filters `weight.pairs.self_attn` (`rest` for tensors
+that match no filter); with layer groups `weight.pairs.0`, `weight.pairs.1`, ... from the first layer to the last.
 """
 
 import math
@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from nex_merge.records import Dimension, MergeRecipe, MethodSpec, SearchSpace
 
-# Deltas are computed in float32 whatever the parents are stored in; only the result is rounded to their dtype.
+# Task vectors are computed in float32, whatever the parents' dtype; only the result is rounded to it.
 MERGE_DTYPE = "float32"
-# Of what people try first: the weight of a dominant model, and the line of one weight for all models.
+# First guesses: the weight of a dominant model, and the weights tried for all models alike.
 DOMINANT = 0.8
 LINE = (0.3, 0.7, 1.0)
 
@@ -37,7 +37,7 @@ def propose(
 ) -> MergeRecipe:
     """A recipe with every searched value taken from `suggester`.
 
-    `folders` maps 'base' and the models' names to checkpoints; `out_dtype` is what the merged weights are stored in.
+    `folders` maps 'base' and the models' names to checkpoints; `out_dtype` is the dtype of the saved weights.
     """
     searched: dict[str, Any] = {}
 
@@ -51,21 +51,21 @@ def propose(
 
 
 def equal_weights(space: SearchSpace, models: Sequence[str]) -> dict[str, Any]:
-    """Study parameters of the obvious first guess: the first method, equal weights, mergekit's defaults elsewhere."""
+    """Study parameters of the first guess: the first method, equal weights, mergekit's defaults for the rest."""
     return _guess(space, models, dict.fromkeys(models, 1 / len(models)), 0.5)
 
 
 def first_guesses(space: SearchSpace, models: Sequence[str]) -> list[dict[str, Any]]:
-    """Study parameters of what people try first, with the space's first method; each once.
+    """Study parameters of the first guesses, with the space's first method and without duplicates.
 
-    Equal weights; each model dominant; then the usual line of one weight for all, where the method doesn't divide by
-    the sum of weights, so that the line is not one and the same merge.
+    Equal weights; each model dominant; then one weight for all models (`LINE`), unless the method divides by the sum of
+    weights, so that these would all be the same merge.
     """
     guesses = [equal_weights(space, models)]
     for place, model in enumerate(models):
         rest = round((1 - DOMINANT) / max(len(models) - 1, 1), 12)
         weights = {other: DOMINANT if other == model else rest for other in models}
-        # Of a pair, the interpolation runs from the first to the second.
+        # t interpolates from the first model of a pair to the second.
         guesses.append(_guess(space, models, weights, round(1 - DOMINANT, 12) if place == 0 else DOMINANT))
     if not _is_normalized(space):
         guesses += [_guess(space, models, dict.fromkeys(models, weight), 0.5) for weight in LINE]
@@ -74,19 +74,19 @@ def first_guesses(space: SearchSpace, models: Sequence[str]) -> list[dict[str, A
 
 
 def _guess(space: SearchSpace, models: Sequence[str], weights: Mapping[str, float], t: float) -> dict[str, Any]:
-    """Study parameters with the space's first method and the allowed values nearest to these wishes."""
+    """Study parameters with the space's first method and the allowed values nearest to `weights` and `t`."""
     values: dict[str, Any] = {}
 
     def choose(name: str, dimension: Dimension) -> Any:
         if not dimension.searched:
             return dimension.fixed
         parameter, _, rest = name.partition(".")
-        known = space.methods[0].parameters.get(parameter)
+        spec = space.methods[0].parameters.get(parameter)
         if parameter == "weight":
-            wish: Any = weights.get(rest.split(".")[0])
+            target: Any = weights.get(rest.split(".")[0])
         else:
-            wish = t if parameter == "t" else known.default if known else None
-        values[name] = _nearest_value(dimension, wish)
+            target = t if parameter == "t" else spec.default if spec else None
+        values[name] = _nearest_value(dimension, target)
         return values[name]
 
     folders = {name: Path(name) for name in ("base", *models)}
@@ -95,7 +95,7 @@ def _guess(space: SearchSpace, models: Sequence[str], weights: Mapping[str, floa
 
 
 def _is_normalized(space: SearchSpace) -> bool:
-    """Whether the first method divides by the sum of weights, or has none."""
+    """Whether the first method divides by the sum of weights, or has no weights."""
     method = space.methods[0]
     if "weight" not in method.parameters:
         return True
@@ -104,8 +104,8 @@ def _is_normalized(space: SearchSpace) -> bool:
 
 
 def dimensions_of(space: SearchSpace, models: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The names of the parameters that the study searches for each method, sorted; those of any pair of models."""
-    found: dict[str, tuple[str, ...]] = {}
+    """By method, the sorted names of the searched parameters, over all pairs of models."""
+    by_method: dict[str, tuple[str, ...]] = {}
     for method in space.methods:
         names: set[str] = set()
         for pair in model_pairs(method, models) if method.pairs else [None]:
@@ -126,12 +126,12 @@ def dimensions_of(space: SearchSpace, models: Sequence[str]) -> dict[str, tuple[
                 return dimension.choices[0] if dimension.choices else dimension.fixed
 
             _build(space, {name: Path(name) for name in ("base", *models)}, "float32", choose, {}, 0)
-        found[method.name] = tuple(sorted(names))
-    return found
+        by_method[method.name] = tuple(sorted(names))
+    return by_method
 
 
 def passthrough(kind: str, name: str, folder: Path, out_dtype: str) -> MergeRecipe:
-    """The recipe of base or a parent itself."""
+    """The recipe of an unmerged baseline."""
     config = {
         "merge_method": "passthrough",
         "models": [{"model": str(folder)}],
@@ -156,7 +156,7 @@ def _build(
     if method.pairs:
         pair = choose(f"pair.{method.name}", _choices(model_pairs(method, models)))
         models = pair.split("+")
-        # Where mergekit wants one of the two to be the base, it is the first.
+        # Unless the method takes the family's base, the first of the pair is the base_model.
         base = base or models[0]
     config: dict[str, Any] = {"merge_method": method.name}
     if base is not None:
@@ -181,7 +181,7 @@ def _build(
 
 
 def model_pairs(method: MethodSpec, models: Sequence[str]) -> list[str]:
-    """The pairs that a two-model method may take, as 'first+second'; of a single model, base with it."""
+    """The pairs that a two-model method may take, as 'first+second'; with a single model, the base and it."""
     if len(models) == 1:
         return [f"base+{models[0]}"]
     orders = permutations if method.ordered else combinations
@@ -198,7 +198,7 @@ def _setting(space: SearchSpace, parameter: str, model: str | None, choose: Choo
     if dimension is None:
         return None
     stem = parameter if model is None else f"{parameter}.{model}"
-    # Only a number can vary over depth and tensors without changing what the method is.
+    # Only float parameters vary by depth and filter.
     if dimension.type != "float" or not dimension.searched:
         return choose(stem, dimension)
     if not space.filters:
@@ -221,27 +221,27 @@ def _suggest(suggester: Suggester, name: str, dimension: Dimension) -> Any:
         step = int(dimension.step or 1)
         return suggester.suggest_int(name, int(dimension.low), int(dimension.high), step=step, log=dimension.log)
     value = suggester.suggest_float(name, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
-    # Steps add up to 0.9000000000000001 and the like.
+    # Rounds off floating-point errors such as 0.9000000000000001.
     return value if dimension.step is None else round(value, 12)
 
 
-def _nearest_value(dimension: Dimension, wish: Any) -> Any:
-    """The allowed value nearest to `wish`; the first choice or the middle where there is none to be near to."""
+def _nearest_value(dimension: Dimension, target: Any) -> Any:
+    """The allowed value nearest to `target`. Default: the first choice, or the middle of the range."""
     if dimension.choices is not None:
-        return wish if wish in dimension.choices else dimension.choices[0]
+        return target if target in dimension.choices else dimension.choices[0]
     assert dimension.low is not None and dimension.high is not None
-    if wish is None:
-        wish = (dimension.low + dimension.high) / 2
-    value = min(max(wish, dimension.low), dimension.high)
+    if target is None:
+        target = (dimension.low + dimension.high) / 2
+    value = min(max(target, dimension.low), dimension.high)
     if dimension.step is not None:
         steps = math.floor((dimension.high - dimension.low) / dimension.step + 1e-9)
         value = dimension.low + min(math.floor((value - dimension.low) / dimension.step + 0.5), steps) * dimension.step
-        value = min(value, dimension.high)  # steps add up to 0.8500000000000001 and the like
+        value = min(value, dimension.high)  # not 0.8500000000000001
     return round(value) if dimension.type == "int" else float(value)
 
 
 def count_recipes(space: SearchSpace, models: Sequence[str]) -> float:
-    """How many recipes the space holds; infinite where any value is continuous."""
+    """Number of recipes in the space; infinite if any parameter is continuous."""
     total = 0.0
     for method in space.methods:
         sizes: list[float] = []

@@ -1,8 +1,7 @@
-"""What to try next, from the study alone, so that a search that was stopped goes on with the same trials.
+"""The sampler. It is a function of the study alone, so that a resumed search tries the same merges.
 
-A search begins with what people try first, goes on with points of a low-discrepancy sequence and of TPE in turns, and
-then with TPE alone. Which of these a trial is follows from its number, so that a longer search begins with the trials
-of a shorter one.
+A search starts with first guesses, then alternates between points of a Sobol sequence and TPE, then uses TPE alone.
+Which of these a trial is depends on its number only, so that a longer search starts with the trials of a shorter one.
 """
 
 import hashlib
@@ -19,47 +18,46 @@ from optuna.trial import FrozenTrial, TrialState
 from nex_merge.runs import files
 
 SEED_BITS = 31
-# Points of the low-discrepancy sequence, every other trial once the first guesses are tried: at least so many, and so
-# many for each method.
+# Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.
 SPREAD, SPREAD_PER_METHOD = 8, 2
-# The values that merges before a number have for it, by trial; None where those told are final.
+# number -> the current values of the merges before it, by trial; None if the values reported to Optuna are final.
 Seen = Callable[[int], Mapping[str, float] | None]
 
 
 def stable_seed(*parts: object) -> int:
-    """A seed from what it is for, the same in every process."""
+    """A seed derived from `parts`, the same in every process."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") % 2**SEED_BITS
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a search over a space begins."""
+    """The fixed start of a search over a space."""
 
-    guesses: Sequence[Mapping[str, Any]]  # study parameters of what people try first
-    dimensions: Mapping[str, Sequence[str]]  # by method: the parameters that are searched
+    guesses: Sequence[Mapping[str, Any]]  # study parameters of the first guesses
+    dimensions: Mapping[str, Sequence[str]]  # by method: the searched parameters
 
 
 class MergeSampler(BaseSampler):
-    """An Optuna sampler without state: every draw is seeded by (study seed, trial number), never by earlier draws."""
+    """A stateless Optuna sampler: every draw is seeded by (study seed, trial number), never by earlier draws."""
 
     def __init__(self, kind: str, seed: int, start: Start, seen: Seen = lambda number: None) -> None:
-        """`kind`: tpe or random; random draws at random after the first guesses.
+        """`kind`: tpe, or random after the first guesses.
 
-        `seen` gives the values that earlier trials have when a trial begins: under a pool they change as it grows, and
-        Optuna has to compare like with like.
+        `seen` gives the values of earlier trials at the start of a trial: pooled measures change as the pool grows, and
+        TPE has to compare values from the same pool.
         """
         self._kind, self._seed, self._start, self._seen = kind, seed, start, seen
-        # The study as the latest trial found it, and TPE for that trial.
+        # The study as of the latest trial, and TPE for that trial.
         self._found: tuple[int, optuna.Study, FrozenTrial] | None = None
         self._tpe = _tpe(0)
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
         if not self._is_for_tpe(trial.number):
             return {}
-        copy, own = self._as_found(study, trial)
-        # Made anew whenever a trial is opened, so that opening one again draws the same.
+        copy, frozen = self._as_found(study, trial)
+        # A new TPE for each trial, so that a resumed trial draws the same values.
         self._tpe = _tpe(stable_seed(self._seed, trial.number))
-        return self._tpe.infer_relative_search_space(copy, own)
+        return self._tpe.infer_relative_search_space(copy, frozen)
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
         if not search_space:
@@ -67,7 +65,7 @@ class MergeSampler(BaseSampler):
         return self._tpe.sample_relative(*self._as_found(study, trial), search_space)
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
-        """What the joint proposal leaves open: a first guess, a spread point, or a value that TPE hasn't seen yet."""
+        """Parameters not sampled jointly: of a first guess or Sobol point, or new to TPE."""
         guess, point = self._guess(trial.number), self._spread_point(trial.number)
         if guess is not None and param_name in guess and _allows(param_distribution, guess[param_name]):
             return guess[param_name]
@@ -82,7 +80,7 @@ class MergeSampler(BaseSampler):
         return self._start.guesses[number] if number < len(self._start.guesses) else None
 
     def _spread_point(self, number: int) -> Mapping[str, float] | None:
-        """The coordinates, from 0 to 1, of a trial that is a point of the sequence: one sequence for each method."""
+        """The coordinates, in [0, 1), of a Sobol point, with one sequence per method; None for other trials."""
         place, odd = divmod(number - len(self._start.guesses), 2)
         methods = list(self._start.dimensions)
         if self._kind != "tpe" or odd or not 0 <= place < max(SPREAD, SPREAD_PER_METHOD * len(methods)):
@@ -91,22 +89,22 @@ class MergeSampler(BaseSampler):
 
         method = methods[place % len(methods)]
         names = self._start.dimensions[method]
-        chosen = {"method": (methods.index(method) + 0.5) / len(methods)}
+        point = {"method": (methods.index(method) + 0.5) / len(methods)}
         if not names:
-            return chosen
+            return point
         sequence = qmc.Sobol(len(names), scramble=True, rng=stable_seed(self._seed, "spread", method))
         if skipped := place // len(methods):
             sequence.fast_forward(skipped)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a single point is no balanced set
+            warnings.simplefilter("ignore", UserWarning)  # a single point is not a balanced set
             coordinates = sequence.random(1)[0]
-        return chosen | dict(zip(names, coordinates.tolist(), strict=True))
+        return point | dict(zip(names, coordinates.tolist(), strict=True))
 
     def _is_for_tpe(self, number: int) -> bool:
         return self._kind == "tpe" and self._guess(number) is None and self._spread_point(number) is None
 
     def _as_found(self, study: Any, trial: Any) -> tuple[optuna.Study, FrozenTrial]:
-        """The study as this trial found it, and the trial in it; made once per trial."""
+        """A copy of the study as of this trial, and the trial in it; made once per trial."""
         if self._found is None or self._found[0] != trial.number:
             copy = _as_before(study, trial.number, self._seen(trial.number) or {})
             self._found = (trial.number, copy, copy.get_trials(deepcopy=False)[trial.number])
@@ -116,15 +114,15 @@ class MergeSampler(BaseSampler):
 def _tpe(seed: int) -> TPESampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # group
-        # All parameters of a method together; conditional ones in groups; trials under way elsewhere are avoided. The
-        # first trials are this module's business.
+        # All parameters of a method jointly, conditional ones in groups; running trials of other processes are avoided.
+        # The start-up trials are those of this module.
         return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True)
 
 
 def _as_before(study: Any, number: int, values: Mapping[str, float]) -> optuna.Study:
-    """A copy in memory of the study's trials before a number, with other values where they are given, and of that one.
+    """An in-memory copy of the study: the trials before `number`, updated by `values`, and that trial as running.
 
-    What a trial that was stopped had drawn already is left out: it is drawn again, the same.
+    The parameters that an interrupted trial already has are left out: they are drawn again, identically.
     """
     copy = optuna.create_study(direction=study.direction)
     for trial in study.get_trials():

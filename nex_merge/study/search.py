@@ -1,6 +1,6 @@
-"""A whole search: holds the run folder, scores base and parents, has the study try merges, writes the leaderboard.
+"""A whole search: locks the run folder, scores base and parents, runs the study, writes the leaderboard.
 
-Composes everything; knows no details of any stage.
+Composes the stages, without details of any.
 """
 
 import traceback
@@ -35,43 +35,48 @@ def run_search(
     observers: Sequence[Observer] = (),
     engine: Engine | None = None,
 ) -> list[Row]:
-    """Run, or go on with, a search; the leaderboard's rows.
+    """Run or resume a search. Returns the leaderboard's rows.
 
-    `fresh`: start over, an earlier run is moved aside. `engine`: one that is at hand already instead of a new one for
-    the family. Raises InputError for what is wrong with the input, RunError where the folder is in use, something
-    other than a recipe fails, or every trial failed.
+    `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family.
+
+    Raises InputError if the input is invalid, RunError if the folder is in use, something other than a recipe fails, or
+    every trial failed.
     """
     config, family = resolved.config, resolved.family
     space = load_space(config.search_space, method_specs(), family.models)
     objective = objective_of(config.study)
-    told = Observers([*observers, Beacon(resolved.run)])
+    dispatch = Observers([*observers, Beacon(resolved.run)])
     if not fresh:
         custody.compare(resolved)
-    # An earlier run is moved aside only once everything that can be refused has been looked at.
+    # All checks of the input come before an earlier run is renamed.
     engine, out_dtype, tensors = _engine(resolved, engine)
     check_filters(space.filters, tensors)
     encode_run_prompts(engine, config)
     for line in rounded_members(family.folders):
-        told.on_note(line)
+        dispatch.on_note(line)
     rows: list[Row] = []
-    with custody.hold(resolved, fresh, told.on_note) as run, _told_of_end(told, rows), _faults_logged(run, told):
+    with (
+        custody.hold(resolved, fresh, dispatch.on_note) as run,
+        _told_of_end(dispatch, rows),
+        _faults_logged(run, dispatch),
+    ):
         start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
-        runner = TrialRunner(engine, config, list(family.folders), run, start.guesses[0], told.on_stage)
+        runner = TrialRunner(engine, config, list(family.folders), run, start.guesses[0], dispatch.on_stage)
         if run.schema < SCHEMA and config.study.sampler == "tpe":
-            told.on_note(
-                "this run was begun by version 0.1.0, whose sampler drew its first trials at random and each parameter "
-                "by itself; the present sampler goes on from what it found"
+            dispatch.on_note(
+                "this run was started by version 0.1.0, whose sampler drew its first trials at random and each "
+                "parameter independently; the current sampler continues from its trials"
             )
 
         def seen(number: int) -> Mapping[str, float] | None:
             return runner.pool.values(objective, number)
 
         study = MergeStudy(run, config.study, objective.sign, start, seen)
-        told.on_start(str(run.path), config.study.trials + run.baselines, run.results())
+        dispatch.on_start(str(run.path), config.study.trials + run.baselines, run.results())
         if config.study.baselines:
-            _score_baselines(resolved, run, runner, out_dtype, told)
+            _score_baselines(resolved, run, runner, out_dtype, dispatch)
         if run.scores() is not None:
-            # The leaderboard may have been rescored since; it must not mix with what is scored now.
+            # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
         texts = [text_means(v.observation.text) for v in _baselines(run, runner) if v.observation.text is not None]
 
@@ -81,7 +86,7 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
-        study.run_merges(objective, space, suggest, evaluate, told)
+        study.run_merges(objective, space, suggest, evaluate, dispatch)
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
@@ -89,7 +94,7 @@ def run_search(
 
 
 def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, str, list[str]]:
-    """The engine, the dtype that merged weights are stored in, and the names of the model's tensors."""
+    """The engine, the dtype of saved merges, and the names of the model's tensors."""
     from nex_merge.engines.transformers import FamilyEngine
 
     family = resolved.family
@@ -99,7 +104,7 @@ def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, st
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
-    """Refuse a filter that no tensor's name contains: mergekit would silently never use it."""
+    """Raise InputError if a filter is part of no tensor's name: mergekit would silently ignore it."""
     for i, part in enumerate(filters):
         if not any(part in name for name in tensors):
             raise InputError(
@@ -108,11 +113,13 @@ def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
             )
 
 
-def _score_baselines(resolved: ResolvedConfig, run: Run, runner: TrialRunner, out_dtype: str, told: Observers) -> None:
-    """Score base and parents where they aren't scored yet.
+def _score_baselines(
+    resolved: ResolvedConfig, run: Run, runner: TrialRunner, out_dtype: str, dispatch: Observers
+) -> None:
+    """Score base and parents that aren't scored yet.
 
-    Where all variants share weights, those are known only once all of these have answered. Raises RunError where base
-    and all parents fail although the weights are to come from them.
+    Shared neuron weights can be computed only after all of them have responses. Raises RunError if all of them fail and
+    the shared weights would come from them.
     """
     nex = resolved.config.nex
     shared = nex.calibration in ("parents", "pool")
@@ -121,12 +128,12 @@ def _score_baselines(resolved: ResolvedConfig, run: Run, runner: TrialRunner, ou
         if run.result(name) is not None:
             continue
         kind = "base" if name == "base" else "parent"
-        told.on_trial_start(name, kind)
+        dispatch.on_trial_start(name, kind)
         recipe = passthrough(kind, name, folder, out_dtype)
-        with _recipe_faults(run, name, recipe, told):
+        with _recipe_faults(run, name, recipe, dispatch):
             answered[name] = runner.answer(name, name, recipe)
             if not shared:
-                told.on_trial_end(runner.finish(answered[name], None))
+                dispatch.on_trial_end(runner.finish(answered[name], None))
     if not shared or not answered:
         return
     waiting = [_unscored(name, item) for name, item in answered.items()]
@@ -137,8 +144,8 @@ def _score_baselines(resolved: ResolvedConfig, run: Run, runner: TrialRunner, ou
         )
     weights = shared_weights(sorted(variants, key=lambda v: (v.kind != "base", v.trial)), nex)
     for name, item in answered.items():
-        with _recipe_faults(run, name, item.recipe, told):
-            told.on_trial_end(runner.finish(item, weights))
+        with _recipe_faults(run, name, item.recipe, dispatch):
+            dispatch.on_trial_end(runner.finish(item, weights))
 
 
 def _unscored(name: str, item: Answered) -> Variant:
@@ -150,30 +157,29 @@ def _baselines(run: Run, runner: TrialRunner) -> list[Variant]:
 
 
 @contextmanager
-def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, told: Observers) -> Iterator[None]:
-    """Turn what base's or a parent's weights cause into a failed trial with its reason."""
+def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, dispatch: Observers) -> Iterator[None]:
+    """Turn a TrialError of a baseline into a failed trial with its reason."""
     try:
         yield
     except TrialError as error:
         result = failed(name, name, recipe, error, 0.0)
         run.write(result)
-        told.on_trial_end(result)
+        dispatch.on_trial_end(result)
 
 
 @contextmanager
-def _told_of_end(told: Observers, rows: list[Row]) -> Iterator[None]:
+def _told_of_end(dispatch: Observers, rows: list[Row]) -> Iterator[None]:
     try:
         yield
     finally:
-        told.on_end(rows)
+        dispatch.on_end(rows)
 
 
 @contextmanager
-def _faults_logged(run: Run, told: Observers) -> Iterator[None]:
-    """End the run where something else than a recipe fails; what is done is kept, ranked as far as it is known.
+def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
+    """End the run if something other than a recipe fails; finished trials are kept and ranked.
 
-    The traceback goes to a log in the run folder: a failed trial would never be tried again, and it is not the
-    recipe's fault.
+    The traceback goes to error.log in the run folder. The trial is not marked as failed, which would prevent a retry.
     """
     try:
         yield
@@ -185,17 +191,17 @@ def _faults_logged(run: Run, told: Observers) -> Iterator[None]:
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         _rank_what_is_done(run)
         first = (str(error).strip().splitlines() or [""])[0]
-        at = f"trial {told.trial}: " if told.trial else ""
+        at = f"trial {dispatch.trial}: " if dispatch.trial else ""
         raise RunError(
-            f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command goes "
-            "on from here"
+            f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command "
+            "resumes the search"
         ) from error
-    except BaseException:  # Ctrl-C, SIGTERM: nothing slow may stand between the user and the end
+    except BaseException:  # Ctrl-C, SIGTERM: do nothing slow before exiting
         _rank_what_is_done(run)
         raise
 
 
 def _rank_what_is_done(run: Run) -> None:
-    """Write the leaderboard's files as they stand, unless that fails as well: the first error is what counts."""
+    """Write the leaderboard of the finished trials; errors here must not hide the first one."""
     with suppress(NexMergeError, OSError):
         write_leaderboard(run)

@@ -31,7 +31,7 @@ from nex_merge.study.pool import GrowingPool
 
 @dataclass(frozen=True)
 class Answered:
-    """A variant that has answered, before its values are known."""
+    """A variant with its responses, before it is scored."""
 
     trial: str
     name: str
@@ -42,7 +42,7 @@ class Answered:
 
 
 class TrialRunner:
-    """What all trials of a run share: the engine, the encoded prompts, the pool of variants so far."""
+    """Runs trials, with what all trials of a run share: engine, encoded prompts, pool of variants."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class TrialRunner:
     ) -> None:
         """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
 
-        Raises InputError for what is wrong with the prompts.
+        Raises InputError if the prompts are invalid.
         """
         self.engine, self._config, self._run, self._notify = engine, config, run, notify
         self._reference = reference
@@ -64,7 +64,7 @@ class TrialRunner:
         self.pool = GrowingPool(run, config.nex, config.consensus)
 
     def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
-        """Steps 1 to 3 of a trial. Raises TrialError where the variant can't be merged or run."""
+        """Steps 1 to 3 of a trial. Raises TrialError if the variant can't be merged or run."""
         folder = self._run.folder(trial)
         seconds: dict[str, float] = {}
         # 1. The recipe is on disk before anything can go wrong with it.
@@ -72,7 +72,7 @@ class TrialRunner:
         # 2. Merge into the resident model.
         with timed("merge", seconds, self._notify):
             sha256 = self.engine.load(recipe)
-        # 3. Answer the prompts, and see what the neurons do meanwhile.
+        # 3. Generate responses and capture activations.
         settings = ObserveSettings(self._config.generation, self._config.activations, self._config.nex)
         observation = observe(self.engine, self.prompt_ids, settings, self._drafts(trial), notify=self._notify)
         self._keep(trial, sha256, observation)
@@ -80,16 +80,16 @@ class TrialRunner:
         return Answered(trial, name, recipe, observation, sha256, seconds)
 
     def _keep(self, trial: str, sha256: str, observation: Observation) -> None:
-        """Write what was observed; result.json comes last, once the values are known."""
+        """Write the observation; result.json is written last, once the variant is scored."""
         folder, activations, nex = self._run.folder(trial), self._config.activations, self._config.nex
         files.write_responses(folder, observation.responses)
-        assert observation.rows is not None and observation.evidence is not None, "a search captures"
+        assert observation.rows is not None and observation.evidence is not None, "a search captures activations"
         made_by = {"trial": trial, "weights_sha256": sha256, **activations.model_dump()}
         write_cache(folder / files.CACHE, observation.rows, made_by)
         write_credits(folder / files.CREDIT, observation.evidence.credits, {"rho": nex.rho, "min_run": nex.min_run})
 
     def _drafts(self, trial: str) -> list[Response]:
-        """The responses of base and parents, or those of them that come before this one: independent of resuming."""
+        """Drafts: the responses of the baselines that precede this trial, the same after a resume."""
         before = itertools.takewhile(lambda name: name != trial, self._members)
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]
@@ -99,18 +99,18 @@ class TrialRunner:
     ) -> TrialResult:
         """Step 4 of a trial: every measure's value; result.json.
 
-        `shared`: the neuron weights that all variants share, None where each has its own. A merge is compared with
-        `baselines`, the text of base and parents. Raises TrialError where no response has activation mass to score.
+        `shared`: the neuron weights shared by all variants, None if each has its own. `baselines`: the text statistics
+        that a merge is compared with. Raises TrialError if no response has activation mass to score.
         """
         began = time.perf_counter()
         recipe, observation = answered.recipe, answered.observation
         evidence, analyses = observation.evidence, observation.analyses
-        assert evidence is not None and analyses is not None, "a search captures"
-        found = score(evidence, analyses, self._config.nex.calibration, shared)
-        if found.nex is None:
+        assert evidence is not None and analyses is not None, "a search captures activations"
+        nex_score = score(evidence, analyses, self._config.nex.calibration, shared)
+        if nex_score.nex is None:
             raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
-        variant = Variant(answered.trial, recipe.kind, True, observation, score=found)
+        variant = Variant(answered.trial, recipe.kind, True, observation, score=nex_score)
         estimates = estimate_new(
             self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared
         )
@@ -126,7 +126,7 @@ class TrialRunner:
             reason=reason,
             parameters=recipe.parameters,
             estimates=estimates,
-            score=found,
+            score=nex_score,
             violation=violation,
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
@@ -142,7 +142,7 @@ class TrialRunner:
         estimates: dict[str, Estimate],
         baselines: Sequence[TextMeasures],
     ) -> tuple[float | None, str | None]:
-        """How far a merge is beyond what is allowed (above 0: infeasible), and why. (None, None) for baselines."""
+        """How far a merge exceeds its allowances (above 0: infeasible), and why. (None, None) for baselines."""
         if recipe.kind != "merge":
             return None, None
         assert observation.text is not None
@@ -151,20 +151,20 @@ class TrialRunner:
         if budget is not None and tokens is not None:
             excess = tokens / budget - 1
             if excess > max(violation, 0):
-                reason = f"{tokens:.0f} tokens a response, study.max_mean_tokens is {budget:g}"
+                reason = f"study.max_mean_tokens: expected at most {budget:g} tokens per response, got {tokens:.0f}"
             violation = max(violation, excess)
         return violation, reason
 
 
 def encode_run_prompts(engine: Engine, config: RunConfig) -> list[list[int]]:
-    """The token ids of a run's prompts. Raises InputError for whatever is wrong with them."""
+    """The token ids of a run's prompts. Raises InputError if they are invalid."""
     ids = engine.encode(load_prompts(config.prompts), config.prompts, config.generation.max_new_tokens)
     check_crossfit(config, len(ids))
     return ids
 
 
 def check_crossfit(config: RunConfig, prompts: int) -> None:
-    """Refuse, with InputError, what a single prompt can't give."""
+    """Raise InputError if there are too few prompts for crossfit."""
     if config.nex.calibration == "crossfit" and prompts < 2:
         raise InputError(
             "nex.calibration: crossfit scores prompts under weights from other prompts and needs at least 2, got 1; "

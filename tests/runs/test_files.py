@@ -18,7 +18,7 @@ def test_a_response_that_is_none_is_named(tmp_path, line):
     files.write_responses(tmp_path, [Response(0, 0, (1,), (2,), "a", False)])
     with open(tmp_path / files.RESPONSES, "a") as file:
         file.write(line + "\n")
-    with pytest.raises(InputError, match=r"responses\.jsonl line 2: not a response as this version writes them"):
+    with pytest.raises(InputError, match=r"responses\.jsonl line 2: invalid response"):
         files.read_responses(tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_a_frame_has_every_column_and_nullable_ranks():
 def test_the_verdict_in_plain_words():
     found = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
     assert verdict_lines(found) == [
-        "Verdict on NEX: weak; this ranking is coarse, or says little that length does not.",
+        "Verdict on NEX: weak; this ranking is coarse, or adds little to response length.",
         "  - few cycles",
         "  What would help: longer responses",
     ]
@@ -123,7 +123,7 @@ def test_the_verdict_in_plain_words():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "trial,acc\nbase,1\n", "no column accuracy; columns: trial, acc"),
+        ("a.csv", "trial,acc\nbase,1\n", "expected a column 'accuracy', got trial, acc"),
         ("a.csv", "trial,accuracy\nbase,70\n", "row 1: accuracy: expected a number between 0 and 1, got 70.0"),
         ("a.csv", "trial,accuracy\nbase,high\n", "got 'high'"),
         ("a.csv", "trial,accuracy\n99,0.5\n", "row 1: trial '99': not in this run. Trials: base"),

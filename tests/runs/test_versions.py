@@ -64,7 +64,7 @@ def test_it_goes_on_and_says_that_the_sampler_is_another(first):
     asked = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 96}, "study": {"trials": 4}}
     rows, recorder = search(Path(CONFIG), **asked, output=str(first))
     assert recorder.ended == ["0003"]
-    assert any("begun by version 0.1.0" in note for note in recorder.notes)
+    assert any("started by version 0.1.0" in note for note in recorder.notes)
     old = {row["trial"]: row["nex"] for row in json.loads((FIRST / "leaderboard.json").read_text())}
     assert {row["trial"]: row["nex"] for row in rows if row["trial"] != "0003"} == old
     assert json.loads((first / "trials" / "0003" / "result.json").read_text())["schema"] == SCHEMA

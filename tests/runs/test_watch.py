@@ -62,7 +62,7 @@ def test_the_best_so_far_skips_what_has_no_score():
 def test_the_status_says_stage_speed_and_time():
     view = View((row("0000", 0.5),), 15, Objective("nex", 1), live())
     assert "[3/15] trial 0001 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
-    assert "no search is at work" in status(View((), 15, Objective("nex", 1), None))
+    assert "no search is running" in status(View((), 15, Objective("nex", 1), None))
 
 
 def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
@@ -72,7 +72,7 @@ def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(screen(Run(toy_run), view, 80, 2))
     text = console.export_text()
-    assert "7 of 7 trials done; no search is at work" in text and "... 5 more" in text
+    assert "7 of 7 trials done; no search is running" in text and "... 5 more" in text
     assert "nex over merges (o), best so far (-); best parent 1.0000" in text and max(map(len, text.splitlines())) <= 80
     assert {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()} == before
 

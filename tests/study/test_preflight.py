@@ -83,7 +83,7 @@ def test_memory(said, generation, keys_values, need):
 @pytest.mark.parametrize(("free", "warned"), [(126_240, False), (126_239, True)])
 def test_a_warning_where_memory_is_short(said, free, warned):
     found = said(memory=free, generation={"max_new_tokens": 24, "samples": 2})
-    warning = "this may not fit the memory; lower generation.batch_tokens to need less"
+    warning = "this may exceed the free memory; lower generation.batch_tokens"
     assert found.get("warning", []) == [warning] * warned
 
 
@@ -103,9 +103,12 @@ def test_disk(said, tmp_path):
 @pytest.mark.parametrize(
     ("free", "warning"),
     [
-        (32_255, "the caches may not fit the disk; use fewer trials or a smaller activations.top_k"),
-        (32_256, "sorted weights may not fit the disk; without them every trial sorts again"),
-        (32_256 + 62_080 + 2**30 - 1, "sorted weights may not fit the disk; without them every trial sorts again"),
+        (32_255, "the caches may exceed the free disk space; use fewer trials or lower activations.top_k"),
+        (32_256, "sorted weights may exceed the free disk space; without them, every trial sorts again"),
+        (
+            32_256 + 62_080 + 2**30 - 1,
+            "sorted weights may exceed the free disk space; without them, every trial sorts again",
+        ),
         (32_256 + 62_080 + 2**30, None),
     ],
 )
@@ -146,5 +149,5 @@ def test_crossfit_needs_two_prompts(toy, tmp_path):
 def test_a_family_without_gated_mlps(toy, tmp_path, monkeypatch):
     tensors = {"transformer.wte.weight": ("BF16", [190, 16]), "transformer.h.0.mlp.c_fc.weight": ("BF16", [16, 64])}
     monkeypatch.setattr(preflight, "preflight", lambda folders, donor: tensors)
-    with pytest.raises(InputError, match=r"family custom: has no gated MLPs \(model\.layers\[i\]\.mlp\.down_proj\)"):
+    with pytest.raises(InputError, match=r"family custom: expected gated MLPs \(model\.layers\[i\]\.mlp\.down_proj\)"):
         preflight.check(resolve_config(toy_settings(toy, tmp_path / "run")))

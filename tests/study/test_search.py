@@ -258,7 +258,7 @@ def test_another_configuration_is_refused_with_the_difference(toy_config, tmp_pa
     assert "study.seed: was 0, is 5" in str(error.value)
     assert "--fresh" in str(error.value)
     _, watcher = search(toy_config, fresh=True, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
-    assert watcher.notes == [f"kept the earlier run as {tmp_path}/run.1"]
+    assert watcher.notes == [f"renamed the earlier run to {tmp_path}/run.1"]
     assert (tmp_path / "run.1" / "trials" / "0000" / "result.json").exists()
 
 
@@ -278,9 +278,7 @@ def test_other_library_versions_are_noted(toy_config, tmp_path):
     saved["resolved"]["versions"]["torch"] = "1.0"
     path.write_text(yaml.safe_dump(saved))
     _, watcher = search(toy_config, study={"trials": 0})
-    assert any(
-        "library versions differ from those this run was begun with: torch: was '1.0'" in note for note in watcher.notes
-    )
+    assert any("library version changed since this run was started: torch: was '1.0'" in note for note in watcher.notes)
 
 
 def test_two_searches_in_one_folder(toy_config, tmp_path):
@@ -341,7 +339,7 @@ def test_a_token_budget_is_a_constraint(toy_config, tmp_path, budget, violation)
     rows, _ = search(toy_config, engine=FakeEngine(), study={"max_mean_tokens": budget})
     merges = [row for row in rows if row["kind"] == "merge"]
     assert [row["violation"] for row in merges] == [violation] * 4
-    reason = "6 tokens a response, study.max_mean_tokens is 4" if violation > 0 else None
+    reason = "study.max_mean_tokens: expected at most 4 tokens per response, got 6" if violation > 0 else None
     assert [row["reason"] for row in merges] == [reason] * 4
     assert {row["state"] for row in merges} == {"collapsed" if violation > 0 else "complete"}
     assert {row["state"] for row in rows if row["kind"] != "merge"} == {"complete"}, "a budget is for merges"

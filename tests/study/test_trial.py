@@ -1,6 +1,7 @@
 """One trial with an engine of ten lines: what is on disk when, what its result says, and what it is compared with."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_only_the_merge_with_equal_weights_is_the_reference(start, toy):
     other = MergeRecipe("merge", "ties", {**MERGE.config, "x": 1}, 8, {**EQUAL, "weight.b": 0.6})
     found = [
         runner.finish(runner.answer(trial, recipe.method, recipe), None).is_reference
-        for trial, recipe in (("base", member("base", toy)), ("0000", MERGE), ("0001", other))
+        for trial, recipe in (("a", replace(member("a", toy), parameters=EQUAL)), ("0000", MERGE), ("0001", other))
     ]
     assert found == [False, True, False]
 
@@ -98,7 +99,7 @@ def test_only_the_merge_with_equal_weights_is_the_reference(start, toy):
     [
         (None, [SOUND], "complete", -1.0, None),
         (12.0, [SOUND], "complete", -0.5, None),
-        (4.0, [SOUND], "collapsed", 0.5, "6 tokens a response, study.max_mean_tokens is 4"),
+        (4.0, [SOUND], "collapsed", 0.5, "study.max_mean_tokens: expected at most 4 tokens per response, got 6"),
     ],
 )
 def test_how_far_a_merge_is_beyond_what_is_allowed(start, budget, baselines, state, violation, reason):
@@ -111,8 +112,6 @@ def test_how_far_a_merge_is_beyond_what_is_allowed(start, budget, baselines, sta
 def test_a_merge_that_loops_has_collapsed_and_a_parent_that_does_has_not(start, toy):
     class Loops(FakeEngine):
         def answer(self, *args, **kwargs):
-            from dataclasses import replace
-
             return [replace(response, token_ids=(7,) * 6) for response in super().answer(*args, **kwargs)]
 
     runner, _ = start(Loops())
