@@ -1,6 +1,6 @@
-"""The command line. Composes the stages; heavy imports wait until a command needs them.
+"""The command line. Commands import heavy modules only when they run.
 
-Results go to stdout, progress and logs to stderr. Exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130
+Results go to stdout, progress and logs to stderr. Exit codes: 0 success, 1 the run failed, 2 invalid input, 130
 interrupted.
 """
 
@@ -13,7 +13,7 @@ from typer.exceptions import TyperException
 from nex_merge.cli.app import app
 from nex_merge.errors import NexMergeError
 
-# They bring their commands, in the order in which --help lists them.
+# Importing these registers their commands, in the order of --help.
 # isort: off
 from nex_merge.cli import search, report, labels, score, select, phases, neurons, catalogue  # noqa: F401
 # isort: on
@@ -22,8 +22,8 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 
 def main() -> None:
-    """Entry point: expected failures become one message and an exit code, never a traceback."""
-    # The libraries' progress bars and notices would drown ours; a user's own setting stays.
+    """Entry point. Expected failures end with one message and an exit code, without a traceback."""
+    # Hide progress bars and notices of libraries, unless the user has set these variables.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # OpenMP's threads spin while they wait for one another, which stalls whoever shares the cores: with two processes
@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(2)
     if code == INTERRUPTED:
         typer.echo(
-            "nex-merge: interrupted; what is done is kept, and the same search or benchmark goes on from there",
+            "nex-merge: interrupted; what is done is kept, and the same search or benchmark command resumes",
             err=True,
         )
     sys.exit(code or 0)

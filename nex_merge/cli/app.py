@@ -1,4 +1,4 @@
-"""The command line's frame: the application that commands join, and the arguments that several take."""
+"""The typer application, and arguments shared by commands."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Search merge recipes without labels: variants are ranked by how their reasoning explores and reuses (NEX).",
+    help="Search merge recipes without labels: variants are ranked by how they recruit and reuse neurons (NEX).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

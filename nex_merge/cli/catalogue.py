@@ -49,7 +49,7 @@ def spaces() -> None:
 
 @app.command()
 def measures() -> None:
-    """List the measures that variants are ranked by or looked at."""
+    """List the measures of variants, and which can be the objective."""
     from nex_merge.measures.registry import MEASURES
 
     for name, measure in MEASURES.items():

@@ -1,4 +1,4 @@
-"""Commands for those who have labels: accuracy, and whether the score agrees with it."""
+"""Commands that need labels: accuracy, and whether measures agree with it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ def benchmark(
         str | None, typer.Option(metavar="IDS", help="measure these trials, for example base,3,7")
     ] = None,
 ) -> None:
-    """Measure the accuracy of a run's variants on labelled prompts; it never guides the search."""
+    """Measure the accuracy of a run's variants on labelled prompts; the search never uses it."""
     from nex_merge.labels.benchmark import benchmark, choose_trials
     from nex_merge.labels.items import load_items
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
@@ -43,7 +43,7 @@ def correlate(
         typer.Option(
             metavar="FILE",
             help="CSV or JSON with trial or recipe, and accuracy; 'builtin' measures qwen3-tiny's held-out problems; "
-            "left out: what is known already",
+            "default: the accuracy measured so far",
         ),
     ] = None,
     problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
@@ -71,7 +71,7 @@ def correlate(
     rows = write_leaderboard(opened)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
-    found = agreement(rows)
+    overall = agreement(rows)
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
     groups = {}
     for name, part in parts.items():
@@ -82,16 +82,16 @@ def correlate(
     if plots is not None:
         from nex_merge.labels.plots import write_scatters
 
-        for file in write_scatters(rows, [name for name in found["scores"] if name != "rank"], plots):
+        for file in write_scatters(rows, [name for name in overall["scores"] if name != "rank"], plots):
             typer.echo(f"wrote {file}", err=True)
     if form is ShortFormat.json:
         import json
 
-        typer.echo(json.dumps({**found, **({"by": groups} if by else {})}, indent=1))
+        typer.echo(json.dumps({**overall, **({"by": groups} if by else {})}, indent=1))
         return
     from nex_merge.labels.plots import scatter_text
 
-    print_agreement(found)
+    print_agreement(overall)
     for name, group in groups.items():
         typer.echo()
         print_agreement(group, f"{name}: ")

@@ -1,4 +1,4 @@
-"""Commands of a search: run it, look at its ranking, export its best."""
+"""Commands for searches: run, watch, rank, rescore, export."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ def search(
     seed: Annotated[int | None, typer.Option(help="seed of the sampler and of stochastic merges")] = None,
     settings: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check and estimate only, like `validate`")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is kept aside")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is renamed")] = False,
 ) -> None:
     """Run a search, or resume it, and print the leaderboard."""
     from nex_merge.setup.resolve import resolve_config
@@ -39,7 +39,7 @@ def search(
         _print_estimate(config, overrides)
         return
     resolved = resolve_config(config, overrides)
-    # Heavy imports come after everything that can be refused without them.
+    # Heavy imports come last, so that invalid input fails fast.
     from nex_merge.measures.estimates import objective_of
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.tables import print_table
@@ -53,7 +53,7 @@ def search(
     title = f"{resolved.run}: {len(rows)} trials under calibration {resolved.config.nex.calibration}, best first"
     print_table(rows, title, read_reliability(resolved.run), objective.name)
     typer.echo(f"\nExport the best merge: nex-merge export {resolved.run} --out DIR", err=True)
-    typer.echo(f"See everything on one page: nex-merge report {resolved.run} --open", err=True)
+    typer.echo(f"Write an HTML report: nex-merge report {resolved.run} --open", err=True)
 
 
 @app.command()
@@ -62,7 +62,7 @@ def validate(
     family: Annotated[str | None, typer.Option(help="use another model family")] = None,
     settings: Set = None,
 ) -> None:
-    """Check everything that can be known before the first merge, and estimate what the search needs."""
+    """Check a search before the first merge, and estimate its cost."""
     _print_estimate(config, _overrides(settings, None, family, None, None))
 
 
@@ -83,7 +83,7 @@ def leaderboard(
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="sort by another column")] = None,
     form: Annotated[Format, typer.Option("--format", help="output format")] = Format.table,
 ) -> None:
-    """Show the ranking of a run; works on a run in progress, too."""
+    """Show the ranking of a run; also of a run in progress."""
     from nex_merge.runs.leaderboard import read_rows, sort_rows
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.run import Run as RunFolder
@@ -104,8 +104,8 @@ def leaderboard(
 @app.command()
 def watch(
     run: Run,
-    once: Annotated[bool, typer.Option("--once", help="print the present state and exit")] = False,
-    top: Annotated[int, typer.Option(min=1, help="show the top N, as far as the terminal has room")] = 10,
+    once: Annotated[bool, typer.Option("--once", help="print the current state and exit")] = False,
+    top: Annotated[int, typer.Option(min=1, help="show the top N, or as many as fit the terminal")] = 10,
 ) -> None:
     """Follow a running search: stage, tokens per second, time left, curve, leaderboard. Read-only."""
     from nex_merge.runs.run import Run as RunFolder
@@ -121,9 +121,9 @@ def rescore(
     rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; default: the run's")] = None,
     min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; default: the run's")] = None,
 ) -> None:
-    """Score a finished run under another calibration, without loading a model, and make that its leaderboard.
+    """Rescore a finished run under another calibration, without loading a model, and replace its leaderboard.
 
-    Earlier ones are kept in leaderboards/; rescoring with the run's own calibration restores its first one.
+    Earlier leaderboards are kept in leaderboards/; rescoring with the run's original calibration restores the first.
     """
     from nex_merge.runs.rescore import rescore_run
     from nex_merge.runs.results import read_reliability
@@ -131,10 +131,10 @@ def rescore(
     from nex_merge.runs.tables import print_table
 
     opened = RunFolder(run)
-    own = opened.config.nex
-    asked = {"calibration": calibration, "rho": own.rho if rho is None else rho}
-    asked["min_run"] = own.min_run if min_run is None else min_run
-    rows = rescore_run(opened, configuration.parse(configuration.NexConfig, asked, "rescore"))
+    configured = opened.config.nex
+    settings = {"calibration": calibration, "rho": configured.rho if rho is None else rho}
+    settings["min_run"] = configured.min_run if min_run is None else min_run
+    rows = rescore_run(opened, configuration.parse(configuration.NexConfig, settings, "rescore"))
     title = f"{run}: {len(rows)} trials under calibration {calibration}"
     print_table(rows, title, read_reliability(run), opened.objective.name)
 

@@ -1,1 +1,1 @@
-"""Everything that takes known answers: accuracy, and whether measures agree with it."""
+"""Everything that needs labels: accuracy, and whether measures agree with it."""

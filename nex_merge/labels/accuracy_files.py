@@ -1,4 +1,4 @@
-"""Accuracy that was measured elsewhere, from CSV or JSON, attached to a run's trials."""
+"""Accuracy measured by other tools, read from CSV or JSON and attached to a run's trials."""
 
 import csv
 import json
@@ -13,11 +13,11 @@ from nex_merge.setup.config import is_number
 
 
 def attach_accuracy(run: Run, file: Path) -> None:
-    """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and keep them beside the trials.
+    """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and store them beside the trials.
 
-    `recipe` is the path of a recipe.yaml, or its text as a mapping. Raises InputError naming file and row.
+    `recipe` is the path of a recipe.yaml, or its content as a mapping. Raises InputError naming file and row.
     """
-    found: dict[str, float] = {}
+    accuracies: dict[str, float] = {}
     for number, item in enumerate(_read_rows(file), 1):
         where = f"{file} row {number}"
         value = item.get("accuracy")
@@ -29,10 +29,10 @@ def attach_accuracy(run: Run, file: Path) -> None:
         if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
             raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {value!r}")
         try:
-            found[_trial_of(run, item)] = float(value)  # pyright: ignore[reportArgumentType]
+            accuracies[_trial_of(run, item)] = float(value)  # pyright: ignore[reportArgumentType]
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-    for trial, accuracy in found.items():
+    for trial, accuracy in accuracies.items():
         files.write_accuracy(run.path, trial, {"accuracy": accuracy, "source": str(file)})
 
 
@@ -56,7 +56,7 @@ def _read_rows(file: Path) -> list[Mapping[str, Any]]:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
         raise InputError(f"{file}: expected a list of {{trial, accuracy}}, got no rows")
     if "accuracy" not in rows[0]:
-        raise InputError(f"{file}: no column accuracy; columns: {', '.join(map(str, rows[0]))}")
+        raise InputError(f"{file}: expected a column 'accuracy', got {', '.join(map(str, rows[0]))}")
     return rows
 
 
@@ -74,7 +74,7 @@ def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
     if isinstance(recipe, str) and Path(recipe).is_file():
         folder = Path(recipe).resolve().parent
         if folder.parent == (run.path / files.TRIALS).resolve():
-            # Recipes of stochastic methods may be equal and their seeds differ.
+            # Recipes of stochastic methods may differ in their seeds only.
             return run.find(folder.name).trial
         recipe = files.read_yaml_mapping(Path(recipe))
     if not isinstance(recipe, Mapping):
@@ -83,4 +83,4 @@ def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
     for result in run.results():
         if json.dumps(files.read_recipe(run.path, result.trial), sort_keys=True) == wanted:
             return result.trial
-    raise InputError("no trial of this run has that recipe")
+    raise InputError("expected the recipe of a trial of this run, got another")

@@ -1,6 +1,6 @@
-"""Accuracy of a run's variants on labelled prompts, by greedy answers. Kept beside the trials, never fed to the search.
+"""Accuracy of a run's variants on labelled prompts, with greedy decoding. It is never used by the search.
 
-Composes rebuilding, generation and matching. A variant measured on the same data is not measured again.
+Variants are merged again, generate responses, and are graded. Variants already measured on the same data are skipped.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from nex_merge.setup.config import PromptsConfig
 
 
 def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The trials to measure: the best `top`, those named, or (neither) all that were scored."""
+    """The trials to measure: the best `top`, those in `ids`, or by default all ranked ones."""
     if top is not None and ids:
-        raise InputError("benchmark: give either --top or --trials")
+        raise InputError("benchmark: expected either --top or --trials, got both")
     if ids:
-        found = [run.find(trial) for trial in ids]
-        for result in found:
+        results = [run.find(trial) for trial in ids]
+        for result in results:
             if result.state == "failed":
                 raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it cannot be measured")
-        return [result.trial for result in found]
+        return [result.trial for result in results]
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
 
 def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
-    """Measure the chosen trials on the items and keep each one's accuracy, with its 95 % Wilson interval."""
+    """Measure the chosen trials on the items and store each accuracy with its 95 % Wilson interval."""
     from scipy.stats import binomtest
 
     remerger = Remerger(run)
@@ -43,23 +43,23 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
     identity = json.dumps([encoded, [item.answer for item in items], generation.max_new_tokens, name])
     source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     for done, trial in enumerate(chosen, 1):
-        known = files.read_accuracy(run.path, trial)
-        if known is None or known.get("source") != source:
+        accuracy = files.read_accuracy(run.path, trial)
+        if accuracy is None or accuracy.get("source") != source:
             remerger.load(run.find(trial))
             responses = observe(engine, encoded, settings).responses
-            known = _accuracy(items, judge(items, responses, prompts.thinking))
-            interval = binomtest(known["right"], known["n"]).proportion_ci(method="wilson")
-            known |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
-            files.write_accuracy(run.path, trial, known)
+            accuracy = _accuracy(items, judge(items, responses, prompts.thinking))
+            interval = binomtest(accuracy["right"], accuracy["n"]).proportion_ci(method="wilson")
+            accuracy |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
+            files.write_accuracy(run.path, trial, accuracy)
         note(
-            f"[{done}/{len(chosen)}] trial {trial}: {known['right']} of {known['n']} right, {known['accuracy']:.3f} "
-            f"[{known['accuracy_low']:.3f}, {known['accuracy_high']:.3f}]"
+            f"[{done}/{len(chosen)}] trial {trial}: {accuracy['right']} of {accuracy['n']} right, "
+            f"{accuracy['accuracy']:.3f} [{accuracy['accuracy_low']:.3f}, {accuracy['accuracy_high']:.3f}]"
         )
 
 
 def _accuracy(items: Sequence[Item], right: Sequence[bool]) -> dict[str, Any]:
-    found: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
+    accuracy: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
     for kind in sorted({item.kind for item in items if item.kind}):
-        own = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
-        found[kind] = sum(own) / len(own)
-    return found
+        right_of_kind = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
+        accuracy[kind] = sum(right_of_kind) / len(right_of_kind)
+    return accuracy

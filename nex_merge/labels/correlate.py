@@ -1,7 +1,7 @@
-"""Does a score agree with accuracy? For NEX, the leaderboard's own order and every rival that comes for free.
+"""Agreement of measures with accuracy: all measures that can be objectives, and the leaderboard's rank.
 
-Pure statistics over leaderboard rows. Symbols: n variants, B bootstrap resamples of them; x a score, turned so that
-more is better, y accuracy.
+Pure statistics over leaderboard rows. Symbols: n variants, B bootstrap resamples of them; x a measure, oriented so that
+more is better; y accuracy.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from nex_merge.errors import InputError
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.runs.run import trial_order
 
-# The leaderboard's order counts as a score of its own: it puts collapsed variants below all sound ones.
+# The leaderboard's rank is compared as well: unlike any measure, it puts collapsed variants last.
 COMPARED: Mapping[str, int] = {"rank": -1, **{name: measure.direction for name, measure in OBJECTIVES.items()}}
 CURVED = ("entropy", "novelty", "explore_share")
 TOPS = (1, 3, 5)
@@ -27,36 +27,40 @@ LEVEL = (0.025, 0.975)
 
 
 def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Agreement of every score with accuracy over the ranked leaderboard rows that have it.
+    """Agreement of every measure with accuracy, over the ranked leaderboard rows that have an accuracy.
 
-    Raises InputError where fewer than three rows have accuracy.
+    Raises InputError if fewer than three rows have one.
     """
-    known = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
-    # Equal scores stand in order of trial, whatever the leaderboard is sorted by.
-    known.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
-    if len(known) < FEWEST:
+    measured = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
+    # Ties are in order of trial, however the leaderboard is sorted.
+    measured.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
+    if len(measured) < FEWEST:
         raise InputError(
-            f"only {len(known)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "
+            f"only {len(measured)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "
             "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
         )
-    sources = sorted({str(row["accuracy_source"]) for row in known})
+    sources = sorted({str(row["accuracy_source"]) for row in measured})
     if len(sources) > 1:
         raise InputError(
             f"accuracy comes from different data ({'; '.join(sources)}), which can't be compared; measure all variants "
-            "on the same"
+            "on the same data"
         )
-    accuracy = np.array([row["accuracy"] for row in known], float)
-    parents = [row["accuracy"] for row in known if row["kind"] == "parent"]
+    accuracy = np.array([row["accuracy"] for row in measured], float)
+    parents = [row["accuracy"] for row in measured if row["kind"] == "parent"]
     best = int(np.argmax(accuracy))
     return {
-        "trials": len(known),
-        "collapsed": sum(row["state"] == "collapsed" for row in known),
+        "trials": len(measured),
+        "collapsed": sum(row["state"] == "collapsed" for row in measured),
         "best_accuracy": float(accuracy[best]),
-        "best_trial": known[best]["trial"],
+        "best_trial": measured[best]["trial"],
         "best_parent_accuracy": max(parents) if parents else None,
-        "scores": {name: found for name in COMPARED if (found := _agreement_of(name, known, accuracy)) is not None},
-        "left_out": [name for name in COMPARED if np.isnan(_column(known, name)).any()],
-        "curves": {name: found for name in CURVED if (found := curve(_column(known, name), accuracy)) is not None},
+        "scores": {
+            name: figures for name in COMPARED if (figures := _agreement_of(name, measured, accuracy)) is not None
+        },
+        "left_out": [name for name in COMPARED if np.isnan(_column(measured, name)).any()],
+        "curves": {
+            name: figures for name in CURVED if (figures := curve(_column(measured, name), accuracy)) is not None
+        },
     }
 
 
@@ -65,7 +69,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 
 def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.ndarray) -> dict[str, Any] | None:
-    """The figures of one score; None where a variant lacks it."""
+    """The figures of one measure; None if a variant has no value."""
     x = COMPARED[name] * _column(rows, name)
     if np.isnan(x).any():
         return None
@@ -82,7 +86,7 @@ def _agreement_of(name: str, rows: Sequence[Mapping[str, Any]], accuracy: np.nda
 
 
 def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
-    """Share of the top k by x that are in the top k by y; where the k-th place is tied, its expectation."""
+    """Share of the top k by x that are in the top k by y; the expectation if the k-th place is tied."""
     k = min(k, len(x))
     inside = []
     for values in (x, y):
@@ -94,7 +98,7 @@ def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
 
 def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | None]]:
     """Spearman's, Kendall's (tau b) and Pearson's correlation of x and y, float64 [n], each with its 95 % percentile
-    bootstrap interval over the variants; None where either is constant.
+    bootstrap interval over the variants; None if either is constant.
     """
     names = ("spearman", "kendall", "pearson")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -105,7 +109,7 @@ def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | No
     drawn = (_pearson(*ranked), _kendall(x, y, picks), _pearson(x[picks], y[picks]))
     result = {}
     for name, point, values in zip(names, points, drawn, strict=True):
-        # A resample of equal values has no correlation, and is left out.
+        # Resamples of equal values have no correlation and are left out.
         low, high = np.nanquantile(values, LEVEL)
         result[name] = {"value": float(point), "low": float(low), "high": float(high)}  # pyright: ignore[reportArgumentType]
     return result
@@ -116,9 +120,9 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     varied = (np.ptp(x, axis=1) > 0) & (np.ptp(y, axis=1) > 0)
     x, y = (values - values.mean(axis=1, keepdims=True) for values in (x, y))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
-    # The mean of equal floats need not be exact, so constancy is not left to the sums.
-    return np.where(varied, found, np.nan)
+        correlation = (x * y).sum(axis=1) / np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    # Not from the sums: the mean of equal floats need not be exact.
+    return np.where(varied, correlation, np.nan)
 
 
 def _kendall(x: np.ndarray, y: np.ndarray, picks: np.ndarray) -> np.ndarray:
@@ -136,7 +140,7 @@ def _kendall(x: np.ndarray, y: np.ndarray, picks: np.ndarray) -> np.ndarray:
 def curve(x: np.ndarray, y: np.ndarray) -> dict[str, Any] | None:
     """Does y follow an inverted U over x? A line and a parabola by least squares, compared by AIC.
 
-    AIC = n log(RSS / n) + 2 (coefficients + 1), Gaussian errors. `vertex` is where the parabola turns, with its 95 %
+    AIC = n log(RSS / n) + 2 (coefficients + 1), Gaussian errors. `vertex`: of the parabola, with its 95 %
     percentile bootstrap interval. None with fewer than five different values of x, or equal values of y.
     """
     if np.isnan(x).any() or len(np.unique(x)) < FEWEST_FOR_CURVE or np.ptp(y) == 0:
@@ -177,27 +181,27 @@ def split(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[Mapping[
     }
 
 
-def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
+def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
     """The agreement as a table on stdout."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDE)
-    parent = found["best_parent_accuracy"]
+    parent = result["best_parent_accuracy"]
     head = (
-        f"{title}{found['trials']} variants with accuracy ({found['collapsed']} collapsed); best "
-        f"{found['best_accuracy']:.3f} (trial {_short(found['best_trial'])})"
+        f"{title}{result['trials']} variants with accuracy ({result['collapsed']} collapsed); best "
+        f"{result['best_accuracy']:.3f} (trial {_short(result['best_trial'])})"
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
     console.print(head, highlight=False, soft_wrap=True)
-    # A narrow terminal leaves room for the gist; JSON has everything.
+    # A narrow terminal has room for the main columns only; JSON has all.
     wide = console.width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold")
     last = ("acc", "regret 1, 3, 5", "overlap 5") if wide else ("regret 1",)
-    for column in ("score", "Spearman", "Kendall", "Pearson", "top", *last):
-        table.add_column(column, justify="left" if column in ("score", "top") else "right", no_wrap=True)
-    for name, item in found["scores"].items():
+    for column in ("measure", "Spearman", "Kendall", "Pearson", "top", *last):
+        table.add_column(column, justify="left" if column in ("measure", "top") else "right", no_wrap=True)
+    for name, item in result["scores"].items():
         sign = "" if item["direction"] == "higher is better" else "-"
         regret = [f"{item['regret'][str(k)]:.3f}" for k in TOPS]
         details = (f"{item['top_accuracy']:.3f}", " ".join(regret), f"{item['overlap']['5']:.1f}")
@@ -206,9 +210,9 @@ def print_agreement(found: Mapping[str, Any], title: str = "") -> None:
             _short(item["top_trial"]), *(details if wide else regret[:1]),
         )  # fmt: skip
     console.print(table)
-    if found["left_out"]:
-        console.print(f"Left out, as some variant lacks it: {', '.join(found['left_out'])}")
-    for name, item in found["curves"].items():
+    if result["left_out"]:
+        console.print(f"Left out, undefined for some variants: {', '.join(result['left_out'])}")
+    for name, item in result["curves"].items():
         shape = "an inverted U" if item["inverted_u"] else "no inverted U"
         vertex = item["vertex"]
         console.print(

@@ -1,4 +1,4 @@
-"""Labelled prompts: from files, and from families whose problems a program verifies; and which responses are right."""
+"""Labelled prompts, from files or a family's built-in problems, and grading of responses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import is_number
 from nex_merge.setup.prompts import read_jsonl
 
-# Entry points: a family's name, and what makes that many problems of each of its kinds.
+# Entry point group. Name: a family; object: a function that makes `count` problems of each kind.
 PROBLEMS = "nex_merge.problems"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One labelled prompt: `is_right` says of a response's text whether it is right."""
+    """One labelled prompt. `is_right`: whether the text of a response is right."""
 
     prompt: Prompt
     answer: str
@@ -27,13 +27,13 @@ class Item:
 
 
 def matcher(match: str, answer: str) -> Callable[[str], bool]:
-    """Whether a response concludes the answer. Raises ValueError where the answer can never be matched."""
+    """A function: is a text's conclusion the answer? Raises ValueError if no text could match it."""
     gold = read_gold(answer, match)
     return lambda text: conclude(text, match) == gold
 
 
 def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
-    """One line's prompt with its answer. Raises InputError, naming the line, where it has none that can be matched."""
+    """One line's prompt with its answer. Raises InputError, naming the line, if no text could match the answer."""
     answer = data.get("answer")
     if is_number(answer):
         answer = str(answer)
@@ -57,7 +57,7 @@ def load_items(file: Path, match: str) -> list[Item]:
 
 
 class Problem(Protocol):
-    """A labelled problem that a family brings: what an entry point of `nex_merge.problems` makes lists of."""
+    """A labelled problem of a family. Entry points of `nex_merge.problems` return lists of these."""
 
     @property
     def kind(self) -> str: ...
@@ -69,21 +69,21 @@ class Problem(Protocol):
 
 
 def builtin_items(family: str, count: int, source: str) -> list[Item]:
-    """`count` held-out problems of each kind that a family brings.
+    """`count` held-out problems of each kind of a family.
 
-    Raises InputError, naming `source`, where the family brings none.
+    Raises InputError, naming `source`, if the family has none.
     """
-    known = {entry.name: entry for entry in entry_points(group=PROBLEMS)}
-    if family not in known:
-        raise InputError(f"{source}: expected a family with built-in problems ({', '.join(known)}), got {family!r}")
-    problems: Sequence[Problem] = known[family].load()(count)
+    families = {entry.name: entry for entry in entry_points(group=PROBLEMS)}
+    if family not in families:
+        raise InputError(f"{source}: expected a family with built-in problems ({', '.join(families)}), got {family!r}")
+    problems: Sequence[Problem] = families[family].load()(count)
     return [
         Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.answer, p.is_right, p.kind) for p in problems
     ]
 
 
 def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:
-    """Whether each response is right; `thinking`: whether the prompts asked for thinking first."""
-    # What was cut off while thinking has not answered, whatever its last words are.
-    cut = [is_unfinished(r.text, r.truncated, thinking) for r in responses]
-    return [not c and item.is_right(r.text) for item, r, c in zip(items, responses, cut, strict=True)]
+    """Whether each response is right. `thinking`: whether the prompts enable thinking."""
+    # A response cut off while thinking has no answer, whatever its last words are.
+    unfinished = [is_unfinished(r.text, r.truncated, thinking) for r in responses]
+    return [not u and item.is_right(r.text) for item, r, u in zip(items, responses, unfinished, strict=True)]

@@ -1,4 +1,4 @@
-"""Scores against accuracy, as PNG files and as characters. Knows rows, no statistics."""
+"""Scatter plots of accuracy over measures, as PNG files and as text. No statistics."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ WIDTH, HEIGHT = 60, 14
 _MARKS = {"base": "B", "parent": "P", "merge": "o"}
 
 
-def scatter_text(rows: Sequence[Mapping[str, Any]], score: str) -> str:
-    """Accuracy over a score: B base, P parent, o merge, x collapsed."""
-    points = [(row[score], row["accuracy"], row) for row in rows if row[score] is not None]
+def scatter_text(rows: Sequence[Mapping[str, Any]], measure: str) -> str:
+    """Accuracy over a measure: B base, P parent, o merge, x collapsed."""
+    points = [(row[measure], row["accuracy"], row) for row in rows if row[measure] is not None]
     points = [point for point in points if point[1] is not None]
     if not points:
         return ""
@@ -28,24 +28,24 @@ def scatter_text(rows: Sequence[Mapping[str, Any]], score: str) -> str:
         lines.append(f"{label:>8} |{''.join(line).rstrip()}")
     lines.append(" " * 9 + "+" + "-" * WIDTH)
     low, high = f"{min(xs):.4g}", f"{max(xs):.4g}"
-    lines.append(" " * 10 + low + score.center(WIDTH - len(low) - len(high)) + high)
+    lines.append(" " * 10 + low + measure.center(WIDTH - len(low) - len(high)) + high)
     lines.append(" " * 10 + "B base, P parent, o merge, x collapsed")
     return "\n".join(lines)
 
 
-def write_scatters(rows: Sequence[Mapping[str, Any]], scores: Sequence[str], folder: Path) -> list[Path]:
-    """One PNG per score: accuracy with its binomial interval over the score (NEX with its own). Returns the files."""
+def write_scatters(rows: Sequence[Mapping[str, Any]], measures: Sequence[str], folder: Path) -> list[Path]:
+    """One PNG per measure: accuracy over the measure, with intervals of accuracy and NEX. Returns the files."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--plots: {folder} is a file; a folder would do")
+        raise InputError(f"--plots: expected a folder, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for score in scores:
-        known = [row for row in rows if row["accuracy"] is not None and row[score] is not None]
+    for measure in measures:
+        measured = [row for row in rows if row["accuracy"] is not None and row[measure] is not None]
         figure, axes = pyplot.subplots(figsize=(6, 4.2), dpi=150)
         for kind, state, colour, label in (
             ("merge", "complete", "#2b6cb0", "merge"),
@@ -53,20 +53,20 @@ def write_scatters(rows: Sequence[Mapping[str, Any]], scores: Sequence[str], fol
             ("parent", "complete", "#2f855a", "parent"),
             ("base", "complete", "#4a5568", "base"),
         ):
-            part = [row for row in known if row["kind"] == kind and row["state"] == state]
+            part = [row for row in measured if row["kind"] == kind and row["state"] == state]
             if part:
                 axes.errorbar(
-                    [row[score] for row in part], [row["accuracy"] for row in part], label=label, color=colour,
-                    xerr=_bars(part, score, "nex_low", "nex_high") if score == "nex" else None,
+                    [row[measure] for row in part], [row["accuracy"] for row in part], label=label, color=colour,
+                    xerr=_bars(part, measure, "nex_low", "nex_high") if measure == "nex" else None,
                     yerr=_bars(part, "accuracy", "accuracy_low", "accuracy_high"),
                     fmt="o", markersize=4, elinewidth=0.6, alpha=0.85,
                 )  # fmt: skip
-        axes.set_xlabel("NEX" if score == "nex" else score.replace("_", " "))
+        axes.set_xlabel("NEX" if measure == "nex" else measure.replace("_", " "))
         axes.set_ylabel("accuracy")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
         figure.tight_layout()
-        files.append(folder / f"{score}.png")
+        files.append(folder / f"{measure}.png")
         figure.savefig(files[-1])
         pyplot.close(figure)
     return files
@@ -75,5 +75,5 @@ def write_scatters(rows: Sequence[Mapping[str, Any]], scores: Sequence[str], fol
 def _bars(rows: Sequence[Mapping[str, Any]], value: str, low: str, high: str) -> list[list[float]] | None:
     if any(row[low] is None for row in rows):
         return None
-    # A percentile interval need not hold the value itself.
+    # A percentile interval need not contain the value.
     return [[max(row[value] - row[low], 0) for row in rows], [max(row[high] - row[value], 0) for row in rows]]

@@ -1,4 +1,4 @@
-"""The page's sentences about a run. Knows the snapshot; knows nothing of HTML or of figures."""
+"""The report's sentences about a run, from its snapshot. No HTML, no figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +63,7 @@ def _intervals(snapshot: Snapshot, pick: Row) -> list[str]:
     elif MEASURES[name].with_interval:
         lines = ["There is no 95 % interval: it requires at least two prompts."]
     else:
-        lines = [f"No 95 % interval of {measure} is known."]
+        lines = [f"There is no 95 % interval of {measure}."]
     if name != "nex" and nex is not None and nex.value is not None:
         interval = "" if nex.low is None else f" (95 % interval {number(nex.low)} to {number(nex.high)})"
         lines.append(f"Its NEX is {number(nex.value)}{interval}.")
@@ -78,12 +78,14 @@ def _against_parents(snapshot: Snapshot, pick: Row) -> list[str]:
         return ["There are no parents to compare it with: none of them has a score."]
     lines, best = [], parents[0]
     if pick["beats_parent"] is not None:
-        odds = f"{pick['beats_parent']:.2f}"
-        lines.append(f"Probability of beating the best parent by {measure}: {odds}, over resampled prompts.")
+        confidence = f"{pick['beats_parent']:.2f}"
+        lines.append(
+            f"Confidence that it beats every parent by {measure}: {confidence}, corrected for selection among merges."
+        )
     if best["rank"] < pick["rank"]:
         lines.append(
             f"The best parent, {best['trial']} with {number(best[name])}, ranks higher: by {measure}, no merge of this "
-            "run is better than what it was made from."
+            "run is better."
         )
     else:
         lines.append(f"The best parent is {best['trial']} with {number(best[name])}.")

@@ -87,7 +87,7 @@ def test_a_run_of_version_0_1_0(tmp_path):
     page, notes = page_of(as_first_version(plant(tmp_path / "old" / "run", 10, study=study)))
     pick = take_snapshot(plant(tmp_path / "run", 10, study=study)).pick
     assert f"Trial {int(pick['trial'])} (ties): entropy {pick['entropy']:.4g}" in page and not notes
-    assert "No 95 % interval of entropy is known." in page and "No 95 % interval" not in expected
+    assert "There is no 95 % interval of entropy." in page and "no 95 % interval" not in expected
     assert "5 responses of the pick" in page and page.count("<tr data-state=") == 13
 
 
