@@ -64,5 +64,5 @@ def test_without_a_complete_merge_one_has_to_be_named(toy_run_copy, tmp_path):
     for result in run.results():
         if result.kind == "merge":
             run.write(replace(result, state="collapsed", reason="planted"))
-    with pytest.raises(InputError, match=r"no merge of this run is complete\. Name any other trial with --trial"):
+    with pytest.raises(InputError, match=r"expected a complete merge, got none\. Choose another trial with --trial"):
         next(export_trial(run, None, tmp_path / "out"))
