@@ -145,7 +145,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
     return {
         "#": "rank",
         "95 %": f"95 % bootstrap interval of {measure_title(_with_interval(objective))} over prompts",
-        "beats": f"probability of beating the best parent by {measure_title(objective.name)}, over resampled prompts",
+        "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)}, over resampled prompts",
         "acc": "accuracy on labelled prompts",
         "accuracy": "accuracy on labelled prompts",
         "accuracy_low": "lower end of the accuracy's 95 % interval",
@@ -282,7 +282,7 @@ _FIGURES = {
     "credited": "share of responses that earn credit",
     "weighted_mass": MEASURES["weighted_mass"].meaning,
     "saturation": MEASURES["saturation"].meaning,
-    "beats_parent": "probability that the best merge by NEX beats the best parent",
+    "beats_parent": "confidence that the best merge by NEX beats every parent",
     "follows_length": "rank correlation of NEX with mean tokens",
 }
 

@@ -195,6 +195,9 @@ def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
     heart.start()
     try:
         yield
+        # The heartbeat ends first: two renewals of one claim at the same time would take each other for a takeover.
+        done.set()
+        heart.join()
         if not claims.beat(trial, owner):
             raise RunError(f"trial {trial} was taken over by another search while this process sent no heartbeat")
     finally:

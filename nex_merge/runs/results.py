@@ -108,9 +108,7 @@ def _from_second(item: Mapping[str, Any]) -> tuple[TrialResult, Figures]:
     return TrialResult(**fields), Figures(
         stats=None if stats is None else tuple(TokenStats(**_known(TokenStats, stat)) for stat in stats),
         phases=None if phases is None else _phase_counts(phases),
-        text=None
-        if text is None
-        else TextFigures(**{name: np.array(text[name], float) for name in _names(TextFigures)}),
+        text=None if text is None else _text_figures(text),
         neurons=figures.get("neurons"),
     )
 
@@ -138,9 +136,9 @@ def _from_first(item: Mapping[str, Any]) -> TrialResult:
 
 
 def estimates_of_first(score: Mapping[str, Any]) -> dict[str, Estimate]:
-    """The measures in a score of schema 1."""
+    """The measures in a score of schema 1. Its odds were not corrected for selection, so they are left out."""
     return {
-        "nex": Estimate(score["nex"], score.get("low"), score.get("high"), score.get("beats_parent")),
+        "nex": Estimate(score["nex"], score.get("low"), score.get("high")),
         "log_gap": Estimate(score["log_gap"]),
         "explore_share": Estimate(score["explore_share"]),
         "cycles_per_response": Estimate(score["cycles"] / max(score["responses"], 1)),

@@ -57,7 +57,7 @@ def run_search(
     rows: list[Row] = []
     with (
         custody.hold(resolved, fresh, dispatch.on_note) as run,
-        _told_of_end(dispatch, rows),
+        _ended(dispatch, rows),
         _faults_logged(run, dispatch),
     ):
         start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
@@ -168,7 +168,7 @@ def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, dispatch: Observers
 
 
 @contextmanager
-def _told_of_end(dispatch: Observers, rows: list[Row]) -> Iterator[None]:
+def _ended(dispatch: Observers, rows: list[Row]) -> Iterator[None]:
     try:
         yield
     finally:
