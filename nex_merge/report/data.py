@@ -145,7 +145,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
     return {
         "#": "rank",
         "95 %": f"95 % bootstrap interval of {measure_title(_with_interval(objective))} over prompts",
-        "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)}, over resampled prompts",
+        "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)} (resampled prompts)",
         "acc": "accuracy on labelled prompts",
         "accuracy": "accuracy on labelled prompts",
         "accuracy_low": "lower end of the accuracy's 95 % interval",

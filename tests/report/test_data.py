@@ -79,7 +79,7 @@ def test_another_objective_leads_the_page(tmp_path):
     assert interval.startswith(f"95 % interval over prompts: {low:.4g} to")
     assert nex.startswith("Its NEX is") and "every parent by perplexity: 0.70" in odds
     meanings = {column.name: column.meaning for column in leaderboard_table(snapshot)[0]}
-    assert "best parent by perplexity" in meanings["beats"]
+    assert "beats every parent by perplexity" in meanings["beats"]
 
 
 def test_a_column_is_sorted_as_the_study_is_directed(tmp_path):
