@@ -39,7 +39,8 @@ def objective_of(study: StudyConfig) -> Objective:
     """The objective of a study. Raises InputError if it names no measure that can be an objective."""
     name, direction = study.objective, study.direction
     if name not in OBJECTIVES:
-        raise InputError(f"study.objective: unknown measure {name!r}.{nearest(name, list(OBJECTIVES))}")
+        what = f"measure {name!r} cannot be an objective" if name in MEASURES else f"unknown measure {name!r}"
+        raise InputError(f"study.objective: {what}.{nearest(name, list(OBJECTIVES))}")
     sign = OBJECTIVES[name].direction if direction == "auto" else {"maximize": 1, "minimize": -1}[direction]
     return Objective(name, sign)
 

@@ -14,6 +14,10 @@ CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
 # Spearman with mean tokens from which the score adds little to response length.
 FOLLOWS_LENGTH = 0.8
+LONGER = (
+    "longer responses (generation.max_new_tokens, prompts that need more reasoning), or shorter rows "
+    "(activations.slice_tokens)"
+)
 
 
 def assess(
@@ -45,14 +49,13 @@ def assess(
             cycles,
             CYCLES,
             "responses have {} cycles to earn credit ({:.1f} on average; credit requires two)",
-            "longer responses (generation.max_new_tokens, prompts that need more reasoning), or shorter rows "
-            "(activations.slice_tokens)",
+            LONGER,
         ),
         (
             credited,
             CREDITED,
             "{} responses earn credit at all ({:.0%})",
-            "longer responses, or shorter rows (activations.slice_tokens)",
+            LONGER,
         ),
     ]
     words = ({0: "hardly agree", 1: "agree only roughly"}, {0: "too few", 1: "few"}, {0: "hardly any", 1: "few"})

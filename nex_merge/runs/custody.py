@@ -53,6 +53,8 @@ def compare(resolved: ResolvedConfig) -> list[str]:
                 f"{resolved.run}: has trials but no {files.CONFIG}. Use --fresh to start over (the folder is renamed)"
             )
         return []
+    if not (resolved.run / files.TRIALS).exists():
+        return []  # a search that failed before its first trial holds nothing to protect
     run = Run(resolved.run)
     saved, current = run.resolved, dict(resolved.resolved)
     # Entries that an older version did not record can't be compared.

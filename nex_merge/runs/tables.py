@@ -28,7 +28,7 @@ TABLE = (
 )
 LEGEND = (
     "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
-    "Both over resampled prompts, corrected for being the best of many merges.",
+    "Both: bootstrap over prompts, corrected for choosing among many merges.",
 )
 
 

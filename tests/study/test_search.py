@@ -460,3 +460,10 @@ def test_the_order_of_the_weights_is_kept_only_while_a_search_runs(toy_config, t
     stale.write_bytes(b"of another process")
     search(toy_config, study={"trials": 5})
     assert not stale.parent.exists()
+
+
+def test_a_search_that_failed_before_its_first_trial_blocks_nothing(toy_config):
+    with pytest.raises(InputError, match=r"study\.storage: cannot open"):
+        search(toy_config, engine=FakeEngine(), study={"trials": 1, "storage": "foo"})
+    rows, _ = search(toy_config, engine=FakeEngine(), study={"trials": 1})
+    assert len(rows) == 4
