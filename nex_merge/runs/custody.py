@@ -53,7 +53,7 @@ def compare(resolved: ResolvedConfig) -> list[str]:
                 f"{resolved.run}: has trials but no {files.CONFIG}. Use --fresh to start over (the folder is renamed)"
             )
         return []
-    if not (resolved.run / files.TRIALS).exists():
+    if not (resolved.run / files.TRIALS).exists() and not (resolved.run / files.STUDY).exists():
         return []  # a search that failed before its first trial holds nothing to protect
     run = Run(resolved.run)
     saved, current = run.resolved, dict(resolved.resolved)

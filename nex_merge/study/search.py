@@ -11,7 +11,7 @@ from nex_merge.engines.engine import Engine
 from nex_merge.errors import InputError, NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.measure import shared_weights
-from nex_merge.measures.text import text_means
+from nex_merge.measures.text import text_figures, text_means
 from nex_merge.merging import method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
@@ -78,7 +78,9 @@ def run_search(
         if run.scores() is not None:
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
-        texts = [text_means(v.observation.text) for v in _baselines(run, runner) if v.observation.text is not None]
+        # A run of version 0.1.0 kept no text figures of single responses.
+        observed = [v.observation for v in _baselines(run, runner)]
+        texts = [text_means(item.text or text_figures(item.responses)) for item in observed]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
             return propose(space, family.folders, out_dtype, trial, seed)

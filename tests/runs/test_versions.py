@@ -64,6 +64,8 @@ def test_it_goes_on_and_says_that_the_sampler_is_another(first):
     asked = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 96}, "study": {"trials": 4}}
     rows, recorder = search(Path(CONFIG), **asked, output=str(first))
     assert recorder.ended == ["0003"]
+    # Every response of the run is cut: only beside base and parents, which are cut as well, is that no collapse.
+    assert {row["trial"]: row["state"] for row in rows}["0003"] == "complete"
     assert any("started by version 0.1.0" in note for note in recorder.notes)
     old = {row["trial"]: row["nex"] for row in json.loads((FIRST / "leaderboard.json").read_text())}
     assert {row["trial"]: row["nex"] for row in rows if row["trial"] != "0003"} == old
