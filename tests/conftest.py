@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nex-merge-cache-")
 
 import pytest
 import torch

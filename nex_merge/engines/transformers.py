@@ -14,7 +14,7 @@ from nex_merge.engines.engine import Captured
 from nex_merge.engines.loading import check_context, context_of, load_tokenizer, resolve_device, resolve_dtype
 from nex_merge.errors import InputError
 from nex_merge.generation import generate
-from nex_merge.merging import Merger, preflight, stored_dtype, weights_dtype
+from nex_merge.merging import Merger, merge_adapters, preflight, stored_dtype, weights_dtype
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import Family, Location, locate
@@ -83,19 +83,21 @@ class CheckpointEngine(TransformersEngine):
 class FamilyEngine(TransformersEngine):
     """A family's resident model, which every variant overwrites."""
 
-    def __init__(self, family: Family, runtime: RuntimeConfig, ranks: Path | None = None) -> None:
-        """`ranks`: the folder that orders of weights are kept in while this engine lives; see `merging.Streamer`.
-
-        Raises InputError for whatever is wrong with the family or the device.
-        """
+    def __init__(self, family: Family, runtime: RuntimeConfig) -> None:
+        """Raises InputError for whatever is wrong with the family or the device."""
         self.family = family
+        merge_adapters(family)
+        self.tensors = preflight(family.folders, family.donor)
         # What merged weights are stored in: most of the base's.
-        self.out_dtype = weights_dtype(preflight(family.folders, family.donor))
+        self.out_dtype = weights_dtype(self.tensors)
         tokenizer = load_tokenizer(family.folders[family.donor])
         device = resolve_device(runtime.device)
         self.dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)
-        self.merger = Merger(family.folders, family.donor, device, self.dtype, ranks)
+        self.merger = Merger(family.folders, family.donor, device, self.dtype, family.merged)
+        gated_mlps(self.merger.model)
         super().__init__(self.merger.model, tokenizer)
 
     def load(self, recipe: MergeRecipe) -> str:
-        return self.merger.load(recipe)
+        sha256 = self.merger.load(recipe)
+        self.model = self.merger.model  # a baseline's runs under its own config
+        return sha256

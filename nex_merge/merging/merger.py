@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,26 +29,29 @@ class Merger:
 
     `folders`: checkpoint of 'base' and of every fine-tune. `donor`: the member whose config the merges get. `device`
     and `dtype` are those of the forward passes; merged tensors are first rounded to the recipe's `out_dtype`, so that
-    the model holds exactly what an export stores. `ranks`: see `Streamer`.
+    the model holds exactly what an export stores. `merged`: see `Streamer`.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], donor: str, device: str, dtype: torch.dtype, ranks: Path | None = None
+        self,
+        folders: Mapping[str, Path],
+        donor: str,
+        device: str,
+        dtype: torch.dtype,
+        merged: Mapping[str, Path] | None = None,
     ) -> None:
-        self._streamer = Streamer(ranks)
+        self._merged = merged or {}
+        self._streamer = Streamer(merged=self._merged)
         self._configs = member_configs(folders)
         self._donor = donor
         with torch.device(device):
-            self.model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                copy.deepcopy(self._configs[donor]), dtype=dtype, trust_remote_code=False
-            )
-        self.model.eval().requires_grad_(False)
+            self.model = make_model(self._configs[donor], dtype)
         self.model.generation_config = generation_config(folders[donor])
         # A base often has another end token than its chat fine-tunes, and a merge may emit either.
         self.model.generation_config.eos_token_id = sorted(
             {token for name, folder in folders.items() for token in end_tokens(folder, self._configs[name])}
         )
-        self._rotary = {"": self.model.model.rotary_emb}
+        self._models = {donor: self.model}
 
     def load(self, recipe: MergeRecipe) -> str:
         """Merge `recipe` into the resident model. Returns the sha256 of the merged tensors (see `digest`).
@@ -55,7 +59,7 @@ class Merger:
         Raises TrialError if mergekit rejects the recipe, a tensor has NaN or infinite elements, or the merged tensors
         are not exactly the model's parameters.
         """
-        self._set_rotary(recipe)
+        self.model = self.under(self.member_of(recipe))
         parameters = dict(self.model.named_parameters())
         digests = {}
         # Tensors are checked, hashed and written while the next ones are merged, at most two of them waiting.
@@ -78,19 +82,55 @@ class Merger:
         """The member whose config a variant runs with: a baseline's is the member itself, a merge's is the donor."""
         return self._donor if recipe.kind == "merge" else recipe.parameters["model"]
 
-    def config_of(self, recipe: MergeRecipe) -> PreTrainedConfig:
-        """A copy of the config that a variant runs with, to be saved with it."""
-        return copy.deepcopy(self._configs[self.member_of(recipe)])
+    def keep_ranks(self, folder: Path) -> None:
+        """Keep orders of weights in this folder, so that later merges need not sort again; see `Streamer`."""
+        self._streamer = Streamer(folder, self._merged)
 
-    def _set_rotary(self, recipe: MergeRecipe) -> None:
-        """Use the rotary embedding of the variant's config (see `member_of`)."""
-        member = self.member_of(recipe)
-        if self._configs[member].to_dict().get("rope_parameters") == self._configs[self._donor].rope_parameters:
-            member = ""
-        if member not in self._rotary:
-            kind = type(self._rotary[""])
-            self._rotary[member] = kind(self._configs[member]).to(self.model.device)
-        self.model.model.rotary_emb = self._rotary[member]
+    def differing(self, member: str) -> dict[str, tuple[Any, Any]]:
+        """The config keys whose values differ between a member and the donor, with both values."""
+        own, donor = (_settings(self._configs[name]) for name in (member, self._donor))
+        keys = [key for key in {**donor, **own} if own.get(key) != donor.get(key)]
+        return {key: (own.get(key), donor.get(key)) for key in keys}
+
+    def under(self, member: str) -> PreTrainedModel:
+        """The resident weights under a member's own config; the resident model itself if that is the donor's.
+
+        Weights are the same tensors, so that a model for every member takes no more memory than one.
+        """
+        if member not in self._models:
+            donor = self._models[self._donor]
+            same = _settings(self._configs[member]) == _settings(self._configs[self._donor])
+            self._models[member] = donor if same else share_weights(donor, self._configs[member])
+        return self._models[member]
+
+
+def make_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """A causal language model with a config of its own, for inference; its weights are random or empty."""
+    model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, trust_remote_code=False)
+    return model.eval().requires_grad_(False)
+
+
+def share_weights(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model under another config whose parameters are those of `model`: the same tensors, not copies."""
+    from accelerate import init_empty_weights
+
+    # Buffers, such as rotary frequencies, follow from the config; parameters would be a second copy of the weights.
+    with torch.device(model.device), init_empty_weights(include_buffers=False):
+        other = make_model(config, model.dtype)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owner, _, leaf = name.rpartition(".")
+        setattr(other.get_submodule(owner), leaf, parameter)
+    other.generation_config = model.generation_config
+    return other
+
+
+def _settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """A config as a mapping, without what the forward pass does not depend on: names, versions and stored dtype."""
+    return {
+        key: value
+        for key, value in config.to_dict().items()
+        if key not in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+    }
 
 
 def _write(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:

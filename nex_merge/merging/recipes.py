@@ -4,7 +4,6 @@ mergekit does the planning: it parses the recipe, resolves gradients and filters
 tensors are computed by `kernels` for the methods they support and by mergekit for the others, with the same bits.
 """
 
-import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -79,10 +78,12 @@ def rank_bytes(method: str) -> dict[str, int]:
 class Streamer:
     """Recipes of one family -> tensors. Caches what is independent of the recipe: open files, ranks, slerp's angles.
 
-    `ranks`: folder of the RankCache; None: tensors are sorted again for every recipe.
+    `ranks`: folder of the RankCache; None: tensors are sorted again for every recipe. `merged`: the checkpoints that
+    stand for references with an adapter, `base+adapter`.
     """
 
-    def __init__(self, ranks: Path | None = None) -> None:
+    def __init__(self, ranks: Path | None = None, merged: Mapping[str, Path] | None = None) -> None:
+        self._merged = merged or {}
         self._ranks = RankCache(ranks)
         self._slerp = kernels.Slerp()
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
@@ -103,7 +104,7 @@ class Streamer:
         from mergekit.plan import MergePlanner
 
         options = MergeOptions(quiet=True, device="cpu")
-        config = MergeConfiguration.model_validate(copy.deepcopy(dict(recipe.config)))
+        config = MergeConfiguration.model_validate(self._without_adapters(dict(recipe.config)))
         out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
         # mergekit draws masks from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
@@ -122,6 +123,14 @@ class Streamer:
                     yield names[task], tensor.to(out_dtype)
             except (RuntimeError, ValueError, KeyError) as error:
                 raise TrialError(f"mergekit rejected the recipe: {first_line(error)}") from error
+
+    def _without_adapters(self, value: Any) -> Any:
+        """A copy of a recipe, or a part of it, with the merged checkpoint in place of every `base+adapter`."""
+        if isinstance(value, Mapping):
+            return {key: self._without_adapters(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._without_adapters(part) for part in value]
+        return str(self._merged[value]) if isinstance(value, str) and value in self._merged else value
 
     def _run(
         self, executor: Any, dtype: str | None, out_dtype: torch.dtype, work: Workspace

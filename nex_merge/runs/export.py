@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,21 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from nex_merge.engines.comparison import first_departure, mean_logprob, tolerance
 from nex_merge.engines.transformers import TransformersEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.generation import end_tokens
-from nex_merge.merging import digest, generation_config, tensor_digest
+from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.card import figures, model_card, write_settings
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import GenerationConfig
 
 IDENTITY = "nex_merge.json"
-# How many roundings of the largest logit two forward passes in half precision may differ by.
-ROUNDINGS = 4
+# How many stored responses an export is held against: a pass each, so that an export costs less than a trial.
+CHECKED = 8
 
 
 def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
@@ -52,7 +53,7 @@ def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
             f"{partial}: its tensors (SHA-256 {found[:16]}) are not those that were scored; it is kept for inspection"
         )
     yield f"{named}: read back from disk, every tensor equal to the merged one, bit for bit"
-    yield _check_answer(remerger, result, partial, named)
+    yield _check_answers(remerger, result, partial, named)
     if out.exists():
         out.rmdir()
     partial.replace(out)
@@ -79,23 +80,22 @@ def _above(run: Run, trial: str) -> str:
 
 
 def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:
-    model = remerger.engine.merger.model
-    out_dtype = getattr(torch, remerger.engine.out_dtype)
+    engine = remerger.engine
+    out_dtype = getattr(torch, engine.out_dtype)
     # Exact: the resident tensors were rounded to this dtype before they were widened.
-    state = {name: parameter.detach().to("cpu", out_dtype) for name, parameter in model.named_parameters()}
-    shell = type(model)._from_config(remerger.engine.merger.config_of(recipe), dtype=out_dtype)
+    state = {name: parameter.detach().to("cpu", out_dtype) for name, parameter in engine.model.named_parameters()}
+    shell = make_model(engine.model.config, out_dtype)
     shell.load_state_dict(state, strict=False)
     shell.tie_weights()
-    donor = remerger.family.folders[remerger.engine.merger.member_of(recipe)]
-    shell.generation_config = generation_config(donor)
-    shell.generation_config.eos_token_id = sorted(end_tokens(model, remerger.engine.tokenizer))
     shell.save_pretrained(folder)
-    remerger.engine.tokenizer.save_pretrained(folder)
+    write_settings(engine, recipe, folder)
     text = (remerger.run.folder(result.trial) / files.RECIPE).read_text(encoding="utf-8")
     (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(remerger, result, recipe, text), encoding="utf-8")
+    lines = figures(result)
+    about = f"Trial {result.trial} of a search"
+    (folder / "README.md").write_text(model_card(engine, recipe, text, about, lines, result.weights_sha256), "utf-8")
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -110,113 +110,54 @@ def checkpoint_digest(folder: Path) -> str:
     return digest(digests)
 
 
-def _check_answer(remerger: Remerger, result: TrialResult, folder: Path, out: Path) -> str:
-    """Load the checkpoint with transformers alone and compare it with the resident model on the first prompt.
+def _check_answers(remerger: Remerger, result: TrialResult, folder: Path, out: Path) -> str:
+    """Load the checkpoint with transformers alone and hold it against the responses stored when the trial was scored.
 
-    In float32 the greedy answers have to be equal, token by token. In half precision rounding may decide between
-    tokens that are nearly tied, so the stored response is read again instead and the logits are compared.
+    Greedy responses in float32 have to be the same, token by token. Others depend on sampling noise, or, in half
+    precision, on rounding between tokens that are nearly tied: their tokens are read again, and the mean
+    log-probability of each response has to be the one that was recorded.
     """
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=remerger.engine.dtype, trust_remote_code=False)
-    loaded.to(remerger.engine.model.device).eval()
-    response = remerger.run.responses(result.same_as or result.trial)[0]
-    if remerger.engine.dtype == torch.float32:
-        return _check_greedy(remerger, loaded, response, folder, out)
-    return _check_logits(remerger, loaded, response, folder, out)
+    engine, config = remerger.engine, remerger.config.generation
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=engine.dtype, trust_remote_code=False)
+    loaded.to(engine.model.device).eval()
+    reader, scored = TransformersEngine(loaded, engine.tokenizer), result.same_as or result.trial
+    responses = remerger.run.responses(scored)[:CHECKED]
+    if engine.dtype == torch.float32 and config.temperature == 0:
+        for response in responses:
+            at = first_departure(reader.logits([*response.prompt_ids, *response.token_ids]), response)
+            if at is not None:
+                raise _another_answer(folder, response, f"would give another token {at + 1}")
+        _check_decoding(loaded, responses[0], sorted(end_tokens(engine.model, engine.tokenizer)), folder)
+        return f"{out}: transformers loads it, and it gives the {_count(responses)} again, token by token"
+    for response, recorded in zip(responses, remerger.run.logprobs(scored)[:CHECKED], strict=True):
+        logits = reader.logits([*response.prompt_ids, *response.token_ids])
+        off, allowed = abs(mean_logprob(logits, response) - recorded), tolerance(engine.dtype, logits)
+        if not off <= allowed:
+            raise _another_answer(folder, response, f"has a mean log-probability that is off by {off:.3g} nats "
+                                  f"({allowed:.3g} allowed in {str(engine.dtype)[6:]})")  # fmt: skip
+    return (
+        f"{out}: transformers loads it, and it gives the tokens of the {_count(responses)} the same log-probability, "
+        f"within the rounding of {str(engine.dtype)[6:]}"
+    )
 
 
-def _check_greedy(remerger: Remerger, loaded: Any, response: Response, folder: Path, out: Path) -> str:
-    engine, tokens = remerger.engine, remerger.config.generation.max_new_tokens
-    expected = engine.answer([response.prompt_ids], GenerationConfig(max_new_tokens=tokens))[0]
+def _check_decoding(loaded: Any, response: Response, ends: Sequence[int], folder: Path) -> None:
+    """Let transformers decode greedily, with the checkpoint's own generation config where that has a say."""
     ids = torch.tensor([response.prompt_ids], device=loaded.device)
     answer = loaded.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, num_beams=1,
-        temperature=None, top_p=None, top_k=None, repetition_penalty=1.0,
-        eos_token_id=sorted(end_tokens(engine.model, engine.tokenizer)),
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(response.token_ids), do_sample=False,
+        eos_token_id=ends, temperature=None, top_p=None, top_k=None,
     )[0, ids.shape[1] :].tolist()  # fmt: skip
-    if answer != list(expected.token_ids):
-        raise RunError(
-            f"{folder}: transformers answers the first prompt differently from the scored model; it is kept for "
-            "inspection"
-        )
-    return f"{out}: transformers loads it and gives the same greedy answer of {len(answer)} tokens to the first prompt"
+    if answer != list(response.token_ids):
+        raise _another_answer(folder, response, "is decoded differently by transformers")
 
 
-def _check_logits(remerger: Remerger, loaded: Any, response: Response, folder: Path, out: Path) -> str:
-    engine = remerger.engine
-    ids = [*response.prompt_ids, *response.token_ids]
-    expected, found = engine.logits(ids), TransformersEngine(loaded, engine.tokenizer).logits(ids)
-    off, allowed = float(abs(found - expected).max()), ROUNDINGS * torch.finfo(engine.dtype).eps * abs(expected).max()
-    if not off <= allowed:
-        raise RunError(
-            f"{folder}: transformers gives other logits than the scored model for the first response (difference "
-            f"{off:.3g}, {allowed:.3g} allowed in {str(engine.dtype)[6:]}); it is kept for inspection"
-        )
-    return (
-        f"{out}: transformers loads it and gives the same logits for the first response of {len(response.token_ids)} "
-        f"tokens, within the rounding of {str(engine.dtype)[6:]} (difference {off:.3g})"
+def _another_answer(folder: Path, response: Response, what: str) -> RunError:
+    return RunError(
+        f"{folder}: not the model that was scored: the stored response to prompt {response.prompt + 1} {what}. The "
+        "libraries or the members' configs have changed since; the folder is kept for inspection"
     )
 
 
-def model_card(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, recipe_text: str) -> str:
-    """A Hugging Face model card: what was merged, how, and what the score rests on."""
-    import yaml
-
-    named = remerger.family
-    locations = {name: _public_name(path) for name, path in named.folders.items()}
-    front = {
-        "base_model": sorted(set(locations.values())),
-        "library_name": "transformers",
-        "tags": ["mergekit", "merge", "nex-merge"],
-    }
-    score = result.score
-    assert score is not None, "only scored trials are exported"
-    public = recipe_text
-    for name, path in named.folders.items():
-        public = public.replace(str(path), locations[name])
-    nex = result.estimates["nex"]
-    rest = [
-        f"| NEX, calibration {score.calibration} | {_number(nex.value)} |",
-        f"| 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
-        f"| responses scored | {score.scored} of {score.responses} |",
-        f"| responses that earned credit | {score.credited} |",
-        f"| cycles | {score.cycles} |",
-        f"| mean tokens of a response | {_number(result.value('mean_tokens'), 1)} |",
-        f"| truncated | {_number(result.value('truncated'), 3)} |",
-        f"| mean token entropy, nats | {_number(result.value('entropy'))} |",
-    ]
-    return "\n".join(
-        [
-            "---",
-            yaml.safe_dump(front, sort_keys=False).rstrip(),
-            "---",
-            f"# Merge of {', '.join(named.models)} ({result.method})",
-            "",
-            f"Trial {result.trial} of a search with nex-merge over family {named.name}, ranked without labels by",
-            "Neuron Explore-Exploit scoring (arXiv 2602.05805) and written by mergekit's method of the same name.",
-            f"Weights are stored in {remerger.engine.out_dtype}; they were scored computing in "
-            f"{str(remerger.engine.dtype)[6:]}.",
-            "",
-            "| what the ranking rests on | |",
-            "|---|---|",
-            *rest,
-            "",
-            f"Seed of the merge: {recipe.seed}. sha256 of the tensors: `{result.weights_sha256}`.",
-            "",
-            "```yaml",
-            public.rstrip(),
-            "```",
-            "",
-        ]
-    )
-
-
-def _number(value: float | None, digits: int = 6) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _public_name(path: Path) -> str:
-    """A hub id where the folder is a hub snapshot, else the folder's own name."""
-    for part in path.parts:
-        if part.startswith("models--"):
-            return part.removeprefix("models--").replace("--", "/")
-    return path.name
+def _count(responses: Sequence[Response]) -> str:
+    return "first stored response" if len(responses) == 1 else f"first {len(responses)} stored responses"

@@ -66,11 +66,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
+    write_atomically(folder / RECIPE, recipe_text(recipe))
+
+
+def recipe_text(recipe: MergeRecipe) -> str:
     """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment."""
-    head = f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}\n"
-    write_atomically(
-        folder / RECIPE, head + yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
-    )
+    text = yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
+    # Paths have no '+' (see `merging.members`): it marks an adapter, which mergekit merges into a folder of its own.
+    cache = " --lora-merge-cache DIR" if "+" in text else ""
+    return f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}{cache}\n{text}"
 
 
 def write_responses(folder: Path, responses: Sequence[Response]) -> None:

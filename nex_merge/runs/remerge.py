@@ -1,9 +1,11 @@
 """Merges variants of a finished run again."""
 
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import RunError
+from nex_merge.errors import InputError, RunError
 from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs.run import Run
+from nex_merge.setup.families import Family
+from nex_merge.setup.fingerprints import settings_of
 
 
 class Remerger:
@@ -12,6 +14,7 @@ class Remerger:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.config, self.family = run.config, run.family()
+        check_settings(run, self.family)
         self.engine = FamilyEngine(self.family, self.config.runtime)
 
     def load(self, result: TrialResult) -> MergeRecipe:
@@ -24,3 +27,18 @@ class Remerger:
                 f"{(result.weights_sha256 or '-')[:12]}): the parents or the libraries have changed since"
             )
         return recipe
+
+
+def check_settings(run: Run, family: Family) -> None:
+    """Raise InputError if a member's config or tokenizer has changed since the run was started.
+
+    Version 0.1.0 did not record them.
+    """
+    for name, files in run.resolved.get("settings", {}).items():
+        current = settings_of(family.folders[name])
+        changed = sorted(file for file in {*files, *current} if files.get(file) != current.get(file))
+        if changed:
+            raise InputError(
+                f"{name}: {', '.join(changed)} in {family.folders[name]} changed since the run was started: it would "
+                "no longer be what was scored. Put back the earlier version, or search again"
+            )

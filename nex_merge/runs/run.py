@@ -143,6 +143,11 @@ class Run:
     def responses(self, trial: str) -> list[Response]:
         return files.read_responses(self.folder(trial))
 
+    def logprobs(self, trial: str) -> list[float]:
+        """Mean log-probability of the tokens of each response of a trial, as recorded when it was scored, nats."""
+        self.find_scored(trial)
+        return [stats.logprob for stats in self._results[trial][1].stats or ()]
+
     def write(self, result: TrialResult, observation: Observation | None = None) -> None:
         """Mark a trial as finished. Its other files must be on disk already."""
         results.write_result(self.path, result, observation)

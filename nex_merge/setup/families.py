@@ -3,16 +3,20 @@
 Resolves folders and hub ids; knows nothing of what the checkpoints hold.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from nex_merge.errors import InputError
+from nex_merge.setup.cache import cache_folder
 from nex_merge.setup.config import Strict, find_file, known_names, nearest, parse, read_yaml
+from nex_merge.setup.fingerprints import fingerprint, settings_of
 
 # Works without a network: its weights are part of the package.
 BUNDLED_FAMILY = "qwen3-tiny"
@@ -25,6 +29,11 @@ _FILES = ["*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS]
 class Location(Strict):
     path: str = Field(description="checkpoint folder or Hugging Face hub id (owner/name)")
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub; null: the default branch")
+    adapter: str | None = Field(
+        default=None,
+        description="folder or hub id of a LoRA adapter, to be merged into the checkpoint at `path` (`base`: the "
+        "family's base)",
+    )
 
 
 class FamilyConfig(Strict):
@@ -64,12 +73,42 @@ class FamilyConfig(Strict):
 
 
 @dataclass(frozen=True)
+class AdapterMember:
+    """A member that is an adapter on a checkpoint."""
+
+    base: Path
+    adapter: Path
+
+    @property
+    def reference(self) -> str:
+        """How mergekit's recipes name it."""
+        return f"{self.base}+{self.adapter}"
+
+
+@dataclass(frozen=True)
 class Family:
-    """A family whose files are on disk. `folders` maps 'base' and every model's name to its checkpoint folder."""
+    """A family whose files are on disk. `folders` maps 'base' and every model's name to its checkpoint folder.
+
+    The folder of a member in `adapters` is in the cache, and made by `merging.merge_adapters`.
+    """
 
     name: str
     folders: Mapping[str, Path]
     donor: str  # the member whose config and tokenizer the merges get: 'base' or a model's name
+    donor_named: bool = True  # False: the base, because the family names none
+    adapters: Mapping[str, AdapterMember] = field(default_factory=dict)
+
+    @property
+    def merged(self) -> Mapping[str, Path]:
+        """The merged checkpoints of adapters by how recipes name them."""
+        return {member.reference: self.folders[name] for name, member in self.adapters.items()}
+
+    @property
+    def references(self) -> Mapping[str, str]:
+        """How recipes name the members: by folder, or `base+adapter`."""
+        return {name: str(folder) for name, folder in self.folders.items()} | {
+            name: member.reference for name, member in self.adapters.items()
+        }
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -148,7 +187,17 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Fam
             f"models: expected {donor!r} among them, because family {name} takes its config from it, got {chosen}"
         )
     locations = {"base": config.base, **{model: config.models[model] for model in chosen}}
-    return Family(name, {key: locate(value, f"family {name}: {key}") for key, value in locations.items()}, donor)
+    folders: dict[str, Path] = {}
+    adapters: dict[str, AdapterMember] = {}
+    for key, location in locations.items():
+        source = f"family {name}: {key}"
+        if location.adapter is None:
+            folders[key] = locate(location, source)
+        else:
+            under = folders["base"] if location.path == "base" else locate(location, source)
+            adapters[key] = AdapterMember(under, locate_adapter(location.adapter, source))
+            folders[key] = merged_folder(adapters[key], source)
+    return Family(name, folders, donor, config.config is not None, adapters)
 
 
 def donor_folder(entry: str | Mapping[str, Any]) -> Path:
@@ -213,3 +262,44 @@ def _fetch(location: Location, source: str, weights: bool) -> Path:
             "pickled weights are never loaded"
         )
     return Path(folder)
+
+
+def plain_folders(family: Family) -> dict[str, Path]:
+    """The folders of the members that are no adapters."""
+    return {name: folder for name, folder in family.folders.items() if name not in family.adapters}
+
+
+def checkpoints_of(family: Family) -> dict[str, str]:
+    """The fingerprint of every member's weights; of an adapter, that of all that its merged checkpoint depends on."""
+    plain = {name: fingerprint(folder) for name, folder in plain_folders(family).items()}
+    return {**plain, **{name: family.folders[name].name for name in family.adapters}}
+
+
+def locate_adapter(adapter: str, source: str) -> Path:
+    """The folder of a LoRA adapter. Raises InputError if it is missing or holds none."""
+    folder = find_file(adapter)
+    if folder is None:
+        if not _HUB_ID.fullmatch(adapter):
+            raise InputError(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
+        folder = _fetch(Location(path=adapter), f"{source}: adapter", weights=True)
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / file).is_file():
+            raise InputError(f"{source}: adapter: expected a folder with {file}, got {folder}, which has none")
+    return folder.resolve()
+
+
+def merged_folder(member: AdapterMember, source: str) -> Path:
+    """Where an adapter's merged checkpoint is kept, by the content of both. Raises InputError if there is no place."""
+    for path in (member.base, member.adapter):
+        if any(mark in str(path) for mark in "@+"):
+            raise InputError(
+                f"{source}: expected folders without '@' and '+', which mergekit parses as revision and adapter, got "
+                f"{path}; rename the folder"
+            )
+    cache = cache_folder()
+    if cache is None:
+        raise InputError(f"{source}: a merged adapter needs a cache folder; set XDG_CACHE_HOME to one that exists")
+    content = [fingerprint(member.base), settings_of(member.base), fingerprint(member.adapter)]
+    content.append(settings_of(member.adapter))
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return cache / "adapters" / key[:32]

@@ -10,10 +10,10 @@ from typing import Any
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
 from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config, read_yaml
-from nex_merge.setup.families import Family, family_defaults, open_family, read_family
+from nex_merge.setup.families import Family, checkpoints_of, family_defaults, open_family, plain_folders, read_family
+from nex_merge.setup.fingerprints import settings_of
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
-_SAMPLES, _BLOCK = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -80,24 +80,9 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
     resolved = {
         "family": read_family(config.family)[0].model_dump(exclude_none=True),
         "search_space": space,
-        "checkpoints": {name: fingerprint(folder) for name, folder in family.folders.items()},
+        "checkpoints": checkpoints_of(family),
+        "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.is_file() else None,
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
     return ResolvedConfig(config, family, source, resolved)
-
-
-def fingerprint(folder: Path) -> str:
-    """sha256 over the sizes of a checkpoint's weight files and 64 evenly spaced blocks of each.
-
-    Training changes nearly every weight, so samples tell, and a checkpoint of many gigabytes is not read through.
-    """
-    content = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        content.update(f"{path.name} {size}\n".encode())
-        with open(path, "rb") as file:
-            for i in range(_SAMPLES):
-                file.seek(i * size // _SAMPLES)
-                content.update(file.read(_BLOCK))
-    return content.hexdigest()

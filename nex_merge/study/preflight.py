@@ -7,28 +7,19 @@ from dataclasses import dataclass
 
 import psutil
 from rich.filesize import decimal
-from transformers import PreTrainedConfig
 
-from nex_merge.engines.loading import check_context, context_of, load_tokenizer, resolve_device, resolve_dtype
-from nex_merge.errors import InputError
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.estimates import objective_of
-from nex_merge.merging import (
-    member_configs,
-    method_specs,
-    preflight,
-    rank_bytes,
-    rounded_members,
-    weights_dtype,
-)
+from nex_merge.merging import method_specs, rank_bytes, rounded_members
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
-from nex_merge.setup.prompts import encode_prompts, load_prompts
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
+from nex_merge.study.rehearsal import Rehearsal, rehearse
 from nex_merge.study.search import check_filters
-from nex_merge.study.trial import check_crossfit
+from nex_merge.study.trial import encode_run_prompts
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
@@ -42,10 +33,13 @@ class Checked:
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
     prompt_ids: list[list[int]]
-    model: PreTrainedConfig
-    device: str
-    compute: str  # dtype of the forward passes
-    itemsize: int  # bytes per element of that dtype
+    engine: FamilyEngine
+    rehearsal: Rehearsal
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element of the dtype of the forward passes."""
+        return self.engine.dtype.itemsize
 
     @property
     def parameters(self) -> int:
@@ -53,24 +47,14 @@ class Checked:
 
 
 def check(resolved: ResolvedConfig) -> Checked:
-    """Check everything possible before the first merge. Raises InputError as the search would."""
+    """Check and rehearse a search. Raises InputError as the search would."""
     config, family = resolved.config, resolved.family
     objective_of(config.study)
-    tensors = preflight(family.folders, family.donor)
     space = load_space(config.search_space, method_specs(), family.models)
-    tokenizer = load_tokenizer(family.folders[family.donor])
-    ids = encode_prompts(load_prompts(config.prompts), tokenizer, config.prompts)
-    model = member_configs(family.folders)[family.donor]
-    device = resolve_device(config.runtime.device)
-    check_context(ids, config.generation.max_new_tokens, context_of(model))
-    check_crossfit(config, len(ids))
-    check_filters(space.filters, list(tensors))
-    if not any(name.endswith(".mlp.down_proj.weight") for name in tensors):
-        raise InputError(
-            f"family {family.name}: expected gated MLPs (model.layers[i].mlp.down_proj), which NEX scores, got none"
-        )
-    dtype = resolve_dtype(config.runtime.dtype, device, weights_dtype(tensors))
-    return Checked(tensors, space, ids, model, device, str(dtype).removeprefix("torch."), dtype.itemsize)
+    engine = FamilyEngine(family, config.runtime)
+    check_filters(space.filters, list(engine.tensors))
+    ids = encode_run_prompts(engine, config)
+    return Checked(engine.tensors, space, ids, engine, rehearse(engine, resolved, space))
 
 
 def estimate(resolved: ResolvedConfig) -> Iterator[str]:
@@ -91,6 +75,9 @@ def estimate(resolved: ResolvedConfig) -> Iterator[str]:
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
     yield f"tokens         at most {tokens:,} to generate ({len(checked.prompt_ids)} prompts, {samples} samples each)"
+    for line in checked.rehearsal.notes:
+        yield f"note           {line}"
+    yield f"rehearsal      {checked.rehearsal.summary()}"
     yield from _memory(resolved, checked)
     yield from _disk(resolved, checked, (config.study.trials + baselines) * responses)
 
@@ -101,20 +88,23 @@ def _memory(resolved: ResolvedConfig, checked: Checked) -> Iterator[str]:
     parents = sum(size * count for size, count in sizes) * len(family.folders)
     resident = checked.parameters * checked.itemsize
     chosen = config.generation.batch_tokens
-    budget = auto_batch_tokens(checked.model, checked.itemsize) if chosen == "auto" else chosen
+    model = checked.engine.model.config
+    budget = auto_batch_tokens(model, checked.itemsize) if chosen == "auto" else chosen
     longest = max(map(len, checked.prompt_ids)) + config.generation.max_new_tokens
     at_once = min(len(checked.prompt_ids) * config.generation.samples, max(1, budget // longest))
-    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(checked.model, checked.itemsize))
+    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(model, checked.itemsize))
     # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)
-    need = parents + resident + max(keys_values, merging)
+    # The rehearsal loads one member beside the resident model, before there are keys and values.
+    need = parents + resident + max(keys_values, merging, resident)
     free = psutil.virtual_memory().available
     yield (
         f"memory         about {decimal(need)}: parents {decimal(parents)} (mapped), resident model "
-        f"{decimal(resident)} ({checked.compute} on {checked.device}), and keys and values {decimal(keys_values)} or a "
-        f"merge {decimal(merging)}; free {decimal(free)}"
+        f"{decimal(resident)} ({str(checked.engine.dtype)[6:]} on {checked.engine.model.device}), and keys and values "
+        f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}; "
+        f"free {decimal(free)}"
     )
-    if checked.device == "cpu" and need > free:
+    if checked.engine.model.device.type == "cpu" and need > free:
         yield "warning        this may exceed the free memory; lower generation.batch_tokens"
 
 

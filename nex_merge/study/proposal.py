@@ -33,11 +33,12 @@ Choose = Callable[[str, Dimension], Any]
 
 
 def propose(
-    space: SearchSpace, folders: Mapping[str, Path], out_dtype: str, suggester: Suggester, seed: int
+    space: SearchSpace, references: Mapping[str, str | Path], out_dtype: str, suggester: Suggester, seed: int
 ) -> MergeRecipe:
     """A recipe with every searched value taken from `suggester`.
 
-    `folders` maps 'base' and the models' names to checkpoints; `out_dtype` is the dtype of the saved weights.
+    `references` maps 'base' and the models' names to how mergekit names them; `out_dtype` is the dtype of the saved
+    weights.
     """
     searched: dict[str, Any] = {}
 
@@ -47,7 +48,7 @@ def propose(
         searched[name] = _suggest(suggester, name, dimension)
         return searched[name]
 
-    return _build(space, folders, out_dtype, choose, searched, seed)
+    return _build(space, references, out_dtype, choose, searched, seed)
 
 
 def equal_weights(space: SearchSpace, models: Sequence[str]) -> dict[str, Any]:
@@ -89,8 +90,7 @@ def _guess(space: SearchSpace, models: Sequence[str], weights: Mapping[str, floa
         values[name] = _nearest_value(dimension, target)
         return values[name]
 
-    folders = {name: Path(name) for name in ("base", *models)}
-    _build(space, folders, "float32", choose, {}, 0)
+    _build(space, _named(models), "float32", choose, {}, 0)
     return values
 
 
@@ -125,16 +125,16 @@ def dimensions_of(space: SearchSpace, models: Sequence[str]) -> dict[str, tuple[
                     return pair
                 return dimension.choices[0] if dimension.choices else dimension.fixed
 
-            _build(space, {name: Path(name) for name in ("base", *models)}, "float32", choose, {}, 0)
+            _build(space, _named(models), "float32", choose, {}, 0)
         by_method[method.name] = tuple(sorted(names))
     return by_method
 
 
-def passthrough(kind: str, name: str, folder: Path, out_dtype: str) -> MergeRecipe:
+def passthrough(kind: str, name: str, reference: str | Path, out_dtype: str) -> MergeRecipe:
     """The recipe of an unmerged baseline."""
     config = {
         "merge_method": "passthrough",
-        "models": [{"model": str(folder)}],
+        "models": [{"model": str(reference)}],
         "dtype": out_dtype,
     }
     return MergeRecipe(kind, "passthrough", config, 0, {"model": name})
@@ -142,7 +142,7 @@ def passthrough(kind: str, name: str, folder: Path, out_dtype: str) -> MergeReci
 
 def _build(
     space: SearchSpace,
-    folders: Mapping[str, Path],
+    references: Mapping[str, str | Path],
     out_dtype: str,
     choose: Choose,
     searched: Mapping[str, Any],
@@ -151,7 +151,7 @@ def _build(
     names = [method.name for method in space.methods]
     picked = choose("method", _choices(names))
     method = next(item for item in space.methods if item.name == picked)
-    models = [name for name in folders if name != "base"]
+    models = [name for name in references if name != "base"]
     base = "base" if method.names_base else None
     if method.pairs:
         pair = choose(f"pair.{method.name}", _choices(model_pairs(method, models)))
@@ -160,7 +160,7 @@ def _build(
         base = base or models[0]
     config: dict[str, Any] = {"merge_method": method.name}
     if base is not None:
-        config["base_model"] = str(folders[base])
+        config["base_model"] = str(references[base])
     config["models"] = []
     for model in models:
         parameters = {
@@ -168,7 +168,7 @@ def _build(
             for parameter in method.parameters.values()
             if parameter.per_model and (value := _setting(space, parameter.name, model, choose)) is not None
         }
-        config["models"].append({"model": str(folders[model]), **({"parameters": parameters} if parameters else {})})
+        config["models"].append({"model": str(references[model]), **({"parameters": parameters} if parameters else {})})
     shared = {
         parameter.name: value
         for parameter in method.parameters.values()
@@ -178,6 +178,11 @@ def _build(
         config["parameters"] = shared
     config |= {"dtype": MERGE_DTYPE, "out_dtype": out_dtype}
     return MergeRecipe("merge", method.name, config, seed, dict(searched))
+
+
+def _named(models: Sequence[str]) -> dict[str, str | Path]:
+    """References by which a recipe's shape can be found, whatever the checkpoints are."""
+    return {name: name for name in ("base", *models)}
 
 
 def model_pairs(method: MethodSpec, models: Sequence[str]) -> list[str]:
@@ -252,7 +257,7 @@ def count_recipes(space: SearchSpace, models: Sequence[str]) -> float:
             sizes.append(_size(dimension))
             return dimension.choices[0] if dimension.choices else dimension.fixed
 
-        _build(space, {name: Path(name) for name in ("base", *models)}, "float32", choose, {}, 0)
+        _build(space, _named(models), "float32", choose, {}, 0)
         total += math.prod(sizes)
     return total
 

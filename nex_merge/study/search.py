@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from nex_merge.engines.engine import Engine
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.measure import shared_weights
@@ -25,6 +26,7 @@ from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, failed
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
+from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.samplers import Start
 from nex_merge.study.trial import Answered, TrialRunner, encode_run_prompts
 
@@ -54,12 +56,18 @@ def run_search(
     encode_run_prompts(engine, config)
     for line in rounded_members(family.folders):
         dispatch.on_note(line)
+    if isinstance(engine, FamilyEngine):
+        rehearsed = rehearse(engine, resolved, space)
+        for line in (*rehearsed.notes, f"rehearsal: {rehearsed.summary()}"):
+            dispatch.on_note(line)
     rows: list[Row] = []
     with (
         custody.hold(resolved, fresh, dispatch.on_note) as run,
         _ended(dispatch, rows),
         _faults_logged(run, dispatch),
     ):
+        if isinstance(engine, FamilyEngine):
+            engine.merger.keep_ranks(run.path / files.ORDERS)
         start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
         runner = TrialRunner(engine, config, list(family.folders), run, start.guesses[0], dispatch.on_stage)
         if run.schema < SCHEMA and config.study.sampler == "tpe":
@@ -83,7 +91,7 @@ def run_search(
         texts = [text_means(item.text or text_figures(item.responses)) for item in observed]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
-            return propose(space, family.folders, out_dtype, trial, seed)
+            return propose(space, family.references, out_dtype, trial, seed)
 
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
@@ -92,16 +100,21 @@ def run_search(
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
+        merges = [row for row in rows if row["kind"] == "merge"]
+        if merges and all(row["state"] == "failed" for row in merges):
+            reasons = sorted({str(row["reason"]) for row in merges})
+            raise RunError(
+                f"{run.path}: all {len(merges)} merges failed, so there is nothing to rank or export: {reasons[0]}"
+                + (f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else "")
+            )
     return rows
 
 
 def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, str, list[str]]:
     """The engine, the dtype of saved merges, and the names of the model's tensors."""
-    from nex_merge.engines.transformers import FamilyEngine
-
     family = resolved.family
-    tensors = preflight(family.folders, family.donor)
-    made = engine or FamilyEngine(family, resolved.config.runtime, resolved.run / files.ORDERS)
+    made = engine or FamilyEngine(family, resolved.config.runtime)
+    tensors = made.tensors if isinstance(made, FamilyEngine) else preflight(family.folders, family.donor)
     return made, weights_dtype(tensors), list(tensors)
 
 
@@ -126,12 +139,12 @@ def _score_baselines(
     nex = resolved.config.nex
     shared = nex.calibration in ("parents", "pool")
     answered: dict[str, Answered] = {}
-    for name, folder in resolved.family.folders.items():
+    for name, reference in resolved.family.references.items():
         if run.result(name) is not None:
             continue
         kind = "base" if name == "base" else "parent"
         dispatch.on_trial_start(name, kind)
-        recipe = passthrough(kind, name, folder, out_dtype)
+        recipe = passthrough(kind, name, reference, out_dtype)
         with _recipe_faults(run, name, recipe, dispatch):
             answered[name] = runner.answer(name, name, recipe)
             if not shared:

@@ -9,7 +9,8 @@ import yaml
 
 from nex_merge.errors import InputError
 from nex_merge.setup.config import RunConfig
-from nex_merge.setup.resolve import fingerprint, resolve_config
+from nex_merge.setup.fingerprints import fingerprint
+from nex_merge.setup.resolve import resolve_config
 from tests.conftest import ROOT, toy_settings
 
 

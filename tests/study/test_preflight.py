@@ -76,7 +76,7 @@ def test_memory(said, generation, keys_values, need):
     assert 3 * 2 * PARAMETERS == 46_560 and 4 * PARAMETERS == 31_040 and 4 * 4 * EMBEDDING == 48_640
     assert said(generation=generation)["memory"] == (
         f"about {need}: parents 46.6 kB (mapped), resident model 31.0 kB (float32 on cpu), and keys and values "
-        f"{keys_values} or a merge 48.6 kB; free 1.0 TB"
+        f"{keys_values}, a merge 48.6 kB or, in the rehearsal, a member 31.0 kB; free 1.0 TB"
     )
 
 

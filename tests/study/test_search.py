@@ -258,7 +258,7 @@ def test_another_configuration_is_refused_with_the_difference(toy_config, tmp_pa
     assert "study.seed: was 0, is 5" in str(error.value)
     assert "--fresh" in str(error.value)
     _, watcher = search(toy_config, fresh=True, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
-    assert watcher.notes == [f"renamed the earlier run to {tmp_path}/run.1"]
+    assert watcher.notes[-1] == f"renamed the earlier run to {tmp_path}/run.1"
     assert (tmp_path / "run.1" / "trials" / "0000" / "result.json").exists()
 
 

@@ -1,0 +1,56 @@
+"""LoRA adapters as members: merged once into their base by mergekit, with the bits that a recipe naming both gives."""
+
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+from nex_merge.errors import InputError
+from nex_merge.merging.members import first_line
+from nex_merge.setup.families import AdapterMember, Family
+
+_TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "tokenizer.model", "vocab.json", "merges.txt",
+)  # fmt: skip
+
+
+def merge_adapters(family: Family) -> None:
+    """Make the checkpoints of the family's adapters, unless an earlier run has. Raises InputError naming the member."""
+    for name, member in family.adapters.items():
+        if not family.folders[name].is_dir():
+            _merge(name, member, family.folders[name])
+
+
+def _merge(name: str, member: AdapterMember, out: Path) -> None:
+    from mergekit.common import ModelReference
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=".adapter-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"{out.parent}: the merged adapter cannot be kept here: {error.strerror}") from None
+    try:
+        logging.getLogger("peft").setLevel(logging.ERROR)
+        # mergekit's own way, so that `mergekit-yaml` on a recipe with base+adapter gives the same tensors.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names that mergekit and peft use and transformers will drop
+            made = ModelReference.parse(member.reference).merged(cache_dir=str(work))
+        folder = Path(made.model.path)
+        for file in _TOKENIZER:
+            source = next((f / file for f in (member.adapter, member.base) if (f / file).is_file()), None)
+            if source is not None:
+                shutil.copy(source, folder / file)
+        if (member.base / "generation_config.json").is_file():
+            shutil.copy(member.base / "generation_config.json", folder / "generation_config.json")
+        # Another process may have made it meanwhile.
+        if not out.exists():
+            os.replace(folder, out)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(
+            f"{name}: the adapter {member.adapter} cannot be merged into {member.base}: {first_line(error)}"
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,283 @@
+"""Shows, before the first trial, that what will be scored is what will be exported, and that it can be exported.
+
+1. Base and every parent, merged into the resident model, give the logits of their own checkpoints in transformers.
+2. Every method of the search space merges the members with equal weights.
+3. Such a merge's config, generation config, tokenizer and card are written, read back, and decode as the search does.
+
+One checkpoint is loaded beside the resident model at a time. What was found is kept by the family's fingerprint, so
+that the next search over the same files pays nothing.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.trial import FixedTrial
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+
+from nex_merge.engines.comparison import largest_difference, tolerance
+from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
+from nex_merge.errors import InputError, TrialError
+from nex_merge.merging import share_weights
+from nex_merge.records import MergeRecipe, Prompt, SearchSpace
+from nex_merge.runs import files
+from nex_merge.runs.card import model_card, write_settings
+from nex_merge.setup.cache import cache_folder
+from nex_merge.setup.config import GenerationConfig as Decoding
+from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.resolve import ResolvedConfig
+from nex_merge.study.proposal import equal_weights, passthrough, propose
+
+# Tokens decoded to compare an export with the search.
+DECODED = 32
+_LISTED = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal found: lines for the user, and what it took."""
+
+    notes: tuple[str, ...]
+    seconds: float
+    logits_off: float  # largest difference between a resident member and its checkpoint in transformers
+    known: bool = False  # an earlier rehearsal of the same files
+
+    def summary(self) -> str:
+        """One line that says what was shown."""
+        took = "shown before for the same files" if self.known else f"{self.seconds:.1f} s"
+        return (
+            f"every member gives the logits of its own checkpoint (largest difference {self.logits_off:.1g}), every "
+            f"method merges, and an export reads back ({took})"
+        )
+
+
+def rehearse(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace) -> Rehearsal:
+    """Rehearse a search with an engine for its family. The resident weights are arbitrary afterwards.
+
+    Raises InputError, naming member and cause, where a member would not be scored as what it is, a method can't merge
+    the members, or an export would not load and answer as the search's merges do.
+    """
+    place = _place(engine, resolved, space)
+    if (known := _read(place)) is not None:
+        return known
+    began = time.perf_counter()
+    prompt = load_prompts(resolved.config.prompts)[0]
+    ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
+    notes: list[str] = []
+    off = 0.0
+    for name in engine.family.folders:
+        found, said = _check_member(engine, name, ids)
+        off, notes = max(off, found), notes + said
+    recipes = _equal_merges(engine, space)
+    for recipe in reversed(recipes):  # the first method's stays loaded
+        _merge(engine, recipe)
+    _check_export(engine, resolved, recipes[0], prompt, ids)
+    done = Rehearsal(tuple(notes), time.perf_counter() - began, off)
+    _keep(place, done)
+    return done
+
+
+def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[float, list[str]]:
+    """Compare a resident member with its checkpoint; the difference of logits, and notes."""
+    folder = engine.family.folders[name]
+    try:
+        kind = "base" if name == "base" else "parent"
+        engine.load(passthrough(kind, name, engine.family.references[name], engine.out_dtype))
+    except TrialError as error:
+        raise InputError(f"{name}: {folder}: {error}") from None
+    resident = engine.logits(ids)
+    allowed = tolerance(engine.dtype, resident)
+    loaded, problems = _load(engine, folder)
+    expected = TransformersEngine(loaded, engine.tokenizer).logits(ids)
+    off = largest_difference(expected, resident)
+    if not np.isfinite(expected).all():
+        raise InputError(f"{name}: {folder}: its logits are not finite, also as transformers loads it")
+    if not off <= allowed:
+        causes = [*problems, *_causes(engine.model, loaded)]
+        raise InputError(
+            f"{name}: would not be scored as what it is: transformers loads {folder} with other logits (difference "
+            f"{off:.3g}, {allowed:.3g} allowed). {'; '.join(causes) or 'The cause is unknown'}"
+        )
+    return off, _under_the_donors_config(engine, name, ids, resident, allowed)
+
+
+def _load(engine: FamilyEngine, folder: Path) -> tuple[PreTrainedModel, list[str]]:
+    """A member as transformers loads it, with the weights rounded as merges are stored; and what it didn't load."""
+    try:
+        given: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=engine.dtype, config=engine.model.config, trust_remote_code=False, output_loading_info=True
+        )
+        loaded, info = given
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+    loaded.to(engine.model.device).eval()
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.copy_(parameter.to(getattr(torch, engine.out_dtype)))
+    problems = [
+        f"tensors {what}: {_listed(sorted(map(str, info[key])))}"
+        for key, what in (("missing_keys", "not in the checkpoint"), ("unexpected_keys", "of no use to the model"))
+        if info.get(key)
+    ]
+    return loaded, problems
+
+
+def _causes(resident: PreTrainedModel, loaded: PreTrainedModel) -> list[str]:
+    """What differs between a resident member and its checkpoint in transformers: weights, tying, buffers."""
+    causes = []
+    ours, theirs = dict(resident.named_parameters()), dict(loaded.named_parameters())
+    if alone := sorted(ours.keys() ^ theirs.keys()):
+        causes.append(f"only one of the two has the parameters {_listed(alone)}")
+    if other := [name for name in ours if name in theirs and not torch.equal(ours[name], theirs[name])]:
+        causes.append(f"other weights: {_listed(other)}")
+    buffers = dict(loaded.named_buffers())
+    if other := [n for n, b in resident.named_buffers() if n in buffers and not torch.equal(b, buffers[n])]:
+        causes.append(f"other buffers: {_listed(other)}")
+    return causes
+
+
+def _under_the_donors_config(
+    engine: FamilyEngine, name: str, ids: Sequence[int], own: np.ndarray, allowed: float
+) -> list[str]:
+    """What a member's config changes. Raises InputError where it matters and the family names no donor."""
+    donor = engine.family.donor
+    theirs, mine = engine.merger.under(donor), engine.model
+    differing = engine.merger.differing(name)
+    if mine is theirs or not differing:
+        return []
+    engine.model = theirs
+    off = largest_difference(own, engine.logits(ids))
+    engine.model = mine
+    shown = ", ".join(f"{key} {a!r} ({donor}: {b!r})" for key, (a, b) in differing.items())
+    if off <= allowed:
+        return [f"{name}: its config differs, without changing its logits: {shown}"]
+    if not engine.family.donor_named:
+        raise InputError(
+            f"{name}: its config makes it another model than {donor}'s would: {shown}. Merges can use only one of the "
+            f"two; choose the member in the family, for example `config: {name}`"
+        )
+    return [f"{name}: scored under its own config, merges under that of {donor}: {shown}"]
+
+
+def _equal_merges(engine: FamilyEngine, space: SearchSpace) -> list[MergeRecipe]:
+    """The equal-weights merge of every method."""
+    family, recipes = engine.family, []
+    for method in space.methods:
+        alone = replace(space, methods=(method,))
+        trial = FixedTrial(equal_weights(alone, family.models))
+        recipes.append(propose(alone, family.references, engine.out_dtype, trial, 0))
+    return recipes
+
+
+def _merge(engine: FamilyEngine, recipe: MergeRecipe) -> None:
+    try:
+        engine.load(recipe)
+    except TrialError as error:
+        raise InputError(
+            f"search_space: {recipe.method} cannot merge {', '.join(engine.family.models)}: {error}. Remove the "
+            "method, or change the family"
+        ) from None
+
+
+def _check_export(
+    engine: FamilyEngine, resolved: ResolvedConfig, recipe: MergeRecipe, prompt: Prompt, ids: Sequence[int]
+) -> None:
+    """Write what an export holds beside the loaded merge's weights, read it back, and decode with it."""
+    with tempfile.TemporaryDirectory(prefix="nex-merge-") as name:
+        folder = Path(name)
+        try:
+            write_settings(engine, recipe, folder)
+            text = files.recipe_text(recipe)
+            (folder / "README.md").write_text(model_card(engine, recipe, text, "A merge", [], None), encoding="utf-8")
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            generation = GenerationConfig.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{_donor(engine)}: an export would fail: {' '.join(str(error).split())}") from None
+    model = share_weights(engine.model, config)
+    model.generation_config = generation
+    read_back = TransformersEngine(model, tokenizer)
+    again = read_back.encode([prompt], resolved.config.prompts, 1)[0]
+    if list(again) != list(ids):
+        raise InputError(f"{_donor(engine)}: an export's tokenizer would encode the first prompt differently")
+    logits = engine.logits(ids)
+    off = largest_difference(logits, read_back.logits(ids))
+    if not off <= tolerance(engine.dtype, logits):
+        raise InputError(
+            f"{_donor(engine)}: an export's config would give other logits than the search (difference {off:.3g})"
+        )
+    tokens = min(DECODED, resolved.config.generation.max_new_tokens)
+    searched = list(engine.answer([ids], Decoding(max_new_tokens=tokens))[0].token_ids)
+    if engine.dtype == torch.float32 and _decode(model, ids, tokens) != searched:
+        raise InputError(
+            f"{_donor(engine)}: with an export's generation config, transformers would decode greedily otherwise than "
+            "the search"
+        )
+
+
+def _decode(model: Any, ids: Sequence[int], tokens: int) -> list[int]:
+    """What transformers makes of a prompt, greedily and with the model's own generation config."""
+    prompt = torch.tensor([list(ids)], device=model.device)
+    answer = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False,
+        temperature=None, top_p=None, top_k=None,
+    )  # fmt: skip
+    return answer[0, len(ids) :].tolist()
+
+
+def _donor(engine: FamilyEngine) -> str:
+    donor = engine.family.donor
+    return f"{donor}: {engine.family.folders[donor]}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+# What was found before
+
+
+def _place(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace) -> Path | None:
+    """The file that keeps the result for exactly these inputs; None where this user has no cache folder."""
+    given = {
+        "members": resolved.resolved["checkpoints"],
+        "settings": resolved.resolved["settings"],
+        "donor": [engine.family.donor, engine.family.donor_named],
+        "dtypes": [str(engine.dtype), engine.out_dtype],
+        "device": str(engine.model.device),
+        "prompts": [resolved.resolved["prompts_sha256"], resolved.config.prompts.model_dump()],
+        "decoded": min(DECODED, resolved.config.generation.max_new_tokens),
+        "space": str(space),
+        "versions": resolved.resolved["versions"],
+    }
+    folder = cache_folder()
+    key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    return None if folder is None else folder / "rehearsals" / f"{key[:32]}.json"
+
+
+def _read(place: Path | None) -> Rehearsal | None:
+    if place is None or not place.is_file():
+        return None
+    try:
+        data: Mapping[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        return Rehearsal(**{**data, "notes": tuple(data["notes"]), "known": True})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # rehearsed again
+
+
+def _keep(place: Path | None, done: Rehearsal) -> None:
+    if place is None:
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(place, json.dumps(asdict(done)))
+    except OSError:
+        pass  # a full or read-only cache costs a rehearsal, not the search

@@ -1,0 +1,205 @@
+"""What is shown before the first trial: members are what transformers loads, methods merge, exports read back."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.errors import InputError, RunError
+from nex_merge.merging import method_specs
+from nex_merge.runs.run import Run
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.setup.search_space import load_space
+from nex_merge.study import rehearsal
+from nex_merge.study.preflight import check
+from nex_merge.study.rehearsal import rehearse
+from tests.conftest import make_toy, toy_settings
+from tests.searches import search
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def family(toy, tmp_path):
+    """Copies of the toy family that may be changed, and the settings of a search over them."""
+    folders = {name: shutil.copytree(folder, tmp_path / name) for name, folder in toy.items()}
+    return folders, toy_settings(folders, tmp_path / "run")
+
+
+def rehearsed(settings):
+    resolved = resolve_config(settings)
+    space = load_space(resolved.config.search_space, method_specs(), resolved.family.models)
+    return rehearse(FamilyEngine(resolved.family, resolved.config.runtime), resolved, space)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def weights(folder, change):
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_sound_family_is_rehearsed_once(family, monkeypatch):
+    _, settings = family
+    first = rehearsed(settings)
+    assert first.notes == () and first.logits_off <= 1e-5 and not first.known
+    monkeypatch.setattr(rehearsal, "_check_member", None)  # would fail if it were called
+    again = rehearsed(settings)
+    assert again.known and (again.logits_off, again.seconds) == (first.logits_off, first.seconds)
+    assert "shown before" in again.summary() and "shown before" not in first.summary()
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_a_changed_file_is_rehearsed_again(family, file):
+    folders, settings = family
+    rehearsed(settings)
+    edit(folders["a"] / file, note="changed")
+    assert not rehearsed(settings).known
+
+
+def test_a_damaged_record_is_rehearsed_again(family):
+    _, settings = family
+    rehearsed(settings)
+    for record in (rehearsal.cache_folder() / "rehearsals").glob("*.json"):
+        record.write_text("{")
+    assert not rehearsed(settings).known
+
+
+def test_a_member_whose_resident_logits_are_others_is_refused_with_the_cause(family, monkeypatch):
+    _, settings = family
+    load = rehearsal.AutoModelForCausalLM.from_pretrained
+
+    def scaled(folder, **kwargs):
+        model, info = load(folder, **kwargs)
+        if folder.name == "b":
+            model.model.layers[1].mlp.up_proj.weight.data *= 2
+        return model, info
+
+    monkeypatch.setattr(rehearsal.AutoModelForCausalLM, "from_pretrained", scaled)
+    with pytest.raises(
+        InputError, match=r"^b: would not be scored as what it is.+other weights: model.layers.1.mlp.up"
+    ):
+        rehearsed(settings)
+
+
+SLOW = {"rms_norm_eps": 0.5}
+
+
+def test_a_baseline_is_scored_under_its_own_config(toy, tmp_path):
+    """Not under that of the member whose config the merges get."""
+    from transformers import AutoModelForCausalLM
+
+    window = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 2}
+    base = make_toy(tmp_path / "base", 0, **SLOW, max_window_layers=0, **window)
+    settings = toy_settings({**toy, "base": base}, tmp_path / "run")
+    settings["family"]["config"] = "a"
+    settings["study"]["trials"] = 1
+    notes = rehearsed(settings).notes
+    assert len(notes) == 1 and notes[0].startswith("base: scored under its own config, merges under that of a: ")
+    assert "rms_norm_eps 0.5 (a: 1e-06)" in notes[0] and "sliding_window 4" in notes[0]
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    search(path)
+    for name, folder in (("base", base), ("a", toy["a"])):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        for response in Run(tmp_path / "run").responses(name):
+            ids = torch.tensor([response.prompt_ids])
+            own = model.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=2)[0, ids.shape[1] :].tolist()
+            assert own == list(response.token_ids), name
+
+
+def test_a_config_that_makes_another_model_requires_a_choice(toy, tmp_path):
+    other = make_toy(tmp_path / "other", 5, attention_bias=False, rms_norm_eps=0.1)
+    settings = toy_settings({**toy, "a": other}, tmp_path / "run")
+    with pytest.raises(InputError, match=r"^a: .*rms_norm_eps.+`config: a`"):
+        check(resolve_config(settings))
+    settings["family"]["config"] = "base"
+    assert rehearsed(settings).notes[0].startswith("a: scored under its own config, merges under that of base: rms_n")
+
+
+def test_a_config_key_without_effect_is_only_shown(family):
+    folders, settings = family
+    edit(folders["a"] / "config.json", unsloth_version="2024.9")
+    assert rehearsed(settings).notes == (
+        "a: its config differs, without changing its logits: unsloth_version '2024.9' (base: None)",
+    )
+
+
+def test_a_method_that_cannot_merge_the_members_is_refused(family):
+    folders, settings = family
+    settings["search_space"] = {"methods": ["task_arithmetic"], "parameters": {"weight": 1.0, "lambda": 1e39}}
+    with pytest.raises(InputError, match=r"^search_space: task_arithmetic cannot merge a, b: .+not finite"):
+        rehearsed(settings)
+
+
+def test_an_export_that_would_decode_otherwise_is_refused(family, monkeypatch):
+    _, settings = family
+    write = rehearsal.write_settings
+
+    def penalised(engine, recipe, folder):
+        write(engine, recipe, folder)
+        edit(folder / "generation_config.json", repetition_penalty=50.0)
+
+    monkeypatch.setattr(rehearsal, "write_settings", penalised)
+    with pytest.raises(InputError, match="decode greedily otherwise than the search"):
+        rehearsed(settings)
+
+
+def test_an_export_with_another_template_is_refused(family, monkeypatch):
+    _, settings = family
+    write = rehearsal.write_settings
+
+    def other(engine, recipe, folder):
+        write(engine, recipe, folder)
+        (folder / "chat_template.jinja").write_text("{% for m in messages %}a{{ m['content'] }}{% endfor %}")
+
+    monkeypatch.setattr(rehearsal, "write_settings", other)
+    with pytest.raises(InputError, match="tokenizer would encode the first prompt differently"):
+        rehearsed(settings)
+
+
+def test_search_and_validate_say_the_same_before_any_work(family, monkeypatch):
+    folders, settings = family
+    weights(folders["b"], lambda state: state["model.norm.weight"].fill_(float("nan")))
+    said = []
+    for attempt in (lambda: check(resolve_config(settings)), lambda: search_settings(settings, folders["a"].parent)):
+        with pytest.raises(InputError) as error:
+            attempt()
+        said.append(str(error.value))
+    assert said[0] == said[1] and "b" in said[0] and "model.norm.weight" in said[0]
+    assert not (folders["a"].parent / "run").exists()
+
+
+def search_settings(settings, folder):
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return search(path)
+
+
+def test_a_search_whose_merges_all_failed_says_why_and_has_nothing_to_export(family, tmp_path, monkeypatch):
+    """Equal weights merge, so that only the trials themselves fail."""
+    from nex_merge.errors import TrialError
+
+    _, settings = family
+    load = FamilyEngine.load
+
+    def failing(self, recipe):
+        if recipe.kind == "merge" and (tmp_path / "run" / "trials").exists():
+            raise TrialError("no room")
+        return load(self, recipe)
+
+    monkeypatch.setattr(FamilyEngine, "load", failing)
+    with pytest.raises(RunError, match="all 4 merges failed, so there is nothing to rank or export: no room$"):
+        search_settings(settings, tmp_path)
+    with pytest.raises(InputError):
+        Run(tmp_path / "run").best()
