@@ -23,6 +23,7 @@ _CAUSAL: Mapping[str, str] = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 _BACKBONES: Mapping[str, Any] = modeling_auto.MODEL_MAPPING_NAMES
 # Parts of a config that belong to a model of more than text.
 _OTHER_SENSES = ("vision", "audio", "image", "video", "speech", "visual")
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "talker_config")
 
 
 def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[PreTrainedConfig, list[str]]:
@@ -34,6 +35,9 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
     path = folder / FILE
     raw = read_json(path)
     _check_kind(path, raw)
+    for key in ("quantization_config", "compression_config"):
+        if not isinstance(raw.get(key), Mapping | None):
+            raise InputError(f"{path}: {key}: expected a mapping, got {raw[key]!r}; remove the key")
     notes = []
     if tensors and (method := check_not_quantized(folder, raw, tensors)):
         stored = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
@@ -70,7 +74,7 @@ def _check_kind(path: Path, raw: Mapping[str, Any]) -> None:
         guess = next((kind for kind, causal in _CAUSAL.items() if causal in names), None)
         example = f'add "model_type": "{guess}"' if guess else "add that of its base model"
         raise InputError(f"{path}: model_type: missing, so transformers cannot tell what model this is; {example}")
-    senses = [key for key in raw if key.endswith("_config") and key.startswith(_OTHER_SENSES)]
+    senses = [key for key in raw if key in _NESTED or (key.endswith("_config") and key.startswith(_OTHER_SENSES))]
     if senses:
         raise InputError(
             f"{path}: a model of more than text ({model_type}, with {senses[0]}): only language models can be merged. "
@@ -125,12 +129,17 @@ def _architecture_note(path: Path, listed: Any, causal: str, model_type: str) ->
     for name in names:
         if name == causal or name in backbones or name not in known:
             continue
+        if name in _CAUSAL.values():
+            raise InputError(
+                f"{path}: architectures: {name} is not the model of model_type {model_type!r}, which is {causal}; "
+                "correct the wrong one"
+            )
         kind = "a classifier or reward model" if "Classification" in name else "another kind of model"
         raise InputError(
             f"{path}: architectures: expected {causal}, got {name}: {kind}, which answers no prompts; use the "
             "language model"
         )
-    return f"{FILE}: architectures: {causal} used instead of {', '.join(map(str, names))}"
+    return f"{FILE}: architectures: [{causal}] used instead of {listed!r}"
 
 
 def _known_classes() -> set[str]:

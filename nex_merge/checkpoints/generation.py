@@ -72,7 +72,7 @@ def mended_generation_config(folder: Path) -> tuple[GenerationConfig, list[str]]
     """A checkpoint's generation config, mended, and a line for everything that was dropped.
 
     transformers' default if the checkpoint has none. Sampling values stay where `do_sample` is true, and are dropped
-    where it is not. Raises InputError if the file cannot be read.
+    where it is not. Raises InputError if the file cannot be read or names no end tokens where it should.
     """
     path = folder / FILE
     if not (path.exists() or path.is_symlink()):
@@ -85,6 +85,8 @@ def mended_generation_config(folder: Path) -> tuple[GenerationConfig, list[str]]
             continue
         reason = None
         if key in _KEPT:
+            if key == "eos_token_id" and not _tokens(value):
+                raise InputError(f"{path}: eos_token_id: expected token ids, got {_short(value)}; correct the file")
             if not _KEPT[key](value):
                 reason = "not a value that transformers accepts"
             elif key in _SAMPLING and raw.get("do_sample") is not True:

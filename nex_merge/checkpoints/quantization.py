@@ -19,7 +19,7 @@ _COMPANIONS = re.compile(
     r"\.(qweight|qzeros|scales|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|quant_state\..+|SCB|"
     r"weight_format|weight_scale|weight_scale_inv|weight_scale_2|weight_zero_point|weight_packed|weight_shape|"
     r"weight_global_scale|input_scale|input_global_scale|activation_scale|weight_scales|codes|codebooks|centroids|"
-    r"indices|W_q|meta|weight\._data|weight\._scale|weight\.qdata|weight\.scale|dense_weights|row_offsets|qidata|"
+    r"indices|W_q|meta|weight\._data|weight\.bitmask|weight\.compressed|weight\._scale|weight\.qdata|weight\.scale|dense_weights|row_offsets|qidata|"
     r"hadamard_matrix|tables2?|qmeth|wf)$|_(blocks|scales|scale_inv)$"
 )
 # Integers that are no weights: masks and positions that older versions of transformers stored.

@@ -20,7 +20,7 @@ class Vocabulary:
 
     tokens: dict[int, str]  # id -> token, added tokens included
     merges: tuple[str, ...] | None  # of BPE, in order; None for other kinds
-    rules: dict[str, Any]  # normalizer and pre-tokenizer
+    rules: dict[str, Any]  # how text is cut before and framed after
     template: str | None  # the chat template, if it has one
 
 
@@ -45,7 +45,11 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         pairs = None if merges is None else tuple(m if isinstance(m, str) else " ".join(m) for m in merges)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise InputError(f"{path}: expected a tokenizer of the tokenizers library, got other JSON") from None
-    rules = {key: data.get(key) for key in ("normalizer", "pre_tokenizer")}
+    rules: dict[str, Any] = {key: data.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor")}
+    rules["added_tokens"] = {
+        entry["id"]: [bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word", "normalized")]
+        for entry in data.get("added_tokens") or ()
+    }
     jinja = folder / "chat_template.jinja"
     try:
         written = jinja.read_text(encoding="utf-8") if jinja.is_file() else None
@@ -91,8 +95,13 @@ def check_same_tokens(base: Vocabulary, other: Vocabulary) -> list[str]:
         if more:
             shown = ", ".join(repr((other.tokens | base.tokens)[number]) for number in sorted(more)[:3])
             notes.append(f"{FILE}: {len(more)} tokens {owner}, for example {shown}")
-    if base.rules != other.rules:
-        notes.append(f"{FILE}: normalizer or pre-tokenizer differ from base's; merges use the donor's")
+    for rule in base.rules:
+        ours, theirs = base.rules[rule], other.rules[rule]
+        if rule == "added_tokens":
+            both = ours.keys() & theirs.keys()
+            ours, theirs = [{key: flags[key] for key in both} for flags in (ours, theirs)]
+        if ours != theirs:
+            notes.append(f"{FILE}: {rule} differs from base's; all variants are asked with the donor's tokenizer")
     if base.template != other.template:
         notes.append("chat template differs from base's; all variants are asked with the donor's")
     return notes

@@ -20,6 +20,7 @@ from nex_merge.errors import InputError
 
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 _EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.|\.shared_experts?\.|\.(mlp|feed_forward)\.(gate|router)\.")
+_UNMERGED = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\b")
 # Buffers that older versions of transformers stored and newer ones compute.
 _BUFFERS = re.compile(r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.(masked_bias|attn\.bias)$|position_ids$")
 
@@ -37,6 +38,11 @@ def check_layout(
             f"{folder}: has mixture-of-experts layers ({experts}), and NEX scores the units of dense MLPs; use a dense "
             "model"
         )
+    if unmerged := next((other for other in tensors if _UNMERGED.search(other)), None):
+        raise InputError(
+            f"{folder}: has a LoRA adapter that was not merged into the weights ({unmerged}) and that transformers "
+            "would ignore; merge it first (peft: model.merge_and_unload()) and save the result"
+        )
     expected = _parameters(config)
     name = config.architectures[0]
     for layer in range(config.num_hidden_layers):
@@ -49,6 +55,11 @@ def check_layout(
     if missing := sorted(expected.keys() - tensors.keys()):
         raise InputError(f"{folder}: {_missing(name, missing, tensors)}")
     for tensor, shape in expected.items():
+        if tensor == EMBEDDINGS and tensors[tensor].shape[0] != shape[0]:
+            raise InputError(
+                f"{folder / 'config.json'}: vocab_size: {shape[0]}, and the embeddings have {tensors[tensor].shape[0]} "
+                "rows: they were resized without the config; set vocab_size to the number of rows"
+            )
         if tensors[tensor].shape != shape:
             raise InputError(
                 f"{tensors[tensor].file}: shape of {tensor}: config.json asks for {shape}, got "
@@ -62,6 +73,12 @@ def check_layout(
 
 def _missing(name: str, missing: list[str], tensors: Mapping[str, StoredTensor]) -> str:
     begin = f"no tensor {missing[0]} (and {len(missing) - 1} more)" if len(missing) > 1 else f"no tensor {missing[0]}"
+    if longer := next((other for other in tensors if other.endswith(f".{missing[0]}")), None):
+        prefix = longer.removesuffix(missing[0])
+        return (
+            f"{begin}: names of tensors begin with {prefix!r}, which a wrapper of the training left and transformers "
+            "does not read; save the unwrapped model"
+        )
     if missing[0].removeprefix("model.") in tensors:
         return (
             f"{begin}: the checkpoint was saved without its head, as a bare backbone; save it with AutoModelForCausalLM"

@@ -142,7 +142,10 @@ def weights_dtype(tensors: Mapping[str, tuple[str, list[int]]], wanted: str | No
         sizes[dtype] = sizes.get(dtype, 0) + torch.Size(shape).numel()
     most = max(sizes, key=lambda dtype: sizes[dtype])
     if most not in _DTYPES:
-        raise InputError(f"base: expected weights stored as {', '.join(_DTYPES)}, got {most}")
+        raise InputError(
+            f"base: expected weights stored as {', '.join(_DTYPES)}, got {most}; choose what merged weights are stored "
+            "as in the family, for example `dtype: float32`"
+        )
     return _DTYPES[most]
 
 
@@ -157,8 +160,8 @@ def rounded_members(folders: Mapping[str, Path], wanted: str | None = None) -> l
     lines = []
     for name, (_, tensors) in stored.items():
         for dtype, count in Counter(tensor.dtype for tensor in tensors.values()).items():
-            # float32 holds the half precisions exactly; integers are no weights.
-            if FLOATS.get(dtype) == target or target == "float32" or not dtype.startswith(("F", "BF")):
+            # float32 holds the half precisions exactly.
+            if FLOATS.get(dtype) in (target, None) or (target == "float32" and dtype != "F64"):
                 continue
             of = "is stored in" if count == len(tensors) else f"has {count} of {len(tensors)} tensors in"
             lines.append(f"rounded: {name!r} {of} {FLOATS.get(dtype, dtype)}, merged weights are stored in {target}")

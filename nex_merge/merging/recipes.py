@@ -87,9 +87,16 @@ def check_architecture(config: PreTrainedConfig, members: Mapping[str, Mapping[s
         for weight in planned:
             names = {weight.name, *(weight.aliases or ()), *(weight.tied_names or ())}
             if not weight.optional and not names & tensors.keys():
+                tied = weight.name == "lm_head.weight" and config.tie_word_embeddings
+                advice = (
+                    "untie every member first: store a copy of the embeddings as lm_head.weight and set "
+                    "tie_word_embeddings: false in config.json"
+                    if tied
+                    else "mergekit cannot merge this architecture"
+                )
                 raise InputError(
                     f"{member}: mergekit expects the tensor {weight.name} of every {config.architectures[0]}, and this "
-                    f"checkpoint has none (tie_word_embeddings: {config.tie_word_embeddings}); mergekit cannot merge it"
+                    f"checkpoint has none; {advice}"
                 )
     names = {name for weight in planned for name in (weight.name, *(weight.aliases or ()))}
     if missing := sorted(members["base"].keys() - names):

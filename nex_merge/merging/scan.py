@@ -28,6 +28,7 @@ class _Sums:
     delta: float = 0.0  # squared norm of the difference to them
     differs: set[str] = field(default_factory=set)  # members that differ from this one in some bit
     zero: list[str] = field(default_factory=list)  # matrices that are zero here
+    matrices: int = 0
 
 
 def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[MethodSpec] = ()) -> list[str]:
@@ -44,9 +45,12 @@ def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[Method
         found = {name: tensors[tensor] for name, tensors in stored.items() if tensor in tensors}
         _compare(tensor, found, sums, out_dtype, largest)
     for name, of_member in sums.items():
-        for tensor in of_member.zero:
-            if any(tensor not in other.zero for other in sums.values()):
-                notes.append(f"{name!r}: {tensor}: all zeros, unlike in other members")
+        if of_member.matrices and len(of_member.zero) == of_member.matrices:
+            raise InputError(f"{name}: all {of_member.matrices} matrices are zeros: its weights were not saved")
+        zero = [tensor for tensor in of_member.zero if any(tensor not in other.zero for other in sums.values())]
+        if zero:
+            more = f" and {len(zero) - 1} more matrices" if len(zero) > 1 else ""
+            notes.append(f"{name!r}: {zero[0]}{more}: all zeros, unlike in other members")
     notes += _equal(folders, sums)
     for name, of_member in sums.items():
         ratio = (of_member.delta / of_member.base) ** 0.5 if of_member.base else 0.0
@@ -66,8 +70,10 @@ def _compare(
     values = {name: _load(item.file, tensor) for name, item in found.items()}
     for name, value in values.items():
         _check_range(name, found[name], tensor, value, dtype, largest)
-        if value.dim() > 1 and value.numel() and not value.any():
-            sums[name].zero.append(tensor)
+        if value.dim() > 1:
+            sums[name].matrices += 1
+            if not value.any():
+                sums[name].zero.append(tensor)
     names = list(values)
     for i, name in enumerate(names):
         for other in names[i + 1 :]:
@@ -96,9 +102,10 @@ def _check_range(name: str, stored: StoredTensor, tensor: str, value: torch.Tens
             f"{name}: {stored.file}: {tensor} has {count:,} of {value.numel():,} elements that are NaN or infinite, "
             "which every merge would inherit: the training diverged or the file is damaged; use another checkpoint"
         )
+    wider = "float32" if dtype == "bfloat16" else "bfloat16"
     raise InputError(
         f"{name}: {stored.file}: {tensor} has values up to {peak:.3g}, beyond the range of {dtype} (±{largest:.5g}), "
-        "in which merged weights are stored; choose another in the family, for example `dtype: bfloat16`"
+        f"in which merged weights are stored; choose another in the family: `dtype: {wider}`"
     )
 
 
