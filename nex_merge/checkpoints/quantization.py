@@ -82,7 +82,8 @@ def _dequantize(folder: Path, method: str | None) -> str:
         call = ".dequantize()"
     else:
         return ""
+    # In its original format, transformers would save the codes again.
     return (
         f', or dequantize it once: AutoModelForCausalLM.from_pretrained("{folder}"{options}){call}'
-        '.save_pretrained("NEW_FOLDER")'
+        '.save_pretrained("NEW_FOLDER", save_original_format=False)'
     )
