@@ -14,7 +14,16 @@ from nex_merge.engines.engine import Captured
 from nex_merge.engines.loading import check_context, context_of, load_tokenizer, resolve_device, resolve_dtype
 from nex_merge.errors import InputError
 from nex_merge.generation import generate
-from nex_merge.merging import Merger, merge_adapters, preflight, stored_dtype, weights_dtype
+from nex_merge.merging import (
+    Merger,
+    check_token_ids,
+    generation_config,
+    member_configs,
+    merge_adapters,
+    preflight,
+    stored_dtype,
+    weights_dtype,
+)
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import Family, Location, locate
@@ -34,6 +43,8 @@ class TransformersEngine:
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         ids = encode_prompts(prompts, self.tokenizer, config)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        check_token_ids(ids, int(rows), self.tokenizer)
         check_context(ids, max_new_tokens, context_of(self.model.config))
         return ids
 
@@ -71,10 +82,14 @@ class CheckpointEngine(TransformersEngine):
         tokenizer = load_tokenizer(self.folder)
         device = resolve_device(runtime.device)
         dtype = resolve_dtype(runtime.dtype, device, stored_dtype(self.folder))
+        config = member_configs({source: self.folder})[source]
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, trust_remote_code=False)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.folder, dtype=dtype, config=config, trust_remote_code=False
+            )
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{source}: cannot load {self.folder}: {str(error).splitlines()[0]}") from None
+        loaded.generation_config = generation_config(self.folder)
         loaded.to(device).eval()
         gated_mlps(loaded)
         super().__init__(loaded, tokenizer)
@@ -86,10 +101,10 @@ class FamilyEngine(TransformersEngine):
     def __init__(self, family: Family, runtime: RuntimeConfig) -> None:
         """Raises InputError for whatever is wrong with the family or the device."""
         self.family = family
-        merge_adapters(family)
-        self.tensors = preflight(family.folders, family.donor)
+        merge_adapters(family.adapters, family.folders)
+        self.tensors = preflight(family.folders, family.donor, family.donor_named)
         # What merged weights are stored in: most of the base's.
-        self.out_dtype = weights_dtype(self.tensors)
+        self.out_dtype = weights_dtype(self.tensors, family.dtype)
         tokenizer = load_tokenizer(family.folders[family.donor])
         device = resolve_device(runtime.device)
         self.dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)

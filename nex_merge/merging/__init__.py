@@ -1,18 +1,26 @@
 """MergeRecipe -> merged model in memory, with the tensors that mergekit would write."""
 
+from nex_merge.checkpoints.tokenizers import check_token_ids
+from nex_merge.checkpoints.weights import weight_files
 from nex_merge.merging.adapters import merge_adapters
+from nex_merge.merging.differences import behaviour_keys, differing_keys
 from nex_merge.merging.members import (
+    check_distinct,
     generation_config,
     member_configs,
+    member_notes,
     preflight,
     rounded_members,
     stored_dtype,
     weights_dtype,
 )
 from nex_merge.merging.merger import Merger, digest, make_model, share_weights, tensor_digest
-from nex_merge.merging.recipes import method_specs, rank_bytes
+from nex_merge.merging.recipes import mergekit_config, method_specs, rank_bytes
+from nex_merge.merging.scan import survey
 
 __all__ = [
-    "Merger", "digest", "generation_config", "make_model", "member_configs", "merge_adapters", "method_specs",
-    "preflight", "rank_bytes", "rounded_members", "share_weights", "stored_dtype", "tensor_digest", "weights_dtype",
+    "Merger", "behaviour_keys", "check_distinct", "check_token_ids", "differing_keys", "digest", "generation_config",
+    "make_model", "member_configs", "member_notes", "merge_adapters", "mergekit_config", "method_specs", "preflight",
+    "rank_bytes", "rounded_members", "share_weights", "stored_dtype", "survey", "tensor_digest", "weight_files",
+    "weights_dtype",
 ]  # fmt: skip

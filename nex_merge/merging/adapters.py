@@ -5,11 +5,13 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
+from nex_merge.checkpoints.adapters import AdapterMember
+from nex_merge.checkpoints.files import first_line
 from nex_merge.errors import InputError
-from nex_merge.merging.members import first_line
-from nex_merge.setup.families import AdapterMember, Family
+from nex_merge.merging.recipes import merge_adapter
 
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
@@ -17,16 +19,17 @@ _TOKENIZER = (
 )  # fmt: skip
 
 
-def merge_adapters(family: Family) -> None:
-    """Make the checkpoints of the family's adapters, unless an earlier run has. Raises InputError naming the member."""
-    for name, member in family.adapters.items():
-        if not family.folders[name].is_dir():
-            _merge(name, member, family.folders[name])
+def merge_adapters(adapters: Mapping[str, AdapterMember], folders: Mapping[str, Path]) -> None:
+    """Make the checkpoints of a family's adapters in `folders`, unless an earlier run has.
+
+    Raises InputError, naming the member, if an adapter can't be merged.
+    """
+    for name, member in adapters.items():
+        if not folders[name].is_dir():
+            _merge(name, member, folders[name])
 
 
 def _merge(name: str, member: AdapterMember, out: Path) -> None:
-    from mergekit.common import ModelReference
-
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".adapter-", dir=out.parent))
@@ -34,11 +37,9 @@ def _merge(name: str, member: AdapterMember, out: Path) -> None:
         raise InputError(f"{out.parent}: the merged adapter cannot be kept here: {error.strerror}") from None
     try:
         logging.getLogger("peft").setLevel(logging.ERROR)
-        # mergekit's own way, so that `mergekit-yaml` on a recipe with base+adapter gives the same tensors.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that mergekit and peft use and transformers will drop
-            made = ModelReference.parse(member.reference).merged(cache_dir=str(work))
-        folder = Path(made.model.path)
+            folder = merge_adapter(member.reference, work)
         for file in _TOKENIZER:
             source = next((f / file for f in (member.adapter, member.base) if (f / file).is_file()), None)
             if source is not None:

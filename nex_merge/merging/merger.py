@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from nex_merge.errors import TrialError
+from nex_merge.merging.differences import differing_keys
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
@@ -88,9 +89,7 @@ class Merger:
 
     def differing(self, member: str) -> dict[str, tuple[Any, Any]]:
         """The config keys whose values differ between a member and the donor, with both values."""
-        own, donor = (_settings(self._configs[name]) for name in (member, self._donor))
-        keys = [key for key in {**donor, **own} if own.get(key) != donor.get(key)]
-        return {key: (own.get(key), donor.get(key)) for key in keys}
+        return differing_keys(self._configs[member], self._configs[self._donor])
 
     def under(self, member: str) -> PreTrainedModel:
         """The resident weights under a member's own config; the resident model itself if that is the donor's.
@@ -99,8 +98,8 @@ class Merger:
         """
         if member not in self._models:
             donor = self._models[self._donor]
-            same = _settings(self._configs[member]) == _settings(self._configs[self._donor])
-            self._models[member] = donor if same else share_weights(donor, self._configs[member])
+            own = self._configs[member]
+            self._models[member] = share_weights(donor, own) if self.differing(member) else donor
         return self._models[member]
 
 
@@ -122,15 +121,6 @@ def share_weights(model: PreTrainedModel, config: PreTrainedConfig) -> PreTraine
         setattr(other.get_submodule(owner), leaf, parameter)
     other.generation_config = model.generation_config
     return other
-
-
-def _settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """A config as a mapping, without what the forward pass does not depend on: names, versions and stored dtype."""
-    return {
-        key: value
-        for key, value in config.to_dict().items()
-        if key not in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
-    }
 
 
 def _write(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:

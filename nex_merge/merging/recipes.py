@@ -4,6 +4,7 @@ mergekit does the planning: it parses the recipe, resolves gradients and filters
 tensors are computed by `kernels` for the methods they support and by mergekit for the others, with the same bits.
 """
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedConfig
 
-from nex_merge.errors import TrialError
+from nex_merge.checkpoints.configs import mended_config
+from nex_merge.checkpoints.files import first_line, read_json
+from nex_merge.checkpoints.weights import StoredTensor
+from nex_merge.errors import InputError, TrialError
 from nex_merge.merging import kernels
 from nex_merge.merging.blocks import Workspace
-from nex_merge.merging.members import first_line
 from nex_merge.merging.ranks import RANK_BYTES, RankCache
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
 
@@ -67,6 +71,80 @@ def method_specs() -> dict[str, MethodSpec]:
     return specs
 
 
+def check_architecture(config: PreTrainedConfig, members: Mapping[str, Mapping[str, StoredTensor]]) -> None:
+    """Raise InputError if mergekit's description of the architecture does not fit the members' tensors.
+
+    `config`: the base's. `members`: the tensors that are the model's parameters, by member; see `check_layout`. Without
+    a description of its own, mergekit infers one from the tensors, which fits.
+    """
+    from mergekit.architecture import arch_info_for_config
+
+    architecture = arch_info_for_config(config)
+    if architecture is None:
+        return
+    planned = architecture.all_weights(config)
+    for member, tensors in members.items():
+        for weight in planned:
+            names = {weight.name, *(weight.aliases or ()), *(weight.tied_names or ())}
+            if not weight.optional and not names & tensors.keys():
+                tied = weight.name == "lm_head.weight" and config.tie_word_embeddings
+                advice = (
+                    "untie every member first: store a copy of the embeddings as lm_head.weight and set "
+                    "tie_word_embeddings: false in config.json"
+                    if tied
+                    else "mergekit cannot merge this architecture"
+                )
+                raise InputError(
+                    f"{member}: mergekit expects the tensor {weight.name} of every {config.architectures[0]}, and this "
+                    f"checkpoint has none; {advice}"
+                )
+    names = {name for weight in planned for name in (weight.name, *(weight.aliases or ()))}
+    if missing := sorted(members["base"].keys() - names):
+        raise InputError(
+            f"base: mergekit does not know the tensor {missing[0]} of {config.architectures[0]}, so a merge would lack "
+            f"{len(missing)} tensors; mergekit cannot merge this architecture"
+        )
+
+
+def mergekit_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as mergekit can read it: members that it would misread are spelled out.
+
+    mergekit takes `@` and `+` in a path for a revision and an adapter, and the architecture from config.json, which may
+    lack it.
+    """
+    spelled = copy.deepcopy(dict(config))
+    if "base_model" in spelled:
+        spelled["base_model"] = _reference(spelled["base_model"])
+    for model in spelled.get("models") or ():
+        model["model"] = _reference(model["model"])
+    return spelled
+
+
+def _reference(model: Any) -> Any:
+    if not isinstance(model, str) or not (folder := Path(model)).is_dir():
+        return model
+    architecture = _mended_architecture(folder)
+    if architecture is None and not set("@+") & set(model):
+        return model
+    return {"model": {"path": model}, **({"override_architecture": architecture} if architecture else {})}
+
+
+def _mended_architecture(folder: Path) -> str | None:
+    """The architecture of a checkpoint if its config.json does not name it (see `mended_config`), otherwise None."""
+    if not (folder / "config.json").is_file():
+        return None
+    listed = read_json(folder / "config.json").get("architectures")
+    config, _ = mended_config(folder, {})
+    return config.architectures[0] if listed != config.architectures else None
+
+
+def merge_adapter(reference: str, folder: Path) -> Path:
+    """Merge `base+adapter` into a checkpoint below `folder`, as `mergekit-yaml` does for a recipe that names it so."""
+    from mergekit.common import ModelReference
+
+    return Path(ModelReference.parse(reference).merged(cache_dir=str(folder)).model.path)
+
+
 def rank_bytes(method: str) -> dict[str, int]:
     """Bytes per element that a method's ranks take in the RankCache, by kind of order; empty for most methods."""
     from mergekit import merge_methods
@@ -104,7 +182,7 @@ class Streamer:
         from mergekit.plan import MergePlanner
 
         options = MergeOptions(quiet=True, device="cpu")
-        config = MergeConfiguration.model_validate(self._without_adapters(dict(recipe.config)))
+        config = MergeConfiguration.model_validate(mergekit_config(self._without_adapters(dict(recipe.config))))
         out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
         # mergekit draws masks from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):

@@ -9,10 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from nex_merge.checkpoints import adapters as lora
+from nex_merge.checkpoints.adapters import AdapterMember
+from nex_merge.checkpoints.files import INDEX, WEIGHTS, about, check_folder, weight_map
 from nex_merge.errors import InputError
 from nex_merge.setup.cache import cache_folder
 from nex_merge.setup.config import Strict, find_file, known_names, nearest, parse, read_yaml
@@ -21,9 +24,8 @@ from nex_merge.setup.fingerprints import fingerprint, settings_of
 # Works without a network: its weights are part of the package.
 BUNDLED_FAMILY = "qwen3-tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# The files of a checkpoint that are downloaded: never pickled weights or code.
-_WEIGHTS = "*.safetensors"
-_FILES = ["*.json", "*.jinja", "*.txt", "*.model", _WEIGHTS]
+# The small files of a checkpoint that are downloaded: never pickled weights or code.
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
 class Location(Strict):
@@ -41,6 +43,9 @@ class FamilyConfig(Strict):
     models: dict[str, Location] = Field(description="fine-tunes of the base, by name")
     config: str | None = Field(
         default=None, description="model whose config and tokenizer the merges get; null: the base"
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] | None = Field(
+        default=None, description="dtype that merged weights are stored in; null: that of most of the base's parameters"
     )
     defaults: dict[str, Any] = Field(
         default_factory=dict, description="default values of `generation` and `activations` in runs of this family"
@@ -73,19 +78,6 @@ class FamilyConfig(Strict):
 
 
 @dataclass(frozen=True)
-class AdapterMember:
-    """A member that is an adapter on a checkpoint."""
-
-    base: Path
-    adapter: Path
-
-    @property
-    def reference(self) -> str:
-        """How mergekit's recipes name it."""
-        return f"{self.base}+{self.adapter}"
-
-
-@dataclass(frozen=True)
 class Family:
     """A family whose files are on disk. `folders` maps 'base' and every model's name to its checkpoint folder.
 
@@ -95,7 +87,8 @@ class Family:
     name: str
     folders: Mapping[str, Path]
     donor: str  # the member whose config and tokenizer the merges get: 'base' or a model's name
-    donor_named: bool = True  # False: the base, because the family names none
+    donor_named: bool = False  # whether the family names it (`config: base` does); only then may configs differ
+    dtype: str | None = None  # dtype that merged weights are stored in; None: that of most of the base's parameters
     adapters: Mapping[str, AdapterMember] = field(default_factory=dict)
 
     @property
@@ -197,7 +190,7 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Fam
             under = folders["base"] if location.path == "base" else locate(location, source)
             adapters[key] = AdapterMember(under, locate_adapter(location.adapter, source))
             folders[key] = merged_folder(adapters[key], source)
-    return Family(name, folders, donor, config.config is not None, adapters)
+    return Family(name, folders, donor, config.config is not None, config.dtype, adapters)
 
 
 def donor_folder(entry: str | Mapping[str, Any]) -> Path:
@@ -222,26 +215,46 @@ def locate(location: Location, source: str, weights: bool = True) -> Path:
         if not _HUB_ID.fullmatch(location.path):
             raise InputError(
                 f"{source}: expected a checkpoint folder or a hub id (owner/name), got {location.path!r}, "
-                "and there is no such folder"
+                f"and there is no such folder{_as_adapter(location.path)}"
             )
         return _fetch(location, source, weights)
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{source}: expected a checkpoint folder, got {folder} (no config.json)")
-    if weights and not any(folder.glob("*.safetensors")):
-        reason = "only pickled weights (*.bin), which are never loaded" if any(folder.glob("*.bin")) else "no weights"
-        raise InputError(f"{source}: expected a checkpoint folder with *.safetensors, got {folder} ({reason})")
+    with about(source):
+        check_folder(folder, weights)
     return folder.resolve()
 
 
+def _as_adapter(path: str) -> str:
+    """How `BASE+ADAPTER`, mergekit's spelling of a LoRA adapter, is written in a family; empty if it is none."""
+    base, plus, adapter = path.partition("+")
+    if not plus or (find_file(base) is None and not _HUB_ID.fullmatch(base)):
+        return ""
+    return f". A LoRA adapter is named apart from its checkpoint: {{path: {base}, adapter: {adapter}}}"
+
+
 def _fetch(location: Location, source: str, weights: bool) -> Path:
+    """The snapshot of a hub checkpoint: the small files, then the weights that its index or `model.safetensors` names.
+
+    Copies of the weights in other formats are never downloaded.
+    """
+    folder = _snapshot(location, source, _FILES)
+    if weights:
+        index = folder / INDEX
+        with about(source):
+            shards = sorted(set(weight_map(index).values())) if index.is_symlink() or index.exists() else []
+        folder = _snapshot(location, source, [*_FILES, WEIGHTS, *shards])
+    with about(f"{source}: {location.path}"):
+        check_folder(folder, weights)
+    return folder
+
+
+def _snapshot(location: Location, source: str, patterns: list[str]) -> Path:
     import httpx2
     import huggingface_hub
     from huggingface_hub import errors
 
-    wanted = [pattern for pattern in _FILES if weights or pattern != _WEIGHTS]
     try:
         folder = huggingface_hub.snapshot_download(
-            location.path, revision=location.revision, allow_patterns=wanted, etag_timeout=5, max_workers=4
+            location.path, revision=location.revision, allow_patterns=patterns, etag_timeout=5, max_workers=4
         )
     except (
         errors.HfHubHTTPError,
@@ -256,11 +269,6 @@ def _fetch(location: Location, source: str, weights: bool) -> Path:
             f"{source}: {location.path}{at} is not a local folder and could not be downloaded from the hub ({reason}). "
             f"Without a network, use a local folder or the bundled family {BUNDLED_FAMILY}"
         ) from None
-    if weights and not any(Path(folder).glob(_WEIGHTS)):
-        raise InputError(
-            f"{source}: expected a checkpoint with *.safetensors, got {location.path}, which has none; "
-            "pickled weights are never loaded"
-        )
     return Path(folder)
 
 
@@ -282,7 +290,7 @@ def locate_adapter(adapter: str, source: str) -> Path:
         if not _HUB_ID.fullmatch(adapter):
             raise InputError(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
         folder = _fetch(Location(path=adapter), f"{source}: adapter", weights=True)
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
+    for file in (lora.CONFIG, lora.WEIGHTS):
         if not (folder / file).is_file():
             raise InputError(f"{source}: adapter: expected a folder with {file}, got {folder}, which has none")
     return folder.resolve()

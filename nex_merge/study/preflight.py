@@ -69,7 +69,7 @@ def estimate(resolved: ResolvedConfig) -> Iterator[str]:
     yield f"configuration  {resolved.source}: valid"
     millions = checked.parameters / 1e6
     yield f"family         {family.name}: base, {', '.join(family.models)}; {millions:.1f}M parameters each"
-    for line in rounded_members(family.folders):
+    for line in rounded_members(family.folders, family.dtype):
         yield f"warning        {line}"
     yield f"methods        {', '.join(method.name for method in checked.space.methods)}"
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"

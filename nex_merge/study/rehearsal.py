@@ -1,8 +1,9 @@
 """Shows, before the first trial, that what will be scored is what will be exported, and that it can be exported.
 
-1. Base and every parent, merged into the resident model, give the logits of their own checkpoints in transformers.
-2. Every method of the search space merges the members with equal weights.
-3. Such a merge's config, generation config, tokenizer and card are written, read back, and decode as the search does.
+1. All weights are looked at once; what was dropped or mended in the members' files is said.
+2. Base and every parent, merged into the resident model, give the logits of their own checkpoints in transformers.
+3. Every method of the search space merges the members with equal weights.
+4. Such a merge's config, generation config, tokenizer and card are written, read back, and decode as the search does.
 
 One checkpoint is loaded beside the resident model at a time. What was found is kept by the family's fingerprint, so
 that the next search over the same files pays nothing.
@@ -19,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.trial import FixedTrial
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from nex_merge.engines.comparison import largest_difference, tolerance
 from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError, TrialError
-from nex_merge.merging import share_weights
+from nex_merge.merging import member_notes, share_weights, survey
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
 from nex_merge.runs import files
 from nex_merge.runs.card import model_card, write_settings
@@ -70,7 +70,8 @@ def rehearse(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace)
     began = time.perf_counter()
     prompt = load_prompts(resolved.config.prompts)[0]
     ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
-    notes: list[str] = []
+    folders = engine.family.folders
+    notes = [*member_notes(folders), *survey(folders, engine.out_dtype, space.methods)]
     off = 0.0
     for name in engine.family.folders:
         found, said = _check_member(engine, name, ids)
@@ -157,7 +158,7 @@ def _under_the_donors_config(
     engine.model = mine
     shown = ", ".join(f"{key} {a!r} ({donor}: {b!r})" for key, (a, b) in differing.items())
     if off <= allowed:
-        return [f"{name}: its config differs, without changing its logits: {shown}"]
+        return [f"{name}: its config differs, without changing its logits for the first prompt: {shown}"]
     if not engine.family.donor_named:
         raise InputError(
             f"{name}: its config makes it another model than {donor}'s would: {shown}. Merges can use only one of the "
@@ -166,13 +167,29 @@ def _under_the_donors_config(
     return [f"{name}: scored under its own config, merges under that of {donor}: {shown}"]
 
 
+class _Given:
+    """Suggests the values that it was given."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def suggest_float(self, name: str, low: float, high: float, **kwargs: Any) -> float:
+        return self._values[name]
+
+    def suggest_int(self, name: str, low: int, high: int, **kwargs: Any) -> int:
+        return self._values[name]
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._values[name]
+
+
 def _equal_merges(engine: FamilyEngine, space: SearchSpace) -> list[MergeRecipe]:
     """The equal-weights merge of every method."""
     family, recipes = engine.family, []
     for method in space.methods:
         alone = replace(space, methods=(method,))
-        trial = FixedTrial(equal_weights(alone, family.models))
-        recipes.append(propose(alone, family.references, engine.out_dtype, trial, 0))
+        given = _Given(equal_weights(alone, family.models))
+        recipes.append(propose(alone, family.references, engine.out_dtype, given, 0))
     return recipes
 
 

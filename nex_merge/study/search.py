@@ -54,7 +54,7 @@ def run_search(
     engine, out_dtype, tensors = _engine(resolved, engine)
     check_filters(space.filters, tensors)
     encode_run_prompts(engine, config)
-    for line in rounded_members(family.folders):
+    for line in rounded_members(family.folders, family.dtype):
         dispatch.on_note(line)
     if isinstance(engine, FamilyEngine):
         rehearsed = rehearse(engine, resolved, space)
@@ -114,8 +114,11 @@ def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, st
     """The engine, the dtype of saved merges, and the names of the model's tensors."""
     family = resolved.family
     made = engine or FamilyEngine(family, resolved.config.runtime)
-    tensors = made.tensors if isinstance(made, FamilyEngine) else preflight(family.folders, family.donor)
-    return made, weights_dtype(tensors), list(tensors)
+    if isinstance(made, FamilyEngine):
+        tensors = made.tensors
+    else:
+        tensors = preflight(family.folders, family.donor, family.donor_named)
+    return made, weights_dtype(tensors, family.dtype), list(tensors)
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:

@@ -75,11 +75,11 @@ def test_one_merger_over_float32_checkpoints_gives_every_variant_the_right_bits(
 
 
 def test_the_files_are_those_that_mergekit_reads(toy, tmp_path):
-    """If an index lists shards, a model.safetensors beside them is ignored."""
+    """Of shards, those that the index names; weights beside them are ignored."""
     folder = shutil.copytree(toy["a"], tmp_path / "a")
     shard = "model-00001-of-00001.safetensors"
     shutil.move(folder / "model.safetensors", folder / shard)
-    shutil.copy(toy["b"] / "model.safetensors", folder / "model.safetensors")
+    shutil.copy(toy["b"] / "model.safetensors", folder / "consolidated.safetensors")
     with safe_open(folder / shard, "pt") as file:
         index = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), shard)}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -161,9 +161,9 @@ def test_members_that_are_rounded_are_listed(toy, tmp_path):
     half, *_ = copy_of("b", torch.float16)
     assert 0 < norms < tensors
     assert rounded_members({"base": toy["base"], "math": math, "code": code, "half": half}) == [
-        "rounded: 'math' is stored in float32, merged weights are stored in bfloat16",
-        f"rounded: 'code' has {norms} of {tensors} tensors in float32, merged weights are stored in bfloat16",
-        "rounded: 'half' is stored in float16, merged weights are stored in bfloat16",
+        "rounded: math is stored in float32, merged weights are stored in bfloat16",
+        f"rounded: code has {norms} of {tensors} tensors in float32, merged weights are stored in bfloat16",
+        "rounded: half is stored in float16, merged weights are stored in bfloat16",
     ]
     base, *_ = copy_of("base", torch.float32)
     assert rounded_members({"base": base, "a": toy["a"], "half": half}) == [], "float32 holds both exactly"
@@ -198,6 +198,12 @@ def test_merges_use_the_donors_rotary_settings_and_the_base_keeps_its_own(toy, t
     assert not torch.equal(of_base, merger.model.model.rotary_emb.inv_freq)
 
 
-def test_folders_that_mergekit_would_misread_are_rejected(toy):
-    with pytest.raises(InputError, match="rename the folder"):
-        preflight({"base": toy["base"].with_name("base@main")}, "base")
+@pytest.mark.parametrize("folder", ["c++/a", "a@main"])
+def test_marks_of_mergekit_in_a_path_are_read_as_a_path(toy, tmp_path, folder):
+    copied = shutil.copytree(toy["a"], tmp_path / folder)
+    recipe = sampled_recipe(toy, "ties")
+    there = sampled_recipe({**toy, "a": copied}, "ties")
+    assert dict(there.config) == dict(recipe.config) or str(copied) in str(there.config)
+    loaded = [Merger(folders, "base", "cpu", torch.float32).load(made) for folders, made in
+              ((toy, recipe), ({**toy, "a": copied}, there))]  # fmt: skip
+    assert loaded[0] == loaded[1]

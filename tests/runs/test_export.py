@@ -1,10 +1,14 @@
 """What export says beside what it writes."""
 
-import pytest
+import shutil
 
-from nex_merge.errors import RunError
+import pytest
+import yaml
+
+from nex_merge.errors import InputError, RunError
 from nex_merge.runs import export
 from nex_merge.runs.run import Run
+from tests.conftest import toy_settings
 from tests.searches import search
 
 
@@ -34,7 +38,7 @@ def half_run(toy_config, tmp_path):
     return Run(tmp_path / "run")
 
 
-def test_in_half_precision_logits_are_compared_and_not_greedy_text(half_run, tmp_path, monkeypatch):
+def test_in_half_precision_log_probabilities_are_compared_and_not_greedy_text(half_run, tmp_path, monkeypatch):
     from transformers import GenerationMixin
 
     def rounds_otherwise(self, ids, **kwargs):
@@ -42,7 +46,10 @@ def test_in_half_precision_logits_are_compared_and_not_greedy_text(half_run, tmp
 
     monkeypatch.setattr(GenerationMixin, "generate", rounds_otherwise)
     lines = list(export.export_trial(half_run, "a", tmp_path / "out"))
-    assert any("the same logits for the first response of" in line and "bfloat16" in line for line in lines)
+    said = (
+        "it gives the tokens of the first 4 stored responses the same log-probability, within the rounding of bfloat16"
+    )
+    assert any(line.endswith(said) for line in lines)
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
@@ -55,6 +62,44 @@ def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypa
         return model
 
     monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
-    with pytest.raises(RunError, match="other logits than the scored model"):
+    with pytest.raises(
+        RunError, match="not the model that was scored: the stored response to prompt 1 has a mean log-prob"
+    ):
         list(export.export_trial(half_run, "a", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(toy_run, tmp_path, monkeypatch):
+    lines = list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+    assert any(line.endswith("it gives the first 4 stored responses again, token by token") for line in lines)
+    load = export.AutoModelForCausalLM.from_pretrained
+
+    def damaged(*args, **kwargs):
+        model = load(*args, **kwargs)
+        model.model.norm.weight.data *= -1
+        return model
+
+    monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
+    with pytest.raises(RunError, match="the stored response to prompt 1 would give another token"):
+        list(export.export_trial(Run(toy_run), "a", tmp_path / "other"))
+
+
+def test_a_config_that_changed_since_the_run_is_named_before_anything_is_merged(toy, toy_settings_copy, tmp_path):
+    import json
+
+    folders, settings = toy_settings_copy
+    search(settings)
+    path = folders["b"] / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 0.5}))
+    with pytest.raises(InputError, match=r"^b: config.json in .+ changed since the run was started"):
+        next(export.export_trial(Run(tmp_path / "run"), "a", tmp_path / "out"))
+    with pytest.raises(InputError, match="config.json"):
+        search(settings, study={"trials": 3})
+
+
+@pytest.fixture
+def toy_settings_copy(toy, tmp_path):
+    folders = {name: shutil.copytree(folder, tmp_path / name) for name, folder in toy.items()}
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(toy_settings(folders, tmp_path / "run") | {"study": {"trials": 1}}))
+    return folders, path

@@ -144,10 +144,3 @@ def test_crossfit_needs_two_prompts(toy, tmp_path):
     preflight.check(resolve_config(settings, {"prompts": {"limit": 2}}))
     with pytest.raises(InputError, match=r"nex\.calibration: crossfit .* needs at least 2, got 1; use self"):
         preflight.check(resolve_config(settings, {"prompts": {"limit": 1}}))
-
-
-def test_a_family_without_gated_mlps(toy, tmp_path, monkeypatch):
-    tensors = {"transformer.wte.weight": ("BF16", [190, 16]), "transformer.h.0.mlp.c_fc.weight": ("BF16", [16, 64])}
-    monkeypatch.setattr(preflight, "preflight", lambda folders, donor: tensors)
-    with pytest.raises(InputError, match=r"family custom: expected gated MLPs \(model\.layers\[i\]\.mlp\.down_proj\)"):
-        preflight.check(resolve_config(toy_settings(toy, tmp_path / "run")))
