@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -59,9 +59,6 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
         notes.append(f"{FILE}: auto_map dropped: its code is not run; transformers' own {causal} is used")
     if hasattr(config, "auto_map"):
         del config.auto_map
-    for key, value in _generation_settings(config).items():
-        delattr(config, key)
-        notes.append(f"{FILE}: {key}: {value!r} dropped: it belongs into generation_config.json")
     return config, notes
 
 
@@ -150,16 +147,6 @@ def _known_classes() -> set[str]:
             for value in getattr(modeling_auto, table).values():
                 found |= {value} if isinstance(value, str) else set(value)
     return found
-
-
-def _generation_settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """Settings of generation that older versions of transformers kept in the config, and newer ones refuse to save."""
-    fields = getattr(type(config), "__dataclass_fields__", {})
-    return {
-        key: value
-        for key in GenerationConfig._get_default_generation_params()
-        if key != "use_cache" and key not in fields and (value := getattr(config, key, None)) is not None
-    }
 
 
 def _reason(error: Exception) -> str:

@@ -49,7 +49,7 @@ def test_one_id_with_two_tokens_is_refused(toy, folder, function, message):
 
 def test_added_tokens_of_tokenizer_config_count(toy, folder):
     edit(folder / "tokenizer_config.json", added_tokens_decoder={"7": {"content": "<odd>"}})
-    with pytest.raises(InputError, match="id 7 is '.+' in base and '<odd>' here"):
+    with pytest.raises(InputError, match=r"id 7 is '.+' in base and '<odd>' here"):
         check_same_tokens(read_vocabulary(toy["base"]), read_vocabulary(folder))
 
 
