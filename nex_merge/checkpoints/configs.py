@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto import modeling_auto
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from nex_merge.checkpoints.files import WEIGHTS, read_json
-from nex_merge.checkpoints.quantization import check_not_quantized, quantized_tensor
+from nex_merge.checkpoints.quantization import check_not_quantized
 from nex_merge.checkpoints.weights import StoredTensor
 from nex_merge.errors import InputError
 
@@ -47,8 +47,8 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
     except Exception as error:  # whatever a config class makes of a wrong value
         raise InputError(f"{path}: transformers cannot read this config: {_reason(error)}; correct it") from None
     _check_decoder(path, raw, config)
-    for key in ("quantization_config", "compression_config"):
-        if hasattr(config, key) and not (tensors and quantized_tensor(tensors)):
+    for key in ("quantization_config", "compression_config", "auto_map"):
+        if hasattr(config, key):
             delattr(config, key)
     causal = _CAUSAL[config.model_type]
     listed = raw.get("architectures")
@@ -57,12 +57,12 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
         notes.append(note)
     if raw.get("auto_map"):
         notes.append(f"{FILE}: auto_map dropped: its code is not run; transformers' own {causal} is used")
-    if hasattr(config, "auto_map"):
-        del config.auto_map
-    for key, value in _generation_settings(config).items():
-        delattr(config, key)
-        notes.append(f"{FILE}: {key}: {value!r} dropped: it belongs into generation_config.json")
     return config, notes
+
+
+def architecture_of(config: PreTrainedConfig) -> str:
+    """The model class of a mended config."""
+    return (config.architectures or [""])[0]
 
 
 def _check_kind(path: Path, raw: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def _check_kind(path: Path, raw: Mapping[str, Any]) -> None:
             f"{path}: a model of more than text ({model_type}, with {senses[0]}): only language models can be merged. "
             "Save its language model as a checkpoint of its own, for all members alike"
         )
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in CONFIG_MAPPING:
         if raw.get("auto_map"):
             raise InputError(
                 f"{path}: model_type {model_type!r} needs the checkpoint's own code (auto_map), which is never run; "
@@ -150,16 +150,6 @@ def _known_classes() -> set[str]:
             for value in getattr(modeling_auto, table).values():
                 found |= {value} if isinstance(value, str) else set(value)
     return found
-
-
-def _generation_settings(config: PreTrainedConfig) -> dict[str, Any]:
-    """Settings of generation that older versions of transformers kept in the config, and newer ones refuse to save."""
-    fields = getattr(type(config), "__dataclass_fields__", {})
-    return {
-        key: value
-        for key in GenerationConfig._get_default_generation_params()
-        if key != "use_cache" and key not in fields and (value := getattr(config, key, None)) is not None
-    }
 
 
 def _reason(error: Exception) -> str:

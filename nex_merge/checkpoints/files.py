@@ -16,7 +16,7 @@ from nex_merge.errors import InputError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
-_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/")
+_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)$")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # Weights that are never loaded, and what to do about them.
 _TO_SAFETENSORS = (
@@ -105,15 +105,16 @@ def not_what_it_says(start: bytes) -> str | None:
     return None
 
 
-def fetch_again(folder: Path) -> str:
-    """How to complete a checkpoint: the command for a folder of the hub's cache, otherwise in words."""
-    if found := _SNAPSHOT.search(f"{folder.as_posix()}/"):
-        return f"fetch it again: hf download {found['owner']}/{found['name']} --force-download"
+def fetch_again(folder: Path, damaged: str | None = None) -> str:
+    """How to complete a checkpoint, or replace a `damaged` file of it: for the hub's cache, the command."""
+    if found := _SNAPSHOT.search(folder.as_posix()):
+        file = f" {damaged} --force-download" if damaged else ""
+        return f"fetch it again: hf download {found['owner']}/{found['name']}{file} --revision {found['revision']}"
     return "fetch or copy it again"
 
 
 def _again(path: Path) -> str:
-    return fetch_again(path.parent)
+    return fetch_again(path.parent, path.name if path.exists() else None)
 
 
 def check_folder(folder: Path, weights: bool = True) -> None:
@@ -157,7 +158,7 @@ def adapter_message(folder: Path) -> str:
 
 
 def _without_config(folder: Path, names: list[str]) -> str:
-    if _SNAPSHOT.search(f"{folder.as_posix()}/"):
+    if _SNAPSHOT.search(folder.as_posix()):
         return f"{folder}: no config.json: this download is incomplete; {fetch_again(folder)}"
     inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if inner:
@@ -178,7 +179,7 @@ def _without_weights(folder: Path, names: list[str]) -> str:
         return f"{begin} or shards with {INDEX}, got {', '.join(found[:3])}, which transformers does not read"
     if other := _other_weights(folder, names):
         return f"{begin}, got only {other}"
-    if _SNAPSHOT.search(f"{folder.as_posix()}/"):
+    if _SNAPSHOT.search(folder.as_posix()):
         return f"{begin}, got no weights: this download is incomplete; {fetch_again(folder)}"
     return f"{begin}, got no weights"
 

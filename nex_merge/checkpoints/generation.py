@@ -71,14 +71,18 @@ _ARGUMENTS = {
 def mended_generation_config(folder: Path) -> tuple[GenerationConfig, list[str]]:
     """A checkpoint's generation config, mended, and a line for everything that was dropped.
 
-    transformers' default if the checkpoint has none. Sampling values stay where `do_sample` is true, and are dropped
-    where it is not. Raises InputError if the file cannot be read or names no end tokens where it should.
+    Without that file: what config.json has of these settings, otherwise transformers' default. Sampling values stay
+    where `do_sample` is true, and are dropped where it is not. Raises InputError if the file cannot be read, or names
+    end tokens that are none.
     """
     path = folder / FILE
-    if not (path.exists() or path.is_symlink()):
-        return GenerationConfig(), []
-    raw = read_json(path)
     known, neutral = set(vars(GenerationConfig())) - _METADATA, GenerationConfig._get_default_generation_params()
+    if path.exists() or path.is_symlink():
+        raw = read_json(path)
+    else:
+        # Older versions of transformers kept these settings in config.json, and newer ones still look there.
+        path = folder / "config.json"
+        raw = {key: value for key, value in read_json(path).items() if key in neutral and key != "use_cache"}
     settings, notes = {}, []
     for key, value in raw.items():
         if value is None:
@@ -98,7 +102,7 @@ def mended_generation_config(folder: Path) -> tuple[GenerationConfig, list[str]]
         if reason is None:
             settings[key] = value
         elif reason:
-            notes.append(f"{FILE}: {key}: {_short(value)} dropped: {reason}")
+            notes.append(f"{path.name}: {key}: {_short(value)} dropped: {reason}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

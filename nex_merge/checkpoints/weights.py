@@ -77,13 +77,13 @@ def _headers(path: Path) -> dict[str, StoredTensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: {_damage(path) or f'not readable as safetensors ({error})'}") from None
     if not found:
-        raise InputError(f"{path}: holds no tensors; {fetch_again(path.parent)}")
+        raise InputError(f"{path}: holds no tensors; {fetch_again(path.parent, path.name)}")
     return found
 
 
 def _damage(path: Path) -> str | None:
     """What is wrong with a file that is no safetensors file, and what to do."""
-    again = fetch_again(path.parent)
+    again = fetch_again(path.parent, path.name)
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(1024)

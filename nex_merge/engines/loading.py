@@ -1,11 +1,21 @@
 """Tokenizer, device, dtype and context length of a checkpoint."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from nex_merge.checkpoints.adapters import CONFIG as ADAPTER
 from nex_merge.errors import InputError
 
 
@@ -15,6 +25,29 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: cannot load a tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def load_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A checkpoint's full weights as transformers loads them, and its report on missing and unexpected tensors.
+
+    An adapter left beside them, which transformers would load on top, is no part of the checkpoint. Raises InputError
+    if transformers can't load it.
+    """
+    with tempfile.TemporaryDirectory(prefix="nex-merge-") as name:
+        source = folder
+        if (folder / ADAPTER).is_file():
+            source = Path(name)
+            for path in folder.iterdir():
+                if not path.name.startswith("adapter_"):
+                    (source / path.name).symlink_to(path.resolve())
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, config=config, trust_remote_code=False, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+    model, report = loaded
+    return model.eval(), report
 
 
 def resolve_device(wanted: str) -> str:

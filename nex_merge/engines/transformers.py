@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.activations.capture import capture, gated_mlps
 from nex_merge.engines.engine import Captured
-from nex_merge.engines.loading import check_context, context_of, load_tokenizer, resolve_device, resolve_dtype
-from nex_merge.errors import InputError
+from nex_merge.engines.loading import (
+    check_context,
+    context_of,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+)
 from nex_merge.generation import generate
 from nex_merge.merging import (
     Merger,
@@ -83,14 +88,9 @@ class CheckpointEngine(TransformersEngine):
         device = resolve_device(runtime.device)
         dtype = resolve_dtype(runtime.dtype, device, stored_dtype(self.folder))
         config = member_configs({source: self.folder})[source]
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.folder, dtype=dtype, config=config, trust_remote_code=False
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(f"{source}: cannot load {self.folder}: {str(error).splitlines()[0]}") from None
+        loaded: Any = load_model(self.folder, config, dtype)[0]
         loaded.generation_config = generation_config(self.folder)
-        loaded.to(device).eval()
+        loaded.to(device)
         gated_mlps(loaded)
         super().__init__(loaded, tokenizer)
 

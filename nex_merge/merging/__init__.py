@@ -15,7 +15,8 @@ from nex_merge.merging.members import (
     weights_dtype,
 )
 from nex_merge.merging.merger import Merger, digest, make_model, share_weights, tensor_digest
-from nex_merge.merging.recipes import mergekit_config, method_specs, rank_bytes
+from nex_merge.merging.recipes import method_specs, rank_bytes
+from nex_merge.merging.references import mergekit_config
 from nex_merge.merging.scan import survey
 
 __all__ = [

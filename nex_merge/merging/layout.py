@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from nex_merge.checkpoints.configs import architecture_of
 from nex_merge.checkpoints.weights import StoredTensor
 from nex_merge.errors import InputError
 
@@ -44,7 +45,7 @@ def check_layout(
             "would ignore; merge it first (peft: model.merge_and_unload()) and save the result"
         )
     expected = _parameters(config)
-    name = config.architectures[0]
+    name = architecture_of(config)
     for layer in range(config.num_hidden_layers):
         if f"model.layers.{layer}.mlp.down_proj.weight" not in expected:
             raise InputError(

@@ -4,7 +4,6 @@ mergekit does the planning: it parses the recipe, resolves gradients and filters
 tensors are computed by `kernels` for the methods they support and by mergekit for the others, with the same bits.
 """
 
-import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,13 +15,14 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedConfig
 
-from nex_merge.checkpoints.configs import mended_config
-from nex_merge.checkpoints.files import first_line, read_json
+from nex_merge.checkpoints.configs import architecture_of
+from nex_merge.checkpoints.files import first_line
 from nex_merge.checkpoints.weights import StoredTensor
 from nex_merge.errors import InputError, TrialError
 from nex_merge.merging import kernels
 from nex_merge.merging.blocks import Workspace
 from nex_merge.merging.ranks import RANK_BYTES, RankCache
+from nex_merge.merging.references import mergekit_config
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
 
 # mergekit logs routine steps, such as adding the base as an input, as warnings.
@@ -95,47 +95,15 @@ def check_architecture(config: PreTrainedConfig, members: Mapping[str, Mapping[s
                     else "mergekit cannot merge this architecture"
                 )
                 raise InputError(
-                    f"{member}: mergekit expects the tensor {weight.name} of every {config.architectures[0]}, and this "
+                    f"{member}: mergekit expects the tensor {weight.name} of every {architecture_of(config)}, and this "
                     f"checkpoint has none; {advice}"
                 )
     names = {name for weight in planned for name in (weight.name, *(weight.aliases or ()))}
     if missing := sorted(members["base"].keys() - names):
         raise InputError(
-            f"base: mergekit does not know the tensor {missing[0]} of {config.architectures[0]}, so a merge would lack "
+            f"base: mergekit does not know the tensor {missing[0]} of {architecture_of(config)}, so a merge would lack "
             f"{len(missing)} tensors; mergekit cannot merge this architecture"
         )
-
-
-def mergekit_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as mergekit can read it: members that it would misread are spelled out.
-
-    mergekit takes `@` and `+` in a path for a revision and an adapter, and the architecture from config.json, which may
-    lack it.
-    """
-    spelled = copy.deepcopy(dict(config))
-    if "base_model" in spelled:
-        spelled["base_model"] = _reference(spelled["base_model"])
-    for model in spelled.get("models") or ():
-        model["model"] = _reference(model["model"])
-    return spelled
-
-
-def _reference(model: Any) -> Any:
-    if not isinstance(model, str) or not (folder := Path(model)).is_dir():
-        return model
-    architecture = _mended_architecture(folder)
-    if architecture is None and not set("@+") & set(model):
-        return model
-    return {"model": {"path": model}, **({"override_architecture": architecture} if architecture else {})}
-
-
-def _mended_architecture(folder: Path) -> str | None:
-    """The architecture of a checkpoint if its config.json does not name it (see `mended_config`), otherwise None."""
-    if not (folder / "config.json").is_file():
-        return None
-    listed = read_json(folder / "config.json").get("architectures")
-    config, _ = mended_config(folder, {})
-    return config.architectures[0] if listed != config.architectures else None
 
 
 def merge_adapter(reference: str, folder: Path) -> Path:
@@ -182,7 +150,7 @@ class Streamer:
         from mergekit.plan import MergePlanner
 
         options = MergeOptions(quiet=True, device="cpu")
-        config = MergeConfiguration.model_validate(mergekit_config(self._without_adapters(dict(recipe.config))))
+        config = MergeConfiguration.model_validate(mergekit_config(recipe.config, self._merged))
         out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
         # mergekit draws masks from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
@@ -201,14 +169,6 @@ class Streamer:
                     yield names[task], tensor.to(out_dtype)
             except (RuntimeError, ValueError, KeyError) as error:
                 raise TrialError(f"mergekit rejected the recipe: {first_line(error)}") from error
-
-    def _without_adapters(self, value: Any) -> Any:
-        """A copy of a recipe, or a part of it, with the merged checkpoint in place of every `base+adapter`."""
-        if isinstance(value, Mapping):
-            return {key: self._without_adapters(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._without_adapters(part) for part in value]
-        return str(self._merged[value]) if isinstance(value, str) and value in self._merged else value
 
     def _run(
         self, executor: Any, dtype: str | None, out_dtype: torch.dtype, work: Workspace

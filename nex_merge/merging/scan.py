@@ -1,10 +1,12 @@
 """One pass over all weights of a family: what would spoil every merge, found before the first one.
 
-Tensors are memory-mapped and looked at one by one, so that memory holds a tensor of the base and one of a member.
+Tensors are memory-mapped and looked at in blocks, one tensor of all members per core.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import itertools
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,21 +16,25 @@ from nex_merge.checkpoints.weights import StoredTensor, stored_tensors
 from nex_merge.errors import InputError
 from nex_merge.merging.members import check_distinct
 from nex_merge.records import MethodSpec
+from nex_merge.threads import on_cores
 
-# A task vector of this length, relative to the base's weights, belongs to another base. Fine-tunes have 0.001 to 0.3;
-# unrelated weights of equal size have the square root of 2.
+# A task vector of this length, relative to the base's weights, belongs to another base. The models that the package
+# carries have 0.08 to 0.20; unrelated weights of equal size have the square root of 2.
 UNRELATED = 1.0
+_BLOCK = 1 << 20  # elements that are converted at a time
+_FIRST = 4096  # elements that tell most tensors apart
 
 
-@dataclass
-class _Sums:
-    """What is summed up over the tensors of a member."""
+@dataclass(frozen=True)
+class _Looked:
+    """What one tensor of all members is like."""
 
-    base: float = 0.0  # squared norm of the base's matrices
-    delta: float = 0.0  # squared norm of the difference to them
-    differs: set[str] = field(default_factory=set)  # members that differ from this one in some bit
-    zero: list[str] = field(default_factory=list)  # matrices that are zero here
-    matrices: int = 0
+    tensor: str
+    is_matrix: bool
+    size: float  # squared norm of the base's
+    deltas: Mapping[str, float]  # squared norms of the differences of other members to it
+    zero: frozenset[str]  # members where it is all zeros
+    unequal: frozenset[tuple[str, str]]  # pairs of members that differ in it
 
 
 def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[MethodSpec] = ()) -> list[str]:
@@ -38,23 +44,27 @@ def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[Method
     `check_distinct`. Raises InputError if an element is NaN or infinite, or beyond the range of `out_dtype`.
     """
     notes = check_distinct(folders, methods)
-    largest = torch.finfo(getattr(torch, out_dtype)).max
     stored = {name: stored_tensors(folder) for name, folder in folders.items()}
-    sums = {name: _Sums() for name in folders}
-    for tensor in sorted(stored["base"], key=lambda name: (str(stored["base"][name].file), name)):
-        found = {name: tensors[tensor] for name, tensors in stored.items() if tensor in tensors}
-        _compare(tensor, found, sums, out_dtype, largest)
-    for name, of_member in sums.items():
-        if of_member.matrices and len(of_member.zero) == of_member.matrices:
-            raise InputError(f"{name}: all {of_member.matrices} matrices are zeros: its weights were not saved")
-        zero = [tensor for tensor in of_member.zero if any(tensor not in other.zero for other in sums.values())]
-        if zero:
-            more = f" and {len(zero) - 1} more matrices" if len(zero) > 1 else ""
-            notes.append(f"{name}: {zero[0]}{more}: all zeros, unlike in other members")
-    notes += _equal(folders, sums)
-    for name, of_member in sums.items():
-        ratio = (of_member.delta / of_member.base) ** 0.5 if of_member.base else 0.0
-        if name != "base" and ratio >= UNRELATED:
+
+    def look(tensor: str) -> _Looked:
+        return _look(tensor, {name: found[tensor] for name, found in stored.items() if tensor in found}, out_dtype)
+
+    base = stored["base"]
+    looked = list(on_cores(look, sorted(base, key=lambda tensor: (str(base[tensor].file), tensor))))
+    matrices = [item for item in looked if item.is_matrix]
+    for name in folders:
+        zero = [item.tensor for item in matrices if name in item.zero]
+        if zero and len(zero) == len(matrices):
+            raise InputError(f"{name}: all {len(zero)} matrices are zeros: its weights were not saved")
+        alone = [item.tensor for item in matrices if name in item.zero and len(item.zero) < len(folders)]
+        if alone:
+            more = f" and {len(alone) - 1} more matrices" if len(alone) > 1 else ""
+            notes.append(f"{name}: {alone[0]}{more}: all zeros, unlike in other members")
+    notes += _equal(folders, frozenset().union(*(item.unequal for item in looked)))
+    size = sum(item.size for item in matrices)
+    for name in folders:
+        ratio = math.sqrt(sum(item.deltas.get(name, 0.0) for item in matrices) / size) if size else 0.0
+        if ratio >= UNRELATED:
             notes.append(
                 f"{name}: its weights differ from base's by {ratio:.2f} times their size; fine-tunes differ by less "
                 "than 0.3. base is probably not the model it was trained from, and merges of unrelated models answer "
@@ -63,33 +73,29 @@ def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[Method
     return notes
 
 
-def _compare(
-    tensor: str, found: Mapping[str, StoredTensor], sums: Mapping[str, _Sums], dtype: str, largest: float
-) -> None:
-    """Take one tensor of all members into their sums."""
+def _look(tensor: str, found: Mapping[str, StoredTensor], dtype: str) -> _Looked:
+    """Look at one tensor of all members that have it. Raises InputError as `survey` does."""
     values = {name: _load(item.file, tensor) for name, item in found.items()}
-    for name, value in values.items():
-        _check_range(name, found[name], tensor, value, dtype, largest)
-        if value.dim() > 1:
-            sums[name].matrices += 1
-            if not value.any():
-                sums[name].zero.append(tensor)
-    names = list(values)
-    for i, name in enumerate(names):
-        for other in names[i + 1 :]:
-            if other not in sums[name].differs and not _same(values[name], values[other]):
-                sums[name].differs.add(other)
-                sums[other].differs.add(name)
     base = values["base"]
-    if base.dim() > 1:
-        own = _squared_norm(base)
-        for name in names[1:]:
-            if values[name].shape == base.shape:
-                sums[name].base += own
-                sums[name].delta += _squared_norm(values[name], base) if name in sums["base"].differs else 0.0
+    size = _squared_norm(base)
+    # Of a member of another shape, which preflight refuses, only the norm is of use.
+    deltas = {
+        name: _squared_norm(value, base if value.shape == base.shape else None)
+        for name, value in values.items()
+        if name != "base"
+    }
+    for name, value in values.items():
+        # A finite norm has no NaN and no infinity under it; only float16 has a range that weights go beyond.
+        if not math.isfinite(size) or not math.isfinite(deltas.get(name, size)) or dtype == "float16":
+            _check_range(name, found[name], tensor, value, dtype)
+    pairs = itertools.combinations(values, 2)
+    unequal = frozenset((one, other) for one, other in pairs if not _same(values[one], values[other]))
+    zero = frozenset(name for name, value in values.items() if not (value.flatten()[:_FIRST].any() or value.any()))
+    return _Looked(tensor, base.dim() > 1, size, deltas, zero, unequal)
 
 
-def _check_range(name: str, stored: StoredTensor, tensor: str, value: torch.Tensor, dtype: str, largest: float) -> None:
+def _check_range(name: str, stored: StoredTensor, tensor: str, value: torch.Tensor, dtype: str) -> None:
+    largest = torch.finfo(getattr(torch, dtype)).max
     if not value.is_floating_point() or not value.numel():
         return
     low, high = value.aminmax()
@@ -113,30 +119,29 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors are equal. A first block tells fine-tunes apart without reading all of both."""
     if a.shape != b.shape:
         return False
-    first = slice(0, 4096)
-    if not torch.equal(a.flatten()[first].float(), b.flatten()[first].float()):
+    if not torch.equal(a.flatten()[:_FIRST].float(), b.flatten()[:_FIRST].float()):
         return False
     return torch.equal(a, b.to(a.dtype)) and torch.equal(a.to(b.dtype), b)
 
 
 def _squared_norm(a: torch.Tensor, b: torch.Tensor | None = None) -> float:
-    """Squared norm of a or of a - b, summed in float64 over blocks of 4 Mi elements."""
-    blocks = a.flatten().split(1 << 22)
-    others: Iterator[torch.Tensor] | None = None if b is None else iter(b.flatten().split(1 << 22))
+    """Squared norm of a or of a - b: of blocks in float32, their sum in float64. Not finite if an element is not."""
     total = 0.0
-    for block in blocks:
-        values = block.float() if others is None else block.float() - next(others).float()
-        total += float(torch.linalg.vector_norm(values)) ** 2
+    for begin in range(0, a.numel(), _BLOCK):
+        block = a.flatten()[begin : begin + _BLOCK].float()
+        if b is not None:
+            block = block - b.flatten()[begin : begin + _BLOCK].float()
+        total += float(torch.linalg.vector_norm(block)) ** 2
     return total
 
 
-def _equal(folders: Mapping[str, Path], sums: Mapping[str, _Sums]) -> list[str]:
-    notes, names = [], list(folders)
-    for i, name in enumerate(names):
-        for other in names[i + 1 :]:
-            if other not in sums[name].differs and folders[name].resolve() != folders[other].resolve():
-                effect = "its task vector is zero" if name == "base" else "a merge counts it twice"
-                notes.append(f"{other}: the same weights as {name}, element by element: {effect}")
+def _equal(folders: Mapping[str, Path], unequal: Set[tuple[str, str]]) -> list[str]:
+    """Notes on members in different folders that are equal in every tensor."""
+    notes = []
+    for name, other in itertools.combinations(folders, 2):
+        if (name, other) not in unequal and folders[name].resolve() != folders[other].resolve():
+            effect = "its task vector is zero" if name == "base" else "a merge counts it twice"
+            notes.append(f"{other}: the same weights as {name}, element by element: {effect}")
     return notes
 
 

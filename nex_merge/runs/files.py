@@ -72,8 +72,9 @@ def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
 def recipe_text(recipe: MergeRecipe) -> str:
     """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment."""
     text = yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
-    # Paths have no '+' (see `merging.members`): it marks an adapter, which mergekit merges into a folder of its own.
-    cache = " --lora-merge-cache DIR" if "+" in text else ""
+    models = [recipe.config.get("base_model"), *(model["model"] for model in recipe.config.get("models") or ())]
+    # A plain `base+adapter` is merged by mergekit first, into a folder of its own.
+    cache = " --lora-merge-cache DIR" if any(isinstance(model, str) and "+" in model for model in models) else ""
     return f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}{cache}\n{text}"
 
 

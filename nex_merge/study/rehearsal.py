@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
 
 from nex_merge.engines.comparison import largest_difference, tolerance
+from nex_merge.engines.loading import load_model
 from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError, TrialError
 from nex_merge.merging import member_notes, share_weights, survey
@@ -111,14 +112,8 @@ def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[
 
 def _load(engine: FamilyEngine, folder: Path) -> tuple[PreTrainedModel, list[str]]:
     """A member as transformers loads it, with the weights rounded as merges are stored; and what it didn't load."""
-    try:
-        given: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=engine.dtype, config=engine.model.config, trust_remote_code=False, output_loading_info=True
-        )
-        loaded, info = given
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
-    loaded.to(engine.model.device).eval()
+    loaded, info = load_model(folder, engine.model.config, engine.dtype)
+    loaded.to(engine.model.device)
     with torch.no_grad():
         for parameter in loaded.parameters():
             parameter.copy_(parameter.to(getattr(torch, engine.out_dtype)))

@@ -11,6 +11,7 @@ from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, q
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.estimates import estimate_new
 from nex_merge.measures.text import collapse, text_figures, text_means
+from nex_merge.merging import mergekit_config
 from nex_merge.nex.scoring import score
 from nex_merge.records import (
     Estimate,
@@ -68,7 +69,7 @@ class TrialRunner:
         folder = self._run.folder(trial)
         seconds: dict[str, float] = {}
         # 1. The recipe is on disk before anything can go wrong with it.
-        files.write_recipe(folder, recipe)
+        files.write_recipe(folder, replace(recipe, config=mergekit_config(recipe.config)))
         # 2. Merge into the resident model.
         with timed("merge", seconds, self._notify):
             sha256 = self.engine.load(recipe)

@@ -87,9 +87,3 @@ def test_a_vision_language_model_is_refused_in_words(tmp_path, toy):
     Qwen2VLConfig(text_config={"vocab_size": 190, "rope_parameters": rope}).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"a model of more than text \(qwen2_vl, .+only language models can be merged"):
         mended_config(tmp_path, stored_tensors(toy["a"]))
-
-
-def test_generation_settings_of_older_configs_do_not_keep_a_merge_from_being_saved(folder, tmp_path):
-    edit(folder / "config.json", temperature=0.7, repetition_penalty=1.2, num_beams=4)
-    config, _ = mended(folder)
-    config.save_pretrained(tmp_path / "saved")

@@ -65,12 +65,19 @@ def snapshot(folder, tmp_path):
     return made
 
 
+def test_a_damaged_file_of_the_hubs_cache_is_fetched_alone(folder, tmp_path):
+    (folder / "config.json").write_text("{")
+    made = snapshot(folder, tmp_path)
+    with pytest.raises(InputError, match=r"hf download me/tiny config\.json --force-download --revision 0123abc$"):
+        read_json(made / "config.json")
+
+
 @pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_link_of_the_hubs_cache_whose_target_is_gone(folder, tmp_path, lost):
     made = snapshot(folder, tmp_path)
     check_folder(made)
     (tmp_path / "models--me--tiny" / "blobs" / lost).unlink()
-    with pytest.raises(InputError, match=rf"{lost}: a link .+ incomplete; fetch it again: hf download me/tiny --force"):
+    with pytest.raises(InputError, match=rf"{lost}: a link .+ incomplete; fetch it again: hf download me/tiny --rev"):
         check_folder(made)
 
 

@@ -7,6 +7,7 @@ from transformers import GenerationConfig
 
 from nex_merge.checkpoints.generation import mended_generation_config
 from nex_merge.errors import InputError
+from tests.checkpoints.conftest import edit
 
 pytestmark = pytest.mark.quick
 
@@ -110,6 +111,14 @@ def test_greedy_decoding_is_that_of_the_bare_logits(folder, model):
 def test_what_cannot_be_read_is_refused(folder, text, message):
     with pytest.raises(InputError, match=message):
         mended(folder, text)
+
+
+def test_settings_that_older_versions_kept_in_the_config(folder):
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    edit(folder / "config.json", do_sample=True, temperature=0.7, repetition_penalty=1.2)
+    config, notes = mended_generation_config(folder)
+    assert config == GenerationConfig(do_sample=True, temperature=0.7)
+    assert [note.partition(" dropped")[0] for note in notes] == ["config.json: repetition_penalty: 1.2"]
 
 
 def test_without_a_file_it_is_transformers_default(folder):

@@ -82,14 +82,14 @@ def test_the_ways_to_dequantize_are_transformers_own():
     import inspect
 
     import transformers
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
     from nex_merge.checkpoints.quantization import _DEQUANTIZING_CONFIG, _DEQUANTIZING_METHOD
 
     for name in _DEQUANTIZING_CONFIG.values():
         assert "dequantize" in inspect.signature(getattr(transformers, name)).parameters
     for method in _DEQUANTIZING_METHOD:
-        quantizers = transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING
-        kinds = [kind for name, kind in quantizers.items() if name.startswith(method)]
+        kinds = [kind for name, kind in AUTO_QUANTIZER_MAPPING.items() if name.startswith(method)]
         assert kinds and all("_dequantize" in vars(kind) for kind in kinds)
 
 

@@ -62,9 +62,7 @@ def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypa
         return model
 
     monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
-    with pytest.raises(
-        RunError, match="not the model that was scored: the stored response to prompt 1 has a mean log-prob"
-    ):
+    with pytest.raises(RunError, match=r"the stored response to prompt \d has a mean log-probability that is off by"):
         list(export.export_trial(half_run, "a", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -93,7 +91,7 @@ def test_a_config_that_changed_since_the_run_is_named_before_anything_is_merged(
     path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 0.5}))
     with pytest.raises(InputError, match=r"^b: config.json in .+ changed since the run was started"):
         next(export.export_trial(Run(tmp_path / "run"), "a", tmp_path / "out"))
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         search(settings, study={"trials": 3})
 
 

@@ -1,6 +1,8 @@
 """Every mistake in a configuration gives one line with file, key, what was expected and what was got."""
 
+import fnmatch
 import json
+import shutil
 
 import pytest
 import yaml
@@ -8,7 +10,7 @@ import yaml
 from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
 from nex_merge.setup.config import override, parse, read_yaml
-from nex_merge.setup.families import open_family, read_family
+from nex_merge.setup.families import Location, locate, open_family, read_family
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 
@@ -302,3 +304,61 @@ def test_a_checkpoint_gets_the_defaults_of_its_family(toy):
     assert family == "qwen3-tiny" and defaults["activations"] == {"slice_tokens": 5, "top_k": 64}
     assert defaults_of(str(toy["a"])) == ({}, None)
     assert defaults_of("nobody/nothing") == ({}, None)
+
+
+def test_a_family_says_what_merged_weights_are_stored_in_and_whether_it_names_a_donor(toy):
+    inline = {"base": str(toy["base"]), "models": {"a": str(toy["a"])}}
+    plain = open_family(inline, None)
+    assert (plain.donor, plain.donor_named, plain.dtype) == ("base", False, None)
+    named = open_family({**inline, "config": "base", "dtype": "float32"}, None)
+    assert (named.donor, named.donor_named, named.dtype) == ("base", True, "float32")
+    with pytest.raises(InputError, match=r"family: dtype: .+'int8'"):
+        read_family({**inline, "dtype": "int8"})
+
+
+def test_a_lora_adapter_is_told_how_to_be_written(toy, tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"base_model_name_or_path": "you/base"}')
+    for path, way in (
+        (tmp_path / "lora", rf"got a LoRA adapter .+: \{{path: you/base, adapter: {tmp_path}/lora\}}"),
+        (
+            f"{toy['base']}+{tmp_path}/lora",
+            rf"no such folder\. A LoRA .+: \{{path: .+/base, adapter: {tmp_path}/lora\}}",
+        ),
+    ):
+        with pytest.raises(InputError, match=f"family custom: a: .+{way}"):
+            open_family({"base": str(toy["base"]), "models": {"a": str(path)}}, None)
+
+
+@pytest.mark.parametrize("folder", ["c++/a", "a@main", "with space/a"])
+def test_marks_in_a_path_are_part_of_it(toy, tmp_path, folder):
+    copied = shutil.copytree(toy["a"], tmp_path / folder)
+    assert open_family({"base": str(toy["base"]), "models": {"a": str(copied)}}, None).folders["a"] == copied
+
+
+def test_of_a_hub_checkpoint_only_the_weights_that_are_read_are_downloaded(toy, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    sharded = {"weight_map": {"x": "model-00001-of-00002.safetensors", "y": "model-00002-of-00002.safetensors"}}
+    files = ["config.json", "model.safetensors.index.json", *sharded["weight_map"].values(), "consolidated.safetensors"]
+    asked = []
+
+    def snapshot_download(repo, revision, allow_patterns, **options):
+        asked.append(allow_patterns)
+        for name in files:
+            if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / name).write_text(json.dumps(sharded) if name.endswith("index.json") else "{}")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    location = Location(path="you/model", revision="main")
+    assert locate(location, "family x: a", weights=False) == tmp_path
+    assert not list(tmp_path.glob("*.safetensors")) and len(asked) == 1
+    assert locate(location, "family x: a") == tmp_path
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == sorted(sharded["weight_map"].values())
+    files.remove("config.json")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(
+        InputError, match=r"family x: a: you/model: .+: expected a checkpoint folder, got one without conf"
+    ):
+        locate(location, "family x: a")

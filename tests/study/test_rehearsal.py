@@ -86,15 +86,15 @@ def test_a_damaged_record_is_rehearsed_again(family):
 
 def test_a_member_whose_resident_logits_are_others_is_refused_with_the_cause(family, monkeypatch):
     _, settings = family
-    load = rehearsal.AutoModelForCausalLM.from_pretrained
+    load = rehearsal.load_model
 
-    def scaled(folder, **kwargs):
-        model, info = load(folder, **kwargs)
+    def scaled(folder, config, dtype):
+        model, info = load(folder, config, dtype)
         if folder.name == "b":
             model.model.layers[1].mlp.up_proj.weight.data *= 2
         return model, info
 
-    monkeypatch.setattr(rehearsal.AutoModelForCausalLM, "from_pretrained", scaled)
+    monkeypatch.setattr(rehearsal, "load_model", scaled)
     with pytest.raises(
         InputError, match=r"^b: would not be scored as what it is.+other weights: model.layers.1.mlp.up"
     ):
