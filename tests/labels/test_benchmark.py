@@ -43,8 +43,8 @@ def test_matching(match, answer, response, right):
     [
         ('{"prompt": "x"}', "text", 'line 1: expected "answer" with text or a number, got None'),
         ('{"answer": "x"}', "text", 'line 1: expected non-empty text in "prompt"'),
-        ('{"prompt": "x", "answer": "four"}', "number", "line 1: answer 'four' cannot be read as number"),
-        ('{"prompt": "x", "answer": "b"}', "choice", "line 1: answer 'b' cannot be read as choice"),
+        ('{"prompt": "x", "answer": "four or five"}', "number", "line 1: answer 'four or five' cannot be read as number: expected one"),
+        ('{"prompt": "x", "answer": 1}', "choice", "line 1: answer '1' cannot be read as choice: it may count from 0 or from 1; write"),
         ('{"prompt": "x", "answer": "b"}', "regex:(", "--match: 'regex:(' is not a valid regular expression"),
         (
             '{"prompt": "x", "answer": "4"}',

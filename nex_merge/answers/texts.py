@@ -1,0 +1,46 @@
+"""What a text concludes, word for word, apart from how it is written: case, articles, quotes, punctuation at the ends."""
+
+import re
+import unicodedata
+
+from nex_merge.answers import spans
+from nex_merge.answers.notation import plain
+
+_QUOTES = str.maketrans({
+    "’": "'", "‘": "'", "‚": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"',
+    "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-",
+    "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "\u00ad": "",
+})  # fmt: skip
+_BOLD = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`")
+_ARTICLE = re.compile(r"(?:the|an?) (?=\w{2})")
+_ENDS = " \t\n\"'*"
+_STOPS = ".,;:!?。"
+# An announced answer ends with its sentence, or where its reason begins. Initials and short words before a stop are
+# abbreviations: St. Petersburg, Washington D.C.
+_END_OF_ANSWER = re.compile(r"\n|(?<=\w{3}[.!?])\s+(?=[A-Z])|,?\s+(?:because|since)\b|,\s+as\b")
+
+
+def read_text(text: str) -> str | None:
+    """The canonical spelling of what a text (without thinking) concludes; None where that is nothing.
+
+    That is the last box, else what the last announcement names, else the whole text.
+    """
+    box = spans.boxed(text)
+    if box is not None:
+        return canonical(plain(box) if "\\" in box else box)
+    for piece in reversed(spans.announced(text)):
+        retracted = spans.corrected(piece)
+        span = _END_OF_ANSWER.split((retracted if retracted is not None else piece).strip(" \n\t*_:"), maxsplit=1)[0]
+        if (key := canonical(span)) is not None:
+            return key
+    return canonical(text)
+
+
+def canonical(text: str) -> str | None:
+    """Equal for texts that a reader takes for the same: NFKC, case, quotes, white space, ends, one leading article."""
+    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold().translate(_QUOTES)
+    text = unicodedata.normalize("NFKC", " ".join(_BOLD.sub(lambda found: found[1] or found[2], text).split()))
+    if "$" in text:
+        text = re.sub(r"^\$([^$]*)\$$", r"\1", text)
+    bare = text.strip(_ENDS).rstrip(_STOPS + _ENDS).strip(_ENDS)
+    return _ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare or text or None
