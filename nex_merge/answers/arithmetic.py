@@ -117,15 +117,16 @@ class Expression:
         return base
 
     def _mixed(self) -> Value | None:
-        """A mixed number: 2 1/2, or 2 ((1)/(2)) of LaTeX."""
+        """A mixed number: 2 1/2, 2 and 1/2, or 2 ((1)/(2)) of LaTeX."""
         whole = self._integer(0)
         if whole is None:
             return None
-        texts = [self._text(i) for i in range(1, 10)]
+        joined = self._text(1) == "and"
+        texts = [self._text(i + joined) for i in range(1, 10)]
         if texts == ["(", "(", texts[2], ")", "/", "(", texts[6], ")", ")"]:
-            top, bottom, length = self._integer(3), self._integer(7), 10
+            top, bottom, length = self._integer(3 + joined), self._integer(7 + joined), 10 + joined
         elif len(texts) > 2 and texts[1] == "/" and texts[0].isdigit():
-            top, bottom, length = self._integer(1), self._integer(3), 4
+            top, bottom, length = self._integer(1 + joined), self._integer(3 + joined), 4 + joined
         else:
             return None
         if top is None or bottom is None or not 0 < top < bottom:

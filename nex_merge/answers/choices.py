@@ -17,13 +17,13 @@ _OPTION = r"(?:(?:the )?(?:options?|choices?|letters?|answers?|alternatives?)\s+
 _ONE = re.compile(_OPTION + _LETTER.format("one"), re.IGNORECASE)
 _ANY = re.compile(_LETTER.format("any"))
 # The whole text is one letter, in whatever dress.
-_ALONE = re.compile(rf"\W*{_OPTION}\W*([A-Za-z])\W*", re.IGNORECASE)
+_ALONE = re.compile(rf"\W{{0,20}}{_OPTION}\W{{0,20}}([A-Za-z])\W{{0,20}}", re.IGNORECASE)
 # The text begins with an option and its text or reason: "B) 5 N", "B because", "(B) Paris", "B - Paris".
 _HEAD = re.compile(
-    rf"\W*?{_OPTION}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[).:,]|\s+[-:]\s|\s+(?:because|since|as it|is (?:the )?"
+    rf"\W{{0,20}}?{_OPTION}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[).:,]|\s+[-:]\s|\s+(?:because|since|as it|is (?:the )?"
     r"(?:correct|right|best|answer)))|([a-z])\))",
 )
-_LISTED = re.compile(r"^\W*([A-Z])[).:]\s", re.MULTILINE)
+_LISTED = re.compile(r"^\W{0,20}([A-Z])[).:]\s", re.MULTILINE)
 # What may stand between an announcement and its letter.
 _FILLER = re.compile(
     r"(?:[\s:\"'*]|(?:clearly|therefore|thus|then|most likely|probably|definitely|indeed|simply|just|that of|given by)\b"
@@ -42,11 +42,11 @@ _VERDICT = (
 )
 # "C is correct", "(C) is the best choice", "A is the answer"; `several` where others are named beside it.
 _CALLED_RIGHT = re.compile(
-    rf"(?P<several>\b(?:and|or|&|,)\s+)?{_LETTER.format('right')}(?:\s[^.,;\n]{{0,20}}?)??\s+(?:is|are|must be|would be|seems|being)\s+"
+    rf"(?P<several>\b(?:and|or|&|,)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+(?:is|are|must be|would be|seems|being)\s+"
     rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)",
 )
 _SO = re.compile(
-    rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving)\b[\s,:]*"
+    rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:]*"
     rf"(?:(?:it's|it is|the|only|option|choice|answer|it must be|it should be|leaves)\s+)*){_LETTER.format('so')}"
     r"(?=\s*(?:[.,;!)\n]|$))",
     re.IGNORECASE,
@@ -57,6 +57,7 @@ _NAMES = re.compile(
     r"|part|case|phase|column|row|event|matrix|model|person|student|city|town|box|bag|machine|pipe|train)\s+$",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?(?!answer\b)[A-Za-z]{2,}>")
 _ENGLISH = re.compile(r"[AI]\s+[a-z]")  # "A car", "I computed"
 _GOES_ON = re.compile(r"[AI]\s+(?:because|since|as|and|or|is|are|but|while|whereas|not|with|for)\b")
 _JOINED = re.compile(rf"\s*(?:,?\s*(?:and(?: also)?|or|&|/)|,)\s*{_OPTION}{_LETTER.format('next')}", re.IGNORECASE)
@@ -70,6 +71,8 @@ _DENIED_BEFORE = re.compile(
 _DENIED_AFTER = re.compile(
     r"\s*(?:and\b|or\b|,|\)|\]|[A-Z]\b|\s)*(?:is|are|was|were|can|could|has|seems?)\b[^.,;\n]{0,15}?\b(?:not|wrong|incorrect|false|n't|out|too|eliminated|ruled)\b|\s*(?:isn't|aren't|can't|cannot|\w+n't)"
 )
+# What is said of an option at the beginning of a sentence.
+_FITS = re.compile(r"\W*$|[.,:;!]|\s+(?:fits|seems|works|is|appears|looks|would|must|applies|makes|matches|it is)\b")
 _STATES = re.compile(
     r"(?:^|\b(?:is|be|are|with|to|matches|match|get|gives|equals|think|say|believe|me|only)|[:=])\s*(?:option\s+|choice\s+)?[(\[]?$",
     re.IGNORECASE,
@@ -110,7 +113,7 @@ def read_gold_choice(answer: str, options: int, texts: Sequence[str] = ()) -> st
 
 def _plain(text: str) -> str:
     """Line by line, because a line break ends a sentence."""
-    return "\n".join(plain(line) for line in text.split("\n"))
+    return "\n".join(plain(_TAG.sub(" ", line)) for line in text.split("\n"))
 
 
 _NOTHING = ""  # no statement, where None is one that names no single option
@@ -192,8 +195,12 @@ def _last(text: str, options: int) -> str | None:
     _collect(stated, _BUT, "but", text, options, lambda found: False)
     _collect(stated, _SO, "so", text, options, lambda found: _is_name(text, found, "so"))
     _collect(stated, _CALLED_RIGHT, "right", text, options, lambda found: _is_denied(text, found, "right"))
+    # A line that is nothing but a letter, before or after its explanation.
+    alone = {letter for line in text.split("\n") if (letter := _whole_letter(line, options)) is not None}
     if stated:
         return max(stated, key=lambda item: item[0])[1]
+    if len(alone) == 1:
+        return alone.pop()
     if (letter := _head(text, options)) is not _NOTHING:
         return letter
     return _alone_in_last_sentence(text, options)
@@ -262,5 +269,7 @@ def _alone_in_last_sentence(text: str, options: int) -> str | None:
             return None
         if spans.NEGATION.search(before) or _denied_after(sentence, found.end()):
             return None
+        if not before.strip():
+            return _letter(found, "any", options) if found["any_in"] or _FITS.match(sentence, found.end()) else None
         return _letter(found, "any", options) if found["any_in"] or _STATES.search(before) else None
     return None

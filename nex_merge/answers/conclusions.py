@@ -21,7 +21,7 @@ import regex
 from nex_merge.answers import mathematics
 from nex_merge.answers.choices import read_choice, read_gold_choice
 from nex_merge.answers.numbers import number_key, read_number
-from nex_merge.answers.spans import after_thinking, is_closed, is_open
+from nex_merge.answers.spans import after_thinking, is_closed, is_open, readable
 from nex_merge.answers.texts import read_text
 from nex_merge.errors import InputError
 
@@ -54,7 +54,7 @@ class Gold:
             return True
         if self.match != "number" or self.expression is None:
             return False
-        expression = mathematics.expression(after_thinking(response))
+        expression = mathematics.expression(readable(after_thinking(response)))
         if expression is None or (_DECIMAL.fullmatch(expression) and _DECIMAL.fullmatch(self.expression)):
             return False
         if key is not None and self.key is not None and not _are_near(key, self.key):
@@ -82,10 +82,10 @@ def conclude(text: str, match: str = "text", options: int | None = None) -> Key 
     True
     """
     if match == "number":
-        value = read_number(after_thinking(text))
+        value = read_number(readable(after_thinking(text)))
         return None if value is None else number_key(value)
     if match == "choice":
-        return read_choice(after_thinking(text), options or _LETTERS)
+        return read_choice(readable(after_thinking(text)), options or _LETTERS)
     if match == "text":
         return read_text(after_thinking(text))
     return _last_occurrence(_pattern(match), after_thinking(text))

@@ -11,15 +11,84 @@ from typing import Any
 
 from nex_merge.answers import spans
 
-_LONGEST, _DEEPEST, _DIGITS, _EXPONENT, _SYMBOLS = 200, 8, 20, 20, 40
+_LONGEST, _DEEPEST, _DIGITS, _SYMBOLS = 200, 8, 20, 40
+_EXPONENTS = 20, 12, 6  # the largest exponent by the number of variables: none, one, more
 # Commands that sympy computes at once. Sums, products, integrals and limits can run for ever.
 _COMMANDS = frozenset(
-    ["frac", "dfrac", "tfrac", "cfrac", "sqrt", "pi", "cdot", "times", "div", "pm", "mp", "left", "right", "infty", "log", "ln", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "theta", "alpha", "beta", "gamma", "lambda", "mu", "phi", "omega", "text", "mathrm", "mathbf", "in", "cup", "cap", "le", "leq", "ge", "geq", "lt", "gt", "ne", "neq", "begin", "end", "circ", "overline", "angle", "degree", "sinh", "cosh", "tanh", "exp", "quad", "emptyset", "varnothing", "setminus", "mathbb", "to", "e"]
+    [
+        "frac",
+        "dfrac",
+        "tfrac",
+        "cfrac",
+        "sqrt",
+        "pi",
+        "cdot",
+        "times",
+        "div",
+        "pm",
+        "mp",
+        "left",
+        "right",
+        "infty",
+        "log",
+        "ln",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "theta",
+        "alpha",
+        "beta",
+        "gamma",
+        "lambda",
+        "mu",
+        "phi",
+        "omega",
+        "text",
+        "mathrm",
+        "mathbf",
+        "in",
+        "cup",
+        "cap",
+        "le",
+        "leq",
+        "ge",
+        "geq",
+        "lt",
+        "gt",
+        "ne",
+        "neq",
+        "begin",
+        "end",
+        "circ",
+        "overline",
+        "angle",
+        "degree",
+        "sinh",
+        "cosh",
+        "tanh",
+        "exp",
+        "quad",
+        "emptyset",
+        "varnothing",
+        "setminus",
+        "mathbb",
+        "to",
+        "e",
+    ]
 )
-_WORDS = frozenset(["log", "ln", "sin", "cos", "tan", "sqrt", "pi", "exp", "pmatrix", "bmatrix", "matrix", "max", "min"])
+_WORDS = frozenset(
+    ["log", "ln", "sin", "cos", "tan", "sqrt", "pi", "exp", "pmatrix", "bmatrix", "matrix", "max", "min"]
+)
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]?\s*[-+]?\s*(\d+)?")
+_SCIENTIFIC = re.compile(r"\d[eE][-+]?\d")  # which math-verify reads as a product with e
 _TOWER = re.compile(r"(?:\^|\*\*)[^-+*/=,]*(?:\^|\*\*)")
 _SIGNS = re.compile(r"[-+*/^=<>\\]|[A-Za-z]")
 _SPACING = re.compile(r"\\[!,;: ]|\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![A-Za-z])|[~$]|\\[()\[\]]")
@@ -48,7 +117,7 @@ def expression(text: str) -> str | None:
 
 def gold_expression(text: str) -> str | None:
     """The mathematics of a known answer; a range, a date or a time is none."""
-    found = expression(text)
+    found = expression(spans.readable(text))
     return found if found and ":" not in found and (_TERMS.search(found) or not _SEVERAL.search(found)) else None
 
 
@@ -63,6 +132,8 @@ def is_bounded(text: str) -> bool:
     for character in text:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
+    variables = {letter for letter in re.findall(r"[A-Za-z]", _COMMAND.sub(" ", text))}
+    most = _EXPONENTS[min(len(variables), 2)]
     exponents = [found[1] for found in _POWER.finditer(text) if found[1]]
     return (
         len(text) <= _LONGEST
@@ -70,7 +141,8 @@ def is_bounded(text: str) -> bool:
         and "!" not in text
         and all(command in _COMMANDS for command in _COMMAND.findall(text))
         and all(len(digits) <= _DIGITS for digits in re.findall(r"\d+", text))
-        and all(len(exponent) <= 3 and int(exponent) <= _EXPONENT for exponent in exponents)
+        and all(len(exponent) <= 3 and int(exponent) <= most for exponent in exponents)
+        and _SCIENTIFIC.search(text) is None
         and _TOWER.search(text) is None
         and len(_SIGNS.findall(_COMMAND.sub("\\\\", text))) <= _SYMBOLS
     )
@@ -107,7 +179,7 @@ def _parsed(text: str) -> tuple[Any, ...]:
     for name in ("math_verify", "math_verify.parser", "math_verify.grader", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        found = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+        found = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=0)
     except Exception:
         return ()
     return tuple(found)

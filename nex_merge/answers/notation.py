@@ -10,7 +10,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
 # Vulgar fractions; a whole number right before one makes a mixed number: 2½ is 2 1/2.
 _VULGAR = re.compile(r"(\d?)([¼-¾⅐-⅞↉])")
-_EN_DASH_RANGE = re.compile(r"(?<=[\d%°])\s?–\s?(?=[\d$€£])|(?<=[a-z])–(?=\d)")
+_EN_DASH_RANGE = re.compile(r"(?<=[\d%°])\s?[–—]\s?(?=[\d$€£])|(?<=[a-z])–(?=\d)")
 _CHARACTERS = str.maketrans(
     {
         "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": " : ", "×": "*", "·": "*", "⋅": "*", "∙": "*",
@@ -34,6 +34,8 @@ _LATEX = [
     (re.compile(r"\\(?:geq?|gt|leq?|lt)(?![A-Za-z])"), "<"),
     (re.compile(r"\\(?:pm|mp)(?![A-Za-z])"), "±"),
 ]
+# 0.1\overline{6}: a repeating decimal.
+_REPEATING = re.compile(r"(\d{0,9})\.(\d{0,9})\\overline\s*\{(\d{1,9})\}")
 # Commands whose argument is plain text, as \text{ cm}.
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|boldsymbol|bm|operatorname)\s*\{([^{}]*)\}"
@@ -47,6 +49,8 @@ _ROOT = re.compile(r"\\sqrt\s*(?:\[\s*(\d)\s*\])?\s*(?:\{([^{}]*)\}|([0-9A-Za-z]
 _BRACED = re.compile(r"([\^_])\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _NESTING = 12  # rounds in which fractions, roots and exponents are opened from the inside
+# The base of a logarithm, which is no value of its own.
+_BASE = re.compile(r"\blog\s*_\s*(?:\(\w+\)|\w)")
 # Python's power; markdown's bold otherwise.
 _POWER = re.compile(r"(?<=[\d)])\*\*(?=[\d(-])")
 _MARKDOWN = re.compile(r"\*\*|__|`+")
@@ -79,14 +83,21 @@ def plain(text: str) -> str:
         text = _without_latex(text)
     if "*" in text or "_" in text or "`" in text:
         text = _MARKDOWN.sub("", _POWER.sub("^", text))
-    text = _TIMES.sub("*", text)
+    text = _BASE.sub("log", _TIMES.sub("*", text))
     text = _ABBREVIATED.sub(lambda found: found[1] + _SCALES[found[2].lower()], text)
     text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
     text = _CURRENCY_CODE.sub(" ", text)
     return _CURRENCY.sub(lambda found: (found[1] or "").strip() or ("" if found.group() == "$" else " "), text)
 
 
+def _repeating(found: re.Match[str]) -> str:
+    whole, once, again = found.groups()
+    top = int(whole + once + again) - int(whole + once or "0")
+    return f" (({top})/({10 ** len(once) * (10 ** len(again) - 1)})) "
+
+
 def _without_latex(text: str) -> str:
+    text = _REPEATING.sub(_repeating, text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     text = _SHORT.sub("", text)

@@ -10,17 +10,23 @@ _CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|cha
 _OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>")
 _MARKS = re.compile(r"<\|(?:end|return|im_end|eot_id)\|>")
 
+LONGEST = 20_000  # characters at the end of a response among which its conclusion is looked for
+_LONGEST_SENTENCE = 1_000
+_RUN = re.compile(r"([^\w{}()])\1{6,}")
 # What a box is written as; `\boxed 5` without braces is valid LaTeX as well.
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(\{|[0-9A-Za-z])")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_INNERMOST = 8  # boxes in boxes that are opened
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?(?:\{|\d|[A-Za-z]\b)")
+_BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+_BOX_OR_BRACE = re.compile(
+    r"(?P<box>\\(?:boxed|fbox)\s?)(?:(?P<bare>\d|[A-Za-z]\b)|(?=\{))(?P<first>\{)?|\\.|(?P<open>\{)|(?P<close>\})",
+    re.DOTALL,
+)
 
 # "The answer is", "Final answer:", "#### ", "Antwort:"; between noun and verb, a few words ("to this question").
 _NOUN = r"answers?|ans|antwort|r[ée]ponse|respuesta|risposta|resposta|final (?:result|value|total|solution)"
 _VERB = r"is|are|was|would be|should be|must be|has to be|will be|comes out (?:to|as)|equals|ist|est|es|è|é"
 ANNOUNCEMENT = re.compile(
-    rf"\#\#\#\#[ \t]*|\b(?:{_NOUN})\b[*_\s]*"
-    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])[*_\s]*"
+    rf"\#\#\#\#[ \t]*|<answer>|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
+    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])[*_\s]{{0,8}}"
     r"|答案(?:是|为)?\s*[:：]?\s*",
     re.IGNORECASE,
 )
@@ -28,14 +34,18 @@ ANNOUNCEMENT = re.compile(
 NEGATION = re.compile(r"\b(?:not|never|cannot|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
 # The writer takes something back.
 CORRECTION = re.compile(
-    r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]*(?:no\b(?=[,:.! —–-])|(?:oh |but )?wait\b|actually\b|correction\b|oops\b"
+    r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]{0,8}(?:no\b(?=[,:.! —–-])|(?:oh |but )?wait\b|actually\b|correction\b|oops\b"
     r"|sorry\b|hmm\b|scratch that\b|on second thou?ght\b|(?:that|this)(?:['’]s| is| was) (?:wrong|incorrect|not right)\b"
     r"|i made (?:a|an) (?:mistake|error)\b|let me correct\b)",
     re.IGNORECASE,
 )
+_AFTER_CORRECTION = re.compile(
+    r"\A(?:[\s,:;!]*\b(?:no|wait|actually|sorry|rather|it's|it is|it should be|that should be|i meant?|make that)\b)*[\s,:;!]*",
+    re.IGNORECASE,
+)
 # A check of what was concluded, at the end of a response.
 _CHECK = re.compile(
-    r"(?:^|(?<=[.!?✓]\s)|(?<=\n))\W*(?:(?:now )?let me |let['’]s |to |we can |quick |(?:oh |but )?wait,? (?:let me )?)?"
+    r"(?:^|(?<=[.!?✓]\s)|(?<=\n))\W{0,8}(?:(?:now )?let me |let['’]s |to |we can |quick |(?:oh |but )?wait,? (?:let me )?)?"
     r"(?:(?:double[- ]?)?check|verif|confirm|sanity check|proof\b|probe\b)",
     re.IGNORECASE,
 )
@@ -53,6 +63,14 @@ def after_thinking(text: str) -> str:
     return _MARKS.sub("", text[end:]).strip()
 
 
+def readable(text: str) -> str:
+    """The end of a text, as far as conclusions are looked for, without long runs of one sign.
+
+    Texts of any size and shape are read in a time that is bounded.
+    """
+    return _RUN.sub(r"\1\1\1\1\1\1", text[-LONGEST:])
+
+
 def is_open(text: str) -> bool:
     """Whether thinking was begun and not ended."""
     end = max((found.end() for found in _CLOSED.finditer(text)), default=0)
@@ -65,49 +83,33 @@ def is_closed(text: str) -> bool:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last box, of the innermost one there; None without a box, '' for one that is not closed."""
-    found = list(_BOX.finditer(text)) if "\\" in text else []
-    if not found:
+    """The content of the last box, without boxes inside it; None without a box, '' for one that is not closed."""
+    if "\\" not in text or _BOX.search(text) is None:
         return None
-    content = _content(text, found[-1])
-    # The last box may stand within another one together with more: the outer one is the conclusion.
-    for outer in reversed(found[:-1]):
-        whole = _content(text, outer)
-        if whole is None or outer.start() + len(whole) < found[-1].start():
-            break
-        content = whole
-    for _ in range(_INNERMOST):
-        if content is None or (inner := _BOX.search(content)) is None:
-            return content or ""
-        within = _content(content, inner)
-        content = content[: inner.start()] + " " + (within or "") + " " + content[_end(content, inner) :]
-    return content or ""
-
-
-def _content(text: str, box: re.Match[str]) -> str | None:
-    if box.group(1) != "{":
-        return box.group(1)
-    end = _end(text, box)
-    return text[box.end() : end - 1] if end else None
-
-
-def _end(text: str, box: re.Match[str]) -> int:
-    """Where a box ends; 0 if it is not closed."""
-    if box.group(1) != "{":
-        return box.end()
-    depth = 1
-    for mark in _BRACE.finditer(text, box.end()):
-        depth += {"{": 1, "}": -1}.get(mark.group(), 0)
-        if not depth:
-            return mark.end()
-    return 0
+    opened: list[int] = []  # where the content of each open brace's box begins; -1 for a brace without box
+    found: tuple[int, int] | None = None
+    for mark in _BOX_OR_BRACE.finditer(text):
+        if mark["bare"] is not None and not any(start >= 0 for start in opened):
+            found = mark.span("bare")
+        elif mark["first"] is not None or mark["open"] is not None:
+            opened.append(-1 if mark["first"] is None else mark.end())
+        elif mark["close"] is not None and opened:
+            start = opened.pop()
+            if start >= 0 and not any(outer >= 0 for outer in opened):
+                found = start, mark.start()
+    if found is None or any(start > found[1] for start in opened):
+        return ""
+    return _BOX_NAME.sub(" ", text[slice(*found)])
 
 
 def announced(text: str) -> list[str]:
     """What follows each announcement of an answer, up to the next one; in order."""
     found = list(ANNOUNCEMENT.finditer(text))
     ends = [*[later.start() for later in found[1:]], len(text)][: len(found)]
-    return [_with_negation(this.group()) + text[this.end() : end] for this, end in zip(found, ends, strict=True)]
+    return [
+        _with_negation(this.group()) + text[this.end() : end].split("</", 1)[0]
+        for this, end in zip(found, ends, strict=True)
+    ]
 
 
 def _with_negation(announcement: str) -> str:
@@ -119,7 +121,7 @@ def corrected(text: str) -> str | None:
     """What follows the last correction that is more than a check; None without one."""
     found = list(CORRECTION.finditer(text))
     for this in reversed(found):
-        tail = text[this.end() :]
+        tail = _AFTER_CORRECTION.sub("", text[this.end() :])
         if not _is_check(text[this.start() :]):
             return tail
     return None
@@ -138,5 +140,5 @@ def without_check(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and lines that are not blank."""
-    return [part.strip() for part in _SENTENCE_END.split(text) if part and part.strip()]
+    """The sentences and lines that are not blank; of one that is very long, its end."""
+    return [part.strip()[-_LONGEST_SENTENCE:] for part in _SENTENCE_END.split(text) if part and part.strip()]

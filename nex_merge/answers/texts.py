@@ -13,6 +13,9 @@ _QUOTES = str.maketrans({
 })  # fmt: skip
 _BOLD = re.compile(r"\*\*(\S(?:[^*\n]*\S)?)\*\*|`([^`\n]+)`")
 _ARTICLE = re.compile(r"(?:the|an?) (?=\w{2})")
+_BLANKS = re.compile(r"[^\S\n]{2,}")
+_WRAPPED = re.compile(r"(?:\((?=[^()]+\)$)|\[(?=[^\[\]]+\]$)|\$(?=[^$]+\$$))\s*(.+?)\s*[)\]$]")
+_TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\{")
 _ENDS = " \t\n\"'*"
 _STOPS = ".,;:!?。"
 # An announced answer ends with its sentence, or where its reason begins. Initials and short words before a stop are
@@ -25,22 +28,22 @@ def read_text(text: str) -> str | None:
 
     That is the last box, else what the last announcement names, else the whole text.
     """
+    text = _BLANKS.sub(" ", text)
     box = spans.boxed(text)
     if box is not None:
-        return canonical(plain(box) if "\\" in box else box)
+        return canonical(plain(box).strip(" {}") if "\\" in box else box)
     for piece in reversed(spans.announced(text)):
         retracted = spans.corrected(piece)
         span = _END_OF_ANSWER.split((retracted if retracted is not None else piece).strip(" \n\t*_:"), maxsplit=1)[0]
-        if (key := canonical(span)) is not None:
+        if (key := canonical(plain(span) if _TEXT_COMMAND.search(span) else span)) is not None:
             return key
     return canonical(text)
 
 
 def canonical(text: str) -> str | None:
     """Equal for texts that a reader takes for the same: NFKC, case, quotes, white space, ends, one leading article."""
-    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold().translate(_QUOTES)
+    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold().replace("⁄", "/")
     text = unicodedata.normalize("NFKC", " ".join(_BOLD.sub(lambda found: found[1] or found[2], text).split()))
-    if "$" in text:
-        text = re.sub(r"^\$([^$]*)\$$", r"\1", text)
     bare = text.strip(_ENDS).rstrip(_STOPS + _ENDS).strip(_ENDS)
+    bare = wrapped[1] if (wrapped := _WRAPPED.fullmatch(bare)) else bare
     return _ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare or text or None

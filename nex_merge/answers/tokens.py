@@ -49,7 +49,28 @@ _TOKEN = re.compile(
     )
 )
 
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 SMALL: Mapping[str, int] = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)}
 SCALES: Mapping[str, int] = {
@@ -61,7 +82,7 @@ PARTS: Mapping[str, int] = {
     "ninths": 9, "tenth": 10, "tenths": 10, "twelfth": 12, "twelfths": 12, "hundredth": 100, "hundredths": 100,
     "thousandth": 1000, "thousandths": 1000,
 }  # fmt: skip
-NUMBER_WORD = re.compile(rf"\b(?:{'|'.join([*SMALL, *SCALES, 'half', 'halves'])})\b", re.IGNORECASE)
+NUMBER_WORD = re.compile(rf"\b(?:{'|'.join([*SMALL, *SCALES, *PARTS])})\b", re.IGNORECASE)
 _HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z])")
 
 
