@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from nex_merge.answers import spans
-from nex_merge.answers.notation import plain
+from nex_merge.answers.notation import plain, unmarked
 from nex_merge.answers.texts import canonical
 
 # A letter as an option: (B), [B], B), B. -- and what makes a letter another thing: 20 °C, x_B, B-flat.
@@ -16,6 +16,7 @@ _LETTER = r"(?:[(\[]\s*(?P<{0}_in>[A-Za-z])\s*[)\]]|(?<![\w°'])(?P<{0}>[A-Z])(?
 _OPTION = r"(?:(?:the )?(?:options?|choices?|letters?|answers?|alternatives?)\s+)?"
 _ONE = re.compile(_OPTION + _LETTER.format("one"), re.IGNORECASE)
 _ANY = re.compile(_LETTER.format("any"))
+_MENTION = re.compile(r"(?<!\w)[A-Za-z](?![\w'])")
 # The whole text is one letter, in whatever dress.
 _ALONE = re.compile(rf"\W{{0,20}}{_OPTION}\W{{0,20}}([A-Za-z])\W{{0,20}}", re.IGNORECASE)
 # The text begins with an option and its text or reason: "B) 5 N", "B because", "(B) Paris", "B - Paris".
@@ -26,13 +27,16 @@ _HEAD = re.compile(
 _LISTED = re.compile(r"^\W{0,20}([A-Z])[).:]\s", re.MULTILINE)
 # What may stand between an announcement and its letter.
 _FILLER = re.compile(
-    r"(?:[\s:\"'*]|(?:clearly|therefore|thus|then|most likely|probably|definitely|indeed|simply|just|that of|given by)\b"
+    r"(?:[\s:\"'*]|(?:clearly|therefore|thus|then|most likely|probably|definitely|indeed|simply|just"
+    r"|that of|given by)\b"
     r"|(?:the )?(?:correct |right |best )?(?:option|choice|letter|answer|alternative)\b(?: is\b)?)*",
     re.IGNORECASE,
 )
 _ANNOUNCED = re.compile(
-    r"\b(?:options?|choices?|alternatives?|one|letter)\b[^\n.:!?=]{0,30}?\b(?:is|would be|should be|must be|has to be)\b:?"
-    r"|\bI(?:'d| would|'ll| will)? (?:\w+ )?(?:choose|pick|select|go with|chose|picked|selected|answer|say|went with)\b"
+    r"\b(?:options?|choices?|alternatives?|one|letter)\b[^\n.:!?=]{0,30}?\b"
+    r"(?:is|would be|should be|must be|has to be)\b:?"
+    r"|\bI(?:'d| would|'ll| will)? (?:\w+ )?"
+    r"(?:choose|pick|select|go with|chose|picked|selected|answer|say|went with)\b"
     r"|\bI'm going with\b|\b(?:choose|select|pick|selecting|choosing)\b"
     r"|\b(?:it|this|that) (?:\w+ )?(?:must|has to|should|can only) be\b|\bit's\b",
     re.IGNORECASE,
@@ -42,11 +46,13 @@ _VERDICT = (
 )
 # "C is correct", "(C) is the best choice", "A is the answer"; `several` where others are named beside it.
 _CALLED_RIGHT = re.compile(
-    rf"(?P<several>\b(?:and|or|&|,)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+(?:is|are|must be|would be|seems|being)\s+"
+    rf"(?P<several>\b(?:and|or|&|,)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+"
+    r"(?:is|are|must be|would be|seems|being)\s+"
     rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)",
 )
 _SO = re.compile(
-    rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:]*"
+    rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving"
+    r"|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:]*"
     rf"(?:(?:it's|it is|the|only|option|choice|answer|it must be|it should be|leaves)\s+)*){_LETTER.format('so')}"
     r"(?=\s*(?:[.,;!)\n]|$))",
     re.IGNORECASE,
@@ -69,7 +75,8 @@ _DENIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"\s*(?:and\b|or\b|,|\)|\]|[A-Z]\b|\s)*(?:is|are|was|were|can|could|has|seems?)\b[^.,;\n]{0,15}?\b(?:not|wrong|incorrect|false|n't|out|too|eliminated|ruled)\b|\s*(?:isn't|aren't|can't|cannot|\w+n't)"
+    r"(?:and\b|or\b|[,)\]\s]|[A-Z]\b)*(?:is|are|was|were|can|could|has|seems?)\b[^.,;\n]{0,15}?"
+    r"\b(?:not|wrong|incorrect|false|n't|out|too|eliminated|ruled)\b|\s*(?:cannot|\w+n't)"
 )
 # What is said of an option at the beginning of a sentence.
 _FITS = re.compile(r"\W*$|[.,:;!]|\s+(?:fits|seems|works|is|appears|looks|would|must|applies|makes|matches|it is)\b")
@@ -112,8 +119,7 @@ def read_gold_choice(answer: str, options: int, texts: Sequence[str] = ()) -> st
 
 
 def _plain(text: str) -> str:
-    """Line by line, because a line break ends a sentence."""
-    return "\n".join(plain(_TAG.sub(" ", line)) for line in text.split("\n"))
+    return unmarked(_TAG.sub(" ", text)).replace("$", "")
 
 
 _NOTHING = ""  # no statement, where None is one that names no single option
@@ -187,23 +193,29 @@ def _denied_after(text: str, at: int) -> bool:
 
 def _last(text: str, options: int) -> str | None:
     """The option that a text without announcement comes to."""
-    stated: list[tuple[int, str | None]] = []
-    for found in _ANNOUNCED.finditer(text):
-        letter = _announced(text[found.end() :].split("\n")[0], options)
-        if letter is not _NOTHING:
-            stated.append((found.start(), letter))
-    _collect(stated, _BUT, "but", text, options, lambda found: False)
-    _collect(stated, _SO, "so", text, options, lambda found: _is_name(text, found, "so"))
-    _collect(stated, _CALLED_RIGHT, "right", text, options, lambda found: _is_denied(text, found, "right"))
+    for sentence in reversed(spans.sentences(text)):
+        if _MENTION.search(sentence) and (stated := _stated(sentence, options)):
+            return max(stated, key=lambda item: item[0])[1]
     # A line that is nothing but a letter, before or after its explanation.
     alone = {letter for line in text.split("\n") if (letter := _whole_letter(line, options)) is not None}
-    if stated:
-        return max(stated, key=lambda item: item[0])[1]
     if len(alone) == 1:
         return alone.pop()
     if (letter := _head(text, options)) is not _NOTHING:
         return letter
     return _alone_in_last_sentence(text, options)
+
+
+def _stated(text: str, options: int) -> list[tuple[int, str | None]]:
+    """(place, letter) of each option that a sentence states; None where it states several."""
+    stated: list[tuple[int, str | None]] = []
+    for found in _ANNOUNCED.finditer(text):
+        letter = _announced(text[found.end() :], options)
+        if letter is not _NOTHING:
+            stated.append((found.start(), letter))
+    _collect(stated, _BUT, "but", text, options, lambda found: False)
+    _collect(stated, _SO, "so", text, options, lambda found: _is_name(text, found, "so"))
+    _collect(stated, _CALLED_RIGHT, "right", text, options, lambda found: _is_denied(text, found, "right"))
+    return stated
 
 
 def _collect(

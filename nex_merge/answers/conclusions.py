@@ -25,6 +25,8 @@ from nex_merge.answers.spans import after_thinking, is_closed, is_open, readable
 from nex_merge.answers.texts import read_text
 from nex_merge.errors import InputError
 
+# Raised when answers are read otherwise than before, so that accuracies are measured again.
+READING = 2
 MATCHES = ("number", "choice", "text", "regex:PATTERN")
 _REGEX = "regex:"
 _LETTERS = 26
@@ -168,8 +170,9 @@ def _last_occurrence(pattern: "regex.Pattern[str]", text: str) -> Key | None:
         found = list(pattern.finditer(text, timeout=_PATTERN_SECONDS))
     except TimeoutError:
         raise InputError(
-            f"match: the pattern {pattern.pattern!r} took more than {_PATTERN_SECONDS:g} s on a response of {len(text)} "
-            "characters. Repetitions within repetitions, such as (a+)+, take exponential time; write it without them"
+            f"match: the pattern {pattern.pattern!r} took more than {_PATTERN_SECONDS:g} s on a response "
+            f"of {len(text)} characters. Repetitions within repetitions, such as (a+)+, take exponential time; "
+            "write it without them"
         ) from None
     if not found:
         return None

@@ -123,7 +123,11 @@ def gold_expression(text: str) -> str | None:
 
 def _is_mathematics(text: str) -> bool:
     words = _WORD.findall(_COMMAND.sub(" ", text))
-    return bool(text) and all(word in _WORDS for word in words) and re.search(r"\d|[A-Za-z]", text) is not None
+    return (
+        bool(text)
+        and all(word in _WORDS for word in words)
+        and re.search(r"\d|\\[a-z]|[A-Za-z)]\s*[-+*/^=]", text) is not None
+    )
 
 
 def is_bounded(text: str) -> bool:

@@ -13,9 +13,11 @@ _VULGAR = re.compile(r"(\d?)([¼-¾⅐-⅞↉])")
 _EN_DASH_RANGE = re.compile(r"(?<=[\d%°])\s?[–—]\s?(?=[\d$€£])|(?<=[a-z])–(?=\d)")
 _CHARACTERS = str.maketrans(
     {
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": " : ", "×": "*", "·": "*", "⋅": "*", "∙": "*",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": " : ",
+        "×": "*", "·": "*", "⋅": "*", "∙": "*",
         "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "≈": "=", "≃": "=", "≅": "=", "≡": "=", "→": "=", "⇒": "=", "’": "'",
-        "‘": "'", "“": '"', "”": '"', "٫": ".", "٬": ",", "≤": "<", "≥": ">", "√": " sqrt ", "π": " pi ", "∞": " infinity ",
+        "‘": "'", "“": '"', "”": '"', "٫": ".", "٬": ",", "≤": "<", "≥": ">", 
+        "√": " sqrt ", "π": " pi ", "∞": " infinity ",
         "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "\u00ad": "",
     }
 )  # fmt: skip
@@ -76,17 +78,29 @@ def unicode_plain(text: str) -> str:
     return "".join(str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in text)
 
 
-def plain(text: str) -> str:
-    """A sentence in plain characters, without LaTeX, markdown and currency signs."""
+def unmarked(text: str) -> str:
+    """A text in plain characters, without LaTeX and markdown."""
     text = unicode_plain(text)
     if "\\" in text or "{" in text:
         text = _without_latex(text)
     if "*" in text or "_" in text or "`" in text:
         text = _MARKDOWN.sub("", _POWER.sub("^", text))
-    text = _BASE.sub("log", _TIMES.sub("*", text))
-    text = _ABBREVIATED.sub(lambda found: found[1] + _SCALES[found[2].lower()], text)
-    text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
+    return text
+
+
+def plain(text: str) -> str:
+    """A sentence in plain characters, without LaTeX, markdown and currency signs."""
+    text = unmarked(text)
+    if "x" in text or "X" in text or "log" in text:
+        text = _BASE.sub("log", _TIMES.sub("*", text))
+    has_currency = _CURRENCY.search(text) is not None
+    if has_currency:
+        text = _ABBREVIATED.sub(lambda found: found[1] + _SCALES[found[2].lower()], text)
+    if "," in text:
+        text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
     text = _CURRENCY_CODE.sub(" ", text)
+    if not has_currency:
+        return text
     return _CURRENCY.sub(lambda found: (found[1] or "").strip() or ("" if found.group() == "$" else " "), text)
 
 

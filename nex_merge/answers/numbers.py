@@ -65,7 +65,7 @@ def read_number(text: str) -> Value | None:
         if retracted is not None and (value := _last(retracted)) is not None:
             return value.value
         for sentence in spans.sentences(piece)[:3]:
-            if find_items(tokenize(plain(sentence))):
+            if _HAS_DIGIT.search(sentence) or NUMBER_WORD.search(sentence):
                 return _first(sentence)
     item = _last(text)
     return item.value if item else None
@@ -128,7 +128,7 @@ def _last(text: str) -> Item | None:
 
 
 def _choose(tokens: Sequence[Token], items: Sequence[Item]) -> Item | None:
-    """The last item of a sentence that is not denied; an earlier one that is stated, where the later ones qualify it."""
+    """The last item of a sentence that is not denied, or one before it that is stated, where the last qualifies it."""
     kept = [item for item in items if not _denied(tokens, item)]
     if not kept:
         return None

@@ -26,26 +26,46 @@ _NOUN = r"answers?|ans|antwort|r[ée]ponse|respuesta|risposta|resposta|final (?:
 _VERB = r"is|are|was|would be|should be|must be|has to be|will be|comes out (?:to|as)|equals|ist|est|es|è|é"
 ANNOUNCEMENT = re.compile(
     rf"\#\#\#\#[ \t]*|<answer>|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
-    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])[*_\s]{{0,8}}"
+    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])"
+    r"[*_\s]{0,8}"
     r"|答案(?:是|为)?\s*[:：]?\s*",
     re.IGNORECASE,
+)
+# One of these is in whatever announces, in lower case; looked for first, because it is faster.
+_NEEDLES = (
+    "####",
+    "<answer>",
+    "answer",
+    "ans",
+    "antwort",
+    "réponse",
+    "reponse",
+    "respuesta",
+    "risposta",
+    "resposta",
+    "final ",
+    "答案",
 )
 # "is", before which a negation was found, as in "the answer is not".
 NEGATION = re.compile(r"\b(?:not|never|cannot|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
 # The writer takes something back.
 CORRECTION = re.compile(
-    r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]{0,8}(?:no\b(?=[,:.! —–-])|(?:oh |but )?wait\b|actually\b|correction\b|oops\b"
-    r"|sorry\b|hmm\b|scratch that\b|on second thou?ght\b|(?:that|this)(?:['’]s| is| was) (?:wrong|incorrect|not right)\b"
+    r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]{0,8}"
+    r"(?:no\b(?=[,:.! —–-])|(?:oh |but )?wait\b|actually\b|correction\b|oops\b"
+    r"|sorry\b|hmm\b|scratch that\b|on second thou?ght\b"
+    r"|(?:that|this)(?:['’]s| is| was) (?:wrong|incorrect|not right)\b"
     r"|i made (?:a|an) (?:mistake|error)\b|let me correct\b)",
     re.IGNORECASE,
 )
 _AFTER_CORRECTION = re.compile(
-    r"\A(?:[\s,:;!]*\b(?:no|wait|actually|sorry|rather|it's|it is|it should be|that should be|i meant?|make that)\b)*[\s,:;!]*",
+    r"\A(?:[\s,:;!]*\b(?:no|wait|actually|sorry|rather|it's|it is|it should be|that should be|i meant?|make that)\b)*"
+    r"[\s,:;!]*",
     re.IGNORECASE,
 )
 # A check of what was concluded, at the end of a response.
 _CHECK = re.compile(
-    r"(?:^|(?<=[.!?✓]\s)|(?<=\n))\W{0,8}(?:(?:now )?let me |let['’]s |to |we can |quick |(?:oh |but )?wait,? (?:let me )?)?"
+    r"(?:^|(?<=[.!?✓]\s)|(?<=\n))\W{0,8}"
+    r"(?:(?:now )?let me |let['’]s |to |we can |quick |(?:oh |but )?wait,? (?:let me )?)?"
     r"(?:(?:double[- ]?)?check|verif|confirm|sanity check|proof\b|probe\b)",
     re.IGNORECASE,
 )
@@ -104,7 +124,9 @@ def boxed(text: str) -> str | None:
 
 def announced(text: str) -> list[str]:
     """What follows each announcement of an answer, up to the next one; in order."""
-    found = list(ANNOUNCEMENT.finditer(text))
+    lower = text.lower()
+    starts = [at for needle in _NEEDLES if (at := lower.find(needle)) >= 0]
+    found = list(ANNOUNCEMENT.finditer(text, min(starts))) if starts else []
     ends = [*[later.start() for later in found[1:]], len(text)][: len(found)]
     return [
         _with_negation(this.group()) + text[this.end() : end].split("</", 1)[0]
@@ -133,6 +155,9 @@ def _is_check(text: str) -> bool:
 
 def without_check(text: str) -> str:
     """The text without a check of the conclusion at its end, unless the check goes on to another conclusion."""
+    lower = text.lower()
+    if not any(needle in lower for needle in ("check", "verif", "confirm", "proof", "probe")):
+        return text
     for this in _CHECK.finditer(text):
         if this.start() and _RESUMED.search(text, this.end()) is None:
             return text[: this.start()]

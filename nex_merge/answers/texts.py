@@ -1,4 +1,4 @@
-"""What a text concludes, word for word, apart from how it is written: case, articles, quotes, punctuation at the ends."""
+"""What a text says, apart from how it is written: case, articles, quotes, white space, punctuation at the ends."""
 
 import re
 import unicodedata

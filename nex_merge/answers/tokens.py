@@ -111,6 +111,8 @@ def _value(digits: str, group: str) -> Fraction | None:
         digits = digits.replace(".", "").replace(",", ".")
     elif group in ("grouped", "lakh"):
         digits = re.sub("[ ,'_]", "", digits)
+    if digits.isdecimal():
+        return Fraction(int(digits))
     digits = digits.replace(",", ".").lower()
     _, _, exponent = digits.partition("e")
     if exponent and abs(int(exponent[:9])) > _LARGEST_EXPONENT:
@@ -120,6 +122,9 @@ def _value(digits: str, group: str) -> Fraction | None:
 
 def spelled(tokens: list[Token], i: int) -> tuple[Fraction, int] | None:
     """The number in words that begins at token i (`two and a half`, `3 million`), and the token after it."""
+    first = tokens[i]
+    if first.value is not None and (i + 1 == len(tokens) or tokens[i + 1].kind != "word"):
+        return first.value, i + 1
     total, current, j = Fraction(0), None, i
     while j < len(tokens):
         token = tokens[j]

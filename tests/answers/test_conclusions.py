@@ -1,6 +1,7 @@
 """What responses conclude, under every way to read an answer, against cases judged by a reader."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -56,8 +57,16 @@ def test_keys(match, text, key):
     assert conclude(text, match) == key
 
 
+def test_the_examples_of_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "answers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S.*?) \| `(.*)` \| `(.*)` \| (right|wrong) \|$", page, re.MULTILINE)
+    assert len(rows) > 10
+    for match, response, gold, verdict in rows:
+        assert is_correct(response, gold, match) is (verdict == "right"), response
+
+
 def test_equal_keys_are_equal_conclusions():
-    """Votes are an equivalence: keys are texts, so that this holds by construction; spellings of one value share one."""
+    """Votes are an equivalence: keys are texts. Spellings of one value share a key."""
     spellings = ["0.75", ".75", "3/4", r"\frac{3}{4}", "6/8", "¾", "75 hundredths", "three quarters", "7.5e-1", "0.750"]
     assert {conclude(text, "number") for text in spellings} == {"0.75"}
     near = ["0.3", "0.30000000000000004", "0.29999999999999999", "3/10"]
@@ -145,15 +154,18 @@ def test_gold_numbers_as_data_sets_hold_them(answer, key):
 
 
 NASTY = [
-    "9^9^9^9", "9^{9^{9^{9}}}", "factorial(10^9)", "(10^9)!", "1000000000!", "((((9!)!)!)!)", "2^1000000000", "10^-999999",
+    "9^9^9^9", "9^{9^{9^{9}}}", "factorial(10^9)", "(10^9)!", "1000000000!", "((((9!)!)!)!)", "2^1000000000",
+    "10^-999999",
     "1e999999999", "1" * 100_000, "{" * 10_000, "(" * 10_000, "(" * 10_000 + "1" + ")" * 10_000, r"\frac" * 5_000,
     r"\frac{1}{" * 2_000 + "2" + "}" * 2_000, r"\sqrt{" * 2_000 + "2" + "}" * 2_000, r"\boxed{" * 5_000,
     r"\boxed{" * 2_000 + "1" + "}" * 2_000, "1," * 20_000, "1 " * 20_000, "-" * 20_000 + "1", "1+" * 20_000 + "1",
     "the answer is " * 5_000, "answer" * 10_000, "not " * 10_000 + "1", "A and " * 10_000 + "B", "(A) " * 10_000,
     "<think>" * 10_000, "<think></think>" * 5_000, "1/0", "0^-1", "(-1)^0.5", r"\sqrt{-1}", "$" * 10_000, "*" * 20_000,
-    "one hundred " * 5_000, "½" * 10_000, "²" * 10_000, "x^" * 50 + "2", "(x+1)^{1000000}", "(x+y+z+w)^{20}", "\\" * 10_001,
+    "one hundred " * 5_000, "½" * 10_000,
+    "²" * 10_000, "x^" * 50 + "2", "(x+1)^{1000000}", "(x+y+z+w)^{20}", "\\" * 10_001,
     r"\int_0^\infty e^{-x^2} dx", r"\sum_{k=1}^{10^9} k", r"\prod_{k=1}^{\infty} k", "a " * 20_000, " " * 50_000 + "1",
-    "1" + " " * 50_000 + "x", "“" * 10_000, "x = " * 10_000, "1.2." * 10_000, "_1" * 10_000, "é" * 20_000, "wait, " * 5_000,
+    "1" + " " * 50_000 + "x", "“" * 10_000, "x = " * 10_000, "1.2." * 10_000, "_1" * 10_000, "é" * 20_000,
+    "wait, " * 5_000,
 ]  # fmt: skip
 
 
