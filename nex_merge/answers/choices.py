@@ -12,7 +12,7 @@ from nex_merge.answers.notation import plain, unmarked
 from nex_merge.answers.texts import canonical
 
 # A letter as an option: (B), [B], B), B. -- and what makes a letter another thing: 20 °C, x_B, B-flat.
-_LETTER = r"(?:[(\[]\s*(?P<{0}_in>[A-Za-z])\s*[)\]]|(?<![\w°'])(?P<{0}>[A-Z])(?![\w'°]|-\w))"
+_LETTER = r"(?:[(\[]\s*(?P<{0}_in>[A-Za-z])\s*[)\]]|(?<![\w°])(?<!\w')(?P<{0}>[A-Z])(?![\w°]|'\w|-\w))"
 _OPTION = r"(?:(?:the )?(?:options?|choices?|letters?|answers?|alternatives?)\s+)?"
 _ONE = re.compile(_OPTION + _LETTER.format("one"), re.IGNORECASE)
 _ANY = re.compile(_LETTER.format("any"))
@@ -41,14 +41,17 @@ _ANNOUNCED = re.compile(
     r"|\b(?:it|this|that) (?:\w+ )?(?:must|has to|should|can only) be\b|\bit's\b",
     re.IGNORECASE,
 )
-_VERDICT = (
-    r"(?:(?:the |a )?(?:only )?(?:most )?(?:correct|right|best|true|answer|accurate|appropriate|proper|solution)\b)"
-)
+_VERDICT = r"(?:(?:the |a )?(?:only )?(?:most )?(?:correct|right|best|better|true|answer|accurate|appropriate|proper|solution)\b)"
 # "C is correct", "(C) is the best choice", "A is the answer"; `several` where others are named beside it.
 _CALLED_RIGHT = re.compile(
-    rf"(?P<several>\b(?:and|or|&|,)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+"
+    rf"(?P<several>(?:\b(?:and|or)|&|(?<=\b[A-Z]),|(?<=\)),)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+"
     r"(?:is|are|must be|would be|seems|being)\s+"
     rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)",
+)
+# "B: right", "B - correct".
+_MARKED = re.compile(
+    rf"{_LETTER.format('marked')}\)?\s*[:-]\s*(?:correct|right|true|yes|✓|✔|✅)(?!\w)",
+    re.IGNORECASE,
 )
 _SO = re.compile(
     rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving"
@@ -63,9 +66,9 @@ _NAMES = re.compile(
     r"|part|case|phase|column|row|event|matrix|model|person|student|city|town|box|bag|machine|pipe|train)\s+$",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"</?(?!answer\b)[A-Za-z]{2,}>")
+_TAG = re.compile(r"</?(?!answer\b)(?:[A-Za-z]{2,}|[bipu])>")
 _ENGLISH = re.compile(r"[AI]\s+[a-z]")  # "A car", "I computed"
-_GOES_ON = re.compile(r"[AI]\s+(?:because|since|as|and|or|is|are|but|while|whereas|not|with|for)\b")
+_GOES_ON = re.compile(r"[AI]\s+(?:because|since|as|and|or|is|are|but|while|whereas|not|with|for|rather|instead)\b")
 _JOINED = re.compile(rf"\s*(?:,?\s*(?:and(?: also)?|or|&|/)|,)\s*{_OPTION}{_LETTER.format('next')}", re.IGNORECASE)
 _BUT = re.compile(
     rf"\bnot\b[^.\n]{{0,30}}?\bbut\b(?:\s+(?:rather|it is|it's|option|choice))*\s*{_LETTER.format('but')}"
@@ -167,7 +170,11 @@ def _announced(piece: str, options: int) -> str | None:
         return _NOTHING
     if _denied_after(piece, found.end()):
         return _NOTHING
-    return None if _is_joined(piece, found.end()) else _letter(found, "any", options)
+    if _is_joined(piece, found.end()):
+        # "B or D, but I'd go with D"
+        later = _stated(piece[found.end() :].split("\n")[0], options)
+        return max(later, key=lambda item: item[0])[1] if later else None
+    return _letter(found, "any", options)
 
 
 def _is_joined(text: str, at: int) -> bool:
@@ -215,6 +222,7 @@ def _stated(text: str, options: int) -> list[tuple[int, str | None]]:
     _collect(stated, _BUT, "but", text, options, lambda found: False)
     _collect(stated, _SO, "so", text, options, lambda found: _is_name(text, found, "so"))
     _collect(stated, _CALLED_RIGHT, "right", text, options, lambda found: _is_denied(text, found, "right"))
+    _collect(stated, _MARKED, "marked", text, options, lambda found: False)
     return stated
 
 

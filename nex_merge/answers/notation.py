@@ -63,7 +63,9 @@ _SCALES = {"k": " thousand", "m": " million", "b": " billion", "bn": " billion"}
 # A decimal comma is one only with currency, percent or a unit: "3,50 €", "€3,50", "2,5 kg".
 _UNIT_AFTER = r"(?=\s?(?:€|EUR\b|%|°|(?:[mckd]?m|k?g|mg|m?l|L|h|s|min|km/h|Euros?|euros?)\b))"
 _DECIMAL_COMMA = re.compile(rf"(?<![\d.,])(\d+),(\d{{1,2}}){_UNIT_AFTER}|€\s?(\d+),(\d{{1,2}})(?![\d,])")
-_CURRENCY_CODE = re.compile(r"\b(?:US|USD|EUR|GBP|CHF|INR|Rs\.?|CA|AU)(?=\s?[$€£]?\d)", re.IGNORECASE)
+_CURRENCY_CODE = re.compile(
+    r"\b(?:US|USD|EUR|GBP|CHF|INR|Rs\.?|CA|AU)(?=\s?[$€£]?\d)|\b(?:C|A|R|S|NZ|HK)(?=\$\d)", re.IGNORECASE
+)
 _CURRENCY = re.compile(r"([-+]\s?)?[$€£¥₹₽₩¢]")
 
 

@@ -40,7 +40,9 @@ _IS_THE_RESULT = words("answer result sum product difference quotient total aver
 _NO_ANSWER = re.compile(
     r"\W*(?:unknown|undefined|undetermined|indeterminate|none|impossible|infinit\w+|unclear)\b", re.IGNORECASE
 )
-_ARE_SEVERAL = words(", ; and or & to … through until versus vs")
+_ARE_SEVERAL = words(", ; and or & to … through until versus vs by")
+# Between two numbers that make one quantity: 2 hours 30 minutes, 5'10".
+_COMPOUND = words("hours hour hrs hr h minutes minute min feet foot ft pounds lbs days weeks months years '")
 _CONCLUDES = re.compile(
     r"\b(?:so|thus|therefore|hence|is|are|was|were|there|remain\w*|left|total|equals|has|have|makes|gives|leav\w+|needs?"
     r"|costs?)\b|=",
@@ -137,6 +139,9 @@ def _choose(tokens: Sequence[Token], items: Sequence[Item]) -> Item | None:
         if after[0] in ("is", "was") and (after[2] if after[1] == "the" else after[1]) in _IS_THE_RESULT:
             return item
     i = len(kept) - 1
+    while i > 0 and _is_aside(tokens, kept[i - 1], kept[i]):
+        i -= 1
+    kept = kept[: i + 1]
     while i > 0 and _qualifies(tokens, kept[i]):
         i -= 1
     if i < len(kept) - 1 and not _is_stated(tokens, kept[i]):
@@ -157,7 +162,7 @@ def _denied(tokens: Sequence[Token], item: Item) -> bool:
         text = tokens[i].text
         if text in _DENIES or text.endswith("n't"):
             return True
-        if (text_at(tokens, i - 1), text) in (("rather", "than"), ("instead", "of")):
+        if (text_at(tokens, i - 1), text) in (("rather", "than"), ("instead", "of"), ("contrary", "to")):
             return True
         if text in _STOPS:
             return False
@@ -172,11 +177,19 @@ def _before(tokens: Sequence[Token], item: Item) -> str:
 
 
 def _qualifies(tokens: Sequence[Token], item: Item) -> bool:
-    return _before(tokens, item) in _QUALIFIES
+    before = _before(tokens, item)
+    gerund = before.endswith("ing") and text_at(tokens, item.start - 2) in _QUALIFIES
+    return before in _QUALIFIES or gerund
+
+
+def _is_aside(tokens: Sequence[Token], one: Item, other: Item) -> bool:
+    """Whether an item stands in brackets behind another one: "80 (20% off)"."""
+    gap = _gap(tokens, one, other)
+    return "(" in gap and ")" not in gap
 
 
 def _is_stated(tokens: Sequence[Token], item: Item) -> bool:
-    return _before(tokens, item) in STATES
+    return _before(tokens, item) in STATES or item.start == 0
 
 
 def _gap(tokens: Sequence[Token], one: Item, other: Item) -> list[str]:
@@ -199,6 +212,8 @@ def _are_several(tokens: Sequence[Token], one: Item, other: Item, shown: bool = 
     gap = _gap(tokens, one, other)
     if not gap:
         return shown
+    if (len(gap) == 1 and gap[0] in _COMPOUND) or gap == ["}", "{"]:
+        return True
     named = len(gap) >= 2 and gap[-1] == "=" and _is_quantity(gap[-2])
     gap = gap[:-2] if named else gap
     # "2x = 6, x = 3" goes on; "x = 2, y = 3" lists.
@@ -209,8 +224,8 @@ def _are_several(tokens: Sequence[Token], one: Item, other: Item, shown: bool = 
     joint = [text for text in gap[units:] if text not in ("(", "either", "=")]
     if not joint or units > 2 or not set(joint) <= _ARE_SEVERAL:
         return False
-    if set(joint) == {"to"}:
-        return not units
+    if "to" in joint:
+        return not units and len(joint) == 1
     if set(joint) <= {",", ";"}:
         if derived:
             return False

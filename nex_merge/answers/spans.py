@@ -25,7 +25,7 @@ _BOX_OR_BRACE = re.compile(
 _NOUN = r"answers?|ans|antwort|r[ée]ponse|respuesta|risposta|resposta|final (?:result|value|total|solution)"
 _VERB = r"is|are|was|would be|should be|must be|has to be|will be|comes out (?:to|as)|equals|ist|est|es|è|é"
 ANNOUNCEMENT = re.compile(
-    rf"\#\#\#\#[ \t]*|<answer>|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
+    rf"\#\#\#\#[ \t]*|<answer>|(?:\#{{1,6}} |final |correct )answers?\b[*_ \t]*\n+|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
     rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])"
     r"[*_\s]{0,8}"
     r"|答案(?:是|为)?\s*[:：]?\s*",
@@ -46,15 +46,18 @@ _NEEDLES = (
     "final ",
     "答案",
 )
+_BEFORE_NEEDLE = 8  # characters of an announcement before its needle: "correct ", "## "
 # "is", before which a negation was found, as in "the answer is not".
 NEGATION = re.compile(r"\b(?:not|never|cannot|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
+_DENIES = re.compile(rf"{NEGATION.pattern}[^,\d]*\Z", re.IGNORECASE)
 # The writer takes something back.
 CORRECTION = re.compile(
     r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]{0,8}"
     r"(?:no\b(?=[,:.! —–-])|(?:oh |but )?wait\b|actually\b|correction\b|oops\b"
     r"|sorry\b|hmm\b|scratch that\b|on second thou?ght\b"
     r"|(?:that|this)(?:['’]s| is| was) (?:wrong|incorrect|not right)\b"
-    r"|i made (?:a|an) (?:mistake|error)\b|let me correct\b)",
+    r"|i made (?:a|an) (?:mistake|error)\b|let me correct\b)"
+    r"|(?<=,\s)(?:no(?=,)|wait|or rather|i mean)\b",
     re.IGNORECASE,
 )
 _AFTER_CORRECTION = re.compile(
@@ -126,7 +129,7 @@ def announced(text: str) -> list[str]:
     """What follows each announcement of an answer, up to the next one; in order."""
     lower = text.lower()
     starts = [at for needle in _NEEDLES if (at := lower.find(needle)) >= 0]
-    found = list(ANNOUNCEMENT.finditer(text, min(starts))) if starts else []
+    found = list(ANNOUNCEMENT.finditer(text, max(min(starts) - _BEFORE_NEEDLE, 0))) if starts else []
     ends = [*[later.start() for later in found[1:]], len(text)][: len(found)]
     return [
         _with_negation(this.group()) + text[this.end() : end].split("</", 1)[0]
@@ -136,7 +139,7 @@ def announced(text: str) -> list[str]:
 
 def _with_negation(announcement: str) -> str:
     """`not `, if the announcement itself denies ("the answer can't be")."""
-    return "not " if NEGATION.search(announcement) else ""
+    return "not " if _DENIES.search(announcement) else ""
 
 
 def corrected(text: str) -> str | None:

@@ -16,7 +16,7 @@ _ARTICLE = re.compile(r"(?:the|an?) (?=\w{2})")
 _BLANKS = re.compile(r"[^\S\n]{2,}")
 _WRAPPED = re.compile(r"(?:\((?=[^()]+\)$)|\[(?=[^\[\]]+\]$)|\$(?=[^$]+\$$))\s*(.+?)\s*[)\]$]")
 _TEXT_COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\{")
-_ENDS = " \t\n\"'*"
+_ENDS = " \t\n\"'*¿¡"
 _STOPS = ".,;:!?。"
 # An announced answer ends with its sentence, or where its reason begins. Initials and short words before a stop are
 # abbreviations: St. Petersburg, Washington D.C.

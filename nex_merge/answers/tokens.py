@@ -32,7 +32,7 @@ _TOKEN = re.compile(
             r"(?P<puzzle>(?<![\d.])(?:\d{1,4}(?P<dash>[-/])\d{1,2}(?P=dash)\d{2,4}(?!\d)"
             rf"|\d{{1,3}}:\d+(?::\d+)*{_UNIT_TIMES}"
             r"|\+?(?:\d{1,3}[- ])?\(?\d{3}\)?[- ]\d{3}-\d{4}(?!\d)|\d{3}-\d{4}(?!\d)"
-            r"|\d+_(?!\d{3}(?!\d))\(?\d+\)?))",
+            r"|\d+(?:/\d+){2,}|\d+_(?!\d{3}(?!\d))\(?\d+\)?))",
             # Names with digits: H2O, x1, x_1, COVID-19.
             r"(?P<name>[^\W\d_]+(?:_\(?\w+\)?|\d\w*)|[^\W\d_]{3,}-\d+(?![\d.]))",
             # 1.250,50 and 1.250.000; 1,250,000 and 1 250 and 1'250 and 1_250; 12,34,567; 0,125.
@@ -144,9 +144,23 @@ def spelled(tokens: list[Token], i: int) -> tuple[Fraction, int] | None:
         else:
             break
         j += 1
+    decimals = _decimals(tokens, j) if current is not None and j > i else ""
+    if decimals and current is not None:
+        return total + current + Fraction(f"0.{decimals}"), j + 1 + len(decimals)
     if j > i and tokens[j - 1].text == "and":
         j -= 1
     return _with_part(tokens, i, j, total + (current or 0) if total or current is not None else None)
+
+
+def _decimals(tokens: list[Token], j: int) -> str:
+    """The digits of "point two five"."""
+    digits = ""
+    if tokens[j : j + 1] and tokens[j].text == "point":
+        for token in tokens[j + 1 :]:
+            if SMALL.get(token.text, 10) > 9:
+                break
+            digits += str(SMALL[token.text])
+    return digits
 
 
 def _continues(current: Fraction, word: str) -> bool:

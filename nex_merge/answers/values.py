@@ -29,7 +29,9 @@ STATES = words(
     "is are was were be equals equal = to by costs pays has have gets earns spends makes takes needs so thus therefore "
     "hence then total"
 )
-_FUNCTIONS = words("log ln lg sin cos tan cot sec csc arcsin arccos arctan exp gcd lcm max min mod binom choose")
+_FUNCTIONS = words(
+    "log ln lg sin cos tan cot sec csc arcsin arccos arctan exp gcd lcm max min mod binom choose lfloor lceil"
+)
 # What is numbered, and days of months, are no values. (May is left out: it is a verb.)
 _LABELS = words(
     "step equation eq problem question exercise part section figure table case method example attempt lemma q january "
@@ -152,7 +154,7 @@ def _is_no_number(tokens: list[Token], i: int, start: int, end: int) -> bool:
         glued = span[0].end == span[1].start and span[1].end == span[2].start
         if glued or span[0].value < span[2].value:
             return True
-    if before in ("<", ">", "±", "_") or after in ("<", ">", "±", "_") or before in _FUNCTIONS:
+    if before in ("<", ">", "±", "_") or after in ("<", ">", "±", "_") or _is_argument(tokens, i):
         return True
     if before in ("+", "*", "/", "^") and i > 1:
         return tokens[i - 2].kind == "word" or tokens[i - 2].text in (")", "]")
@@ -164,6 +166,14 @@ def _is_no_number(tokens: list[Token], i: int, start: int, end: int) -> bool:
     operator = after in ("+", "-", "*", "/") and end + 1 < len(tokens) and _is_variable(tokens, end + 1)
     spaced = after in _VARIABLES and text_at(tokens, end + 1) in ("^", "+", "-", "*")
     return operator or (spaced and after != "a")
+
+
+def _is_argument(tokens: list[Token], i: int) -> bool:
+    """Whether a function's name precedes token i: log 8, sin(30), binom{5}."""
+    i -= 1
+    while text_at(tokens, i) in ("(", "{"):
+        i -= 1
+    return text_at(tokens, i) in _FUNCTIONS
 
 
 def _is_variable(tokens: list[Token], i: int) -> bool:
