@@ -41,7 +41,10 @@ _ANNOUNCED = re.compile(
     r"|\b(?:it|this|that) (?:\w+ )?(?:must|has to|should|can only) be\b|\bit's\b",
     re.IGNORECASE,
 )
-_VERDICT = r"(?:(?:the |a )?(?:only )?(?:most )?(?:correct|right|best|better|true|answer|accurate|appropriate|proper|solution)\b)"
+_VERDICT = (
+    r"(?:(?:the |a )?(?:only )?(?:most )?"
+    r"(?:correct|right|best|better|true|answer|accurate|appropriate|proper|solution)\b)"
+)
 # "C is correct", "(C) is the best choice", "A is the answer"; `several` where others are named beside it.
 _CALLED_RIGHT = re.compile(
     rf"(?P<several>(?:\b(?:and|or)|&|(?<=\b[A-Z]),|(?<=\)),)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+"

@@ -10,81 +10,17 @@ from functools import lru_cache
 from typing import Any
 
 from nex_merge.answers import spans
+from nex_merge.answers.values import words
 
 _LONGEST, _DEEPEST, _DIGITS, _SYMBOLS = 200, 8, 20, 40
 _EXPONENTS = 20, 12, 6  # the largest exponent by the number of variables: none, one, more
 # Commands that sympy computes at once. Sums, products, integrals and limits can run for ever.
-_COMMANDS = frozenset(
-    [
-        "frac",
-        "dfrac",
-        "tfrac",
-        "cfrac",
-        "sqrt",
-        "pi",
-        "cdot",
-        "times",
-        "div",
-        "pm",
-        "mp",
-        "left",
-        "right",
-        "infty",
-        "log",
-        "ln",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "theta",
-        "alpha",
-        "beta",
-        "gamma",
-        "lambda",
-        "mu",
-        "phi",
-        "omega",
-        "text",
-        "mathrm",
-        "mathbf",
-        "in",
-        "cup",
-        "cap",
-        "le",
-        "leq",
-        "ge",
-        "geq",
-        "lt",
-        "gt",
-        "ne",
-        "neq",
-        "begin",
-        "end",
-        "circ",
-        "overline",
-        "angle",
-        "degree",
-        "sinh",
-        "cosh",
-        "tanh",
-        "exp",
-        "quad",
-        "emptyset",
-        "varnothing",
-        "setminus",
-        "mathbb",
-        "to",
-        "e",
-    ]
+_COMMANDS = words(
+    "frac dfrac tfrac cfrac sqrt pi cdot times div pm mp left right infty log ln sin cos tan cot sec csc arcsin "
+    "arccos arctan theta alpha beta gamma lambda mu phi omega text mathrm mathbf in cup cap le leq ge geq lt gt "
+    "ne neq begin end circ overline angle degree sinh cosh tanh exp quad emptyset varnothing setminus mathbb to e"
 )
-_WORDS = frozenset(
-    ["log", "ln", "sin", "cos", "tan", "sqrt", "pi", "exp", "pmatrix", "bmatrix", "matrix", "max", "min"]
-)
+_WORDS = words("log ln sin cos tan sqrt pi exp pmatrix bmatrix matrix max min")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]?\s*[-+]?\s*(\d+)?")

@@ -41,6 +41,10 @@ _NO_ANSWER = re.compile(
     r"\W*(?:unknown|undefined|undetermined|indeterminate|none|impossible|infinit\w+|unclear)\b", re.IGNORECASE
 )
 _ARE_SEVERAL = words(", ; and or & to … through until versus vs by")
+# "A change of 8" states a value.
+_AMOUNTS = words(
+    "total sum change difference product increase decrease average mean value profit loss distance rise drop gain"
+)
 # Between two numbers that make one quantity: 2 hours 30 minutes, 5'10".
 _COMPOUND = words("hours hour hrs hr h minutes minute min feet foot ft pounds lbs days weeks months years '")
 _CONCLUDES = re.compile(
@@ -179,6 +183,8 @@ def _before(tokens: Sequence[Token], item: Item) -> str:
 def _qualifies(tokens: Sequence[Token], item: Item) -> bool:
     before = _before(tokens, item)
     gerund = before.endswith("ing") and text_at(tokens, item.start - 2) in _QUALIFIES
+    if before == "of" and text_at(tokens, item.start - 2) in _AMOUNTS:
+        return False
     return before in _QUALIFIES or gerund
 
 
