@@ -9,6 +9,7 @@
     nex_merge.open_run("results/qwen3_ties")               # an earlier run
     nex_merge.score("models/math", "prompts.jsonl")        # NEX of one model
     nex_merge.conclude("So it is 12.", "number")           # what a response concludes
+    nex_merge.is_correct("So it is 12.", "12.0", "number") # whether that is the answer
     nex_merge.nex                                          # the score itself, on caches of one's own
 
 Nothing heavy is imported before it is used.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nex_merge import nex
-    from nex_merge.answers.conclusions import conclude
+    from nex_merge.answers.conclusions import conclude, is_correct
     from nex_merge.api import open_run, search
     from nex_merge.errors import InputError, NexMergeError, RunError
     from nex_merge.inspect.score import score
@@ -35,6 +36,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "conclude",
+    "is_correct",
     "nex",
     "open_run",
     "score",
@@ -49,6 +51,7 @@ _PLACES = {
     "RunConfig": "nex_merge.setup.config",
     "RunError": "nex_merge.errors",
     "conclude": "nex_merge.answers.conclusions",
+    "is_correct": "nex_merge.answers.conclusions",
     "open_run": "nex_merge.api",
     "score": "nex_merge.inspect.score",
     "search": "nex_merge.api",

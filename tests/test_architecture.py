@@ -42,6 +42,7 @@ RULES = {
 LIBRARIES = {
     "mergekit": {"merging/recipes.py"},
     "optuna": {"study/optuna_study.py", "study/samplers.py", "study/importances.py"},
+    "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},
     "sqlalchemy": {"runs/claims.py", "study/optuna_study.py", "study/importances.py"},

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nex_merge.answers.conclusions import READING
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.labels.items import Item, judge
@@ -40,7 +41,7 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
     generation = config.generation.model_copy(update={"temperature": 0.0, "samples": 1})
     settings = ObserveSettings(generation, activations=None, phases=config.nex)
     encoded = engine.encode([item.prompt for item in items], prompts, generation.max_new_tokens)
-    identity = json.dumps([encoded, [item.answer for item in items], generation.max_new_tokens, name])
+    identity = json.dumps([encoded, [item.answer for item in items], generation.max_new_tokens, name, READING])
     source = f"{name} {hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     for done, trial in enumerate(chosen, 1):
         accuracy = files.read_accuracy(run.path, trial)

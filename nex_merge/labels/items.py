@@ -6,7 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
-from nex_merge.answers.conclusions import check_match, conclude, is_unfinished, read_gold
+from nex_merge.answers.conclusions import check_match, is_unfinished, read_gold
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import is_number
@@ -26,10 +26,25 @@ class Item:
     kind: str = ""
 
 
-def matcher(match: str, answer: str) -> Callable[[str], bool]:
-    """A function: is a text's conclusion the answer? Raises ValueError if no text could match it."""
-    gold = read_gold(answer, match)
-    return lambda text: conclude(text, match) == gold
+def matcher(match: str, answer: str, options: Sequence[str] | None = None) -> Callable[[str], bool]:
+    """A function: does a text conclude the answer? Raises ValueError if no text could.
+
+    options: those of a multiple-choice question, where they are known.
+    """
+    return read_gold(answer, match, options).is_answered_by
+
+
+def options_of(data: Mapping[str, Any]) -> list[str] | None:
+    """The options of a line's multiple-choice question; None where it names none.
+
+    They are in `choices` or `options`, as data sets hold them: a list of texts, a mapping of letters to texts, or a
+    mapping with a list under `text`.
+    """
+    given = data.get("choices", data.get("options"))
+    texts = given.get("text", list(given.values())) if isinstance(given, Mapping) else given
+    if not isinstance(texts, list) or not 2 <= len(texts) <= 26:
+        return None
+    return [str(text) for text in texts]
 
 
 def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:
@@ -40,7 +55,7 @@ def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) ->
     if not isinstance(answer, str) or not answer.strip():
         raise InputError(f'{where}: expected "answer" with text or a number, got {answer!r}')
     try:
-        return Item(prompt, answer, matcher(match, answer))
+        return Item(prompt, answer, matcher(match, answer, options_of(data)))
     except ValueError as error:
         raise InputError(f"{where}: answer {answer!r} cannot be read as {match}: {error}") from None
 

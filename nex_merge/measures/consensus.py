@@ -8,7 +8,6 @@ probability that t is the right conclusion to prompt p. A response that was cut 
 conclusion, which counts as agreeing with no variant.
 """
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +24,6 @@ FEWEST_OTHERS = 9
 TOLERANCE, ROUNDS = 1e-6, 100
 # A single variant has none to agree with.
 FEWEST_VARIANTS = 2
-_NUMBER_ALONE = re.compile(r"(?<![A-Za-z0-9_])[-+]?\d[\d,]*(?:\.\d+)?(?![A-Za-z0-9_])")
-_LETTER_ALONE = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z])")
 
 # By prompt: the conclusions of a variant's S responses; None: no conclusion.
 Conclusions = Mapping[int, Sequence[Hashable | None]]
@@ -118,10 +115,11 @@ class _Votes:
 
 
 def choose_match(answers: Sequence[Sequence[Response]]) -> str:
-    """`number` or `choice` if most responses have a separate one in their last line, else `text`."""
+    """`choice` or `number` if the last lines of most responses conclude one, else `text`."""
     ends = [after_thinking(response.text).rpartition("\n")[2] for responses in answers for response in responses]
-    for match, pattern in (("number", _NUMBER_ALONE), ("choice", _LETTER_ALONE)):
-        if 2 * sum(pattern.search(end) is not None for end in ends) > len(ends):
+    # An option's text may hold a number ("B) 5 N"), but a number holds no option.
+    for match in ("choice", "number"):
+        if 2 * sum(conclude(end, match) is not None for end in ends) > len(ends):
             return match
     return "text"
 

@@ -43,8 +43,16 @@ def test_matching(match, answer, response, right):
     [
         ('{"prompt": "x"}', "text", 'line 1: expected "answer" with text or a number, got None'),
         ('{"answer": "x"}', "text", 'line 1: expected non-empty text in "prompt"'),
-        ('{"prompt": "x", "answer": "four"}', "number", "line 1: answer 'four' cannot be read as number"),
-        ('{"prompt": "x", "answer": "b"}', "choice", "line 1: answer 'b' cannot be read as choice"),
+        (
+            '{"prompt": "x", "answer": "four or five"}',
+            "number",
+            "line 1: answer 'four or five' cannot be read as number: expected one",
+        ),
+        (
+            '{"prompt": "x", "answer": 1}',
+            "choice",
+            "line 1: answer '1' cannot be read as choice: it may count from 0 or from 1; write",
+        ),
         ('{"prompt": "x", "answer": "b"}', "regex:(", "--match: 'regex:(' is not a valid regular expression"),
         (
             '{"prompt": "x", "answer": "4"}',
@@ -59,6 +67,22 @@ def test_bad_data(tmp_path, line, match, message):
     with pytest.raises(InputError) as error:
         load_items(tmp_path / "bench.jsonl", match)
     assert message in str(error.value)
+
+
+def test_the_options_of_a_line_bound_the_letters_and_name_the_answer(tmp_path):
+    lines = [
+        {"prompt": "x", "choices": ["Rome", "Paris"], "answer": "Paris"},
+        {"prompt": "x", "choices": {"text": ["Rome", "Paris"], "label": ["A", "B"]}, "answer": "b"},
+        {"prompt": "x", "options": {"A": "Rome", "B": "Paris"}, "answer": "(B)"},
+    ]
+    (tmp_path / "bench.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    for item in load_items(tmp_path / "bench.jsonl", "choice"):
+        assert item.is_right("The answer is B.") and not item.is_right("The answer is A.")
+    (tmp_path / "bench.jsonl").write_text(json.dumps(lines[0] | {"answer": "C"}) + "\n")
+    with pytest.raises(
+        InputError, match="line 1: answer 'C' cannot be read as choice: expected the letter of one option, \"A\""
+    ):
+        load_items(tmp_path / "bench.jsonl", "choice")
 
 
 def test_builtin_problems_are_not_the_search_prompts():

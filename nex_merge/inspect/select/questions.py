@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.labels.items import Item, labelled
+from nex_merge.labels.items import Item, labelled, options_of
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -44,6 +44,7 @@ class Question:
     prompt: Prompt
     texts: tuple[str, ...]
     item: Item | None
+    options: int | None = None  # of a multiple-choice question, where the line names them
 
 
 def configure(
@@ -89,7 +90,8 @@ def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Que
         if not all(_is_text(text) for text in texts or ()):
             raise InputError(f"{where}: expected responses as UTF-8 text, got half of a surrogate pair")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
-        found.append(Question(where, prompt, tuple(texts or ()), item))
+        options = options_of(data)
+        found.append(Question(where, prompt, tuple(texts or ()), item, len(options) if options else None))
     if not found:
         raise InputError(f"RESPONSES: expected at least one prompt, got none in {path}")
     found = found[: config.limit]

@@ -18,6 +18,7 @@ from nex_merge.inspect.select.pool import CandidatePool
 from nex_merge.inspect.select.questions import Question, SelectConfig, encode_texts
 from nex_merge.inspect.select.rules import similarities
 from nex_merge.inspect.select.selectors import Candidates, score_sets
+from nex_merge.labels.items import judge
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups, TokenStats
 from nex_merge.setup.config import PhasesConfig
 
@@ -83,14 +84,13 @@ def select(
     seconds |= evidence.seconds
     # 3. Their scores.
     with timed("select", seconds):
-        conclusions = [conclusion_of(response, match, sampled and config.prompts.thinking) for response in responses]
+        thinking = sampled and config.prompts.thinking
+        conclusions = [conclusion_of(r, match, thinking, questions[r.prompt].options) for r in responses]
         candidates = build_candidates(responses, evidence, conclusions, calibration, weights)
         scores = {
             name: [by_set[0] for by_set in found] for name, found in score_sets(candidates, candidates.whole()).items()
         }
-    return Selection(
-        sampled, responses, candidates, scores, judge_candidates(questions, responses, conclusions), seconds
-    )
+    return Selection(sampled, responses, candidates, scores, judge_candidates(questions, responses, thinking), seconds)
 
 
 def is_empty(response: Response) -> bool:
@@ -120,25 +120,18 @@ def observe_candidates(engine: Engine, responses: Sequence[Response], settings: 
     )
 
 
-def conclusion_of(response: Response, match: str, thinking: bool) -> Key | None:
+def conclusion_of(response: Response, match: str, thinking: bool, options: int | None = None) -> Key | None:
     """The conclusion of a response; None if it has none, or its thinking is unfinished (see `is_unfinished`)."""
     unfinished = is_unfinished(response.text, response.truncated, thinking)
-    return None if unfinished else conclude(response.text, match)
+    return None if unfinished else conclude(response.text, match, options)
 
 
-def judge_candidates(
-    questions: Sequence[Question], responses: Sequence[Response], conclusions: Sequence[Key | None]
-) -> np.ndarray | None:
+def judge_candidates(questions: Sequence[Question], responses: Sequence[Response], thinking: bool) -> np.ndarray | None:
     """Whether each response is correct, bool [R]; None if answers are unknown."""
-    items = [question.item for question in questions]
-    if items[0] is None:
+    items = [question.item for question in questions if question.item is not None]
+    if not items:
         return None
-    return np.array(
-        [
-            conclusion is not None and (item := items[response.prompt]) is not None and item.is_right(response.text)
-            for response, conclusion in zip(responses, conclusions, strict=True)
-        ]
-    )
+    return np.array([judge([items[r.prompt]], [r], thinking)[0] for r in responses])
 
 
 def build_candidates(
