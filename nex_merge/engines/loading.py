@@ -11,7 +11,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -27,7 +26,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"{folder}: cannot load a tokenizer: {str(error).splitlines()[0]}") from None
 
 
-def load_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
+def load_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A checkpoint's full weights as transformers loads them, and its report on missing and unexpected tensors.
 
     An adapter left beside them, which transformers would load on top, is no part of the checkpoint. Raises InputError

@@ -48,8 +48,8 @@ class TransformersEngine:
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         ids = encode_prompts(prompts, self.tokenizer, config)
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        check_token_ids(ids, int(rows), self.tokenizer)
+        embeddings: Any = self.model.get_input_embeddings()
+        check_token_ids(ids, embeddings.weight.shape[0], self.tokenizer)
         check_context(ids, max_new_tokens, context_of(self.model.config))
         return ids
 
@@ -88,7 +88,7 @@ class CheckpointEngine(TransformersEngine):
         device = resolve_device(runtime.device)
         dtype = resolve_dtype(runtime.dtype, device, stored_dtype(self.folder))
         config = member_configs({source: self.folder})[source]
-        loaded: Any = load_model(self.folder, config, dtype)[0]
+        loaded = load_model(self.folder, config, dtype)[0]
         loaded.generation_config = generation_config(self.folder)
         loaded.to(device)
         gated_mlps(loaded)
