@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nex_merge.checkpoints.adapters import AdapterMember
-from nex_merge.checkpoints.files import first_line
 from nex_merge.errors import InputError
 from nex_merge.merging.recipes import merge_adapter
 
@@ -50,8 +49,10 @@ def _merge(name: str, member: AdapterMember, out: Path) -> None:
         if not out.exists():
             os.replace(folder, out)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(
-            f"{name}: the adapter {member.adapter} cannot be merged into {member.base}: {first_line(error)}"
+            f"{name}: the adapter {member.adapter} cannot be merged into {member.base}: {reason}. Is that the "
+            "checkpoint that it was trained on?"
         ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)

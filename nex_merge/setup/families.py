@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from nex_merge.checkpoints import adapters as lora
-from nex_merge.checkpoints.adapters import AdapterMember
+from nex_merge.checkpoints.adapters import AdapterMember, check_adapter
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, about, check_folder, weight_map
 from nex_merge.errors import InputError
 from nex_merge.setup.cache import cache_folder
@@ -290,9 +289,8 @@ def locate_adapter(adapter: str, source: str) -> Path:
         if not _HUB_ID.fullmatch(adapter):
             raise InputError(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
         folder = _fetch(Location(path=adapter), f"{source}: adapter", weights=True)
-    for file in (lora.CONFIG, lora.WEIGHTS):
-        if not (folder / file).is_file():
-            raise InputError(f"{source}: adapter: expected a folder with {file}, got {folder}, which has none")
+    with about(source):
+        check_adapter(folder)
     return folder.resolve()
 
 
