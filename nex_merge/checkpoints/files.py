@@ -76,6 +76,18 @@ def weight_map(index: Path) -> dict[str, str]:
     return found
 
 
+def weights_of(folder: Path) -> list[Path]:
+    """The files that a checkpoint's weights are read from; of a folder without full weights, such as an adapter, all.
+
+    Only what `model.safetensors` or its index names: other files may be left-overs. Raises InputError for a bad index.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return sorted(folder / file for file in set(weight_map(folder / INDEX).values()))
+    return sorted(folder.glob("*.safetensors"))
+
+
 def _kind(data: Any) -> str:
     return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(data), "a number")
 

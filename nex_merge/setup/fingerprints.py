@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from nex_merge.checkpoints.files import weights_of
 from nex_merge.errors import InputError
 
 _SAMPLES, _BLOCK = 64, 4096
@@ -19,7 +20,7 @@ def fingerprint(folder: Path) -> str:
     Training changes nearly every weight, so samples tell, and a checkpoint of many gigabytes is not read through.
     """
     content = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights_of(folder):
         size = path.stat().st_size
         content.update(f"{path.name} {size}\n".encode())
         with open(path, "rb") as file:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from nex_merge.checkpoints.files import weights_of
 from nex_merge.errors import InputError, RunError
 from nex_merge.inspect.transfer.copying import copy_neurons, neuron_slices, transplanted
 from nex_merge.inspect.transfer.experiment import Pair
@@ -40,7 +41,7 @@ def check_out(out: Path, donor: Path, recipient: Path) -> None:
 
 def _dtypes(folder: Path) -> dict[str, str]:
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights_of(folder):
         try:
             with safe_open(path, "pt") as file:
                 found |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
@@ -63,7 +64,7 @@ def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], o
         for path in recipient.folder.glob(pattern):
             if path.name != IDENTITY:
                 shutil.copyfile(path, partial / path.name)
-    for path in sorted(recipient.folder.glob("*.safetensors")):
+    for path in weights_of(recipient.folder):
         tensors, metadata = _read(path)
         copy_neurons(_chosen_tensors(donor.folder, chosen), tensors, chosen.keys)
         save_file(tensors, partial / path.name, metadata)
@@ -99,7 +100,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _digest(folder: Path) -> str:
     """SHA-256 of all tensors stored in a checkpoint; see `merging.digest`."""
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights_of(folder):
         found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path)[0].items()}
     return digest(found)
 
@@ -107,7 +108,7 @@ def _digest(folder: Path) -> str:
 def _chosen_tensors(folder: Path, chosen: NeuronSet) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint that contain chosen neurons."""
     names, found = neuron_slices(chosen.keys), {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weights_of(folder):
         with safe_open(path, "pt") as file:
             found |= {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
     return found
@@ -119,7 +120,7 @@ def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -
     if not donated:
         raise RunError(f"{donor}: has no tensor such as {next(iter(slices))}, so no neurons can be copied")
     differs: dict[int, torch.Tensor] = {}
-    for path in sorted(recipient.glob("*.safetensors")):
+    for path in weights_of(recipient):
         originals, _ = _read(path)
         written, _ = _read(out / path.name)
         if originals.keys() != written.keys():
