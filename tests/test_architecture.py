@@ -43,7 +43,7 @@ LIBRARIES = {
     "optuna": {"study/optuna_study.py", "study/samplers.py", "study/importances.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},
-    "sqlalchemy": {"runs/claims.py", "study/optuna_study.py", "study/importances.py"},
+    "sqlalchemy": {"runs/claims.py", "runs/database.py"},
 }
 NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "scoring"]
 HEAVY = ("torch", "optuna", "transformers", "mergekit")

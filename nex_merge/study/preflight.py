@@ -23,6 +23,7 @@ from nex_merge.merging import (
 )
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
+from nex_merge.runs import custody
 from nex_merge.setup.prompts import encode_prompts, load_prompts
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
@@ -52,9 +53,12 @@ class Checked:
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
-def check(resolved: ResolvedConfig) -> Checked:
-    """Check everything possible before the first merge. Raises InputError as the search would."""
+def check(resolved: ResolvedConfig, fresh: bool = False) -> Checked:
+    """Check everything possible before the first merge. Raises InputError as the search would, RunError if the run
+    folder is in use.
+    """
     config, family = resolved.config, resolved.family
+    custody.check(resolved, fresh)
     objective_of(config.study)
     tensors = preflight(family.folders, family.donor)
     space = load_space(config.search_space, method_specs(), family.models)
@@ -73,9 +77,9 @@ def check(resolved: ResolvedConfig) -> Checked:
     return Checked(tensors, space, ids, model, device, str(dtype).removeprefix("torch."), dtype.itemsize)
 
 
-def estimate(resolved: ResolvedConfig) -> Iterator[str]:
+def estimate(resolved: ResolvedConfig, fresh: bool = False) -> Iterator[str]:
     """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
-    checked = check(resolved)
+    checked = check(resolved, fresh)
     config, family = resolved.config, resolved.family
     recipes = count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0
