@@ -26,6 +26,7 @@ from nex_merge.runs import files
 
 LIMIT = 600.0  # seconds that a search waits for its database
 POLL = 0.5  # seconds between two attempts
+SILENT = 2.0  # seconds of waiting that are not worth a message
 REMINDER = 60.0  # seconds between two messages while waiting
 # Seconds that SQLite itself waits for a lock. Short, since Ctrl-C has to wait as well.
 BUSY = 0.5
@@ -127,7 +128,7 @@ class Database:
         Raises RunError if the database stays unavailable beyond the limit, or waiting would not help.
         """
         since: float | None = None
-        reminder = 0.0
+        announce = SILENT  # seconds of waiting until the next message
         while True:
             try:
                 with undisturbed():
@@ -148,15 +149,15 @@ class Database:
                 raise RunError(
                     f"{self._key}{self.label}: {fault.text}, for {_duration(now - since)} now. {fault.advice}"
                 )
-            if now - since >= reminder:
-                waited = f" for {_duration(now - since)} now" if now > since else ""
+            if now - since >= announce:
                 self._note(
-                    f"waiting for {self.label}{waited}: {fault.text}. Gives up after {_duration(self._limit)}"
+                    f"waiting for {self.label} for {_duration(now - since)} now: {fault.text}. Gives up after "
+                    f"{_duration(self._limit)}"
                     + ("" if self._read_only else "; Ctrl-C ends the search, and the same command resumes it")
                 )
-                reminder += REMINDER
+                announce += REMINDER
             time.sleep(POLL)
-        if since is not None:
+        if since is not None and announce > SILENT:
             self._note(f"{self.label} is available again after {_duration(time.monotonic() - since)}")
         return result
 
