@@ -35,6 +35,8 @@ CONNECT = 10  # seconds until a server counts as unreachable
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Packages of drivers, by module, where the names differ.
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _CONNECT_TIMEOUT_DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")
 
 _logger = logging.getLogger(__name__)
@@ -72,13 +74,15 @@ class Database:
         self.label = str(self.path) if self.path else self._url.render_as_string() if self._url else ""
         self._key = "" if storage is None else "study.storage: "
         try:
-            self.engine  # noqa: B018
-        except (ImportError, NoSuchModuleError, TypeError, ValueError) as error:
+            self.engine.dialect.create_connect_args(self.engine.url)
+        except ImportError as error:
+            package = _PACKAGES.get(error.name or "", error.name)
             raise InputError(
-                f"{self._key}{self.label}: cannot be opened: {error}. Install the database's Python driver, such as "
-                "psycopg2-binary for postgresql:// or pymysql for mysql+pymysql://, or use null (study.db in the run "
-                "folder)"
+                f"{self._key}{self.label}: needs the Python package {package}, which is not installed: "
+                f"pip install '{package}'. Or use null for study.db in the run folder"
             ) from None
+        except ValueError as error:
+            raise InputError(f"{self._key}{self.label}: invalid option: {error}. Correct or remove it") from None
 
     @property
     def arguments(self) -> tuple[str, dict[str, Any]]:
@@ -170,7 +174,7 @@ class Database:
         text = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
         resume = "Then try again" if self._read_only else "The same command resumes the search"
         # Two searches that create the tables of a new database at once.
-        if "already exists" in text:
+        if "already exists" in text or "alembic_version" in text:
             return Fault("another search is setting it up", resume, passes=True)
         if not self._local:
             passes = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
@@ -207,7 +211,8 @@ def open_in(path: Path) -> list[str]:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Defer Ctrl-C during database access, which would roll back with its own traceback."""
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     received: list[int] = []
@@ -229,7 +234,7 @@ def _parse(storage: str) -> URL:
             f"study.storage: cannot open {storage.partition('://')[0]}:// URLs. Use sqlite:///FILE, postgresql://, "
             "mysql+pymysql://, or null for study.db in the run folder"
         ) from None
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is not a number
         raise InputError(
             "study.storage: expected a database URL such as sqlite:///study.db or postgresql://user@host/database, "
             f"got {storage!r}. Use null for study.db in the run folder"

@@ -67,10 +67,10 @@ class MergeStudy:
 
         try:
             self._storage, self._study, self._claims = database.run(opened)
-        except (ValueError, RuntimeError) as error:  # such as a schema of another version of Optuna
+        except (ValueError, TypeError, RuntimeError) as error:  # such as tables of another version of Optuna
             raise InputError(
-                f"study.storage: {database.label}: {str(error).splitlines()[0]}. Or use another database: copy the "
-                "run's settings to a search with another study.storage and --out"
+                f"study.storage: {database.label}: {str(error).splitlines()[0]}. Or search with another database and "
+                "run folder (study.storage, --out)"
             ) from None
         trials = self._trials()
         self._lost = [trial.number for trial in trials if self._is_lost(trial)]
@@ -103,13 +103,7 @@ class MergeStudy:
                 "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
             )
 
-    def run_merges(
-        self,
-        objective: Objective,
-        space: SearchSpace,
-        propose: Propose,
-        evaluate: Evaluate,
-    ) -> None:
+    def run_merges(self, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
         """Evaluate lost trials again, then merges until `study.trials` of them are finished.
 
         Raises RunError if another search is evaluating a trial of this study, or the database stays unavailable.

@@ -11,6 +11,7 @@ import time
 from contextlib import closing, contextmanager
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import database as module
@@ -176,6 +177,7 @@ def test_a_full_disk_and_a_read_only_file_are_named(file):
         ("mydb", r"expected a database URL such as sqlite:///study\.db .* got 'mydb'"),
         ("foo://x", r"cannot open foo:// URLs"),
         ("redis://localhost", r"cannot open redis:// URLs"),
+        ("postgresql://me@db:port/x", r"expected a database URL .* got 'postgresql://me@db:port/x'"),
         ("sqlite://", r"a database in memory"),
         ("sqlite:///:memory:", r"a database in memory"),
         ("sqlite:////nowhere/at/all.db", r"/nowhere/at/all\.db: the folder /nowhere/at does not exist"),
@@ -188,8 +190,28 @@ def test_a_storage_that_can_not_be_used(storage, expected, tmp_path):
 
 def test_a_driver_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(InputError, match=r"postgresql\+psycopg2://me:\*\*\*@db/x: cannot be opened.*psycopg2-binary"):
+    with pytest.raises(InputError, match=r"//me:\*\*\*@db/x: needs .* pip install 'psycopg2-binary'"):
         Database("postgresql+psycopg2://me:secret@db/x", tmp_path)
+
+
+def test_an_invalid_option_of_the_url(tmp_path):
+    with pytest.raises(InputError, match=r"invalid option: could not convert .*'long'.* Correct or remove it"):
+        Database(f"sqlite:///{tmp_path}/new.db?timeout=long", tmp_path)
+
+
+def test_a_server_that_can_not_be_reached(tmp_path, monkeypatch):
+    """At first it is most likely a mistake in the URL; during a search, a server that restarts."""
+    database = Database(None, tmp_path, lambda text: None, limit=0.1)
+    database._local, database.path, database.label = False, None, "postgresql://db/x"
+
+    def unreachable():
+        raise OperationalError("SELECT 1", {}, Exception("connection refused\nIs the server running?"))
+
+    monkeypatch.setattr(database, "_probe", unreachable)
+    with pytest.raises(InputError, match=r"db/x: the server is not available \(connection refused\)\. Check the URL"):
+        database.check()
+    with pytest.raises(RunError, match=r"the server is not available \(connection refused\), for \d s now"):
+        database.run(lambda: 1)
 
 
 def test_checking_creates_nothing(tmp_path):
