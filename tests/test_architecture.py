@@ -32,8 +32,8 @@ RULES = {
     # The scripts that make and measure what the package carries; the product never imports them.
     "families": FREE | {"setup", "engines", "study"},
     "labels": FREE | {"setup", "answers", "measures", "engines", "runs"},
-    "inspect": FREE | {"checkpoints", "setup", "answers", "resampling", "merging", "activations", "nex", "measures", "engines",
-                       "runs", "labels"},
+    "inspect": FREE | {"checkpoints", "setup", "answers", "resampling", "merging", "activations", "nex", "measures",
+                       "engines", "runs", "labels"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
     "api": FREE | {"setup", "engines", "runs", "study"},
     "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "inspect", "report"},
@@ -45,7 +45,7 @@ LIBRARIES = {
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},
-    "sqlalchemy": {"runs/claims.py", "study/optuna_study.py", "study/importances.py"},
+    "sqlalchemy": {"runs/claims.py", "runs/database.py"},
 }
 NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "scoring"]
 HEAVY = ("torch", "optuna", "transformers", "mergekit")

@@ -131,6 +131,18 @@ def read_cache(folder: Path) -> SparseRows:
     return cache
 
 
+def check_sizes(folder: Path) -> None:
+    """Raise InputError if a file of a cache is missing or has another size than its manifest says."""
+    manifest = read_manifest(folder)
+    for name, dtype in DTYPES.items():
+        found = len(_read_array(folder, name, DTYPES))
+        expected = found if manifest is None else manifest["files"].get(name, {}).get("count", found)
+        if found != expected:
+            raise InputError(
+                f"{folder / name}: expected {expected} values ({dtype}), got {found}; the file is truncated"
+            )
+
+
 def read_base(folder: Path) -> SparseGroups:
     """Only the masses per response, which is all that rescoring needs. Checksums are not verified."""
     return SparseGroups(*(_read_array(folder, name, DTYPES) for name in DTYPES if name.startswith("base/")))

@@ -36,7 +36,7 @@ def search(
 
     overrides = _overrides(settings, trials, family, out, seed)
     if dry_run:
-        _print_estimate(config, overrides)
+        _print_estimate(config, overrides, fresh)
         return
     resolved = resolve_config(config, overrides)
     # Heavy imports come last, so that invalid input fails fast.
@@ -66,13 +66,13 @@ def validate(
     _print_estimate(config, _overrides(settings, None, family, None, None))
 
 
-def _print_estimate(config: str, overrides: dict[str, Any]) -> None:
+def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False) -> None:
     from nex_merge.setup.resolve import resolve_config
 
     resolved = resolve_config(config, overrides)
     from nex_merge.study.preflight import estimate
 
-    for line in estimate(resolved):
+    for line in estimate(resolved, fresh):
         typer.echo(line)
 
 
@@ -125,6 +125,7 @@ def rescore(
 
     Earlier leaderboards are kept in leaderboards/; rescoring with the run's original calibration restores the first.
     """
+    from nex_merge.runs.custody import locked
     from nex_merge.runs.rescore import rescore_run
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.run import Run as RunFolder
@@ -134,7 +135,9 @@ def rescore(
     configured = opened.config.nex
     settings = {"calibration": calibration, "rho": configured.rho if rho is None else rho}
     settings["min_run"] = configured.min_run if min_run is None else min_run
-    rows = rescore_run(opened, configuration.parse(configuration.NexConfig, settings, "rescore"))
+    nex = configuration.parse(configuration.NexConfig, settings, "rescore")
+    with locked(run):  # a running search writes the same files
+        rows = rescore_run(opened, nex)
     title = f"{run}: {len(rows)} trials under calibration {calibration}"
     print_table(rows, title, read_reliability(run), opened.objective.name)
 

@@ -46,7 +46,7 @@ class Snapshot:
 
     @property
     def planned(self) -> int:
-        return self.run.config.study.trials
+        return max(self.run.config.study.trials, self.merges)  # more may be done than were last asked for
 
     @property
     def merges(self) -> int:

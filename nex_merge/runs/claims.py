@@ -9,20 +9,22 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 from sqlalchemy import Column, Engine, Float, Integer, MetaData, String, Table, create_engine, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from nex_merge.errors import RunError
+from nex_merge.runs.database import undisturbed
 
-# Seconds without a heartbeat after which a claim may be taken over, and between two heartbeats.
+# Seconds without a heartbeat after which a claim may be taken over; between two heartbeats; and after one that failed.
 EXPIRY = 120.0
 HEARTBEAT = 20.0
+RETRY = 1.0
 
 
 @dataclass(frozen=True)
@@ -172,24 +174,31 @@ class MemoryClaims:
 
 
 @contextmanager
-def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
+def claimed(
+    claims: Claims, trial: int, owner: str, patiently: Callable[[Callable[[], bool]], bool] = lambda step: step()
+) -> Iterator[None]:
     """Hold a claim, with its heartbeat, while a trial is evaluated.
 
-    Raises RunError if another owner holds the trial, or took it over in the meantime: then the result must not be
-    reported to the study.
+    `patiently` takes and renews the claim, and may wait for the database. Raises RunError if another owner holds the
+    trial, or took it over in the meantime.
     """
-    if not claims.take(trial, owner):
+    if not patiently(lambda: claims.take(trial, owner)):
         held = claims.holder(trial)
         by = f" ({describe(held.owner)})" if held is not None else ""
         raise RunError(
-            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or choose another "
-            "output folder"
+            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or search in another "
+            "folder (--out)"
         )
     done = threading.Event()
 
     def keep() -> None:
-        while not done.wait(HEARTBEAT):
-            claims.beat(trial, owner)
+        pause = HEARTBEAT
+        while not done.wait(pause):
+            try:
+                claims.beat(trial, owner)
+                pause = HEARTBEAT
+            except SQLAlchemyError:  # another program holds the database; the trial itself doesn't need it
+                pause = RETRY
 
     heart = threading.Thread(target=keep, name="heartbeat", daemon=True)
     heart.start()
@@ -198,9 +207,11 @@ def claimed(claims: Claims, trial: int, owner: str) -> Iterator[None]:
         # The heartbeat ends first: two renewals of one claim at the same time would take each other for a takeover.
         done.set()
         heart.join()
-        if not claims.beat(trial, owner):
+        if not patiently(lambda: claims.beat(trial, owner)):
             raise RunError(f"trial {trial} was taken over by another search while this process sent no heartbeat")
     finally:
         done.set()
         heart.join()
-        claims.release(trial, owner)
+        # A claim that can't be released now expires by itself.
+        with suppress(SQLAlchemyError), undisturbed():
+            claims.release(trial, owner)

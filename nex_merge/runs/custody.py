@@ -13,32 +13,73 @@ from filelock import FileLock, Timeout
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import files
+from nex_merge.runs.database import Database, open_in
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 
 # Keys that may differ when a run is resumed.
 _FREE = (("study", "trials"), ("output",))
+# What a search that ended before its first trial leaves behind, beside hidden files.
+_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS)
 
 
 @contextmanager
 def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> Iterator[Run]:
     """The run folder, locked for this process, with this configuration saved in it.
 
-    Raises InputError if it has another configuration, RunError if another process has locked it.
+    `fresh` renames an earlier run; it gets its name back if the new one ends before its first trial. Raises what
+    `check` raises.
     """
+    check(resolved, fresh)
     folder = resolved.run
-    if fresh and folder.exists():
-        _move_aside(folder, note)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _save(resolved, note)
-        # Left by a killed process; every process sorts the weights itself.
-        shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
-        try:
-            yield Run(folder)
-        finally:
+    aside = _move_aside(folder) if fresh and _has_content(folder) else None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            _save(resolved, note)
+            if aside is not None:
+                note(f"renamed the earlier run to {aside}")
+            # Left by a killed process; every process sorts the weights itself.
             shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
+            try:
+                yield Run(folder)
+            finally:
+                shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
+    except BaseException:
+        if aside is not None and not (folder / files.TRIALS).exists():
+            _put_back(aside, folder)
+            note(f"no trial was begun: the earlier run is {folder} again")
+        raise
+
+
+def check(resolved: ResolvedConfig, fresh: bool = False) -> list[str]:
+    """Check that a search can use its run folder, without changing anything.
+
+    Returns the differences in library versions, which are allowed but worth a note. Raises InputError if the folder
+    or the study's database can't be used, or the folder holds something other than a run, or a run of another
+    configuration (unless `fresh`); RunError if another process has locked it.
+    """
+    folder, storage = resolved.run, resolved.config.study.storage
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"output: expected a folder, and {existing} is a file. Choose another folder (--out)")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"output: {existing} cannot be written. Choose another folder (--out), or make it writable")
+    if storage is not None or not fresh:  # otherwise study.db is a new file
+        Database(storage, folder).check()
+    if not folder.is_dir():
+        return []
+    if not _is_run(folder):
+        others = sorted(path.name for path in folder.iterdir() if path.name not in _LEFTOVERS[1:])
+        raise InputError(
+            f"output: {folder} is not empty and not a run folder: it has {', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}. Choose another folder (--out)"
+        )
+    if (folder / files.LOCK).exists():
+        with locked(folder):
+            pass
+    return [] if fresh else compare(resolved)
 
 
 def compare(resolved: ResolvedConfig) -> list[str]:
@@ -46,27 +87,53 @@ def compare(resolved: ResolvedConfig) -> list[str]:
 
     Returns the differences in library versions, which are allowed but worth a note.
     """
-    path = resolved.run / files.CONFIG
+    folder, path = resolved.run, resolved.run / files.CONFIG
+    has_trials = (folder / files.TRIALS).exists() or (folder / files.STUDY).exists()
     if not path.exists():
-        if (resolved.run / files.TRIALS).exists():
+        if has_trials:
             raise InputError(
-                f"{resolved.run}: has trials but no {files.CONFIG}. Use --fresh to start over (the folder is renamed)"
+                f"{folder}: has trials but no {files.CONFIG}, which says how they were made. Restore {path} from a "
+                "copy of the run, search in another folder (--out), or start over with --fresh (the folder is renamed)"
             )
         return []
-    if not (resolved.run / files.TRIALS).exists() and not (resolved.run / files.STUDY).exists():
+    if not has_trials:
         return []  # a search that failed before its first trial holds nothing to protect
-    run = Run(resolved.run)
+    run = Run(folder)
     saved, current = run.resolved, dict(resolved.resolved)
     # Entries that an older version did not record can't be compared.
     comparable = {name: value for name, value in current.items() if name in saved and name != "versions"}
     previous = {**run.config.model_dump(), "resolved": {name: saved[name] for name in comparable}}
-    changed = list(_differences(previous, {**resolved.config.model_dump(), "resolved": comparable}))
-    if changed:
+    changed = _differences(previous, {**resolved.config.model_dump(), "resolved": comparable})
+    lines = list(dict.fromkeys(_in_words(*difference, resolved) for difference in changed))
+    if lines:
         raise InputError(
-            f"{resolved.run} was started with another configuration:\n  " + "\n  ".join(changed) +
-            "\nRestore it, choose another output folder, or start over with --fresh (the earlier run is renamed)"
+            f"{folder} was started with another configuration:\n  " + "\n  ".join(lines) +
+            f"\nTo resume it, set these back (its settings are in {path}). To keep both, search in another folder "
+            "(--out). To start over, use --fresh (the earlier run is renamed)"
         )  # fmt: skip
-    return list(_differences(saved.get("versions", {}), current.get("versions", {})))
+    versions = _differences(saved.get("versions", {}), current.get("versions", {}))
+    return [f"{'.'.join(key)}: was {was!r}, is {now!r}" for key, was, now in versions]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder's lock. Raises RunError if another process has it, InputError if the folder is read-only."""
+    # The kernel frees this lock when its holder dies.
+    lock = FileLock(folder / files.LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holders = open_in(folder / files.LOCK)
+        by = f" ({', '.join(holders)})" if holders else ""
+        raise RunError(
+            f"{folder}: another search is running in this folder{by}. Wait for it or end it; or choose another folder"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
@@ -82,35 +149,65 @@ def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
     files.write_atomically(resolved.run / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
 
 
-def _move_aside(folder: Path, note: Callable[[str], None]) -> None:
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run, or empty but for what a failed search or a file manager left."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if files.CONFIG in names:
+        try:
+            return "resolved" in files.read_yaml_mapping(folder / files.CONFIG)
+        except InputError:
+            pass  # damaged; the other files tell
+    results = (folder / files.TRIALS).glob(f"*/{files.RECIPE}")
+    return names <= set(_LEFTOVERS[1:]) or files.STUDY in names or any(results)
+
+
+def _has_content(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _move_aside(folder: Path) -> Path:
     aside = next(path for i in range(1, 10_000) if not (path := folder.with_name(f"{folder.name}.{i}")).exists())
-    with _locked(folder):
+    with locked(folder):
         shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
-        os.replace(folder, aside)
-    note(f"renamed the earlier run to {aside}")
+        try:
+            os.replace(folder, aside)
+        except OSError as error:
+            raise InputError(
+                f"--fresh: cannot rename {folder} to {aside.name} ({error.strerror}). Choose another folder (--out)"
+            ) from None
+    return aside
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # The kernel frees this lock when its holder dies.
-    lock = FileLock(folder / files.LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(
-            f"{folder}: another search is running in this folder. Wait for it, or choose another output folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _put_back(aside: Path, folder: Path) -> None:
+    if (folder / files.ERRORS).exists():
+        os.replace(folder / files.ERRORS, aside / files.ERRORS)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[str]:
+Key = tuple[str, ...]
+
+
+def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
+    """A difference in the keys and files that the user wrote."""
+    if key[:2] in (("resolved", "checkpoints"), ("resolved", "settings")) and key[2:]:
+        name = key[2]
+        where = "family.base" if name == "base" else f"family.models.{name}"
+        what = ".".join(key[3:]) or "the weights"
+        return f"{where}: {what} in {resolved.family.folders.get(name, name)} changed since the run was started"
+    if key == ("resolved", "prompts_sha256"):
+        return f"prompts.file: the content of {resolved.config.prompts.file} has changed"
+    if key[0] == "resolved":
+        key = key[1:]
+    return f"{'.'.join(key)}: was {was!r}, is {now!r}"
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any, Any]]:
+    """The keys that differ, with both values."""
     for key in sorted(old.keys() | new.keys(), key=str):
         here = (*at, str(key))
         was, now = old.get(key), new.get(key)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             yield from _differences(was, now, here)
         elif was != now and here not in _FREE:
-            yield f"{'.'.join(here)}: was {was!r}, is {now!r}"
+            yield here, was, now

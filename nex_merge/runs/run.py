@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nex_merge.activations.cache import read_base, read_cache, read_credits, read_manifest
+from nex_merge.activations.cache import check_sizes, read_base, read_cache, read_credits, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
@@ -59,7 +59,7 @@ class Run:
     @property
     def study_name(self) -> str:
         """The name of the run's study in its storage. Version 0.1.0 used the name of the folder."""
-        return self._saved.get("study_name") or Path(self._saved["output"]).resolve().name
+        return self._saved.get("study_name") or Path(self._saved.get("output", self.path)).resolve().name
 
     @cached_property
     def objective(self) -> Objective:
@@ -148,6 +148,24 @@ class Run:
         self.find_scored(trial)
         return [stats.logprob for stats in self._results[trial][1].stats or ()]
 
+    def damaged(self) -> dict[str, str]:
+        """Finished trials that lack files which a search or `rescore` reads: trial -> what is missing."""
+        found = {}
+        for result in self.results():
+            try:
+                self.recipe(result)
+                if result.state in files.SCORED:
+                    check_sizes(self.folder(result.trial) / files.CACHE)
+                    self.variant(result, self.config.nex)
+            except (InputError, OSError) as error:
+                found[result.trial] = str(error)
+        return found
+
+    def discard(self, trial: str) -> None:
+        """Make a trial unfinished, so that the search evaluates it again."""
+        (self.folder(trial) / files.RESULT).unlink()
+        self._results.pop(trial, None)
+
     def write(self, result: TrialResult, observation: Observation | None = None) -> None:
         """Mark a trial as finished. Its other files must be on disk already."""
         results.write_result(self.path, result, observation)
@@ -172,12 +190,21 @@ class Run:
         return [self.variant(result, nex) for result in self.results() if result.state in files.SCORED]
 
     def variant(self, result: TrialResult, phases: PhasesConfig) -> Variant:
-        """One trial with responses. Phases and credit are recomputed if `phases` differs from the configuration."""
+        """One trial with responses. Phases and credit are recomputed if `phases` differs from the configuration.
+
+        Raises InputError if files of the trial are missing or truncated.
+        """
         figures = self._results[result.trial][1]
         folder, configured = self.folder(result.trial), self.config.nex
         responses = self.responses(result.trial)
         prompts = np.array([response.prompt for response in responses], np.int64)
         base = read_base(folder / files.CACHE)
+        if len(responses) != len(base.ptr) - 1:
+            raise InputError(
+                f"{folder / files.RESPONSES}: expected {len(base.ptr) - 1} responses, as in {files.CACHE}, got "
+                f"{len(responses)}. Restore the file from a copy of the run, or run the search again: it evaluates the "
+                "trial again"
+            )
         counts, nex_score = figures.phases, result.score
         if (phases.rho, phases.min_run) != (configured.rho, configured.min_run):
             analyses = analyse(read_cache(folder / files.CACHE), phases.rho, phases.min_run)

@@ -39,10 +39,12 @@ class View:
 
 def look(run: Run) -> View:
     """A snapshot of the folder now."""
-    total = run.config.study.trials + run.baselines
     live = files.read_live(run.path)
     live = live if live is not None and at_work(live) else None
-    return View(tuple(read_rows(run)), total, run.objective, live)
+    rows = tuple(read_rows(run))
+    # A run may have more trials than were last asked for.
+    total = max(run.config.study.trials + run.baselines, len(rows))
+    return View(rows, total, run.objective, live)
 
 
 def at_work(live: Live) -> bool:

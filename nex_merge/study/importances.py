@@ -1,20 +1,21 @@
 """How much of the objective's variance each searched parameter explains."""
 
-import sqlite3
 from collections.abc import Mapping
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState
 
-from nex_merge.errors import InputError
+from nex_merge.errors import InputError, RunError
 from nex_merge.runs import files
+from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
+from nex_merge.study.optuna_study import study_name
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 FEWEST = 4  # merges needed to estimate importances
+WAIT = 30.0  # seconds that a database is waited for which another program holds
 
 
 def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
@@ -24,21 +25,25 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     parameters that some of these trials lack are left out. The study is only read, so a running search is not
     disturbed. Raises InputError if there is no study to read, or too few or only equal values.
     """
-    storage = run.config.study.storage
-    if storage is None and not (run.path / files.STUDY).is_file():
-        raise InputError(f"{run.path}: has no {files.STUDY}, which records the ranges that parameters were searched in")
+    database = Database(run.config.study.storage, run.path, limit=WAIT, read_only=True)
+    if database.path is not None and not database.path.is_file():
+        raise InputError(
+            f"{database.label}: no such file; it records the ranges that parameters were searched in. Running the "
+            "search again writes it, from the trials of the run"
+        )
+
+    def read() -> tuple[list[FrozenTrial], optuna.Study]:
+        url, options = database.arguments
+        storage = RDBStorage(url, options)
+        study = optuna.load_study(study_name=study_name(run, storage), storage=storage)
+        return study.get_trials(states=(TrialState.COMPLETE,)), optuna.create_study(direction=study.direction)
+
     try:
-        if storage is None:
-            address = f"{(run.path / files.STUDY).resolve().as_uri()}?mode=ro"
-            opened = {"creator": lambda: sqlite3.connect(address, uri=True)}
-            study = optuna.load_study(study_name=None, storage=RDBStorage("sqlite://", engine_kwargs=opened))
-        else:
-            study = optuna.load_study(study_name=run.study_name, storage=storage)
-        trials = study.get_trials(states=(TrialState.COMPLETE,))
-    except (SQLAlchemyError, ImportError, KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        where = storage or run.path / files.STUDY
-        raise InputError(f"{where}: cannot read the study: {str(error).splitlines()[0]}") from None
-    copy = optuna.create_study(direction=study.direction)
+        trials, copy = database.run(read)
+    except RunError as error:
+        raise InputError(f"cannot read the study: {error}") from None
+    except (KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
+        raise InputError(f"{database.label}: cannot read the study: {str(error).splitlines()[0]}") from None
     for trial in trials:
         value = values.get(files.trial_id(trial.number))
         if value is not None:

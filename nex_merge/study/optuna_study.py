@@ -3,27 +3,28 @@
 A study is reproducible however often it is interrupted: the sampler is seeded by the study's seed and the trial's
 number, not by earlier draws (see `samplers`), and a trial that a killed process left running is resumed under its
 number, with the parameters it already has.
+
+Run folder and study complete each other. A trial that the folder has lost is evaluated again with the study's
+parameters; a study that has lost trials gets them back from the folder's results.
 """
 
 import json
-import signal
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from nex_merge.errors import InputError, TrialError
+from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.claims import SqlClaims, claimed, new_owner
+from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import StudyConfig
 from nex_merge.study.observers import Observer
@@ -33,64 +34,116 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Propose = Callable[[Any, int], MergeRecipe]
 Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
+T = TypeVar("T")
 
 
 class MergeStudy:
     """A run's study in its storage, with the claims on its trials."""
 
-    def __init__(self, run: Run, config: StudyConfig, sign: int, start: Start, seen: Seen) -> None:
-        """Create the study unless it exists; `sign` +1 maximizes.
-
-        Raises InputError if the storage can't be opened, or has another run's study of the same name.
-        """
-        url = config.storage or f"sqlite:///{run.path / files.STUDY}"
-        self._config, self._run = config, run
-        try:
-            with undisturbed():
-                self._storage = RDBStorage(url)
-                name = _study_name(run, self._storage, config.storage)
-                self._study = optuna.create_study(
-                    study_name=name,
-                    storage=self._storage,
-                    sampler=MergeSampler(config.sampler, config.seed, start, seen),
-                    pruner=optuna.pruners.NopPruner(),
-                    direction="maximize" if sign > 0 else "minimize",
-                    load_if_exists=True,
-                )
-                self._claims = SqlClaims.at(url, name)
-                trials = self._study.get_trials(deepcopy=False)
-        except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.StorageInternalError) as error:
-            raise InputError(
-                f"study.storage: cannot open {config.storage or run.path / files.STUDY}: "
-                f"{str(error).splitlines()[0]}. Use null, or a URL like sqlite:///study.db"
-            ) from None
-        self._owner = new_owner()
-        for trial in trials:
-            if trial.state.is_finished() and run.result(files.trial_id(trial.number)) is None:
-                raise InputError(
-                    f"study.storage: the study {name!r} has trial {trial.number}, and {run.path} does not: the study "
-                    "belongs to another run, or the trial's folder was removed. Choose another output folder"
-                )
-
-    def run_merges(
-        self,
-        objective: Objective,
-        space: SearchSpace,
-        propose: Propose,
-        evaluate: Evaluate,
-        observer: Observer,
+    def __init__(
+        self, run: Run, config: StudyConfig, sign: int, start: Start, seen: Seen, database: Database, observer: Observer
     ) -> None:
-        """Evaluate merges until `study.trials` of them are finished.
+        """Create the study unless it exists; `sign` +1 maximizes. The observer is told what folder or study lack.
 
-        Raises RunError if another search is evaluating a trial of this study.
+        Raises InputError if the storage can't be used or the study is another run's, RunError if it stays unavailable.
         """
+        self._config, self._run, self._database, self._observer = config, run, database, observer
+        self._owner = new_owner()
+        sampler = MergeSampler(config.sampler, config.seed, start, seen, self._recorded)
+
+        def opened() -> tuple[RDBStorage, optuna.Study, SqlClaims]:
+            url, options = database.arguments
+            storage = RDBStorage(url, options)
+            name = study_name(run, storage)
+            study = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=sampler,
+                pruner=optuna.pruners.NopPruner(),
+                direction="maximize" if sign > 0 else "minimize",
+                load_if_exists=True,
+            )
+            return storage, study, SqlClaims(database.engine, name)
+
+        try:
+            self._storage, self._study, self._claims = database.run(opened)
+        except (ValueError, TypeError, RuntimeError) as error:  # such as tables of another version of Optuna
+            raise InputError(
+                f"study.storage: {database.label}: {str(error).splitlines()[0]}. Or search with another database and "
+                "run folder (study.storage, --out)"
+            ) from None
+        trials = self._trials()
+        self._lost = [trial.number for trial in trials if self._is_lost(trial)]
+        self._check(trials)
+        # Finished merges, in the study or the folder; there may be more than `study.trials`.
+        finished = {files.trial_id(trial.number) for trial in trials if trial.state.is_finished()}
+        recorded = {result.trial for result in run.results() if result.kind == "merge"}
+        self.planned = max(config.trials, len(finished | recorded))
+        self.is_complete = not self._lost and len(finished) >= config.trials
+        if len(recorded - finished) > 1:  # one, if the search was killed before it reported it
+            observer.on_note(
+                f"{database.label}: its study {self._study.study_name} lacks trials that {run.path} has "
+                f"({_listed(recorded - finished)}); their results are reported to it, and nothing is evaluated again"
+            )
+
+    def _check(self, trials: list[FrozenTrial]) -> None:
+        """Say which trials the folder lacks. Raises InputError if a trial is of another run."""
+        for trial in trials:
+            result = self._run.result(files.trial_id(trial.number))
+            if result is not None and trial.params and not _same(trial.params, result.parameters):
+                raise InputError(
+                    f"study.storage: {self._database.label}: trial {trial.number} of study {self._study.study_name!r} "
+                    f"has other parameters than {self._run.folder(result.trial)}: the study belongs to another run. "
+                    "Search in another folder (--out) or start over with --fresh (the folder is renamed)"
+                )
+        if self._lost:
+            self._observer.on_note(
+                f"{self._run.path / files.TRIALS} lacks {_listed(map(files.trial_id, self._lost))}, which the study "
+                f"{self._study.study_name} has in {self._database.label}: evaluated again with the study's parameters. "
+                "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
+            )
+
+    def run_merges(self, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
+        """Evaluate lost trials again, then merges until `study.trials` of them are finished.
+
+        Raises RunError if another search is evaluating a trial of this study, or the database stays unavailable.
+        """
+        for number in self._lost:
+            self._evaluate_again(number, space, propose, evaluate)
         while True:
-            with undisturbed():
-                number = self._next_number()
+            number = self._step(self._next_number)
             if number is None:
                 return
-            with claimed(self._claims, number, self._owner):
-                self._run_merge(number, objective, space, propose, evaluate, observer)
+            with claimed(self._claims, number, self._owner, self._database.run):
+                self._run_merge(number, objective, space, propose, evaluate)
+
+    def _trials(self) -> list[FrozenTrial]:
+        def read() -> list[FrozenTrial]:
+            return self._study.get_trials(deepcopy=False)
+
+        return self._step(read)
+
+    def _step(self, step: Callable[[], T]) -> T:
+        try:
+            return self._database.run(step)
+        except KeyError:  # Optuna's error for a missing study or trial
+            raise RunError(
+                f"{self._database.label}: another program deleted the study {self._study.study_name!r} or trials of "
+                "it. The same command writes them again, from the trials of the run"
+            ) from None
+
+    def _is_lost(self, trial: FrozenTrial) -> bool:
+        """Whether the study has a finished trial that the folder lacks.
+
+        A failed trial without parameters was never begun: another program marked it as failed.
+        """
+        is_begun = trial.state is not TrialState.FAIL or bool(trial.params)
+        return trial.state.is_finished() and is_begun and self._run.result(files.trial_id(trial.number)) is None
+
+    def _recorded(self, number: int) -> Mapping[str, Any] | None:
+        """The parameters of a trial that the folder has a result of: a study that lost it gets the same."""
+        result = self._run.result(files.trial_id(number))
+        return None if result is None else result.parameters
 
     def _next_number(self) -> int | None:
         """The number of an unfinished trial, else of a new one; None once `study.trials` are finished."""
@@ -100,52 +153,72 @@ class MergeStudy:
         unfinished = [trial.number for trial in trials if trial.state is TrialState.RUNNING]
         return unfinished[0] if unfinished else self._study.ask().number
 
+    def _evaluate_again(self, number: int, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
+        """Evaluate a trial that the study has told already; the same parameters and seed give the same merge."""
+        trial = next(trial for trial in self._trials() if trial.number == number)
+        try:
+            recipe = propose(FixedTrial(trial.params, number), self._seed(number))
+        except ValueError:
+            raise InputError(
+                f"study.storage: {self._database.label}: trial {number} of study {self._study.study_name!r} lacks "
+                f"parameters of the search space, and {self._run.folder(files.trial_id(number))} is missing: the study "
+                "belongs to another run, or another program added the trial. Restore the folder from a copy of the "
+                "run, search in another folder (--out), or start over with --fresh (the folder is renamed)"
+            ) from None
+        self._evaluate(files.trial_id(number), recipe, space, evaluate)
+
+    def _seed(self, number: int) -> int:
+        return stable_seed("merge", self._config.seed, number)
+
+    def _evaluate(self, id: str, recipe: MergeRecipe, space: SearchSpace, evaluate: Evaluate) -> TrialResult:
+        self._observer.on_trial_start(id, recipe.method)
+        result = _finish(self._run, id, recipe, evaluate, space)
+        self._observer.on_trial_end(result)
+        return result
+
     def _run_merge(
-        self,
-        number: int,
-        objective: Objective,
-        space: SearchSpace,
-        propose: Propose,
-        evaluate: Evaluate,
-        observer: Observer,
+        self, number: int, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate
     ) -> None:
-        with undisturbed():
+        def proposed() -> tuple[optuna.Trial, MergeRecipe]:
             study_id = self._storage.get_study_id_from_name(self._study.study_name)
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
             trial = optuna.Trial(self._study, trial_id)
             # Also if the result is on disk already: the study may still lack the parameters.
-            recipe = propose(trial, stable_seed("merge", self._config.seed, number))
+            return trial, propose(trial, self._seed(number))
+
+        trial, recipe = self._database.run(proposed)
         id = files.trial_id(number)
         result = self._run.result(id)
         if result is None:
-            observer.on_trial_start(id, recipe.method)
-            result = _finish(self._run, id, recipe, evaluate, space)
-            observer.on_trial_end(result)
-        with undisturbed():
-            _tell(self._study, trial, result, objective)
+            result = self._evaluate(id, recipe, space, evaluate)
+        outcome = result
+        if not self._step(lambda: _tell(self._study, trial, outcome, objective)):
+            self._observer.on_note(
+                f"trial {number} was finished by another program in {self._database.label}; the leaderboard has this "
+                "search's result, the sampler the other's"
+            )
 
 
-def _study_name(run: Run, storage: RDBStorage, url: str | None) -> str:
+def study_name(run: Run, storage: RDBStorage) -> str:
     """The name of the run's study. study.db in the run folder has one study, whatever its name."""
-    if url is None and len(studies := storage.get_all_studies()) == 1:
+    if run.config.study.storage is None and len(studies := storage.get_all_studies()) == 1:
         return studies[0].study_name
     return run.study_name
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Defer Ctrl-C during database access, which would roll back with its own traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if received:
-        raise KeyboardInterrupt
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether parameters are equal, up to what a database rounds."""
+
+    def equal(a: Any, b: Any) -> bool:
+        return math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float) and isinstance(b, float) else a == b
+
+    return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
+
+
+def _listed(trials: Iterable[str]) -> str:
+    """Trials as messages list them; of many, the first ten."""
+    names = sorted(trials)
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
@@ -200,15 +273,23 @@ def _same_recipe(run: Run, number: str, recipe: MergeRecipe, space: SearchSpace)
     return next(same, None)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objective: Objective) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objective: Objective) -> bool:
+    """Report a result; False if the trial is finished already, with another outcome.
+
+    Safe to repeat: an attempt that seemed to fail may have been committed.
+    """
+    found = study.get_trials(deepcopy=False)[trial.number]
+    value = result.value(objective.name)
+    if found.state.is_finished():
+        return found.value == value
     trial.set_user_attr("state", result.state)
     if result.reason is not None:
         trial.set_user_attr("reason", result.reason)
     if result.violation is not None and "collapse" not in trial.constraints:
         # Above 0 the trial is infeasible. Already set if the process was killed between this and `study.tell`.
         trial.set_constraint("collapse", result.violation)
-    value = result.value(objective.name)
     if value is None:
         study.tell(trial, state=TrialState.FAIL)
     else:
         study.tell(trial, value)
+    return True

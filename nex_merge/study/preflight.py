@@ -14,6 +14,7 @@ from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs, rank_bytes, rounded_members
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
+from nex_merge.runs import custody
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
@@ -46,9 +47,10 @@ class Checked:
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
-def check(resolved: ResolvedConfig) -> Checked:
-    """Check and rehearse a search. Raises InputError as the search would."""
+def check(resolved: ResolvedConfig, fresh: bool = False) -> Checked:
+    """Check and rehearse a search. Raises InputError as the search would, RunError if the run folder is in use."""
     config, family = resolved.config, resolved.family
+    custody.check(resolved, fresh)
     objective_of(config.study)
     space = load_space(config.search_space, method_specs(), family.models)
     engine = FamilyEngine(family, config.runtime)
@@ -57,9 +59,9 @@ def check(resolved: ResolvedConfig) -> Checked:
     return Checked(engine.tensors, space, ids, engine, rehearse(engine, resolved, space))
 
 
-def estimate(resolved: ResolvedConfig) -> Iterator[str]:
+def estimate(resolved: ResolvedConfig, fresh: bool = False) -> Iterator[str]:
     """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
-    checked = check(resolved)
+    checked = check(resolved, fresh)
     config, family = resolved.config, resolved.family
     recipes = count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0

@@ -61,6 +61,7 @@ class Progress(Observer):
     def on_trial_end(self, result: TrialResult) -> None:
         self._done += 1
         self._here += 1
+        self._total = max(self._total, self._done)  # another search on the same study may add trials
         value = self._take_best(result)
         name = self._objective.name
         digits = MEASURES[name].digits
@@ -110,6 +111,7 @@ class Beacon(Observer):
 
     def on_trial_end(self, result: TrialResult) -> None:
         self._done += 1
+        self._total = max(self._total, self._done)
 
     def on_end(self, rows: Sequence[dict[str, Any]]) -> None:
         if self._live is not None:

@@ -22,6 +22,8 @@ SEED_BITS = 31
 SPREAD, SPREAD_PER_METHOD = 8, 2
 # number -> the current values of the merges before it, by trial; None if the values reported to Optuna are final.
 Seen = Callable[[int], Mapping[str, float] | None]
+# number -> the parameters of a trial that was evaluated before the study lost it; None for others.
+Recorded = Callable[[int], Mapping[str, Any] | None]
 
 
 def stable_seed(*parts: object) -> int:
@@ -40,19 +42,27 @@ class Start:
 class MergeSampler(BaseSampler):
     """A stateless Optuna sampler: every draw is seeded by (study seed, trial number), never by earlier draws."""
 
-    def __init__(self, kind: str, seed: int, start: Start, seen: Seen = lambda number: None) -> None:
-        """`kind`: tpe, or random after the first guesses.
+    def __init__(
+        self,
+        kind: str,
+        seed: int,
+        start: Start,
+        seen: Seen = lambda number: None,
+        recorded: Recorded = lambda number: None,
+    ) -> None:
+        """`kind`: tpe, or random after the first guesses. `recorded` parameters are taken as they are.
 
         `seen` gives the values of earlier trials at the start of a trial: pooled measures change as the pool grows, and
         TPE has to compare values from the same pool.
         """
         self._kind, self._seed, self._start, self._seen = kind, seed, start, seen
+        self._recorded = recorded
         # The study as of the latest trial, and TPE for that trial.
         self._found: tuple[int, optuna.Study, FrozenTrial] | None = None
         self._tpe = _tpe(0)
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
-        if not self._is_for_tpe(trial.number):
+        if not self._is_for_tpe(trial.number) or self._recorded(trial.number) is not None:
             return {}
         copy, frozen = self._as_found(study, trial)
         # A new TPE for each trial, so that a resumed trial draws the same values.
@@ -66,6 +76,9 @@ class MergeSampler(BaseSampler):
 
     def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
         """Parameters not sampled jointly: of a first guess or Sobol point, or new to TPE."""
+        recorded = self._recorded(trial.number)
+        if recorded is not None and param_name in recorded and _allows(param_distribution, recorded[param_name]):
+            return recorded[param_name]
         guess, point = self._guess(trial.number), self._spread_point(trial.number)
         if guess is not None and param_name in guess and _allows(param_distribution, guess[param_name]):
             return guess[param_name]

@@ -16,7 +16,8 @@ from nex_merge.measures.text import text_figures, text_means
 from nex_merge.merging import method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
-from nex_merge.runs.leaderboard import Row, write_leaderboard
+from nex_merge.runs.database import Database
+from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
@@ -48,9 +49,9 @@ def run_search(
     space = load_space(config.search_space, method_specs(), family.models)
     objective = objective_of(config.study)
     dispatch = Observers([*observers, Beacon(resolved.run)])
-    if not fresh:
-        custody.compare(resolved)
     # All checks of the input come before an earlier run is renamed.
+    custody.check(resolved, fresh)
+    database = Database(config.study.storage, resolved.run, dispatch.on_note)
     engine, out_dtype, tensors = _engine(resolved, engine)
     check_filters(space.filters, tensors)
     encode_run_prompts(engine, config)
@@ -79,11 +80,15 @@ def run_search(
         def seen(number: int) -> Mapping[str, float] | None:
             return runner.pool.values(objective, number)
 
-        study = MergeStudy(run, config.study, objective.sign, start, seen)
-        dispatch.on_start(str(run.path), config.study.trials + run.baselines, run.results())
+        for trial, why in run.damaged().items():
+            dispatch.on_note(f"{why}. Trial {trial} is evaluated again")
+            run.discard(trial)
+        study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch)
+        dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
+        _say_what_is_done(study, run, config.study.trials, dispatch)
         if config.study.baselines:
             _score_baselines(resolved, run, runner, out_dtype, dispatch)
-        if run.scores() is not None:
+        if run.scores() is not None and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
         # A run of version 0.1.0 kept no text figures of single responses.
@@ -96,7 +101,7 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
 
-        study.run_merges(objective, space, suggest, evaluate, dispatch)
+        study.run_merges(objective, space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
@@ -108,6 +113,19 @@ def run_search(
                 + (f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else "")
             )
     return rows
+
+
+def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observers) -> None:
+    results = run.results()
+    merges = sum(result.kind == "merge" for result in results)
+    if merges > trials:
+        dispatch.on_note(f"study.trials: {run.path} has {merges} merges already, more than {trials}; all are kept")
+    if study.is_complete and len(results) >= run.baselines + trials:
+        dispatch.on_note(
+            f"{run.path} is complete: its {len(results)} trials are finished, and nothing is left to evaluate. The "
+            f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. For more merges, use --trials with more than {merges}; "
+            "to start over, use --fresh"
+        )
 
 
 def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, str, list[str]]:

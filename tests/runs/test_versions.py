@@ -5,6 +5,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -70,6 +71,17 @@ def test_it_goes_on_and_says_that_the_sampler_is_another(first):
     old = {row["trial"]: row["nex"] for row in json.loads((FIRST / "leaderboard.json").read_text())}
     assert {row["trial"]: row["nex"] for row in rows if row["trial"] != "0003"} == old
     assert json.loads((first / "trials" / "0003" / "result.json").read_text())["schema"] == SCHEMA
+
+
+def test_its_study_is_written_again_from_its_trials(first):
+    (first / "study.db").unlink()
+    rows, recorder = search(
+        Path(CONFIG), prompts={"limit": 4}, generation={"max_new_tokens": 96}, study={"trials": 3}, output=str(first)
+    )
+    assert recorder.ended == [] and any("lacks trials that" in note for note in recorder.notes)
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{first}/study.db")
+    assert [trial.params for trial in study.trials] == [Run(first).trial(i).parameters for i in range(3)]
+    assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
 
 
 def test_another_configuration_is_refused_all_the_same(first):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from contextlib import suppress
 
 import pytest
@@ -130,6 +131,22 @@ def test_a_trial_that_was_begun_does_not_go_beyond_fewer_trials(toy_config, tmp_
     assert Run(tmp_path / "run").begun() == ["0002"]
     assert lines_of(toy_config, capsys, study={"trials": 1}) == []
     assert [line[:3] for line in lines_of(toy_config, capsys, study={"trials": 3})] == [(6, 6, "0002")]
+
+
+def test_a_lost_trial_counts_once_and_nothing_counts_past_the_total(toy_config, tmp_path, capsys):
+    run_search(resolve_config(str(toy_config)), engine=FakeEngine())
+    shutil.rmtree(tmp_path / "run" / "trials" / "0001")
+    assert [line[:3] for line in lines_of(toy_config, capsys, study={"trials": 2})] == [(7, 7, "0001")]
+    shutil.rmtree(tmp_path / "run" / "trials" / "0001")
+    lines = lines_of(toy_config, capsys, study={"trials": 5})
+    assert [line[:3] for line in lines] == [(7, 8, "0001"), (8, 8, "0004")]
+
+
+def test_trials_that_another_search_adds_raise_the_total(clock, capsys):
+    shown = progress.Progress(NEX)
+    shown.on_start("run", 1, [ended("base", 0.4, kind="base")])
+    shown.on_trial_end(ended("0000", 0.6))
+    assert capsys.readouterr().err.startswith("[2/2] ")
 
 
 def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, clock):

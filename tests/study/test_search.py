@@ -267,7 +267,7 @@ def test_changed_prompts_are_another_configuration(toy_config, tmp_path):
     prompts = {"file": str(tmp_path / "p.txt")}
     search(toy_config, study={"trials": 0}, prompts=prompts)
     (tmp_path / "p.txt").write_text("pairs\npairs\n")
-    with pytest.raises(InputError, match=r"resolved\.prompts_sha256"):
+    with pytest.raises(InputError, match=r"prompts\.file: the content of .*p\.txt has changed"):
         search(toy_config, study={"trials": 0}, prompts=prompts)
 
 
@@ -391,14 +391,8 @@ def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path
     toy_config.write_text(yaml.safe_dump(config))
     search(toy_config, study={"trials": 0})
     shutil.copy(toy["b"] / "model.safetensors", own / "model.safetensors")
-    with pytest.raises(InputError, match=r"resolved\.checkpoints\.a"):
+    with pytest.raises(InputError, match=r"family\.models\.a: the files of .*own have changed"):
         search(toy_config, study={"trials": 0})
-
-
-@pytest.mark.parametrize("storage", ["mydb", "foo://x", "sqlite:////nowhere/at/all.db"])
-def test_a_storage_that_can_not_be_opened(toy_config, storage):
-    with pytest.raises(InputError, match=r"study\.storage: cannot open "):
-        search(toy_config, study={"trials": 1, "storage": storage})
 
 
 def test_runs_of_one_name_on_a_shared_storage_keep_apart(toy_config, tmp_path):
@@ -463,7 +457,7 @@ def test_the_order_of_the_weights_is_kept_only_while_a_search_runs(toy_config, t
 
 
 def test_a_search_that_failed_before_its_first_trial_blocks_nothing(toy_config):
-    with pytest.raises(InputError, match=r"study\.storage: cannot open"):
+    with pytest.raises(InputError, match=r"study\.storage: expected a database URL"):
         search(toy_config, engine=FakeEngine(), study={"trials": 1, "storage": "foo"})
     rows, _ = search(toy_config, engine=FakeEngine(), study={"trials": 1})
     assert len(rows) == 4
