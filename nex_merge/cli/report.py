@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, app
+from nex_merge.cli.app import Run, app, path_value
 from nex_merge.errors import InputError
 
 
@@ -14,7 +14,10 @@ from nex_merge.errors import InputError
 def report(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="HTML file to write; default: report.html in the run")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", callback=path_value, help="HTML file to write; default: report.html in the run"
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:

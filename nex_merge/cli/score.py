@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Set, ShortFormat, app
+from nex_merge.cli.app import Set, ShortFormat, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
@@ -28,19 +28,27 @@ def announce_defaults(family: str | None) -> None:
 @app.command()
 def score(
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="activation cache, such as RUN/trials/base/cache")
+        Path | None,
+        typer.Option(metavar="DIR", callback=path_value, help="activation cache, such as RUN/trials/base/cache"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="checkpoint folder or hub id; needs --prompts")] = None,
-    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="prompts: JSONL, text, CSV or Parquet")] = None,
+    model: Annotated[
+        str | None, typer.Option(callback=path_value, help="checkpoint folder or hub id; needs --prompts")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", callback=path_value, help="prompts: JSONL, text, CSV or Parquet")
+    ] = None,
     settings: Set = None,
     rho: Rho = 0.95,
     min_run: MinRun = 2,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="score under these neuron weights (arrays keys and weights)"),
+        typer.Option(
+            metavar="FILE.npz", callback=path_value, help="score under these neuron weights (arrays keys and weights)"
+        ),
     ] = None,
     weights_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="save the neuron weights that were used")
+        Path | None,
+        typer.Option(metavar="FILE.npz", callback=path_value, help="save the neuron weights that were used"),
     ] = None,
     form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:

@@ -34,7 +34,7 @@ class TransformersEngine:
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         ids = encode_prompts(prompts, self.tokenizer, config)
-        check_context(ids, max_new_tokens, context_of(self.model.config))
+        check_context(ids, max_new_tokens, context_of(self.model.config), prompts)
         return ids
 
     def answer(

@@ -9,8 +9,10 @@ from typing import Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config, read_yaml
+from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config
 from nex_merge.setup.families import Family, family_defaults, open_family, read_family
+from nex_merge.setup.paths import check_writable_folder
+from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
 _SAMPLES, _BLOCK = 64, 4096
@@ -69,6 +71,7 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
         )
     if config.consensus.match != "auto":
         check_match(config.consensus.match, f"{source}: consensus.match")
+    check_writable_folder(Path(config.output), f"{source}: output")
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file)
     if prompts is None:

@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from nex_merge.errors import InputError, TrialError
@@ -43,7 +44,8 @@ class MergeStudy:
 
         Raises InputError if the storage can't be opened, or has another run's study of the same name.
         """
-        url = config.storage or f"sqlite:///{run.path / files.STUDY}"
+        # Not an f-string: '?', '#' and '%' in a folder's name mean something in a URL.
+        url = config.storage or URL.create("sqlite", database=str(run.path / files.STUDY)).render_as_string()
         self._config, self._run = config, run
         try:
             with undisturbed():

@@ -59,10 +59,11 @@ def check(resolved: ResolvedConfig) -> Checked:
     tensors = preflight(family.folders, family.donor)
     space = load_space(config.search_space, method_specs(), family.models)
     tokenizer = load_tokenizer(family.folders[family.donor])
-    ids = encode_prompts(load_prompts(config.prompts), tokenizer, config.prompts)
+    prompts = load_prompts(config.prompts)
+    ids = encode_prompts(prompts, tokenizer, config.prompts)
     model = member_configs(family.folders)[family.donor]
     device = resolve_device(config.runtime.device)
-    check_context(ids, config.generation.max_new_tokens, context_of(model))
+    check_context(ids, config.generation.max_new_tokens, context_of(model), prompts)
     check_crossfit(config, len(ids))
     check_filters(space.filters, list(tensors))
     if not any(name.endswith(".mlp.down_proj.weight") for name in tensors):

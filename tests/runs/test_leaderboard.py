@@ -123,10 +123,18 @@ def test_the_verdict_in_plain_words():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "trial,acc\nbase,1\n", "expected a column 'accuracy', got trial, acc"),
-        ("a.csv", "trial,accuracy\nbase,70\n", "row 1: accuracy: expected a number between 0 and 1, got 70.0"),
+        (
+            "a.csv",
+            "trial,acc\nbase,1\n",
+            "a.csv line 2: expected a column 'accuracy', and 'trial' or 'recipe', got trial, acc",
+        ),
+        (
+            "a.csv",
+            "trial,accuracy\nbase,70\n",
+            "line 2: accuracy: expected a number between 0 and 1, got '70'. If it is in percent, write 0.7",
+        ),
         ("a.csv", "trial,accuracy\nbase,high\n", "got 'high'"),
-        ("a.csv", "trial,accuracy\n99,0.5\n", "row 1: trial '99': not in this run. Trials: base"),
+        ("a.csv", "trial,accuracy\n99,0.5\n", "line 2: trial '99': not in this run. Trials: base"),
         ("a.json", "[", "not valid JSON"),
         ("a.json", "[]", "got no rows"),
         ("a.json", '[{"accuracy": 0.5}]', "row 1: expected a trial's id or the path of its recipe.yaml"),

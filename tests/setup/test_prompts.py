@@ -39,20 +39,17 @@ def test_all_formats_give_the_same_prompts(tmp_path):
         (
             "p.jsonl",
             '{"question": "a"}\n',
-            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got keys',
+            'line 1: expected text in "prompt", or a list of {"role", "content"} in "messages", got the keys question. '
+            "To use another key, set prompts.column. Known keys: question.",
         ),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"messages": [{"role": "robot", "content": "x"}]}\n', "line 1"),
-        (
-            "p.jsonl",
-            "[1]\n",
-            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got list',
-        ),
+        ("p.jsonl", "[1]\n", "p.jsonl: expected one JSON object per line, got a JSON array. Convert it: jq -c '.[]'"),
         ("p.txt", "\n\n", "prompts.file: expected at least one prompt, got none in"),
         ("p.csv", "question\nx\n", "got 'prompt'. Known columns: question."),
-        ("p.csv", "prompt,b\nx,1\n,2\n", "row 2: expected non-empty text in 'prompt', got nan"),
+        ("p.csv", "prompt,b\nx,1\n,2\n", "line 3: prompt: expected non-empty text, got ''"),
         ("p.doc", "x", "prompts.file: expected a file of type .jsonl, .txt, .csv or .parquet, got "),
-        ("p.parquet", "x", "cannot be read as parquet"),
+        ("p.parquet", "x", "cannot be read as Parquet"),
     ],
 )
 def test_unreadable_files(tmp_path, name, content, message):
