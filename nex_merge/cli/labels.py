@@ -8,6 +8,7 @@ import typer
 from nex_merge.cli.app import Run, ShortFormat, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_folder
 
 
 @app.command()
@@ -59,6 +60,8 @@ def correlate(
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
 
+    if plots is not None:
+        check_writable_folder(plots, "--plots")
     opened = RunFolder(run)
     if accuracy == "builtin":
         from nex_merge.labels.benchmark import benchmark, choose_trials

@@ -10,6 +10,7 @@ from nex_merge.cli.app import Run, Set, app, path_value
 from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 SETS = ("effective", "redundant", "random", "alike")
@@ -31,6 +32,8 @@ def neurons(
     for option, file, suffix in (("--plot", plot, ".png"), ("--npz", npz, ".npz")):
         if file is not None and file.suffix != suffix:
             raise InputError(f"{option}: expected a file name that ends in {suffix}, got {file}")
+        if file is not None:
+            check_writable_file(file, option)
     from nex_merge.inspect.neuron_views import as_mapping, draw_neurons, print_neurons
     from nex_merge.inspect.neurons import read_neurons, save_neurons
     from nex_merge.runs.run import Run as RunFolder

@@ -9,6 +9,7 @@ import typer
 from nex_merge.cli.app import Run, Set, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -49,8 +50,8 @@ def phases(
         raise InputError("phases: --trial requires a run folder")
     if prompt is not None and not prompt.strip():
         raise InputError(f"--prompt: expected text, got {prompt!r}")
-    if html is not None and html.is_dir():
-        raise InputError(f"--html: expected a file name, got the folder {html}")
+    if html is not None:
+        check_writable_file(html, "--html")
     from nex_merge.inspect.show import as_mapping, render_page
     from nex_merge.inspect.terminal import print_reading
     from nex_merge.runs.files import write_atomically

@@ -8,6 +8,7 @@ import typer
 
 from nex_merge.cli.app import Run, app, path_value
 from nex_merge.errors import InputError
+from nex_merge.setup.paths import check_writable_file
 
 
 @app.command()
@@ -28,6 +29,7 @@ def report(
     file = run / "report.html" if out is None else out
     if file.suffix not in (".html", ".htm") or file.is_dir():
         raise InputError(f"--out: expected a file name that ends in .html, got {file}")
+    check_writable_file(file, "--out")
     # Heavy imports come after everything that can be refused without them.
     from nex_merge.report import write_report
 

@@ -9,6 +9,7 @@ from nex_merge.cli.app import Set, ShortFormat, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
+from nex_merge.setup.paths import check_writable_file
 
 Rho = Annotated[float, typer.Option(help="probability of staying in a phase, between 0 and 1")]
 MinRun = Annotated[int, typer.Option(min=1, help="shortest phase, in rows")]
@@ -60,6 +61,8 @@ def score(
         raise InputError("score: --set requires --model; a cache is scored as it was captured")
     if weights_out is not None and weights_out.suffix != ".npz":
         raise InputError(f"--weights-out: expected a file name that ends in .npz, got {weights_out}")
+    if weights_out is not None:
+        check_writable_file(weights_out, "--weights-out")
     from nex_merge.inspect.score import load_weights, print_score, save_weights
     from nex_merge.inspect.score import score as compute_score
 

@@ -7,7 +7,7 @@ import typer
 
 from nex_merge.cli.app import Format, Run, Set, app, path_value
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import command
+from nex_merge.setup.paths import check_writable_folder, command
 
 
 def _overrides(
@@ -161,6 +161,7 @@ def export(
     trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
+    check_writable_folder(out, "--out")
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.run import Run as RunFolder
 

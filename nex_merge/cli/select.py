@@ -10,6 +10,7 @@ from nex_merge.cli.app import Set, app, path_value
 from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 
 @app.command()
@@ -62,6 +63,8 @@ def select(
 ) -> None:
     """Rank several responses to each prompt by NEX and other selectors; with known answers, measure their accuracy."""
     check_rho(rho)
+    if summary is not None:
+        check_writable_file(summary, "--summary")
     if calibration is not None and weights is not None:
         raise InputError("select: expected either --calibration or --weights, got both")
     from nex_merge.inspect.score import load_weights

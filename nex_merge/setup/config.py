@@ -208,8 +208,9 @@ def read_config(name: str) -> tuple[dict[str, Any], str]:
     path = find_file(expand_for(name, "CONFIG"))
     if path is None:
         raise InputError(f"{name}: no such file.{nearest(Path(name).stem, known_names('configs'), 'configurations')}")
-    if (path / "config.yaml").is_file():
-        raise InputError(f"{name}: expected a configuration file, got a folder; give {path / 'config.yaml'}")
+    if path.is_dir():
+        hint = f"; give {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise InputError(f"{name}: expected a configuration file, got a folder{hint}")
     given = read_yaml(path)
     if "resolved" in given:
         given = {key: value for key, value in given.items() if key not in SAVED_BESIDES}

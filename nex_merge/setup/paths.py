@@ -19,10 +19,8 @@ def expand(name: str) -> str:
     Raises ValueError, in words that follow "expected", if there is no home folder, a variable is not set, or the name
     is not UTF-8.
     """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"a name in UTF-8, got {os.fsencode(name)!r}; rename the file or folder") from None
+    if not _is_utf8(name):
+        raise ValueError(f"a name in UTF-8, got {name!r}; rename the file or folder")
     if "\0" in name:
         raise ValueError(f"a name without NUL characters, got {name!r}")
     if "$" in name and not os.path.lexists(name):
@@ -38,6 +36,15 @@ def expand(name: str) -> str:
     except RuntimeError:
         user = name.partition("/")[0]
         raise ValueError(f"a path, got {name!r}: {user} has no home folder here; write out the path") from None
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether the bytes of a name are UTF-8, also where the locale says that there is only ASCII."""
+    try:
+        (os.fsencode(name) if any("\udc80" <= c <= "\udcff" for c in name) else name.encode()).decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def expand_url(url: str) -> str:

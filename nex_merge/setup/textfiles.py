@@ -111,7 +111,7 @@ def _refuse_whole_json(path: Path) -> None:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if not isinstance(whole, list | dict):
+    if not isinstance(whole, list | dict) or (isinstance(whole, dict) and "\n" not in text):
         return
     how = "jq -c '.[]'" if text.startswith("[") else "jq -c ."
     kind = "a JSON array" if text.startswith("[") else "one JSON object over several lines"

@@ -114,7 +114,8 @@ def _complaint(error: yaml.YAMLError, source: str, text: str) -> str:
         return f"{where}: indented with a tab; YAML takes blanks only"
     if isinstance(error, yaml.composer.ComposerError) and "single document" in str(error):
         return f"{where}: a second document begins (---); keep one of them"
-    if "undefined alias" in problem or "cannot start any token" in problem or "tag" in problem:
+    special = ("undefined alias", "alphabetic or numeric character", "cannot start any token", "tag")
+    if any(words in problem for words in special):
         return f"{where}: not valid YAML: {problem}. Put text that begins with a special character in quotes"
     if "mapping values are not allowed" in problem:
         return f"{where}: not valid YAML: {problem}. Put text that holds ': ' in quotes, and align keys of one level"

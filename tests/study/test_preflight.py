@@ -142,6 +142,12 @@ def test_what_is_refused(said, changes, message):
         said(**changes)
 
 
+def test_a_prompt_that_is_longer_than_the_context_is_named(said, tmp_path):
+    (tmp_path / "long.csv").write_text("prompt\npairs\n" + "a1 " * 600 + "\n")
+    with pytest.raises(InputError, match=r"prompt 2 \(.+long\.csv line 3: prompt\): expected fewer than 512 tokens"):
+        said(prompts={"file": str(tmp_path / "long.csv"), "chat_template": False})
+
+
 def test_crossfit_needs_two_prompts(toy, tmp_path):
     settings = toy_settings(toy, tmp_path / "run") | {"nex": {"calibration": "crossfit"}}
     preflight.check(resolve_config(settings, {"prompts": {"limit": 2}}))
