@@ -138,8 +138,8 @@ def test_the_verdict_in_plain_words():
         ("a.csv", "trial,accuracy\n99,0.5\n", "line 2: trial '99': not in this run. Trials: base"),
         ("a.json", "[", "not valid JSON"),
         ("a.json", "[]", "got no rows"),
-        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "a.csv line 3: expected one accuracy per trial, got an"),
-        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "another of trial base, as in line 2. If the rows are"),
+        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "line 3: expected one accuracy per trial, got an"),
+        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "another of trial base, as in line 2. If the"),
         ("a.csv", "trial,accuracy\nbase,0,5\n", "line 2: expected 2 fields, as in the header, got 3"),
         ("a.csv", "trial,accuracy\nbase,NA\n", "line 2: accuracy: expected a number between 0 and 1, got 'NA'"),
         ("a.csv", "trial,accuracy\nbase,\n", "line 2: accuracy: expected a number between 0 and 1, got ''"),
@@ -148,7 +148,11 @@ def test_the_verdict_in_plain_words():
         ("a.csv", "trial,accuracy,accuracy\nbase,1,0\n", "the column 'accuracy' occurs twice in the header"),
         ("a.json", '{"base": 0.5, "base": 0.6}', "the key 'base' occurs twice"),
         ("a.json", '[{"trial": "base", "accuracy": NaN}]', "NaN is not a JSON value"),
-        ("a.json", '[{"trial": "base", "accuracy": true}]', "row 1: accuracy: expected a number between 0 and 1, got true"),
+        (
+            "a.json",
+            '[{"trial": "base", "accuracy": true}]',
+            "row 1: accuracy: expected a number between 0 and 1, got t",
+        ),
         ("a.json", '{"base": {"x": 0.5}}', "key 'base': accuracy: expected a number between 0 and 1, got {x: 0.5}"),
         ("a.jsonl", '{"trial": 1.5, "accuracy": 1}\n', "line 1: trial: expected a trial's id, got 1.5"),
         ("a.csv", "recipe,accuracy\nnone.yaml,1\n", "line 2: recipe: no such file: 'none.yaml'"),
@@ -172,8 +176,7 @@ def test_accuracy_in_other_encodings(a_run, tmp_path):
 
 
 def test_accuracy_joins_the_leaderboard(a_run, tmp_path):
-    from nex_merge.runs.files import read_accuracy
-from nex_merge.runs.leaderboard import write_leaderboard
+    from nex_merge.runs.leaderboard import write_leaderboard
 
     for item in RESULTS:
         write_result(a_run.path, item)
