@@ -43,7 +43,7 @@ def attach_accuracy(run: Run, file: Path) -> None:
 
 def _accuracy(value: Any, where: str) -> float:
     number = textfiles.parse_number(value) if isinstance(value, str) else value
-    if not is_number(number):
+    if number is None or not is_number(number):
         raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {as_yaml(value)}")
     if not 0 <= number <= 1:
         percent = f". If it is in percent, write {number / 100:g}" if 1 < number <= 100 else ""

@@ -55,7 +55,7 @@ def console_of(width: int = 120) -> "Console":
 
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) > 0:
-        return Console(width=int(given))
+        return Console(width=int(given), height=25)  # without a height, rich takes a dumb terminal for 80 wide
     console = Console()
     return console if console.is_terminal else Console(width=width)
 

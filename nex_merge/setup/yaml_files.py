@@ -45,7 +45,7 @@ def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -112,7 +112,7 @@ def _complaint(error: yaml.YAMLError, source: str, text: str) -> str:
     where = f"{source} line {number}" if mark is not None else source
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return f"{where}: indented with a tab; YAML takes blanks only"
-    if isinstance(error, yaml.composer.ComposerError) and "single document" in str(error):
+    if "single document" in str(error):
         return f"{where}: a second document begins (---); keep one of them"
     special = ("undefined alias", "alphabetic or numeric character", "cannot start any token", "tag")
     if any(words in problem for words in special):
