@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from nex_merge.cli.app import app
+from nex_merge.cli.errors import drop_output, replace_unencodable, usage_message
 from nex_merge.errors import NexMergeError
 
 # Importing these registers their commands, in the order of --help.
@@ -29,18 +30,23 @@ def main() -> None:
     # OpenMP's threads spin while they wait for one another, which stalls whoever shares the cores: with two processes
     # on two cores, each was many times slower than alone. Read when torch is loaded, so it has to be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    replace_unencodable()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="nex-merge", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except NexMergeError as error:
         typer.echo(f"nex-merge: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
+        drop_output()
         sys.exit(1)
     except OSError as error:
-        typer.echo(f"nex-merge: {error}", err=True)
+        drop_output()
+        typer.echo(f"nex-merge: {_described(error)}", err=True)
         sys.exit(1)
     except TyperException as error:
-        error.show()  # pyright: ignore[reportAttributeAccessIssue]
+        typer.echo(f"nex-merge: {usage_message(error)}", err=True)
         sys.exit(2)
     if code == INTERRUPTED:
         typer.echo(
@@ -48,3 +54,9 @@ def main() -> None:
             err=True,
         )
     sys.exit(code or 0)
+
+
+def _described(error: OSError) -> str:
+    """What the system refused, with the file if it names one; without one, it was the output."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename is not None else f"cannot write the output: {reason}"

@@ -3,7 +3,8 @@
 import typer
 
 from nex_merge.cli.app import app
-from nex_merge.setup.config import find_file, known_names, read_yaml
+from nex_merge.setup.config import find_file, known_names
+from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 
 @app.command()
@@ -44,7 +45,7 @@ def spaces() -> None:
         space = read_yaml(path) if path is not None else {}
         typer.echo(f"{name}: {', '.join(space.get('methods', []))}")
         for parameter, value in space.get("parameters", {}).items():
-            typer.echo(f"    {parameter}: {value}")
+            typer.echo(f"    {parameter}: {as_yaml(value)}")
 
 
 @app.command()

@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, ShortFormat, app
+from nex_merge.cli.app import Run, ShortFormat, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_folder
 
 
 @app.command()
 def benchmark(
     run: Run,
-    data: Annotated[Path, typer.Option(help="JSONL with prompt or messages, and answer")],
+    data: Annotated[Path, typer.Option(callback=path_value, help="JSONL with prompt or messages, and answer")],
     match: Annotated[str, typer.Option(help="how to read answers: number, choice, text or regex:PATTERN")] = "text",
     top: Annotated[int | None, typer.Option(min=1, help="measure the top N")] = None,
     trials: Annotated[
@@ -42,13 +43,16 @@ def correlate(
         str | None,
         typer.Option(
             metavar="FILE",
+            callback=path_value,
             help="CSV or JSON with trial or recipe, and accuracy; 'builtin' measures qwen3-tiny's held-out problems; "
             "default: the accuracy measured so far",
         ),
     ] = None,
     problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="split by a column, for example method")] = None,
-    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="write scatter plots as PNG")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", callback=path_value, help="write scatter plots as PNG")
+    ] = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
     """Check whether measures agree with accuracy: rank correlations with intervals, and regret."""
@@ -56,6 +60,8 @@ def correlate(
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
 
+    if plots is not None:
+        check_writable_folder(plots, "--plots")
     opened = RunFolder(run)
     if accuracy == "builtin":
         from nex_merge.labels.benchmark import benchmark, choose_trials

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, Set, app
+from nex_merge.cli.app import Run, Set, app, path_value
 from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 SETS = ("effective", "redundant", "random", "alike")
@@ -21,15 +22,18 @@ def neurons(
     trial: Annotated[str, typer.Option(help="trial id, such as base or 7")],
     top: Annotated[int, typer.Option(min=1, help="show the top N neurons of either sign, and the top N overlaps")] = 10,
     as_json: Json = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="write a figure")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", callback=path_value, help="write a figure")] = None,
     npz: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="save all neurons, for example for score --weights")
+        Path | None,
+        typer.Option(metavar="FILE.npz", callback=path_value, help="save all neurons, for example for score --weights"),
     ] = None,
 ) -> None:
     """List a variant's effective and redundant neurons, and which other variants share them."""
     for option, file, suffix in (("--plot", plot, ".png"), ("--npz", npz, ".npz")):
         if file is not None and file.suffix != suffix:
             raise InputError(f"{option}: expected a file name that ends in {suffix}, got {file}")
+        if file is not None:
+            check_writable_file(file, option)
     from nex_merge.inspect.neuron_views import as_mapping, draw_neurons, print_neurons
     from nex_merge.inspect.neurons import read_neurons, save_neurons
     from nex_merge.runs.run import Run as RunFolder
@@ -50,17 +54,26 @@ def neurons(
 @app.command()
 def transfer(
     donor: Annotated[
-        str, typer.Option("--from", metavar="DONOR", help="checkpoint folder, hub id, or member of --family")
+        str,
+        typer.Option(
+            "--from", metavar="DONOR", callback=path_value, help="checkpoint folder, hub id, or member of --family"
+        ),
     ],
     recipient: Annotated[
         str,
         typer.Option(
-            "--into", metavar="RECIPIENT", help="checkpoint folder, hub id, or member of --family; never modified"
+            "--into",
+            metavar="RECIPIENT",
+            callback=path_value,
+            help="checkpoint folder, hub id, or member of --family; never modified",
         ),
     ],
     count: Annotated[str, typer.Option(metavar="K[,K...]", help="number of neurons to copy")],
     prompts: Annotated[
-        str, typer.Option(metavar="FILE", help="unlabelled prompts; the donor's responses determine the neurons")
+        str,
+        typer.Option(
+            metavar="FILE", callback=path_value, help="unlabelled prompts; the donor's responses determine the neurons"
+        ),
     ],
     sets: Annotated[
         str,
@@ -75,7 +88,11 @@ def transfer(
     ] = 1,
     data: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="labelled problems: JSONL with prompt or messages, and answer; or 'builtin'"),
+        typer.Option(
+            metavar="FILE",
+            callback=path_value,
+            help="labelled problems: JSONL with prompt or messages, and answer; or 'builtin'",
+        ),
     ] = None,
     match: Annotated[
         str, typer.Option(help="how answers are read and compared: number, choice, text or regex:PATTERN")
@@ -88,7 +105,10 @@ def transfer(
     rho: Rho = 0.95,
     min_run: MinRun = 2,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="write the recipient with one set of neurons as a checkpoint")
+        Path | None,
+        typer.Option(
+            metavar="DIR", callback=path_value, help="write the recipient with one set of neurons as a checkpoint"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

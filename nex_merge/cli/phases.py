@@ -1,23 +1,22 @@
 """`nex-merge phases` and `nex-merge agreement`: the phases of responses, and how they compare with annotations."""
 
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, Set, app
+from nex_merge.cli.app import Run, Set, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command()
 def phases(
-    run: Annotated[Path | None, typer.Argument(help="run folder", show_default=False)] = None,
+    run: Annotated[Path | None, typer.Argument(help="run folder", show_default=False, callback=path_value)] = None,
     trial: Annotated[
         str | None, typer.Option(help="trial id; default: the first of the leaderboard", show_default=False)
     ] = None,
@@ -25,7 +24,8 @@ def phases(
         int | None, typer.Option(help="number of the response, from 0; default: the first", show_default=False)
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="checkpoint folder or hub id, instead of a run", show_default=False)
+        str | None,
+        typer.Option(callback=path_value, help="checkpoint folder or hub id, instead of a run", show_default=False),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="prompt for --model", show_default=False)] = None,
     family: Annotated[
@@ -36,7 +36,9 @@ def phases(
         ),
     ] = None,
     settings: Set = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="also write an HTML page")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", callback=path_value, help="also write an HTML page")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the explore and exploit phases of one response, with its cycles and their credit."""
@@ -48,8 +50,8 @@ def phases(
         raise InputError("phases: --trial requires a run folder")
     if prompt is not None and not prompt.strip():
         raise InputError(f"--prompt: expected text, got {prompt!r}")
-    if html is not None and html.is_dir():
-        raise InputError(f"--html: expected a file name, got the folder {html}")
+    if html is not None:
+        check_writable_file(html, "--html")
     from nex_merge.inspect.show import as_mapping, render_page
     from nex_merge.inspect.terminal import print_reading
     from nex_merge.runs.files import write_atomically
@@ -76,7 +78,6 @@ def phases(
         about = {"of": view.title, "response": number, "responses": view.count, "settings": view.settings}
         typer.echo(json.dumps({**about, **as_mapping(view.reading)}, indent=1))
         return
-    _replace_unencodable()
     print_reading(view.reading, facts)
 
 
@@ -87,6 +88,7 @@ def agreement(
         str,
         typer.Option(
             metavar="FILE",
+            callback=path_value,
             help="annotations: JSONL with response, start, end, label (explore or exploit), and optionally unit "
             "(characters or tokens) and trial; 'builtin' labels responses of family qwen3-tiny by their grammar",
         ),
@@ -114,12 +116,5 @@ def agreement(
     if as_json:
         typer.echo(json.dumps({"of": labelled.title, **asdict(found)}, indent=1))
         return
-    _replace_unencodable()
     typer.echo(labelled.title)
     print_agreement(found)
-
-
-def _replace_unencodable() -> None:
-    """Print question marks instead of failing if the output encoding lacks a character."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")

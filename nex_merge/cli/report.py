@@ -6,15 +6,19 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, app
+from nex_merge.cli.app import Run, app, path_value
 from nex_merge.errors import InputError
+from nex_merge.setup.paths import check_writable_file
 
 
 @app.command()
 def report(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="HTML file to write; default: report.html in the run")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", callback=path_value, help="HTML file to write; default: report.html in the run"
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
@@ -25,6 +29,7 @@ def report(
     file = run / "report.html" if out is None else out
     if file.suffix not in (".html", ".htm") or file.is_dir():
         raise InputError(f"--out: expected a file name that ends in .html, got {file}")
+    check_writable_file(file, "--out")
     # Heavy imports come after everything that can be refused without them.
     from nex_merge.report import write_report
 

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Set, ShortFormat, app
+from nex_merge.cli.app import Set, ShortFormat, app, path_value
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
+from nex_merge.setup.paths import check_writable_file
 
 Rho = Annotated[float, typer.Option(help="probability of staying in a phase, between 0 and 1")]
 MinRun = Annotated[int, typer.Option(min=1, help="shortest phase, in rows")]
@@ -28,19 +29,27 @@ def announce_defaults(family: str | None) -> None:
 @app.command()
 def score(
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="activation cache, such as RUN/trials/base/cache")
+        Path | None,
+        typer.Option(metavar="DIR", callback=path_value, help="activation cache, such as RUN/trials/base/cache"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="checkpoint folder or hub id; needs --prompts")] = None,
-    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="prompts: JSONL, text, CSV or Parquet")] = None,
+    model: Annotated[
+        str | None, typer.Option(callback=path_value, help="checkpoint folder or hub id; needs --prompts")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", callback=path_value, help="prompts: JSONL, text, CSV or Parquet")
+    ] = None,
     settings: Set = None,
     rho: Rho = 0.95,
     min_run: MinRun = 2,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="score under these neuron weights (arrays keys and weights)"),
+        typer.Option(
+            metavar="FILE.npz", callback=path_value, help="score under these neuron weights (arrays keys and weights)"
+        ),
     ] = None,
     weights_out: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="save the neuron weights that were used")
+        Path | None,
+        typer.Option(metavar="FILE.npz", callback=path_value, help="save the neuron weights that were used"),
     ] = None,
     form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:
@@ -52,6 +61,8 @@ def score(
         raise InputError("score: --set requires --model; a cache is scored as it was captured")
     if weights_out is not None and weights_out.suffix != ".npz":
         raise InputError(f"--weights-out: expected a file name that ends in .npz, got {weights_out}")
+    if weights_out is not None:
+        check_writable_file(weights_out, "--weights-out")
     from nex_merge.inspect.score import load_weights, print_score, save_weights
     from nex_merge.inspect.score import score as compute_score
 

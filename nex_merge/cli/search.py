@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from nex_merge.cli.app import Format, Run, Set, app
+from nex_merge.cli.app import Format, Run, Set, app, path_value
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_folder, command
 
 
 def _overrides(
@@ -20,13 +21,20 @@ def _overrides(
     return result
 
 
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")]
+Trials = Annotated[int | None, typer.Option(min=0, help="number of merges to try")]
+Family = Annotated[str | None, typer.Option(help="use another model family")]
+Out = Annotated[Path | None, typer.Option(help="the run folder", callback=path_value)]
+Seed = Annotated[int | None, typer.Option(min=0, help="seed of the sampler and of stochastic merges")]
+
+
 @app.command()
 def search(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
-    trials: Annotated[int | None, typer.Option(help="number of merges to try")] = None,
-    family: Annotated[str | None, typer.Option(help="use another model family")] = None,
-    out: Annotated[Path | None, typer.Option(help="the run folder")] = None,
-    seed: Annotated[int | None, typer.Option(help="seed of the sampler and of stochastic merges")] = None,
+    config: Config,
+    trials: Trials = None,
+    family: Family = None,
+    out: Out = None,
+    seed: Seed = None,
     settings: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check and estimate only, like `validate`")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is renamed")] = False,
@@ -42,7 +50,7 @@ def search(
     # Heavy imports come last, so that invalid input fails fast.
     from nex_merge.measures.estimates import objective_of
     from nex_merge.runs.results import read_reliability
-    from nex_merge.runs.tables import print_table
+    from nex_merge.runs.tables import count_trials, print_table
     from nex_merge.study.progress import Progress
     from nex_merge.study.search import run_search
 
@@ -50,20 +58,23 @@ def search(
     progress = Progress(objective)
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
     rows = run_search(resolved, fresh, [progress])
-    title = f"{resolved.run}: {len(rows)} trials under calibration {resolved.config.nex.calibration}, best first"
+    title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     print_table(rows, title, read_reliability(resolved.run), objective.name)
-    typer.echo(f"\nExport the best merge: nex-merge export {resolved.run} --out DIR", err=True)
-    typer.echo(f"Write an HTML report: nex-merge report {resolved.run} --open", err=True)
+    typer.echo(f"\nExport the best merge: {command('export', resolved.run, '--out', 'DIR')}", err=True)
+    typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
 
 
 @app.command()
 def validate(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="a file like configs/qwen3_ties.yaml")],
-    family: Annotated[str | None, typer.Option(help="use another model family")] = None,
+    config: Config,
+    trials: Trials = None,
+    family: Family = None,
+    out: Out = None,
+    seed: Seed = None,
     settings: Set = None,
 ) -> None:
     """Check a search before the first merge, and estimate its cost."""
-    _print_estimate(config, _overrides(settings, None, family, None, None))
+    _print_estimate(config, _overrides(settings, trials, family, out, seed))
 
 
 def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False) -> None:
@@ -80,23 +91,27 @@ def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False)
 def leaderboard(
     run: Run,
     top: Annotated[int | None, typer.Option(min=1, help="show the top N")] = None,
-    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="sort by another column")] = None,
+    sort: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="sort by another column, as the table or the files name it")
+    ] = None,
     form: Annotated[Format, typer.Option("--format", help="output format")] = Format.table,
 ) -> None:
     """Show the ranking of a run; also of a run in progress."""
     from nex_merge.runs.leaderboard import read_rows, sort_rows
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.run import Run as RunFolder
-    from nex_merge.runs.tables import print_table, render
+    from nex_merge.runs.tables import column_named, count_trials, print_table, render
 
     opened = RunFolder(run)
-    rows = read_rows(opened)
-    if sort is not None:
-        rows = sort_rows(rows, sort)
+    rows = every = read_rows(opened)
+    column = None if sort is None else column_named(sort)
+    if column is not None:
+        rows = sort_rows(rows, column)
     rows = rows[:top]
     if form is Format.table:
-        title = f"{run}: {len(rows)} trials under calibration {opened.scoring().calibration}, by {sort or 'rank'}"
-        print_table(rows, title, read_reliability(run), opened.objective.name)
+        title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
+        objective = opened.objective.name
+        print_table(rows, f"{title}, by {sort or 'rank'}", read_reliability(run), objective, column)
     else:
         typer.echo(render(rows, form.value))
 
@@ -129,7 +144,7 @@ def rescore(
     from nex_merge.runs.rescore import rescore_run
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.run import Run as RunFolder
-    from nex_merge.runs.tables import print_table
+    from nex_merge.runs.tables import count_trials, print_table
 
     opened = RunFolder(run)
     configured = opened.config.nex
@@ -138,17 +153,18 @@ def rescore(
     nex = configuration.parse(configuration.NexConfig, settings, "rescore")
     with locked(run):  # a running search writes the same files
         rows = rescore_run(opened, nex)
-    title = f"{run}: {len(rows)} trials under calibration {calibration}"
+    title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     print_table(rows, title, read_reliability(run), opened.objective.name)
 
 
 @app.command()
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(help="the folder to write")],
+    out: Annotated[Path, typer.Option(help="the folder to write", callback=path_value)],
     trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
+    check_writable_folder(out, "--out")
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.run import Run as RunFolder
 

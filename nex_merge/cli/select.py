@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Set, app
+from nex_merge.cli.app import Set, app, path_value
 from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 
 
 @app.command()
@@ -18,10 +19,13 @@ def select(
         str,
         typer.Argument(
             metavar="RESPONSES",
+            callback=path_value,
             help="JSONL with prompt or messages, responses (a list of texts), and optionally answer",
         ),
     ],
-    model: Annotated[str, typer.Option(help="checkpoint folder or hub id that reads (or samples) the responses")],
+    model: Annotated[
+        str, typer.Option(callback=path_value, help="checkpoint folder or hub id that reads (or samples) the responses")
+    ],
     samples: Annotated[
         int | None, typer.Option(min=1, help="sample N responses to every prompt from the model instead")
     ] = None,
@@ -45,17 +49,22 @@ def select(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz", help="use these neuron weights (arrays keys and weights) instead"),
+        typer.Option(
+            metavar="FILE.npz", callback=path_value, help="use these neuron weights (arrays keys and weights) instead"
+        ),
     ] = None,
     rho: Rho = 0.95,
     min_run: MinRun = 2,
     summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="write the accuracy of every selector as JSON")
+        Path | None,
+        typer.Option(metavar="FILE", callback=path_value, help="write the accuracy of every selector as JSON"),
     ] = None,
     settings: Set = None,
 ) -> None:
     """Rank several responses to each prompt by NEX and other selectors; with known answers, measure their accuracy."""
     check_rho(rho)
+    if summary is not None:
+        check_writable_file(summary, "--summary")
     if calibration is not None and weights is not None:
         raise InputError("select: expected either --calibration or --weights, got both")
     from nex_merge.inspect.score import load_weights

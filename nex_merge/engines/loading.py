@@ -16,6 +16,7 @@ from transformers import (
 
 from nex_merge.checkpoints.adapters import CONFIG as ADAPTER
 from nex_merge.errors import InputError
+from nex_merge.records import Prompt
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -70,14 +71,29 @@ def resolve_dtype(wanted: str, device: str, stored: str) -> torch.dtype:
     return getattr(torch, ("float32" if device == "cpu" else stored) if wanted == "auto" else wanted)
 
 
-def check_context(prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
-    """Raise InputError if the longest prompt and a response of `max_new_tokens` exceed the model's context."""
-    longest = max(map(len, prompt_ids), default=0)
-    if context is not None and longest + max_new_tokens > context:
+def check_context(
+    prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, context: int | None, prompts: Sequence[Prompt] = ()
+) -> None:
+    """Raise InputError if the longest prompt and a response of `max_new_tokens` exceed the model's context.
+
+    `prompts`: what the ids encode, for the message.
+    """
+    if context is None or not prompt_ids:
+        return
+    longest = max(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
+    length = len(prompt_ids[longest])
+    if length + max_new_tokens <= context:
+        return
+    place = prompts[longest].where if prompts else ""
+    named = f"prompt {longest + 1}" + (f" ({place})" if place else "")
+    if length >= context:
         raise InputError(
-            f"generation.max_new_tokens: expected at most {max(context - longest, 0)}, got {max_new_tokens}: the "
-            f"longest prompt has {longest} tokens and the model's context is {context}"
+            f"{named}: expected fewer than {context} tokens, the model's context, got {length}. Shorten or remove it"
         )
+    raise InputError(
+        f"generation.max_new_tokens: expected at most {context - length}, got {max_new_tokens}: the longest prompt, "
+        f"{named}, has {length} tokens and the model's context is {context}. Lower it, or shorten the prompt"
+    )
 
 
 def context_of(config: object) -> int | None:

@@ -50,7 +50,7 @@ class TransformersEngine:
         ids = encode_prompts(prompts, self.tokenizer, config)
         embeddings: Any = self.model.get_input_embeddings()
         check_token_ids(ids, embeddings.weight.shape[0], self.tokenizer)
-        check_context(ids, max_new_tokens, context_of(self.model.config))
+        check_context(ids, max_new_tokens, context_of(self.model.config), prompts)
         return ids
 
     def answer(

@@ -4,7 +4,6 @@ A token gets the label of the annotation that covers more than half of its non-s
 characters (part of a UTF-8 sequence, an end token) gets one only from annotations in units of tokens.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading
-from nex_merge.setup.config import nearest
+from nex_merge.setup.explain import nearest
+from nex_merge.setup.paths import check_readable
+from nex_merge.setup.textfiles import read_jsonl
 
 UNLABELLED, IS_EXPLOIT, IS_EXPLORE = -1, 0, 1
 _VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT}
@@ -47,25 +48,15 @@ class Labels:
 
 def read_annotations(path: Path) -> tuple[Annotation, ...]:
     """The annotations in a JSONL file. Raises InputError naming the line at fault."""
-    if not path.is_file():
-        raise InputError(f"--annotations: no such file: {path}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"--annotations: expected UTF-8 text, got {path}") from None
-    found = tuple(_annotation(line, f"{path} line {i}", i) for i, line in enumerate(lines, 1) if line.strip())
+    check_readable(path, "--annotations", "a JSONL file")
+    found = tuple(_annotation(item, where) for where, item in read_jsonl(path))
     if not found:
         raise InputError(f"--annotations: expected at least one annotation, got none in {path}")
     return found
 
 
-def _annotation(line: str, where: str, number: int) -> Annotation:
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg})") from None
-    if not isinstance(item, dict):
-        raise InputError(f'{where}: expected {{"response", "start", "end", "label"}}, got {type(item).__name__}')
+def _annotation(item: Mapping[str, Any], where: str) -> Annotation:
+    number = int(where.rpartition(" ")[2])
     for key in item:
         if key not in _KEYS:
             raise InputError(f"{where}: unknown key {key!r}.{nearest(key, list(_KEYS), 'keys')}")
@@ -82,7 +73,7 @@ def _annotation(line: str, where: str, number: int) -> Annotation:
     return Annotation(number, None if trial is None else str(trial), response, start, end, unit, label)
 
 
-def _non_negative(item: dict[str, Any], key: str, where: str) -> int:
+def _non_negative(item: Mapping[str, Any], key: str, where: str) -> int:
     value = item.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InputError(f"{where}: {key}: expected a non-negative integer, got {value!r}")

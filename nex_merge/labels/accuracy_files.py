@@ -1,6 +1,5 @@
 """Accuracy measured by other tools, read from CSV or JSON and attached to a run's trials."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,69 +8,94 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.run import Run
+from nex_merge.setup import textfiles
 from nex_merge.setup.config import is_number
+from nex_merge.setup.paths import check_readable, expand_for
+from nex_merge.setup.yaml_files import as_yaml
+
+_EXAMPLE = "a column 'accuracy', and 'trial' or 'recipe'"
 
 
 def attach_accuracy(run: Run, file: Path) -> None:
     """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and store them beside the trials.
 
-    `recipe` is the path of a recipe.yaml, or its content as a mapping. Raises InputError naming file and row.
+    `recipe` is the path of a recipe.yaml, or its content as a mapping. Raises InputError naming file and row, also
+    where a trial has several.
     """
     accuracies: dict[str, float] = {}
-    for number, item in enumerate(_read_rows(file), 1):
-        where = f"{file} row {number}"
-        value = item.get("accuracy")
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {value!r}") from None
-        if not is_number(value) or not 0 <= float(value) <= 1:  # pyright: ignore[reportArgumentType]
-            raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {value!r}")
+    places: dict[str, str] = {}
+    for where, item in _read_rows(file):
+        accuracy = _accuracy(item.get("accuracy"), where)
         try:
-            accuracies[_trial_of(run, item)] = float(value)  # pyright: ignore[reportArgumentType]
+            trial = _trial_of(run, item)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
+        if trial in places:
+            raise InputError(
+                f"{where}: expected one accuracy per trial, got another of trial {trial}, as in "
+                f"{places[trial].removeprefix(str(file)).strip()}. If the rows are tasks, give their mean, or one file "
+                "per task"
+            )
+        accuracies[trial], places[trial] = accuracy, where
     for trial, accuracy in accuracies.items():
         files.write_accuracy(run.path, trial, {"accuracy": accuracy, "source": str(file)})
 
 
-def _read_rows(file: Path) -> list[Mapping[str, Any]]:
-    if not file.is_file():
+def _accuracy(value: Any, where: str) -> float:
+    number = textfiles.parse_number(value) if isinstance(value, str) else value
+    if number is None or not is_number(number):
+        raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {as_yaml(value)}")
+    if not 0 <= number <= 1:
+        percent = f". If it is in percent, write {number / 100:g}" if 1 < number <= 100 else ""
+        raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {as_yaml(value)}{percent}")
+    return float(number)
+
+
+def _read_rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(place for messages, row) of every row; at least one."""
+    if not file.exists():
         raise InputError(
             f"--accuracy: no such file: {file}. Give a CSV or JSON file, or 'builtin' for family qwen3-tiny"
         )
-    text = _text(file)
-    if file.suffix == ".csv":
-        rows: Any = list(csv.DictReader(text.splitlines()))
-    elif file.suffix == ".json":
-        try:
-            rows = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}: not valid JSON ({error.msg} in line {error.lineno})") from None
-        if isinstance(rows, dict) and all(is_number(value) for value in rows.values()):
-            rows = [{"trial": key, "accuracy": value} for key, value in rows.items()]
+    check_readable(file, "--accuracy", "a .csv or .json file")
+    kind = textfiles.file_type(file)
+    if kind == ".csv":
+        rows: list[tuple[str, Any]] = list(textfiles.read_csv(file, "accuracy"))
+    elif kind == ".jsonl":
+        rows = list(textfiles.read_jsonl(file))
+    elif kind == ".json":
+        rows = _json_rows(file)
     else:
         raise InputError(f"--accuracy: expected a .csv or .json file, got {file}")
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise InputError(f"{file}: expected a list of {{trial, accuracy}}, got no rows")
-    if "accuracy" not in rows[0]:
-        raise InputError(f"{file}: expected a column 'accuracy', got {', '.join(map(str, rows[0]))}")
+    if not rows:
+        raise InputError(f"{file}: expected {_EXAMPLE}, got no rows")
+    for where, row in rows:
+        if not isinstance(row, Mapping):
+            raise InputError(f"{where}: expected {{trial, accuracy}}, got {as_yaml(row)}")
+        if "accuracy" not in row:
+            raise InputError(f"{where}: expected {_EXAMPLE}, got {', '.join(map(str, row)) or 'nothing'}")
     return rows
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8 text") from None
+def _json_rows(file: Path) -> list[tuple[str, Any]]:
+    data = textfiles.parse_json(textfiles.read_text(file), str(file))
+    if isinstance(data, Mapping) and data and "accuracy" not in data:
+        return [(f"{file} key {key!r}", {"trial": key, "accuracy": value}) for key, value in data.items()]
+    if not isinstance(data, list):
+        raise InputError(f"{file}: expected a list of {{trial, accuracy}}, or {{trial: accuracy}}, got {as_yaml(data)}")
+    return [(f"{file} row {number}", row) for number, row in enumerate(data, 1)]
 
 
 def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
-    if item.get("trial") not in (None, ""):
-        return run.find(str(item["trial"])).trial
+    trial = item.get("trial")
+    if trial is not None and not (isinstance(trial, str | int) and not isinstance(trial, bool)):
+        raise InputError(f"trial: expected a trial's id, got {as_yaml(trial)}")
+    if trial is not None and str(trial).strip():
+        return run.find(str(trial).strip()).trial
     recipe = item.get("recipe")
-    if isinstance(recipe, str) and Path(recipe).is_file():
+    if isinstance(recipe, str) and recipe.strip():
+        recipe = expand_for(recipe.strip(), "recipe")
+        check_readable(Path(recipe), "recipe")
         folder = Path(recipe).resolve().parent
         if folder.parent == (run.path / files.TRIALS).resolve():
             # Recipes of stochastic methods may differ in their seeds only.

@@ -10,7 +10,10 @@ from nex_merge.answers.conclusions import check_match, is_unfinished, read_gold
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import is_number
+from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import read_jsonl
+from nex_merge.setup.textfiles import check_text
+from nex_merge.setup.yaml_files import as_yaml
 
 # Entry point group. Name: a family; object: a function that makes `count` problems of each kind.
 PROBLEMS = "nex_merge.problems"
@@ -53,7 +56,8 @@ def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) ->
     if is_number(answer):
         answer = str(answer)
     if not isinstance(answer, str) or not answer.strip():
-        raise InputError(f'{where}: expected "answer" with text or a number, got {answer!r}')
+        raise InputError(f'{where}: expected "answer" with text or a number, got {as_yaml(answer)}')
+    check_text(answer, f"{where}: answer")
     try:
         return Item(prompt, answer, matcher(match, answer, options_of(data)))
     except ValueError as error:
@@ -63,8 +67,7 @@ def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) ->
 def load_items(file: Path, match: str) -> list[Item]:
     """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
     check_match(match)
-    if not file.is_file():
-        raise InputError(f"--data: no such file: {file}")
+    check_readable(file, "--data", "a JSONL file")
     items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
     if not items:
         raise InputError(f"--data: {file} contains no labelled prompts")

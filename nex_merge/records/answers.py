@@ -1,7 +1,7 @@
 """Prompts, responses, and statistics of the responses' tokens and text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ class Prompt:
 
     messages: tuple[Mapping[str, str], ...]
     raw: str | None = None
+    where: str = field(default="", compare=False)  # file and line it comes from, for messages
 
 
 @dataclass(frozen=True)

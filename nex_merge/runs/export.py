@@ -21,6 +21,7 @@ from nex_merge.runs.card import figures, model_card, write_settings
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
+from nex_merge.setup.paths import command
 
 IDENTITY = "nex_merge.json"
 # How many stored responses an export is held against: a pass each, so that an export costs less than a trial.
@@ -36,7 +37,7 @@ def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
     named, out = out, out.resolve()
     result = best_merge(run) if trial is None else _exportable(run, trial)
     if trial is None and (above := _above(run, result.trial)):
-        yield f"note: {above} above trial {result.trial}, the best merge; see `nex-merge leaderboard {run.path}`"
+        yield f"note: {above} above trial {result.trial}, the best merge; see: {command('leaderboard', run.path)}"
     # The figures shown are those of the leaderboard, which may have been rescored since.
     result = next(item for item in latest_results(run) if item.trial == result.trial)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -16,14 +16,11 @@ from nex_merge.nex.scoring import score
 from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Response, TrialResult, Variant
 from nex_merge.runs import files, results
 from nex_merge.runs.results import Figures, Scores
-from nex_merge.setup.config import NexConfig, PhasesConfig, RunConfig, parse
+from nex_merge.setup.config import SAVED_BESIDES, NexConfig, PhasesConfig, RunConfig, parse
 from nex_merge.setup.families import Family, donor_folder, open_family
 
 if TYPE_CHECKING:
     import pandas
-
-# Keys of config.yaml that are not part of the configuration.
-_BESIDES = ("schema", "study_name", "resolved")
 
 
 class Run:
@@ -43,7 +40,7 @@ class Run:
     @cached_property
     def config(self) -> RunConfig:
         """The configuration as given; keys that an older version lacked have their defaults."""
-        given = {name: value for name, value in self._saved.items() if name not in _BESIDES}
+        given = {name: value for name, value in self._saved.items() if name not in SAVED_BESIDES}
         return parse(RunConfig, given, str(self.path / files.CONFIG))
 
     @property

@@ -1,5 +1,6 @@
 """The leaderboard on a terminal and as Markdown, and the verdict in words."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,22 +33,48 @@ LEGEND = (
 )
 
 
+# Headings that are not measures, by the column they show.
+_OTHERS = {"rank": "#", "beats_parent": "beats", "beats_equal": "vs =", "accuracy": "acc", "seconds": "s"}
+_COLUMNS = {**_HEADED, **{heading: column for column, heading in _OTHERS.items()}}
+
+
+def column_named(name: str) -> str:
+    """The column of the leaderboard's files that `name`, a heading of the table or a column already, stands for."""
+    return _COLUMNS.get(name, name)
+
+
+def count_trials(rows: Sequence[Row], shown: int | None = None) -> str:
+    """'1 trial', '8 trials', or 'the first 3 of 8 trials' where not all are shown."""
+    trials = f"{len(rows)} {'trial' if len(rows) == 1 else 'trials'}"
+    return trials if shown is None or shown == len(rows) else f"the first {shown} of {trials}"
+
+
 def console_of(width: int = 120) -> "Console":
-    """A console on stdout, `width` columns wide if stdout is not a terminal."""
+    """A console on stdout: as wide as COLUMNS says, else as the terminal, else `width` columns."""
     from rich.console import Console
 
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return Console(width=int(given), height=25)  # without a height, rich takes a dumb terminal for 80 wide
     console = Console()
     return console if console.is_terminal else Console(width=width)
 
 
 def print_table(
-    rows: Sequence[Row], title: str, reliability: Reliability | None = None, objective: str = "nex"
+    rows: Sequence[Row],
+    title: str,
+    reliability: Reliability | None = None,
+    objective: str = "nex",
+    sorted_by: str | None = None,
 ) -> None:
     """Print the ranking, the reasons of failures, and the verdict on the scores."""
     console = console_of()
     # Not as the table's title, which rich wraps at the table's width.
     console.print(title, markup=False, highlight=False, soft_wrap=True)
-    console.print(ranking_table(rows, objective))
+    table, left_out = ranking_table(rows, objective, console.width, sorted_by)
+    console.print(table)
+    if left_out:
+        console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     for line in LEGEND:
         console.print(line, highlight=False, soft_wrap=True)
     for row in rows:
@@ -60,19 +87,45 @@ def print_table(
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def ranking_table(rows: Sequence[Row], objective: str = "nex") -> "Table":
-    """The rows as a terminal table."""
+def ranking_table(
+    rows: Sequence[Row], objective: str = "nex", width: int = 120, sorted_by: str | None = None
+) -> "tuple[Table, str]":
+    """The rows as a terminal table of at most `width` columns, and a line on the columns that are left out for it.
+
+    Rank, trial, the objective and the column that is `sorted_by` always stay; of the others, the rightmost go first.
+    """
     from rich.table import Table
     from rich.text import Text
 
     columns, shown = table_cells(rows, objective)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("trial", "method", "95 %") else "right", no_wrap=True)
+    headings = {column: heading for heading, column in _COLUMNS.items()}
+    kept = {"#", "trial", headings.get(objective, objective)}
+    if sorted_by is not None:
+        heading = headings.get(sorted_by, sorted_by)
+        kept.add(heading)
+        if heading not in columns:
+            columns = [*columns, heading]
+            shown = [{**cells, heading: _plain(row.get(sorted_by))} for row, cells in zip(rows, shown, strict=True)]
+    widths = {name: max([len(name), *(len(cells[name]) for cells in shown)]) for name in columns}
+    left_out: list[str] = []
+    for name in reversed(columns):
+        if sum(widths.values()) + 2 * (len(widths) - 1) > width and name not in kept:
+            left_out.insert(0, name)
+            del widths[name]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in widths:
+        left = name in ("trial", "method", "95 %")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "trial", overflow="fold")
     for row, cells in zip(rows, shown, strict=True):
         style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
-        table.add_row(*(Text(cells[column]) for column in columns), style=style)
-    return table
+        table.add_row(*(Text(cells[name]) for name in widths), style=style)
+    what = f"{len(left_out)} {'column' if len(left_out) == 1 else 'columns'}"
+    note = f"{what} left out for want of width: {', '.join(left_out)}" if left_out else ""
+    return table, note
+
+
+def _plain(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def verdict_lines(reliability: Reliability, objective: str = "nex") -> list[str]:

@@ -112,7 +112,8 @@ def screen(run: Run, view: View, width: int, top: int) -> Group:
         parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
         parts += [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
     if view.rows:
-        parts += [Text(), ranking_table(view.rows[:top], view.objective.name)]
+        table, left_out = ranking_table(view.rows[:top], view.objective.name, width)
+        parts += [Text(), table, *([Text(left_out, style="dim")] if left_out else [])]
         if len(view.rows) > top:
             parts.append(Text(f"... {len(view.rows) - top} more", style="dim"))
     else:

@@ -4,23 +4,24 @@ Knows file lookup and validation; knows nothing of what the settings are for. A 
 field descriptions are the configuration reference: `--help` and the documentation print them.
 """
 
-import difflib
 import math
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
 
 from nex_merge.errors import InputError
+from nex_merge.setup.explain import explain, nearest
+from nex_merge.setup.paths import DatabaseName, PathName, expand_for
+from nex_merge.setup.yaml_files import parse_value, read_yaml
 
 PACKAGE = Path(__file__).parents[1]
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
+# Keys of a run folder's config.yaml that are not part of the configuration.
+SAVED_BESIDES = ("schema", "study_name", "resolved")
 
 
 class Strict(BaseModel):
@@ -30,7 +31,7 @@ class Strict(BaseModel):
 
 
 class PromptsConfig(Strict):
-    file: str = Field(
+    file: PathName = Field(
         description="prompt file: JSONL with 'prompt' or 'messages', text with one prompt per line, CSV or Parquet"
     )
     column: str | None = Field(
@@ -105,7 +106,9 @@ class StudyConfig(Strict):
         default="none", description="trials are never pruned: NEX is defined only once all prompts are answered"
     )
     seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
-    storage: str | None = Field(default=None, description="Optuna storage URL; null: study.db in the run folder")
+    storage: DatabaseName | None = Field(
+        default=None, description="Optuna storage URL; null: study.db in the run folder"
+    )
     baselines: bool = Field(default=True, description="score the baselines (base and parents) before the merges")
 
 
@@ -121,9 +124,9 @@ class RuntimeConfig(Strict):
 class RunConfig(Strict):
     """A whole search, as configs/*.yaml hold one; docs/reference/configuration.md lists every key."""
 
-    family: str | dict[str, Any] = Field(description="family: a name or file in configs/families, or a mapping")
+    family: PathName | dict[str, Any] = Field(description="family: a name or file in configs/families, or a mapping")
     models: list[str] | None = Field(default=None, description="models of the family to merge; null: all")
-    search_space: str | dict[str, Any] = Field(
+    search_space: PathName | dict[str, Any] = Field(
         description="search space: a name or file in search_spaces, or a mapping"
     )
     prompts: PromptsConfig = Field(description="prompts to answer")
@@ -133,7 +136,7 @@ class RunConfig(Strict):
     consensus: ConsensusConfig = Field(default=ConsensusConfig(), description="how consensus is computed")
     study: StudyConfig = Field(default=StudyConfig(), description="the search itself")
     runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="device and precision")
-    output: str = Field(description="run folder")
+    output: PathName = Field(description="run folder")
 
 
 def data_roots() -> list[Path]:
@@ -148,11 +151,11 @@ def find_file(name: str, folder: str | None = None, beside: Path | None = None) 
 
     Looked up in `beside`, if given, then along `data_roots`.
     """
-    candidates = [Path(name).expanduser()]
+    candidates = [Path(name)]
     if folder is not None and not name.endswith((".yaml", ".yml")):
         candidates = [Path(folder) / f"{name}.yaml"]
     roots = ([beside] if beside is not None else []) + data_roots()
-    return next((root / path for path in candidates for root in roots if (root / path).exists()), None)
+    return next((root / path for path in candidates for root in roots if os.path.exists(root / path)), None)
 
 
 def known_names(folder: str) -> list[str]:
@@ -160,140 +163,12 @@ def known_names(folder: str) -> list[str]:
     return sorted({path.stem for root in data_roots() for path in (root / folder).glob("*.yaml")})
 
 
-def nearest(word: str, known: Sequence[str], kind: str = "") -> str:
-    """' Did you mean ...?', where a known word is close, and ' Known {kind}: ...'."""
-    close = difflib.get_close_matches(word, known, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{hint} Known{' ' * bool(kind)}{kind}: {', '.join(known)}."
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe loader that rejects duplicate keys, of which YAML would silently keep the last."""
-
-
-def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "expected a scalar key", key_node.start_mark)
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InputError if the file is missing, not valid YAML or not a mapping."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
-    return data
-
-
 def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
     """`data` as a `model`. Raises InputError with one line per mistake: source, key, expected and actual value."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise InputError("\n".join(f"{source}: {line}" for line in _explain(model, error.errors()))) from None
-
-
-def _explain(model: type[BaseModel], errors: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line per key at fault. pydantic reports every member of a union; they become one line."""
-    by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-    for error in errors:
-        by_key.setdefault(_keys(error), []).append(error)
-    return [_explain_key(model, keys, group) for keys, group in by_key.items()]
-
-
-def _keys(error: Mapping[str, Any]) -> tuple[str, ...]:
-    """The location of an error without the names of union members and validators, which are not keys."""
-    *parents, last = (str(part) for part in error["loc"])
-    is_member = last in ("int", "float", "str", "bool") and error["type"].startswith(
-        (last.replace("str", "string"), "greater", "less", "finite")
-    )
-    if parents and (is_member or last.startswith(("function-", "literal", "dict["))):
-        return tuple(parents)
-    return (*parents, last)
-
-
-def _explain_key(model: type[BaseModel], keys: Sequence[str], errors: Sequence[Mapping[str, Any]]) -> str:
-    parent, first = _model_at(model, keys[:-1]), errors[0]
-    if first["type"] == "extra_forbidden":
-        prefix = f"{'.'.join(keys[:-1])}: " if keys[:-1] else ""
-        return f"{prefix}unknown key {keys[-1]!r}.{nearest(keys[-1], list(parent.model_fields), 'keys')}"
-    key = ".".join(keys)
-    if first["type"] == "missing":
-        return f"{key}: missing required key"
-    expected = " or ".join(dict.fromkeys(_expected(parent.model_fields.get(keys[-1]), error) for error in errors))
-    return f"{key}: expected {expected}" + ("" if ", got " in expected else f", got {first['input']!r}")
-
-
-_EXPECTED = {
-    "bool_type": "true or false",
-    "string_type": "a string",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-}
-
-
-def _expected(field: FieldInfo | None, error: Mapping[str, Any]) -> str:
-    """What pydantic expected where it found an error. `field`: of the key at fault; None inside lists and mappings."""
-    kind = error["type"]
-    if kind.startswith(("int_", "float_", "greater_", "less_", "finite_")):
-        return _number(field, is_integer=kind.startswith("int_"))
-    if kind == "literal_error":
-        return error["ctx"]["expected"]
-    if kind == "string_pattern_mismatch" and field is not None and field.description:
-        return field.description
-    if kind == "too_short":
-        return f"at least {error['ctx']['min_length']} item"
-    return _EXPECTED.get(kind) or error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-
-
-def _number(field: FieldInfo | None, is_integer: bool) -> str:
-    """A field's number in words, its bounds included: 'a positive integer', 'a number > 0 and < 1'."""
-    members = set(_members(field.annotation)) if field is not None else set()
-    integer = int in members or (not members and is_integer)
-    noun = "number" if float in members or not integer else "integer"
-    bounds = {
-        sign: getattr(item, name)
-        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
-        for item in (field.metadata if field is not None else ())
-        if getattr(item, name, None) is not None
-    }
-    if bounds == {">": 0} or (noun == "integer" and bounds == {">=": 1}):
-        return f"a positive {noun}"
-    if bounds == {">=": 0}:
-        return f"a non-negative {noun}"
-    limits = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
-    return f"{'an' if noun == 'integer' else 'a'} {noun}{' ' * bool(limits)}{limits}"
-
-
-def _members(annotation: Any) -> Iterable[Any]:
-    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if is_union else (annotation,)
-
-
-def _model_at(model: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
-    for key in keys:
-        field = model.model_fields.get(key)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return model
+        raise InputError("\n".join(f"{source}: {line}" for line in explain(model, error.errors()))) from None
 
 
 def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,33 +181,41 @@ def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str,
 
 
 def override(settings: Sequence[str]) -> dict[str, Any]:
-    """`--set a.b=value` options as a nested mapping; values are parsed as YAML.
-
-    Raises InputError if an option is not key=value or its value is not valid YAML.
-    """
+    """`--set a.b=value` options as a nested mapping; see `parse_value`. Raises InputError if one is not key=value."""
     result: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or not key:
+        parts = [part.strip() for part in key.split(".")]
+        if not equals or not all(parts):
             raise InputError(
                 f"--set: expected key=value, got {setting!r}. Example: --set generation.max_new_tokens=256"
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"--set {key}: expected a YAML value, got {text!r}") from None
-        for part in reversed(key.split(".")):
+            value = parse_value(text)
+        except ValueError as error:
+            raise InputError(f"--set {key}: expected {error}") from None
+        for part in reversed(parts):
             value = {part: value}
         result = merge_mappings(result, value)
     return result
 
 
 def read_config(name: str) -> tuple[dict[str, Any], str]:
-    """What the configuration file `name` sets, and its path for messages. Raises InputError if there is none."""
-    path = find_file(name)
-    if path is None or not path.is_file():
+    """What the configuration file `name` sets, and its path for messages. Raises InputError if there is none.
+
+    The config.yaml of a run folder is that run's configuration, with the folder as its output.
+    """
+    path = find_file(expand_for(name, "CONFIG"))
+    if path is None:
         raise InputError(f"{name}: no such file.{nearest(Path(name).stem, known_names('configs'), 'configurations')}")
-    return read_yaml(path), str(path)
+    if path.is_dir():
+        hint = f"; give {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise InputError(f"{name}: expected a configuration file, got a folder{hint}")
+    given = read_yaml(path)
+    if "resolved" in given:
+        given = {key: value for key, value in given.items() if key not in SAVED_BESIDES}
+        given["output"] = str(path.parent)
+    return given, str(path)
 
 
 def is_number(value: Any) -> bool:

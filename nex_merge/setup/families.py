@@ -17,8 +17,11 @@ from nex_merge.checkpoints.adapters import AdapterMember, check_adapter
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, about, check_folder, weight_map
 from nex_merge.errors import InputError
 from nex_merge.setup.cache import cache_folder
-from nex_merge.setup.config import Strict, find_file, known_names, nearest, parse, read_yaml
+from nex_merge.setup.config import Strict, find_file, known_names, parse
+from nex_merge.setup.explain import nearest
 from nex_merge.setup.fingerprints import fingerprint, settings_of
+from nex_merge.setup.paths import PathName, expand_for
+from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 # Works without a network: its weights are part of the package.
 BUNDLED_FAMILY = "qwen3-tiny"
@@ -28,9 +31,9 @@ _FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
 class Location(Strict):
-    path: str = Field(description="checkpoint folder or Hugging Face hub id (owner/name)")
+    path: PathName = Field(description="checkpoint folder or Hugging Face hub id (owner/name)")
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub; null: the default branch")
-    adapter: str | None = Field(
+    adapter: PathName | None = Field(
         default=None,
         description="folder or hub id of a LoRA adapter, to be merged into the checkpoint at `path` (`base`: the "
         "family's base)",
@@ -114,9 +117,9 @@ def read_family(entry: str | Mapping[str, Any]) -> tuple[FamilyConfig, str]:
     """
     if not isinstance(entry, str):
         if not isinstance(entry, Mapping):
-            raise InputError(f"family: expected a family's name, a file or a mapping, got {entry!r}")
+            raise InputError(f"family: expected a family's name, a file or a mapping, got {as_yaml(entry)}")
         return _checked(parse(FamilyConfig, entry, "family"), "family"), "custom"
-    path = find_file(entry, "configs/families")
+    path = find_file(expand_for(entry, "family"), "configs/families")
     if path is None:
         raise InputError(
             f"family: unknown family {entry!r}.{nearest(entry, known_names('configs/families'), 'families')}"
@@ -172,11 +175,12 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Fam
                 f"{nearest(model, list(config.models), 'models')}"
             )
     if not chosen or len(set(chosen)) != len(chosen):
-        raise InputError(f"models: expected one or more distinct models of family {name}, got {chosen}")
+        raise InputError(f"models: expected one or more distinct models of family {name}, got {as_yaml(chosen)}")
     donor = config.config or "base"
     if donor not in ("base", *chosen):
         raise InputError(
-            f"models: expected {donor!r} among them, because family {name} takes its config from it, got {chosen}"
+            f"models: expected {donor!r} among them, because family {name} takes its config from it, got "
+            f"{as_yaml(chosen)}"
         )
     locations = {"base": config.base, **{model: config.models[model] for model in chosen}}
     folders: dict[str, Path] = {}

@@ -9,9 +9,11 @@ from typing import Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config, read_yaml
+from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config
 from nex_merge.setup.families import Family, checkpoints_of, family_defaults, open_family, plain_folders, read_family
 from nex_merge.setup.fingerprints import settings_of
+from nex_merge.setup.paths import check_readable, check_writable_folder
+from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
 
@@ -69,10 +71,10 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
         )
     if config.consensus.match != "auto":
         check_match(config.consensus.match, f"{source}: consensus.match")
+    check_writable_folder(Path(config.output), f"{source}: output")
     family = open_family(config.family, config.models)
-    prompts = find_file(config.prompts.file)
-    if prompts is None:
-        raise InputError(f"{source}: prompts.file: no such file: {config.prompts.file!r}")
+    prompts = find_file(config.prompts.file) or Path(config.prompts.file)
+    check_readable(prompts, f"{source}: prompts.file")
     space = config.search_space
     if isinstance(space, str):
         path = find_file(space, "search_spaces")
@@ -82,7 +84,7 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
         "search_space": space,
         "checkpoints": checkpoints_of(family),
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
-        "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest() if prompts.is_file() else None,
+        "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest(),
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
     return ResolvedConfig(config, family, source, resolved)

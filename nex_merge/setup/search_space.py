@@ -10,7 +10,9 @@ from pydantic import Field
 
 from nex_merge.errors import InputError
 from nex_merge.records import Dimension, MethodSpec, SearchSpace
-from nex_merge.setup.config import Strict, find_file, is_number, known_names, nearest, parse, read_yaml
+from nex_merge.setup.config import Strict, find_file, is_number, known_names, parse
+from nex_merge.setup.explain import nearest
+from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,)}
 _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
@@ -59,11 +61,11 @@ def load_space(entry: str | Mapping[str, Any], specs: Mapping[str, MethodSpec], 
     config = parse(SpaceConfig, data, source)
     methods = tuple(_method(name, i, specs, models, source) for i, name in enumerate(config.methods))
     if len(set(config.methods)) != len(config.methods):
-        raise InputError(f"{source}: methods: expected distinct methods, got {config.methods}")
+        raise InputError(f"{source}: methods: expected distinct methods, got {as_yaml(config.methods)}")
     if len(set(config.filters)) != len(config.filters) or "*" in config.filters or "rest" in config.filters:
         raise InputError(
             f"{source}: filters: expected distinct parts of tensor names other than '*' and 'rest', "
-            f"got {config.filters}"
+            f"got {as_yaml(config.filters)}"
         )
     shared = {
         name: _dimension(name, value, methods, f"{source}: parameters.{name}", per_model=False)
@@ -119,10 +121,10 @@ def _dimension(name: str, value: Any, methods: Sequence[MethodSpec], where: str,
 def _parse_dimension(kind: str, value: Any, where: str) -> Dimension:
     if isinstance(value, dict) and "choices" in value:
         if set(value) != {"choices"} or not isinstance(value["choices"], list) or not value["choices"]:
-            raise InputError(f"{where}: expected {{choices: [...]}} with at least one value, got {value}")
+            raise InputError(f"{where}: expected {{choices: [...]}} with at least one value, got {as_yaml(value)}")
         choices = tuple(_scalar(kind, item, f"{where}.choices.{i}") for i, item in enumerate(value["choices"]))
         if len(set(choices)) != len(choices):
-            raise InputError(f"{where}.choices: expected distinct values, got {list(choices)}")
+            raise InputError(f"{where}.choices: expected distinct values, got {as_yaml(list(choices))}")
         return Dimension(kind, choices=choices)
     if not isinstance(value, dict):
         return Dimension(kind, fixed=_scalar(kind, value, where))
@@ -145,9 +147,9 @@ def _parse_dimension(kind: str, value: Any, where: str) -> Dimension:
 
 def _scalar(kind: str, value: Any, where: str) -> Any:
     if isinstance(value, bool) is not (kind == "bool") or not isinstance(value, _TYPES[kind]):
-        raise InputError(f"{where}: expected {_KINDS[kind]}, {{low, high}} or {{choices: [...]}}, got {value!r}")
+        raise InputError(f"{where}: expected {_KINDS[kind]}, {{low, high}} or {{choices: [...]}}, got {as_yaml(value)}")
     if kind != "bool" and not is_number(value):
-        raise InputError(f"{where}: expected a finite number, got {value!r}")
+        raise InputError(f"{where}: expected a finite number, got {as_yaml(value)}")
     return value
 
 

@@ -136,11 +136,11 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
             ("validate", "configs/qwen3_ties.yaml", "--set", "models=[a]"),
             "models.0: expected a model of family qwen3-tiny, got 'a'",
         ),
-        quick(("search",), "Missing argument"),
+        quick(("search",), "CONFIG: is missing. See nex-merge search --help"),
         (("rescore", "nowhere", "--calibration", "self"), "nowhere: not a run folder"),
         (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no such file: none.jsonl"),
         (("correlate", "nowhere"), "nowhere: not a run folder"),
-        quick(("serach",), "No such command"),
+        quick(("serach",), "no such command 'serach'. Did you mean 'search'?"),
     ],
 )
 def test_input_at_fault_is_exit_2_with_one_message(args, message):

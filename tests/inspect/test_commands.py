@@ -128,7 +128,7 @@ def test_a_checkpoint_answers_a_prompt(toy, tmp_path):
         (("RUN", "--trial", "zz"), "trial 'zz': not in this run. Trials: base, a, b, 0000"),
         (("RUN", "--response", "4"), "response 4: expected 0 to 3, because trial"),
         (("RUN", "--response", "-1"), "response -1: expected 0 to 3"),
-        (("RUN", "--html", "tests"), "--html: expected a file name, got the folder tests"),
+        (("RUN", "--html", "tests"), "--html: expected a file name, got the folder 'tests'"),
     ],
 )
 def test_phases_rejects_invalid_input(toy_run, args, message):

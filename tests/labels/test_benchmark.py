@@ -41,8 +41,8 @@ def test_matching(match, answer, response, right):
 @pytest.mark.parametrize(
     ("line", "match", "message"),
     [
-        ('{"prompt": "x"}', "text", 'line 1: expected "answer" with text or a number, got None'),
-        ('{"answer": "x"}', "text", 'line 1: expected non-empty text in "prompt"'),
+        ('{"prompt": "x"}', "text", 'line 1: expected "answer" with text or a number, got null'),
+        ('{"answer": "x"}', "text", 'line 1: expected text in "prompt"'),
         (
             '{"prompt": "x", "answer": "four or five"}',
             "number",

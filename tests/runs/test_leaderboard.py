@@ -11,6 +11,7 @@ from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Estimate, NexScore, Reliability, TrialResult
+from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
@@ -123,12 +124,38 @@ def test_the_verdict_in_plain_words():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "trial,acc\nbase,1\n", "expected a column 'accuracy', got trial, acc"),
-        ("a.csv", "trial,accuracy\nbase,70\n", "row 1: accuracy: expected a number between 0 and 1, got 70.0"),
+        (
+            "a.csv",
+            "trial,acc\nbase,1\n",
+            "a.csv line 2: expected a column 'accuracy', and 'trial' or 'recipe', got trial, acc",
+        ),
+        (
+            "a.csv",
+            "trial,accuracy\nbase,70\n",
+            "line 2: accuracy: expected a number between 0 and 1, got '70'. If it is in percent, write 0.7",
+        ),
         ("a.csv", "trial,accuracy\nbase,high\n", "got 'high'"),
-        ("a.csv", "trial,accuracy\n99,0.5\n", "row 1: trial '99': not in this run. Trials: base"),
+        ("a.csv", "trial,accuracy\n99,0.5\n", "line 2: trial '99': not in this run. Trials: base"),
         ("a.json", "[", "not valid JSON"),
         ("a.json", "[]", "got no rows"),
+        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "line 3: expected one accuracy per trial, got an"),
+        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "another of trial base, as in line 2. If the"),
+        ("a.csv", "trial,accuracy\nbase,0,5\n", "line 2: expected 2 fields, as in the header, got 3"),
+        ("a.csv", "trial,accuracy\nbase,NA\n", "line 2: accuracy: expected a number between 0 and 1, got 'NA'"),
+        ("a.csv", "trial,accuracy\nbase,\n", "line 2: accuracy: expected a number between 0 and 1, got ''"),
+        ("a.csv", "trial,accuracy\nbase,0_1\n", "got '0_1'"),
+        ("a.csv", "trial;accuracy\nbase;0,5\n", "expected fields separated by commas, got semicolons"),
+        ("a.csv", "trial,accuracy,accuracy\nbase,1,0\n", "the column 'accuracy' occurs twice in the header"),
+        ("a.json", '{"base": 0.5, "base": 0.6}', "the key 'base' occurs twice"),
+        ("a.json", '[{"trial": "base", "accuracy": NaN}]', "NaN is not a JSON value"),
+        (
+            "a.json",
+            '[{"trial": "base", "accuracy": true}]',
+            "row 1: accuracy: expected a number between 0 and 1, got t",
+        ),
+        ("a.json", '{"base": {"x": 0.5}}', "key 'base': accuracy: expected a number between 0 and 1, got {x: 0.5}"),
+        ("a.jsonl", '{"trial": 1.5, "accuracy": 1}\n', "line 1: trial: expected a trial's id, got 1.5"),
+        ("a.csv", "recipe,accuracy\nnone.yaml,1\n", "line 2: recipe: no such file: 'none.yaml'"),
         ("a.json", '[{"accuracy": 0.5}]', "row 1: expected a trial's id or the path of its recipe.yaml"),
         ("a.txt", "", "expected a .csv or .json file"),
     ],
@@ -139,6 +166,13 @@ def test_accuracy_files(a_run, tmp_path, name, text, message):
     with pytest.raises(InputError) as error:
         attach_accuracy(a_run, tmp_path / name)
     assert message in str(error.value)
+
+
+def test_accuracy_in_other_encodings(a_run, tmp_path):
+    write_result(a_run.path, RESULTS[0])
+    (tmp_path / "a.csv").write_bytes("\ufefftrial, accuracy\r\nbase,2.5e-1\r\n".encode("utf-16-le"))
+    attach_accuracy(a_run, tmp_path / "a.csv")
+    assert read_accuracy(a_run.path, "base") == {"accuracy": 0.25, "source": str(tmp_path / "a.csv")}
 
 
 def test_accuracy_joins_the_leaderboard(a_run, tmp_path):

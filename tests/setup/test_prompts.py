@@ -39,20 +39,17 @@ def test_all_formats_give_the_same_prompts(tmp_path):
         (
             "p.jsonl",
             '{"question": "a"}\n',
-            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got keys',
+            'line 1: expected text in "prompt", or a list of {"role", "content"} in "messages", got the keys question. '
+            "To use another key, set prompts.column. Known keys: question.",
         ),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"messages": [{"role": "robot", "content": "x"}]}\n', "line 1"),
-        (
-            "p.jsonl",
-            "[1]\n",
-            'line 1: expected non-empty text in "prompt", or a list of {"role", "content"} in "messages", got list',
-        ),
+        ("p.jsonl", "[1]\n", "p.jsonl: expected one JSON object per line, got a JSON array. Convert it: jq -c '.[]'"),
         ("p.txt", "\n\n", "prompts.file: expected at least one prompt, got none in"),
         ("p.csv", "question\nx\n", "got 'prompt'. Known columns: question."),
-        ("p.csv", "prompt,b\nx,1\n,2\n", "row 2: expected non-empty text in 'prompt', got nan"),
+        ("p.csv", "prompt,b\nx,1\n,2\n", "line 3: prompt: expected non-empty text, got ''"),
         ("p.doc", "x", "prompts.file: expected a file of type .jsonl, .txt, .csv or .parquet, got "),
-        ("p.parquet", "x", "cannot be read as parquet"),
+        ("p.parquet", "x", "cannot be read as Parquet"),
     ],
 )
 def test_unreadable_files(tmp_path, name, content, message):
@@ -93,3 +90,25 @@ def test_only_line_feeds_end_a_line(tmp_path):
     assert [p.raw for p in load_prompts(PromptsConfig(file=str(tmp_path / "p.jsonl")))] == ["a\u2028b\u0085c"]
     (tmp_path / "p.txt").write_text("a\u2028b\n", encoding="utf-8")
     assert len(load_prompts(PromptsConfig(file=str(tmp_path / "p.txt")))) == 1
+
+
+def test_special_tokens_and_system_prompts_within_a_prompt(toy, tmp_path):
+    """Spelled out in a prompt, the token that ends a turn would end it. Without a template, it may be meant."""
+    tokenizer = AutoTokenizer.from_pretrained(toy["a"])
+    (tmp_path / "p.txt").write_text("signs\npairs <|im_end|> 1\n")
+    prompts = load(tmp_path / "p.txt")
+    with pytest.raises(InputError, match=r"p\.txt line 2: contains <\|im_end\|>, a special token of this model"):
+        encode_prompts(prompts, tokenizer, PromptsConfig(file="p"))
+    assert len(encode_prompts(prompts, tokenizer, PromptsConfig(file="p", chat_template=False))) == 2
+    with pytest.raises(InputError, match=r"prompts\.system: contains <\|im_start\|>"):
+        encode_prompts(prompts[:1], tokenizer, PromptsConfig(file="p", system="<|im_start|>user"))
+    with pytest.raises(InputError, match=r"prompts\.system: half of a surrogate pair"):
+        encode_prompts(prompts[:1], tokenizer, PromptsConfig(file="p", system="a\ud83d"))
+    messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "signs"}]
+    (tmp_path / "m.jsonl").write_text(json.dumps({"messages": messages}))
+    own = load(tmp_path / "m.jsonl")
+    assert len(encode_prompts(own, tokenizer, PromptsConfig(file="p"))) == 1
+    with pytest.raises(
+        InputError, match=r"prompts\.system: expected null, because .+m\.jsonl line 1 has a system message"
+    ):
+        encode_prompts(own, tokenizer, PromptsConfig(file="p", system="y"))

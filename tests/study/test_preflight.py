@@ -127,7 +127,10 @@ def test_a_warning_where_the_disk_is_short(said, free, warning):
             r"prompts\.chat_template: expected true, because prompts\.system requires a template",
         ),
         ({"runtime": {"device": "cuda:99"}}, r"runtime\.device: expected a device of this machine, got 'cuda:99'"),
-        ({"generation": {"max_new_tokens": 510}}, r"expected at most 509, got 510: the longest prompt has 3 tokens"),
+        (
+            {"generation": {"max_new_tokens": 510}},
+            r"expected at most 509, got 510: .+ prompt 2 .+ has 3 tokens",
+        ),
         (
             {"search_space": {"methods": ["ties"], "parameters": {"weight": 0.5}, "filters": ["mpl"]}},
             r"filters\.0: expected part of a tensor's name, got 'mpl'",
@@ -137,6 +140,12 @@ def test_a_warning_where_the_disk_is_short(said, free, warning):
 def test_what_is_refused(said, changes, message):
     with pytest.raises(InputError, match=message):
         said(**changes)
+
+
+def test_a_prompt_that_is_longer_than_the_context_is_named(said, tmp_path):
+    (tmp_path / "long.csv").write_text("prompt\npairs\n" + "a1 " * 600 + "\n")
+    with pytest.raises(InputError, match=r"prompt 2 \(.+long\.csv line 3: prompt\): expected fewer than 512 tokens"):
+        said(prompts={"file": str(tmp_path / "long.csv"), "chat_template": False})
 
 
 def test_crossfit_needs_two_prompts(toy, tmp_path):

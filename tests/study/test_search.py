@@ -391,7 +391,7 @@ def test_changed_checkpoints_are_another_configuration(toy, toy_config, tmp_path
     toy_config.write_text(yaml.safe_dump(config))
     search(toy_config, study={"trials": 0})
     shutil.copy(toy["b"] / "model.safetensors", own / "model.safetensors")
-    with pytest.raises(InputError, match=r"family\.models\.a: the files of .*own have changed"):
+    with pytest.raises(InputError, match=r"family\.models\.a: the weights in .*own changed since"):
         search(toy_config, study={"trials": 0})
 
 

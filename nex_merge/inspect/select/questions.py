@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.answers.conclusions import check_match
@@ -18,7 +19,9 @@ from nex_merge.setup.config import (
     merge_mappings,
     parse,
 )
+from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import read_jsonl
+from nex_merge.setup.textfiles import check_unicode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,11 +77,10 @@ def configure(
 def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Question]:
     """The questions in `config.file`; `sampled`: without responses. Raises InputError naming the line at fault."""
     check_match(match)
-    path = find_file(config.file)
-    if path is None or not path.is_file():
-        raise InputError(f"RESPONSES: no such file: {config.file!r}. Give JSONL with prompt or messages, and responses")
+    path = find_file(config.file) or Path(config.file)
+    check_readable(path, "RESPONSES", "a JSONL file with prompt or messages, and responses")
     found = []
-    for where, data, prompt in read_jsonl(path, config.column or "prompt"):
+    for where, data, prompt in read_jsonl(path, config.column or "prompt", "--set prompts.column"):
         texts = data.get("responses")
         if sampled and texts is not None:
             raise InputError(f"{where}: expected no responses, because --samples generates them")
@@ -87,8 +89,8 @@ def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Que
             raise InputError(
                 f'{where}: expected "responses" with a list of texts, got {got}. To generate them, use --samples N'
             )
-        if not all(_is_text(text) for text in texts or ()):
-            raise InputError(f"{where}: expected responses as UTF-8 text, got half of a surrogate pair")
+        for number, text in enumerate(texts or ()):
+            check_unicode(text, f"{where}: responses.{number}")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
         options = options_of(data)
         found.append(Question(where, prompt, tuple(texts or ()), item, len(options) if options else None))
@@ -100,14 +102,6 @@ def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Que
         lacking = found[known.index(False)]
         raise InputError(f"{lacking.where}: expected an answer, because other lines have one, got none")
     return found
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def encode_texts(

@@ -13,7 +13,7 @@ from nex_merge.setup.config import PromptsConfig
     [
         ("", "text", False, "RESPONSES: expected at least one prompt, got none"),
         ("{", "text", False, "line 1: not valid JSON"),
-        ("[1]", "text", False, "line 1: expected non-empty text"),
+        ("[1]", "text", False, "expected one JSON object per line, got a JSON array"),
         (
             '{"prompt": "x"}',
             "text",
