@@ -59,7 +59,7 @@ def test_values_beyond_the_range_of_the_merged_weights(family):
 def test_zeros(family):
     zero = lambda tensors: tensors | {MATRIX: torch.zeros_like(tensors[MATRIX])}  # noqa: E731
     rewrite(family["a"], zero)
-    assert survey(family, "bfloat16") == [f"'a': {MATRIX}: all zeros, unlike in other members"]
+    assert survey(family, "bfloat16") == [f"a: {MATRIX}: all zeros, unlike in other members"]
     for name in ("base", "b"):
         rewrite(family[name], zero)
     assert survey(family, "bfloat16") == [], "zero in all of them is the architecture's"
@@ -70,9 +70,9 @@ def test_zeros(family):
 
 def test_the_wrong_base_is_told_by_the_length_of_the_task_vectors(family, toy):
     notes = survey({**family, "other": toy["a"]}, "bfloat16")
-    assert len(notes) == 1 and notes[0].startswith("'other': its weights differ from base's by 1.4")
+    assert len(notes) == 1 and notes[0].startswith("other: its weights differ from base's by 1.4")
     assert survey({"base": toy["a"], "other": toy["a"].parent / "a"}, "bfloat16", ()) == [
-        "'other': the same folder as base: its task vector is zero"
+        "other: the same folder as base: its task vector is zero"
     ]
 
 
@@ -87,7 +87,7 @@ def test_equal_weights_in_different_folders(family, tmp_path, make):
         else:
             shutil.copytree(family[name], folder)
         assert survey({**family, "copy": folder}, "bfloat16") == [
-            f"'copy': the same weights as {name}, element by element: {says}"
+            f"copy: the same weights as {name}, element by element: {says}"
         ]
 
 
