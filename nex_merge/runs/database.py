@@ -189,6 +189,11 @@ class Database:
                 f"the file is damaged or not a database ({text})",
                 "Restore it from a copy, or rename it: the same command then rebuilds the study from the run's trials",
             )
+        if "no such table" in text:
+            return Fault(
+                f"another program removed or replaced it ({text})",
+                "The same command writes the study again, from the run's trials",
+            )
         if code == sqlite3.SQLITE_READONLY:
             return Fault(f"cannot be written ({text})", f"Make the file and its folder writable. {resume}")
         if code == sqlite3.SQLITE_FULL:

@@ -27,6 +27,8 @@ TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY = "accuracy.json"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
+# How to get back a file of a trial.
+AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
 SCORED = ("complete", "collapsed")  # states of trials that have their own responses
 
 
@@ -87,14 +89,14 @@ def read_responses(folder: Path) -> list[Response]:
     """The responses of a trial, in order of prompt and sample. Raises InputError naming an invalid line."""
     path, responses = folder / RESPONSES, []
     if not path.is_file():
-        raise InputError(f"{path}: no such file; inspecting a trial requires its responses")
+        raise InputError(f"{path}: no such file. {AGAIN}")
     for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
             ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
             responses.append(Response(**{**item, **ids}))
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path} line {number}: invalid response ({error})") from None
+            raise InputError(f"{path} line {number}: invalid response ({error}). {AGAIN}") from None
     return responses
 
 
@@ -119,8 +121,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
-    """The mergekit configuration of a trial."""
-    return read_yaml_mapping(trial_folder(run, trial) / RECIPE)
+    """The mergekit configuration of a trial. Raises InputError if the file is missing or damaged."""
+    path = trial_folder(run, trial) / RECIPE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. {AGAIN}")
+    return read_yaml_mapping(path)
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:

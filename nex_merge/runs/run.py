@@ -154,7 +154,7 @@ class Run:
                 if result.state in files.SCORED:
                     check_sizes(self.folder(result.trial) / files.CACHE)
                     self.variant(result, self.config.nex)
-            except (InputError, OSError) as error:
+            except InputError as error:
                 found[result.trial] = str(error)
         return found
 
@@ -199,8 +199,7 @@ class Run:
         if len(responses) != len(base.ptr) - 1:
             raise InputError(
                 f"{folder / files.RESPONSES}: expected {len(base.ptr) - 1} responses, as in {files.CACHE}, got "
-                f"{len(responses)}. Restore the file from a copy of the run, or run the search again: it evaluates the "
-                "trial again"
+                f"{len(responses)}. {files.AGAIN}"
             )
         counts, nex_score = figures.phases, result.score
         if (phases.rho, phases.min_run) != (configured.rho, configured.min_run):

@@ -81,7 +81,7 @@ def run_search(
             return runner.pool.values(objective, number)
 
         for trial, why in run.damaged().items():
-            dispatch.on_note(f"{why}. Trial {trial} is evaluated again")
+            dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Trial {trial} is evaluated again")
             run.discard(trial)
         study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())

@@ -174,6 +174,14 @@ def test_a_study_that_is_deleted_during_the_search_ends_it_and_is_written_again(
     assert rows == whole
 
 
+def test_a_study_db_that_is_removed_during_the_search_is_written_again(toy_config, whole, tmp_path):
+    engine = Meddler((tmp_path / "run" / "study.db").unlink)
+    with pytest.raises(RunError, match=r"study\.db: another program removed or replaced it .* writes the study again"):
+        go(toy_config, engine=engine)
+    rows, recorder = go(toy_config, 6)
+    assert rows == whole and recorder.ended == ["0002", "0003", "0004", "0005"]
+
+
 def test_a_trial_that_another_program_marks_as_failed_keeps_its_result(toy_config, tmp_path):
     def fail():
         study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/run/study.db")
