@@ -282,7 +282,10 @@ def plain_folders(family: Family) -> dict[str, Path]:
 
 def checkpoints_of(family: Family) -> dict[str, str]:
     """The fingerprint of every member's weights; of an adapter, that of all that its merged checkpoint depends on."""
-    plain = {name: fingerprint(folder) for name, folder in plain_folders(family).items()}
+    plain = {}
+    for name, folder in plain_folders(family).items():
+        with about(name):
+            plain[name] = fingerprint(folder)
     return {**plain, **{name: family.folders[name].name for name in family.adapters}}
 
 

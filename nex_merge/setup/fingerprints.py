@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from nex_merge.checkpoints.files import weights_of
+from nex_merge.checkpoints.files import check_readable, weights_of
 from nex_merge.errors import InputError
 
 _SAMPLES, _BLOCK = 64, 4096
@@ -18,9 +18,11 @@ def fingerprint(folder: Path) -> str:
     """sha256 over the sizes of a checkpoint's weight files and 64 evenly spaced blocks of each.
 
     Training changes nearly every weight, so samples tell, and a checkpoint of many gigabytes is not read through.
+    Raises InputError if a file is missing.
     """
     content = hashlib.sha256()
     for path in weights_of(folder):
+        check_readable(path)
         size = path.stat().st_size
         content.update(f"{path.name} {size}\n".encode())
         with open(path, "rb") as file:
