@@ -60,7 +60,10 @@ def search(
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     print_table(rows, title, read_reliability(resolved.run), objective.name)
-    typer.echo(f"\nExport the best merge: {command('export', resolved.run, '--out', 'DIR')}", err=True)
+    if any(row["kind"] == "merge" and row["state"] == "complete" for row in rows):
+        typer.echo(f"\nExport the best merge: {command('export', resolved.run, '--out', 'DIR')}", err=True)
+    else:
+        typer.echo("\nNo merge can be recommended for export: none is complete.", err=True)
     typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
 
 
@@ -83,7 +86,7 @@ def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False)
     resolved = resolve_config(config, overrides)
     from nex_merge.study.preflight import estimate
 
-    for line in estimate(resolved, fresh):
+    for line in estimate(resolved, fresh, lambda text: typer.echo(text, err=True)):
         typer.echo(line)
 
 

@@ -61,11 +61,6 @@ def check(resolved: ResolvedConfig, fresh: bool = False) -> list[str]:
     configuration (unless `fresh`); RunError if another process has locked it.
     """
     folder, storage = resolved.run, resolved.config.study.storage
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"output: expected a folder, and {existing} is a file. Choose another folder (--out)")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"output: {existing} cannot be written. Choose another folder (--out), or make it writable")
     if storage is not None or not fresh:  # otherwise study.db is a new file
         Database(storage, folder).check()
     if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import psutil
@@ -47,7 +47,7 @@ class Checked:
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
-def check(resolved: ResolvedConfig, fresh: bool = False) -> Checked:
+def check(resolved: ResolvedConfig, fresh: bool = False, note: Callable[[str], None] = lambda text: None) -> Checked:
     """Check and rehearse a search. Raises InputError as the search would, RunError if the run folder is in use."""
     config, family = resolved.config, resolved.family
     custody.check(resolved, fresh)
@@ -56,12 +56,14 @@ def check(resolved: ResolvedConfig, fresh: bool = False) -> Checked:
     engine = FamilyEngine(family, config.runtime)
     check_filters(space.filters, list(engine.tensors))
     ids = encode_run_prompts(engine, config)
-    return Checked(engine.tensors, space, ids, engine, rehearse(engine, resolved, space))
+    return Checked(engine.tensors, space, ids, engine, rehearse(engine, resolved, space, note))
 
 
-def estimate(resolved: ResolvedConfig, fresh: bool = False) -> Iterator[str]:
+def estimate(
+    resolved: ResolvedConfig, fresh: bool = False, note: Callable[[str], None] = lambda text: None
+) -> Iterator[str]:
     """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
-    checked = check(resolved, fresh)
+    checked = check(resolved, fresh, note)
     config, family = resolved.config, resolved.family
     recipes = count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0

@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,12 @@ class Rehearsal:
         )
 
 
-def rehearse(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace) -> Rehearsal:
+def rehearse(
+    engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace, note: Callable[[str], None] = lambda text: None
+) -> Rehearsal:
     """Rehearse a search with an engine for its family. The resident weights are arbitrary afterwards.
+
+    `note` is told before work that takes a while.
 
     Raises InputError, naming member and cause, where a member would not be scored as what it is, a method can't merge
     the members, or an export would not load and answer as the search's merges do.
@@ -68,6 +72,7 @@ def rehearse(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace)
     place = _place(engine, resolved, space)
     if (known := _read(place)) is not None:
         return known
+    note(f"rehearsing with {', '.join(engine.family.folders)}, one after another")
     began = time.perf_counter()
     prompt = load_prompts(resolved.config.prompts)[0]
     ids = engine.encode([prompt], resolved.config.prompts, 1)[0]

@@ -58,7 +58,7 @@ def run_search(
     for line in rounded_members(family.folders, family.dtype):
         dispatch.on_note(line)
     if isinstance(engine, FamilyEngine):
-        rehearsed = rehearse(engine, resolved, space)
+        rehearsed = rehearse(engine, resolved, space, dispatch.on_note)
         for line in (*rehearsed.notes, f"rehearsal: {rehearsed.summary()}"):
             dispatch.on_note(line)
     rows: list[Row] = []

@@ -65,7 +65,7 @@ def test_contradictions_and_spans_beyond_the_response_are_rejected(tmp_path, sec
     ("line", "words"),
     [
         ("{", "line 2: not valid JSON"),
-        ("[1]", "line 2: expected .*, got list"),
+        ("[1]", "line 2: expected a JSON object, got"),
         (span(3, 3), r"line 2: end: expected an integer > start \(3\), got 3"),
         (span(-1, 3), "line 2: start: expected a non-negative integer, got -1"),
         (span(True, 3), "line 2: start: expected a non-negative integer, got True"),
@@ -87,8 +87,8 @@ def test_unusable_files_are_rejected(tmp_path):
         read_annotations(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match="expected at least one annotation, got none"):
         read_annotations(write(tmp_path, "", " "))
-    (tmp_path / "annotations.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="expected UTF-8 text"):
+    (tmp_path / "annotations.jsonl").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="UTF-8"):
         read_annotations(tmp_path / "annotations.jsonl")
 
 

@@ -1,6 +1,5 @@
 """The run folder before a search: what is refused, in the user's words, and that nothing is moved too early."""
 
-import os
 import subprocess
 import sys
 
@@ -54,12 +53,6 @@ def test_an_empty_folder_and_hidden_files_are_no_obstacle(toy_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".gitkeep").touch()
     assert len(go(toy_config)[0]) == 4
-
-
-@pytest.mark.parametrize("output", ["run", "run/deeper/still"])
-def test_a_file_where_the_folder_should_be(toy_config, tmp_path, output):
-    (tmp_path / "run").touch()
-    refused(toy_config, r"output: expected a folder, and .*run is a file", output=str(tmp_path / output))
 
 
 def test_another_configuration_is_in_the_users_words(toy, toy_config, tmp_path):
@@ -146,9 +139,3 @@ def test_a_run_in_use_is_refused_with_who_holds_it(toy_config, tmp_path, searchi
     result = CliRunner().invoke(app, ["rescore", str(tmp_path / "run"), "--calibration", "crossfit"])
     assert isinstance(result.exception, RunError) and str(searching.pid) in str(result.exception)
     assert (tmp_path / "run" / "leaderboard.csv").read_bytes() == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_folder_that_can_not_be_written(toy_config, tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    refused(toy_config, "closed cannot be written", output=str(tmp_path / "closed" / "run"))

@@ -110,7 +110,7 @@ def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
         ({"--data": None}, "transfer: expected --data FILE (or 'builtin') to measure, --out DIR"),
         ({"--out": "x", "--seeds": "2"}, "--out: expected a single set, count and seed"),
         ({"--prompts": "none.jsonl"}, "prompts.file: no such file: 'none.jsonl'"),
-        ({"--data": "none.jsonl"}, "--data: no such file: none.jsonl"),
+        ({"--data": "none.jsonl"}, "--data: no such file: 'none.jsonl'"),
         ({"--match": "fuzzy"}, "--match: expected number, choice, text or regex:PATTERN, got 'fuzzy'"),
         (
             {"--family": None, "--from": "./nowhere"},
