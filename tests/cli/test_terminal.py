@@ -16,8 +16,6 @@ from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import column_named, count_trials, ranking_table
 
-pytestmark = pytest.mark.quick
-
 
 def run(*args, env=None, **kwargs):
     environment = {**os.environ, **(env or {})}
