@@ -164,7 +164,7 @@ def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path
 
 def test_importances_without_a_study_to_read(tmp_path):
     run = plant(tmp_path / "run", 1)
-    with pytest.raises(InputError, match=r"has no study\.db"):
+    with pytest.raises(InputError, match=r"study\.db: no such file; it records the ranges"):
         importances(run, {})
     (run.path / files.STUDY).write_text("no database")
     with pytest.raises(InputError, match="cannot read the study"):
