@@ -164,10 +164,10 @@ def test_importances_rest_on_the_values_given_and_leave_the_study_alone(tmp_path
 
 def test_importances_without_a_study_to_read(tmp_path):
     run = plant(tmp_path / "run", 1)
-    with pytest.raises(InputError, match=r"study\.db: no such file"):
+    with pytest.raises(InputError, match=r"study\.db: no such file; it records the ranges"):
         importances(run, {})
     (run.path / files.STUDY).write_text("no database")
-    with pytest.raises(InputError, match="study"):
+    with pytest.raises(InputError, match="cannot read the study"):
         importances(run, {})
 
 
