@@ -42,20 +42,16 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE,
 )
 _VERDICT = (
-    r"(?:(?:the |a )?(?:only )?(?:most )?"
+    r"(?:(?:the |a )?(?:only )?(?:most |more )?"
     r"(?:correct|right|best|better|true|answer|accurate|appropriate|proper|solution)\b)"
 )
-# "C is correct", "(C) is the best choice", "A is the answer"; `several` where others are named beside it.
+# "C is correct", "(C) is the best choice", "A is the answer".
 _CALLED_RIGHT = re.compile(
-    rf"(?P<several>(?:\b(?:and|or)|&|(?<=\b[A-Z]),|(?<=\)),)\s+)?{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+"
-    r"(?:is|are|must be|would be|seems|being)\s+"
+    rf"{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+(?:is|(?P<plural>are)|must be|would be|seems|being)\s+"
     rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)",
 )
 # "B: right", "B - correct".
-_MARKED = re.compile(
-    rf"{_LETTER.format('marked')}\)?\s*[:-]\s*(?:correct|right|true|yes|✓|✔|✅)(?!\w)",
-    re.IGNORECASE,
-)
+_MARKED = re.compile(rf"{_LETTER.format('marked')}\)?\s*[:-]\s*(?:correct|right|true|yes|✓|✔|✅)(?!\w)", re.IGNORECASE)
 _SO = re.compile(
     rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving"
     r"|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:]*"
@@ -73,6 +69,9 @@ _TAG = re.compile(r"</?(?!answer\b)(?:[A-Za-z]{2,}|[bipu])>")
 _ENGLISH = re.compile(r"[AI]\s+[a-z]")  # "A car", "I computed"
 _GOES_ON = re.compile(r"[AI]\s+(?:because|since|as|and|or|is|are|but|while|whereas|not|with|for|rather|instead)\b")
 _JOINED = re.compile(rf"\s*(?:,?\s*(?:and(?: also)?|or|&|/)|,)\s*{_OPTION}{_LETTER.format('next')}", re.IGNORECASE)
+# Another option before one called right: "A and C are", "A, C are"; in "Unlike B, C is" the comma is no list's.
+_BESIDE = re.compile(rf"{_LETTER.format('other')}\s*(?:,?\s*(?P<and>\b(?:and|or)\b|&)|,)\s*{_OPTION}$", re.IGNORECASE)
+_LIST_HEAD = re.compile(rf"\W*{_OPTION}(?:\W*\b[A-Z]\b\W*,)+\W*{_OPTION}$", re.IGNORECASE)
 _BUT = re.compile(
     rf"\bnot\b[^.\n]{{0,30}}?\bbut\b(?:\s+(?:rather|it is|it's|option|choice))*\s*{_LETTER.format('but')}"
 )
@@ -128,6 +127,8 @@ def _plain(text: str) -> str:
     return unmarked(_TAG.sub(" ", text)).replace("$", "")
 
 
+_Stated = list[tuple[int, str | None]]
+_Excluded = Callable[[re.Match[str]], bool]
 _NOTHING = ""  # no statement, where None is one that names no single option
 
 
@@ -189,11 +190,8 @@ def _is_joined(text: str, at: int) -> bool:
     bare = found["next"]
     if bare is not None and bare.islower():
         return False
-    is_word = (
-        bare in ("A", "I")
-        and _ENGLISH.match(text, found.start("next"))
-        and not _GOES_ON.match(text, found.start("next"))
-    )
+    at_next = found.start("next")
+    is_word = bare in ("A", "I") and _ENGLISH.match(text, at_next) and not _GOES_ON.match(text, at_next)
     return not is_word and not _denied_after(text, found.end())
 
 
@@ -215,9 +213,9 @@ def _last(text: str, options: int) -> str | None:
     return _alone_in_last_sentence(text, options)
 
 
-def _stated(text: str, options: int) -> list[tuple[int, str | None]]:
+def _stated(text: str, options: int) -> _Stated:
     """(place, letter) of each option that a sentence states; None where it states several."""
-    stated: list[tuple[int, str | None]] = []
+    stated: _Stated = []
     for found in _ANNOUNCED.finditer(text):
         letter = _announced(text[found.end() :], options)
         if letter is not _NOTHING:
@@ -230,22 +228,23 @@ def _stated(text: str, options: int) -> list[tuple[int, str | None]]:
 
 
 def _collect(
-    stated: list[tuple[int, str | None]],
-    pattern: re.Pattern[str],
-    name: str,
-    text: str,
-    options: int,
-    excluded: Callable[[re.Match[str]], bool],
+    stated: _Stated, pattern: re.Pattern[str], name: str, text: str, options: int, excluded: _Excluded
 ) -> None:
     for found in pattern.finditer(text):
         bare = found[name]
         # re.IGNORECASE of the words around it must not let lower-case letters in.
         if (bare is not None and bare.islower()) or excluded(found) or _letter(found, name, options) is None:
             continue
-        several = bool(found.groupdict().get("several")) or _is_joined(text, found.end())
-        stated.append(
-            (found.start(f"{name}_in" if bare is None else name), None if several else _letter(found, name, options))
-        )
+        several = _is_joined(text, found.end()) or (name == "right" and _is_beside(text, found))
+        at = found.start(f"{name}_in" if bare is None else name)
+        stated.append((at, None if several else _letter(found, name, options)))
+
+
+def _is_beside(text: str, found: re.Match[str]) -> bool:
+    """Whether another option is named before the one that is called right."""
+    before = text[: _start(found, "right")]
+    other = _BESIDE.search(before[-40:])
+    return other is not None and bool(other["and"] or found["plural"] or _LIST_HEAD.match(before))
 
 
 def _is_name(text: str, found: re.Match[str], name: str) -> bool:
@@ -278,11 +277,8 @@ def _alone_in_last_sentence(text: str, options: int) -> str | None:
     """The only letter of the last sentence, where it is stated and neither denied nor the name of something."""
     parts = spans.sentences(text)
     for sentence in reversed(parts):
-        letters = [
-            found
-            for found in _ANY.finditer(sentence)
-            if not (found["any"] in ("A", "I") and _ENGLISH.match(sentence, found.start()))
-        ]
+        every = _ANY.finditer(sentence)
+        letters = [it for it in every if not (it["any"] in ("A", "I") and _ENGLISH.match(sentence, it.start()))]
         if not letters:
             continue
         distinct = {_letter(found, "any", options) for found in letters}

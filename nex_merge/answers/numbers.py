@@ -71,6 +71,8 @@ def read_number(text: str) -> Value | None:
         if retracted is not None and (value := _last(retracted)) is not None:
             return value.value
         for sentence in spans.sentences(piece)[:3]:
+            if spans.refuses(sentence):
+                return None
             if _HAS_DIGIT.search(sentence) or NUMBER_WORD.search(sentence):
                 return _first(sentence)
     item = _last(text)
@@ -118,6 +120,8 @@ def _last(text: str) -> Item | None:
     has_digits = _HAS_DIGIT.search(text) is not None
     denied: set[str] = set()
     for sentence in spans.sentences(_TAG.sub(" ", text))[: -_SENTENCES - 1 : -1]:
+        if spans.refuses(sentence):
+            return Item(None, 0, 0, False)
         if not _HAS_DIGIT.search(sentence) and not NUMBER_WORD.search(sentence):
             continue
         stripped = _LIST_LABEL.sub("", sentence) if listed else sentence

@@ -73,6 +73,26 @@ _CHECK = re.compile(
     re.IGNORECASE,
 )
 _RESUMED = re.compile(r"\b(?:so|therefore|thus|hence|should|instead|wrong|incorrect|mistake|error|no)\b", re.IGNORECASE)
+# The writer says that there is no answer, or that it can't be known.
+_FIND = r"(?:determin|tell|say|know|find out|calculat|comput|answer|figure out|work out|infer|deduc|conclud)"
+_INFORMATION = r"(?:information|info|data|details?|context)\b"
+_REFUSAL = re.compile(
+    rf"\b(?:(?:I|we|you) (?:simply |really |just )?(?:can(?:not|['’]t| not)|could(?:n['’]t| not)|do(?:n['’]t| not))"
+    rf"|unable to|not able to|impossible to|not possible to|no way (?:to|of))\s+(?:\w+ly )?{_FIND}\w*\b"
+    rf"(?! (?:more|no)\b)"
+    rf"|\b(?:can(?:not|['’]t| not)|could(?:n['’]t| not)) (?:\w+ly )?be (?:\w+ly )?(?:{_FIND}\w*|found|known|solved)\b"
+    rf"|(?:\bnot|n['’]t)(?: \w+){{0,3}}? (?:enough|sufficient) {_INFORMATION}|\binsufficient {_INFORMATION}"
+    rf"|\bplease (?:provide|share|give|supply|specify|clarify)\b[^.\n]{{0,30}}?(?:{_INFORMATION}|\bmissing\b)",
+    re.IGNORECASE,
+)
+# Something else is concluded before or after it: "Since we don't know x, ...", "... but it is 12".
+_DESPITE_BEFORE = re.compile(
+    r"\b(?:since|as|if|though|although|while|whether|when|because|note)\b[^,;:.]*$", re.IGNORECASE
+)
+_DESPITE_AFTER = re.compile(
+    r"\b(?:but|however|so|therefore|thus|hence|still|yet|until|unless|directly|instead|roughly|approximately)\b|=",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?。])(?=\s)|\n")
 
 
@@ -165,6 +185,16 @@ def without_check(text: str) -> str:
         if this.start() and _RESUMED.search(text, this.end()) is None:
             return text[: this.start()]
     return text
+
+
+def refuses(sentence: str) -> bool:
+    """Whether a sentence says that no answer can be given, and gives none itself."""
+    found = list(_REFUSAL.finditer(sentence))
+    return bool(
+        found
+        and _DESPITE_BEFORE.search(sentence[: found[-1].start()]) is None
+        and _DESPITE_AFTER.search(sentence, found[-1].end()) is None
+    )
 
 
 def sentences(text: str) -> list[str]:

@@ -40,6 +40,7 @@ _LABELS = words(
 # Letters that are quantities in algebra rather than units.
 _VARIABLES = frozenset("xyzabcnkpqruvwij")
 _NO_NUMBER_AFTER = words("this that the which each every any no another these those both other")
+_MODAL_VERBS = words("cannot could may might must should would")
 _IN_TUPLES = words("infinity infty root sqrt")
 
 
@@ -88,10 +89,15 @@ def _item_at(tokens: list[Token], i: int, factorials: bool) -> tuple[Item | None
         return None, i + 1
     end = expression.at
     in_words = all(t.kind == "word" for t in tokens[start:end])
-    if in_words and (before in _NO_NUMBER_AFTER or (end == start + 1 and token.text == "e")):
+    if in_words and (before in _NO_NUMBER_AFTER or (end == i + 1 and (token.text == "e" or _is_pronoun(tokens, i)))):
         return None, end
     value = None if _is_no_number(tokens, i, start, end) else sign * value
     return Item(value, i, end, in_words), end
+
+
+def _is_pronoun(tokens: list[Token], i: int) -> bool:
+    """Whether token i is "one" as in "a smaller one" and "one cannot"."""
+    return tokens[i].text == "one" and (text_at(tokens, i - 2) in ("a", "an") or text_at(tokens, i + 1) in _MODAL_VERBS)
 
 
 def _may_begin(tokens: list[Token], i: int) -> bool:
