@@ -18,7 +18,8 @@ from nex_merge.runs import custody
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
-from nex_merge.study.rehearsal import Rehearsal, rehearse
+from nex_merge.study.rehearsal import rehearse
+from nex_merge.study.rehearsed import Rehearsal
 from nex_merge.study.search import check_filters
 from nex_merge.study.trial import encode_run_prompts
 

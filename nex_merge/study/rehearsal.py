@@ -9,12 +9,10 @@ One checkpoint is loaded beside the resident model at a time. What was found is 
 that the next search over the same files pays nothing.
 """
 
-import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +28,15 @@ from nex_merge.merging import member_notes, share_weights, survey
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
 from nex_merge.runs import files
 from nex_merge.runs.card import model_card, write_settings
-from nex_merge.setup.cache import cache_folder
 from nex_merge.setup.config import GenerationConfig as Decoding
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.proposal import equal_weights, passthrough, propose
+from nex_merge.study.rehearsed import Rehearsal, keep, place_of, read
 
 # Tokens decoded to compare an export with the search.
 DECODED = 32
 _LISTED = 3  # names in a message
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """What a rehearsal found: lines for the user, and what it took."""
-
-    notes: tuple[str, ...]
-    seconds: float
-    logits_off: float  # largest difference between a resident member and its checkpoint in transformers
-    known: bool = False  # an earlier rehearsal of the same files
-
-    def summary(self) -> str:
-        """One line that says what was shown."""
-        took = "shown before for the same files" if self.known else f"{self.seconds:.1f} s"
-        return (
-            f"every member gives the logits of its own checkpoint (largest difference {self.logits_off:.1g}), every "
-            f"method merges, and an export reads back ({took})"
-        )
 
 
 def rehearse(
@@ -69,8 +49,8 @@ def rehearse(
     Raises InputError, naming member and cause, where a member would not be scored as what it is, a method can't merge
     the members, or an export would not load and answer as the search's merges do.
     """
-    place = _place(engine, resolved, space)
-    if (known := _read(place)) is not None:
+    place = place_of(engine, resolved, space, DECODED)
+    if (known := read(place)) is not None:
         return known
     note(f"rehearsing with {', '.join(engine.family.folders)}, one after another")
     began = time.perf_counter()
@@ -87,7 +67,7 @@ def rehearse(
         _merge(engine, recipe)
     _check_export(engine, resolved, recipes[0], prompt, ids)
     done = Rehearsal(tuple(notes), time.perf_counter() - began, off)
-    _keep(place, done)
+    keep(place, done)
     return done
 
 
@@ -105,12 +85,16 @@ def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[
     expected = TransformersEngine(loaded, engine.tokenizer).logits(ids)
     off = largest_difference(expected, resident)
     if not np.isfinite(expected).all():
-        raise InputError(f"{name}: {folder}: its logits are not finite, also as transformers loads it")
+        raise InputError(
+            f"{name}: {folder}: its logits are not finite, also as transformers loads it; set runtime.dtype to float32 "
+            "if they overflow in a smaller one, else use another checkpoint"
+        )
     if not off <= allowed:
         causes = [*problems, *_causes(engine.model, loaded)]
         raise InputError(
             f"{name}: would not be scored as what it is: transformers loads {folder} with other logits (difference "
-            f"{off:.3g}, {allowed:.3g} allowed). {'; '.join(causes) or 'The cause is unknown'}"
+            f"{off:.3g}, {allowed:.3g} allowed). {'; '.join(causes) or 'The cause is unknown'}. Save the member again "
+            "with transformers' save_pretrained, or leave it out (models)"
         )
     return off, _under_the_donors_config(engine, name, ids, resident, allowed)
 
@@ -217,25 +201,33 @@ def _check_export(
             generation = GenerationConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{_donor(engine)}: an export would fail: {' '.join(str(error).split())}") from None
+            raise InputError(
+                f"{_donor(engine)}: an export would fail: {' '.join(str(error).split())}. Correct the file, "
+                "or take config and tokenizer from another member (`config:` in the family)"
+            ) from None
     model = share_weights(engine.model, config)
     model.generation_config = generation
     read_back = TransformersEngine(model, tokenizer)
     again = read_back.encode([prompt], resolved.config.prompts, 1)[0]
     if list(again) != list(ids):
-        raise InputError(f"{_donor(engine)}: an export's tokenizer would encode the first prompt differently")
+        raise InputError(
+            f"{_donor(engine)}: an export's tokenizer would encode the first prompt differently; save the "
+            "tokenizer again with transformers' save_pretrained, or take config and tokenizer from another member "
+            "(`config:` in the family)"
+        )
     logits = engine.logits(ids)
     off = largest_difference(logits, read_back.logits(ids))
     if not off <= tolerance(engine.dtype, logits):
         raise InputError(
-            f"{_donor(engine)}: an export's config would give other logits than the search (difference {off:.3g})"
+            f"{_donor(engine)}: an export's config would give other logits than the search (difference {off:.3g}); "
+            "take it from another member (`config:` in the family)"
         )
     tokens = min(DECODED, resolved.config.generation.max_new_tokens)
     searched = list(engine.answer([ids], Decoding(max_new_tokens=tokens))[0].token_ids)
     if engine.dtype == torch.float32 and _decode(model, ids, tokens) != searched:
         raise InputError(
             f"{_donor(engine)}: with an export's generation config, transformers would decode greedily otherwise than "
-            "the search"
+            "the search; remove what changes it from generation_config.json"
         )
 
 
@@ -257,44 +249,3 @@ def _donor(engine: FamilyEngine) -> str:
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
-
-
-# What was found before
-
-
-def _place(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace) -> Path | None:
-    """The file that keeps the result for exactly these inputs; None where this user has no cache folder."""
-    given = {
-        "members": resolved.resolved["checkpoints"],
-        "settings": resolved.resolved["settings"],
-        "donor": [engine.family.donor, engine.family.donor_named],
-        "dtypes": [str(engine.dtype), engine.out_dtype],
-        "device": str(engine.model.device),
-        "prompts": [resolved.resolved["prompts_sha256"], resolved.config.prompts.model_dump()],
-        "decoded": min(DECODED, resolved.config.generation.max_new_tokens),
-        "space": str(space),
-        "versions": resolved.resolved["versions"],
-    }
-    folder = cache_folder()
-    key = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
-    return None if folder is None else folder / "rehearsals" / f"{key[:32]}.json"
-
-
-def _read(place: Path | None) -> Rehearsal | None:
-    if place is None or not place.is_file():
-        return None
-    try:
-        data: Mapping[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-        return Rehearsal(**{**data, "notes": tuple(data["notes"]), "known": True})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # rehearsed again
-
-
-def _keep(place: Path | None, done: Rehearsal) -> None:
-    if place is None:
-        return
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(place, json.dumps(asdict(done)))
-    except OSError:
-        pass  # a full or read-only cache costs a rehearsal, not the search

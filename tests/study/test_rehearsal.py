@@ -16,6 +16,7 @@ from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 from nex_merge.study import rehearsal
+from nex_merge.study import rehearsed as rehearsed_module
 from nex_merge.study.preflight import check
 from nex_merge.study.rehearsal import rehearse
 from tests.conftest import make_toy, toy_settings
@@ -79,7 +80,7 @@ def test_a_changed_file_is_rehearsed_again(family, file):
 def test_a_damaged_record_is_rehearsed_again(family):
     _, settings = family
     rehearsed(settings)
-    for record in (rehearsal.cache_folder() / "rehearsals").glob("*.json"):
+    for record in (rehearsed_module.cache_folder() / "rehearsals").glob("*.json"):
         record.write_text("{")
     assert not rehearsed(settings).known
 
