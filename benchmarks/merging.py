@@ -87,7 +87,8 @@ def compare(
     """
     folders = make_family(shape, root)
     for method in methods:
-        merger = Merger(folders, "base", "cpu", torch.float32, root / "orders")
+        merger = Merger(folders, "base", "cpu", torch.float32)
+        merger.keep_ranks(root / "orders")
         yield _compare(method, shape, folders, root, runs, again, baseline, merger)
         if method in limits:
             yield _limit(method, shape, folders, merger, *limits[method])
