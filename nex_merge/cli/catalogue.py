@@ -34,7 +34,8 @@ def families() -> None:
         family, _ = read_family(name)
         typer.echo(f"{name}: base {family.base.path}")
         for model, location in family.models.items():
-            typer.echo(f"    {model}: {location.path}")
+            adapter = f" + {location.adapter}" if location.adapter else ""
+            typer.echo(f"    {model}: {location.path}{adapter}")
 
 
 @app.command()

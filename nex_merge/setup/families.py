@@ -197,13 +197,18 @@ def open_family(entry: str | Mapping[str, Any], models: list[str] | None) -> Fam
 
 
 def donor_folder(entry: str | Mapping[str, Any]) -> Path:
-    """The folder with the config and tokenizer that merges take; of a hub checkpoint, no weights are downloaded.
+    """The folder with the tokenizer that merges take; of a hub checkpoint, no weights are downloaded.
 
     Raises InputError if it is missing or cannot be downloaded.
     """
     config, name = read_family(entry)
     donor = config.config or "base"
     location = {"base": config.base, **config.models}[donor]
+    if location.adapter is not None:
+        adapter = locate_adapter(location.adapter, f"family {name}: {donor}")
+        if (adapter / "tokenizer.json").is_file():
+            return adapter
+        location = config.base if location.path == "base" else location
     return locate(location, f"family {name}: {donor}", weights=False)
 
 

@@ -87,6 +87,19 @@ def test_the_adapter_is_merged_once_and_again_where_it_or_its_base_changes(toy, 
     assert open_family(family(toy, adapter, str(toy["b"])), None).folders["a"] != made
 
 
+def test_an_adapter_as_a_model_of_other_commands(toy, adapter, tmp_path):
+    from nex_merge.inspect.transfer.options import find_model
+    from nex_merge.setup.families import donor_folder
+
+    path = tmp_path / "family.yaml"
+    path.write_text(yaml.safe_dump({**family(toy, adapter), "config": "a"}))
+    assert donor_folder(str(path)) == toy["base"], "the adapter has no tokenizer of its own"
+    (adapter / "tokenizer.json").write_bytes((toy["base"] / "tokenizer.json").read_bytes())
+    assert donor_folder(str(path)) == adapter
+    found = find_model("a", str(path), "--from")
+    assert found == open_family(str(path), None).folders["a"] and (found / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
 def test_an_incomplete_adapter(toy, adapter, file):
     (adapter / file).unlink()

@@ -8,8 +8,9 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.score import ScoreConfig
 from nex_merge.inspect.transfer.experiment import Problems, TransferSettings
 from nex_merge.labels.items import builtin_items, load_items
+from nex_merge.merging import merge_adapters
 from nex_merge.setup.config import PhasesConfig, PromptsConfig, RuntimeConfig, merge_mappings, nearest, parse
-from nex_merge.setup.families import Location, family_defaults, locate, read_family
+from nex_merge.setup.families import Location, family_defaults, locate, open_family, read_family
 
 BUILTIN = "builtin"
 BUILTIN_LIMIT = 64
@@ -24,6 +25,10 @@ def find_model(name: str, family: str | None, option: str) -> Path:
             raise InputError(
                 f"{option}: unknown member {name!r} of family {known}.{nearest(name, list(members), 'members')}"
             )
+        if members[name].adapter is not None:
+            opened = open_family(family, None)
+            merge_adapters(opened.adapters, opened.folders)
+            return opened.folders[name]
         return locate(members[name], f"family {known}: {name}")
     return locate(Location(path=name), option)
 
