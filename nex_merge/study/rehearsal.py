@@ -57,7 +57,8 @@ def rehearse(
     prompt = load_prompts(resolved.config.prompts)[0]
     ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
     folders = engine.family.folders
-    notes = [*member_notes(folders), *survey(folders, engine.out_dtype, space.methods)]
+    # Both name an expert that is the base.
+    notes = list(dict.fromkeys([*member_notes(folders), *survey(folders, engine.out_dtype, space.methods)]))
     off = 0.0
     for name in engine.family.folders:
         found, said = _check_member(engine, name, ids)
