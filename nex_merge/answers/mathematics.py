@@ -120,6 +120,6 @@ def _parsed(text: str) -> tuple[Any, ...]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         found = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=0)
-    except Exception:
+    except Exception:  # the parser and sympy raise whatever they like at what is no mathematics
         return ()
     return tuple(found)

@@ -15,6 +15,11 @@ from nex_merge.errors import InputError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# What a tokenizer and its chat template may be read from.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt",
+)  # fmt: skip
 ADAPTER = "adapter_config.json"
 _SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)$")
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")

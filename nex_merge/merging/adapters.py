@@ -9,13 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nex_merge.checkpoints.adapters import AdapterMember
+from nex_merge.checkpoints.files import TOKENIZER_FILES
 from nex_merge.errors import InputError
 from nex_merge.merging.recipes import merge_adapter
-
-_TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
-    "tokenizer.model", "vocab.json", "merges.txt",
-)  # fmt: skip
 
 
 def merge_adapters(adapters: Mapping[str, AdapterMember], folders: Mapping[str, Path]) -> None:
@@ -39,7 +35,7 @@ def _merge(name: str, member: AdapterMember, out: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about names that mergekit and peft use and transformers will drop
             folder = merge_adapter(member.reference, work)
-        for file in _TOKENIZER:
+        for file in TOKENIZER_FILES:
             source = next((f / file for f in (member.adapter, member.base) if (f / file).is_file()), None)
             if source is not None:
                 shutil.copy(source, folder / file)

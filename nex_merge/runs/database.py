@@ -140,7 +140,9 @@ class Database:
                         self._probe()
                     result = step()
                 break
-            except Exception as error:
+            except (
+                Exception
+            ) as error:  # Optuna wraps the database's error in several of its own; others are raised again
                 cause = _database_error(error)
                 if cause is None:
                     raise

@@ -4,14 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
-from nex_merge.checkpoints.files import check_readable, weights_of
+from nex_merge.checkpoints.files import TOKENIZER_FILES, check_readable, weights_of
 from nex_merge.errors import InputError
 
 _SAMPLES, _BLOCK = 64, 4096
-_SETTINGS = (
-    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "chat_template.jinja", "chat_template.json", "adapter_config.json",
-)  # fmt: skip
+_SETTINGS = ("config.json", "generation_config.json", "adapter_config.json", *TOKENIZER_FILES)
 
 
 def fingerprint(folder: Path) -> str:

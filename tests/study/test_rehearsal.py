@@ -154,28 +154,28 @@ def test_a_method_that_cannot_merge_the_members_is_refused(family):
         rehearsed(settings)
 
 
-def test_an_export_that_would_decode_otherwise_is_refused(family, monkeypatch):
-    _, settings = family
+def spoil(monkeypatch, change):
+    """Change what an export writes beside its weights."""
     write = rehearsal.write_settings
 
-    def penalised(engine, recipe, folder):
+    def spoilt(engine, recipe, folder):
         write(engine, recipe, folder)
-        edit(folder / "generation_config.json", repetition_penalty=50.0)
+        change(folder)
 
-    monkeypatch.setattr(rehearsal, "write_settings", penalised)
+    monkeypatch.setattr(rehearsal, "write_settings", spoilt)
+
+
+def test_an_export_that_would_decode_otherwise_is_refused(family, monkeypatch):
+    _, settings = family
+    spoil(monkeypatch, lambda folder: edit(folder / "generation_config.json", repetition_penalty=50.0))
     with pytest.raises(InputError, match="decode greedily otherwise than the search"):
         rehearsed(settings)
 
 
 def test_an_export_with_another_template_is_refused(family, monkeypatch):
     _, settings = family
-    write = rehearsal.write_settings
-
-    def other(engine, recipe, folder):
-        write(engine, recipe, folder)
-        (folder / "chat_template.jinja").write_text("{% for m in messages %}a{{ m['content'] }}{% endfor %}")
-
-    monkeypatch.setattr(rehearsal, "write_settings", other)
+    template = "{% for m in messages %}a{{ m['content'] }}{% endfor %}"
+    spoil(monkeypatch, lambda folder: (folder / "chat_template.jinja").write_text(template))
     with pytest.raises(InputError, match="tokenizer would encode the first prompt differently"):
         rehearsed(settings)
 
