@@ -140,9 +140,8 @@ class Database:
                         self._probe()
                     result = step()
                 break
-            except (
-                Exception
-            ) as error:  # Optuna wraps the database's error in several of its own; others are raised again
+            # Optuna wraps the database's errors in several of its own; what is none of them is raised again.
+            except Exception as error:
                 cause = _database_error(error)
                 if cause is None:
                     raise
