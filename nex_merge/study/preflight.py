@@ -2,16 +2,18 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 from rich.filesize import decimal
 
+from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.estimates import objective_of
-from nex_merge.merging import method_specs, rank_bytes, rounded_members
+from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
 from nex_merge.runs import custody
@@ -20,7 +22,6 @@ from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
-from nex_merge.study.search import check_filters
 from nex_merge.study.trial import encode_run_prompts
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -35,29 +36,49 @@ class Checked:
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
     prompt_ids: list[list[int]]
-    engine: FamilyEngine
-    rehearsal: Rehearsal
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes per element of the dtype of the forward passes."""
-        return self.engine.dtype.itemsize
+    engine: Engine
+    out_dtype: str  # dtype of saved merges
+    rehearsal: Rehearsal | None  # None: an engine of one's own
 
     @property
     def parameters(self) -> int:
         return sum(math.prod(shape) for _, shape in self.tensors.values())
 
 
-def check(resolved: ResolvedConfig, fresh: bool = False, note: Callable[[str], None] = lambda text: None) -> Checked:
-    """Check and rehearse a search. Raises InputError as the search would, RunError if the run folder is in use."""
+def check(
+    resolved: ResolvedConfig,
+    fresh: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+    engine: Engine | None = None,
+) -> Checked:
+    """Check and rehearse a search, as both `validate` and the search itself do, so that they refuse the same.
+
+    `engine`: used instead of a new one for the family; only one of transformers is rehearsed. Raises InputError for
+    whatever is wrong with the input, RunError if the run folder is in use.
+    """
     config, family = resolved.config, resolved.family
     custody.check(resolved, fresh)
     objective_of(config.study)
     space = load_space(config.search_space, method_specs(), family.models)
-    engine = FamilyEngine(family, config.runtime)
-    check_filters(space.filters, list(engine.tensors))
-    ids = encode_run_prompts(engine, config)
-    return Checked(engine.tensors, space, ids, engine, rehearse(engine, resolved, space, note))
+    made = engine or FamilyEngine(family, config.runtime)
+    if isinstance(made, FamilyEngine):
+        tensors = made.tensors
+    else:
+        tensors = preflight(family.folders, family.donor, family.donor_named)
+    check_filters(space.filters, list(tensors))
+    ids = encode_run_prompts(made, config)
+    rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
+    return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
+
+
+def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
+    """Raise InputError if a filter is part of no tensor's name: mergekit would silently ignore it."""
+    for i, part in enumerate(filters):
+        if not any(part in name for name in tensors):
+            raise InputError(
+                f"filters.{i}: expected part of a tensor's name, got {part!r}, which none contains; for example "
+                "self_attn, mlp"
+            )
 
 
 def estimate(
@@ -80,24 +101,26 @@ def estimate(
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
     yield f"tokens         at most {tokens:,} to generate ({len(checked.prompt_ids)} prompts, {samples} samples each)"
+    engine = checked.engine
+    assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
     for line in checked.rehearsal.notes:
         yield f"note           {line}"
     yield f"rehearsal      {checked.rehearsal.summary()}"
-    yield from _memory(resolved, checked)
+    yield from _memory(resolved, checked, engine)
     yield from _disk(resolved, checked, (config.study.trials + baselines) * responses)
 
 
-def _memory(resolved: ResolvedConfig, checked: Checked) -> Iterator[str]:
-    config, family = resolved.config, resolved.family
+def _memory(resolved: ResolvedConfig, checked: Checked, engine: FamilyEngine) -> Iterator[str]:
+    config, family, itemsize = resolved.config, resolved.family, engine.dtype.itemsize
     sizes = [(_BYTES.get(dtype, 4), math.prod(shape)) for dtype, shape in checked.tensors.values()]
     parents = sum(size * count for size, count in sizes) * len(family.folders)
-    resident = checked.parameters * checked.itemsize
+    resident = checked.parameters * itemsize
     chosen = config.generation.batch_tokens
-    model = checked.engine.model.config
-    budget = auto_batch_tokens(model, checked.itemsize) if chosen == "auto" else chosen
+    model = engine.model.config
+    budget = auto_batch_tokens(model, itemsize) if chosen == "auto" else chosen
     longest = max(map(len, checked.prompt_ids)) + config.generation.max_new_tokens
     at_once = min(len(checked.prompt_ids) * config.generation.samples, max(1, budget // longest))
-    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(model, checked.itemsize))
+    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(model, itemsize))
     # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)
     # The rehearsal loads one member beside the resident model, before there are keys and values.
@@ -105,11 +128,11 @@ def _memory(resolved: ResolvedConfig, checked: Checked) -> Iterator[str]:
     free = psutil.virtual_memory().available
     yield (
         f"memory         about {decimal(need)}: parents {decimal(parents)} (mapped), resident model "
-        f"{decimal(resident)} ({str(checked.engine.dtype)[6:]} on {checked.engine.model.device}), and keys and values "
+        f"{decimal(resident)} ({str(engine.dtype)[6:]} on {engine.model.device}), and keys and values "
         f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}; "
         f"free {decimal(free)}"
     )
-    if checked.engine.model.device.type == "cpu" and need > free:
+    if engine.model.device.type == "cpu" and need > free:
         yield "warning        this may exceed the free memory; lower generation.batch_tokens"
 
 

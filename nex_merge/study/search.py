@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 
 from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import InputError, NexMergeError, RunError, TrialError
+from nex_merge.errors import NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.measure import shared_weights
 from nex_merge.measures.text import text_figures, text_means
-from nex_merge.merging import method_specs, preflight, rounded_members, weights_dtype
+from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
 from nex_merge.runs.database import Database
@@ -22,14 +22,13 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
-from nex_merge.setup.search_space import load_space
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, failed
+from nex_merge.study.preflight import check
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
-from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.samplers import Start
-from nex_merge.study.trial import Answered, TrialRunner, encode_run_prompts
+from nex_merge.study.trial import Answered, TrialRunner
 
 
 def run_search(
@@ -46,20 +45,16 @@ def run_search(
     every trial failed.
     """
     config, family = resolved.config, resolved.family
-    space = load_space(config.search_space, method_specs(), family.models)
     objective = objective_of(config.study)
     dispatch = Observers([*observers, Beacon(resolved.run)])
     # All checks of the input come before an earlier run is renamed.
-    custody.check(resolved, fresh)
+    checked = check(resolved, fresh, dispatch.on_note, engine)
+    engine, space = checked.engine, checked.space
     database = Database(config.study.storage, resolved.run, dispatch.on_note)
-    engine, out_dtype, tensors = _engine(resolved, engine)
-    check_filters(space.filters, tensors)
-    encode_run_prompts(engine, config)
     for line in rounded_members(family.folders, family.dtype):
         dispatch.on_note(line)
-    if isinstance(engine, FamilyEngine):
-        rehearsed = rehearse(engine, resolved, space, dispatch.on_note)
-        for line in (*rehearsed.notes, f"rehearsal: {rehearsed.summary()}"):
+    if checked.rehearsal is not None:
+        for line in (*checked.rehearsal.notes, f"rehearsal: {checked.rehearsal.summary()}"):
             dispatch.on_note(line)
     rows: list[Row] = []
     with (
@@ -87,7 +82,7 @@ def run_search(
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
         if config.study.baselines:
-            _score_baselines(resolved, run, runner, out_dtype, dispatch)
+            _score_baselines(resolved, run, runner, checked.out_dtype, dispatch)
         if run.scores() is not None and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
@@ -96,7 +91,7 @@ def run_search(
         texts = [text_means(item.text or text_figures(item.responses)) for item in observed]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
-            return propose(space, family.references, out_dtype, trial, seed)
+            return propose(space, family.references, checked.out_dtype, trial, seed)
 
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
@@ -126,27 +121,6 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
             f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. For more merges, use --trials with more than {merges}; "
             "to start over, use --fresh"
         )
-
-
-def _engine(resolved: ResolvedConfig, engine: Engine | None) -> tuple[Engine, str, list[str]]:
-    """The engine, the dtype of saved merges, and the names of the model's tensors."""
-    family = resolved.family
-    made = engine or FamilyEngine(family, resolved.config.runtime)
-    if isinstance(made, FamilyEngine):
-        tensors = made.tensors
-    else:
-        tensors = preflight(family.folders, family.donor, family.donor_named)
-    return made, weights_dtype(tensors, family.dtype), list(tensors)
-
-
-def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
-    """Raise InputError if a filter is part of no tensor's name: mergekit would silently ignore it."""
-    for i, part in enumerate(filters):
-        if not any(part in name for name in tensors):
-            raise InputError(
-                f"filters.{i}: expected part of a tensor's name, got {part!r}, which none contains; for example "
-                "self_attn, mlp"
-            )
 
 
 def _score_baselines(
