@@ -11,7 +11,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import read_jsonl
+from nex_merge.setup.prompts import options_of, read_jsonl
 from nex_merge.setup.textfiles import check_text
 from nex_merge.setup.yaml_files import as_yaml
 
@@ -35,19 +35,6 @@ def matcher(match: str, answer: str, options: Sequence[str] | None = None) -> Ca
     options: those of a multiple-choice question, where they are known.
     """
     return read_gold(answer, match, options).is_answered_by
-
-
-def options_of(data: Mapping[str, Any]) -> list[str] | None:
-    """The options of a line's multiple-choice question; None where it names none.
-
-    They are in `choices` or `options`, as data sets hold them: a list of texts, a mapping of letters to texts, or a
-    mapping with a list under `text`.
-    """
-    given = data.get("choices", data.get("options"))
-    texts = given.get("text", list(given.values())) if isinstance(given, Mapping) else given
-    if not isinstance(texts, list) or not 2 <= len(texts) <= 26:
-        return None
-    return [str(text) for text in texts]
 
 
 def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) -> Item:

@@ -8,8 +8,9 @@ import numpy as np
 from nex_merge.errors import InputError
 from nex_merge.measures.measure import Measure, Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.measures.verdict import assess
-from nex_merge.records import Estimate, NeuronWeights, NexScore, Reliability, Variant
+from nex_merge.measures.trust import assess_consensus
+from nex_merge.measures.verdict import assess, assess_repeatability
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, Variant, Verdict
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
 
@@ -51,13 +52,14 @@ def estimate_new(
     nex: NexConfig,
     consensus: ConsensusConfig,
     weights: NeuronWeights | None,
+    questions: Questions,
 ) -> dict[str, Estimate]:
     """Every measure's estimate for a new variant, without confidences.
 
     `weights`: the neuron weights shared by all variants, None if each has its own.
     """
-    alone = Pool([new], nex, consensus, weights)
-    pooled = Pool([*earlier, new], nex, consensus, weights)
+    alone = Pool([new], nex, consensus, weights, questions)
+    pooled = Pool([*earlier, new], nex, consensus, weights, questions)
     counts = _resamples(alone.prompts)
     estimates = {}
     for name, measure in MEASURES.items():
@@ -73,7 +75,7 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
     by_measure: dict[str, list[Estimate]] = {}
     split_halves: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
-        values = measure.values(pool)
+        values = measure.values(pool) if measure.is_defined(pool) else [Value(None)] * len(pool.variants)
         sign = objective.sign if name == objective.name else measure.direction
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
@@ -85,7 +87,7 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
             for i, item in enumerate(estimates)
         ]
         by_measure[name] = estimates
-        on_halves = measure.resample(pool, values, halved)
+        on_halves = measure.halves(pool, values, halved)
         split_halves[name] = split_half(on_halves[complete]) if complete else None
     estimates = {
         variant.trial: {name: items[i] for name, items in by_measure.items()} for i, variant in enumerate(pool.variants)
@@ -136,4 +138,12 @@ def _reliability(
         split_halves["nex"],
         estimates[best]["nex"].beats_parent if best is not None else None,
     )
-    return replace(reliability, split_halves=dict(split_halves))
+    verdicts = {name: assess_repeatability(split_halves[name]) for name in MEASURES}
+    verdicts["nex"] = Verdict(reliability.verdict, reliability.reasons, reliability.advice)
+    anchors = [i for i, v in enumerate(pool.variants) if v.kind != "merge"]
+    questions = pool.questions
+    verdicts["consensus"] = assess_consensus(
+        pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
+        pool.match,
+    )  # fmt: skip
+    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=pool.match)

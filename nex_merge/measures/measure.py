@@ -11,9 +11,11 @@ from functools import cached_property
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.concluding import choose_match, conclusions_of
+from nex_merge.measures.votes import Conclusions, Fit, Votes
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.scoring import rescore
-from nex_merge.records import NeuronWeights, NexScore, Variant
+from nex_merge.records import NeuronWeights, NexScore, Questions, Variant
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 
@@ -35,16 +37,37 @@ class Pool:
         nex: NexConfig,
         consensus: ConsensusConfig,
         weights: NeuronWeights | None = None,
+        questions: Questions | None = None,
     ) -> None:
         """`weights`: the shared neuron weights, if they are already computed."""
         self.variants = tuple(variants)
-        self.nex, self.consensus = nex, consensus
+        self.nex, self.consensus, self.questions = nex, consensus, questions or Questions()
         self._weights = weights
 
     @cached_property
     def prompts(self) -> int:
         """Number of prompts: P."""
         return max((response.prompt + 1 for v in self.variants for response in v.observation.responses), default=0)
+
+    @cached_property
+    def match(self) -> str:
+        """How conclusions are read: `consensus.match` or, for auto, what most responses conclude with."""
+        match = self.consensus.match
+        return choose_match([v.observation for v in self.variants]) if match == "auto" else match
+
+    @cached_property
+    def conclusions(self) -> list[Conclusions]:
+        """What the responses of each variant conclude."""
+        return [conclusions_of(v.observation, self.match, self.questions.options) for v in self.variants]
+
+    @cached_property
+    def votes(self) -> Votes:
+        return Votes(self.conclusions, self.prompts, self.questions.options, self.questions.truths)
+
+    @cached_property
+    def fit(self) -> Fit:
+        """What the pool concludes, and how reliable each variant is."""
+        return self.votes.fit()
 
     @cached_property
     def weights(self) -> NeuronWeights | None:
@@ -94,11 +117,16 @@ class Measure:
     is_objective: bool = True  # whether a study can optimize it
     heading: str = ""  # in terminal tables; "": not shown
     with_interval: bool = False  # whether the leaderboard has columns for its interval
-    needs_pool: bool = False  # whether it is undefined for a single variant
+    needs_pool: bool = False  # whether a variant's value takes the other variants' answers
+    claims_accuracy: bool = False  # whether it is meant to rank variants by how often they are right
 
     def values(self, pool: Pool) -> list[Value]:
         """One value per variant of the pool, in order."""
         raise TypeError(f"{type(self).__name__} does not implement values()")
+
+    def is_defined(self, pool: Pool) -> bool:
+        """Whether the pool supports the measure at all. Not asked during a search, whose pool still grows."""
+        return True
 
     def is_pooled(self, nex: NexConfig) -> bool:
         """Whether a variant's value depends on the other variants, so that it changes as the pool grows."""
@@ -113,6 +141,10 @@ class Measure:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     row[:] = self.finish(np.where(sizes > 0, counts @ item.parts / sizes, np.nan))
         return drawn
+
+    def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
+        """The values on halves of the prompts, float64 [K, B], for split-half reliability."""
+        return self.resample(pool, values, counts)
 
     def finish(self, ratio: np.ndarray) -> np.ndarray:
         """The measure as a function of sum(parts) / sum(weights), element by element."""

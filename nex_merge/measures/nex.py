@@ -85,7 +85,8 @@ class Cycles(Measure):
         return values
 
 
-NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True)
+NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True,
+          claims_accuracy=True)  # fmt: skip
 LOG_GAP = OfScore("log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, figure=lambda s: s.log_gap)
 EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of explore rows")
 CYCLES = Cycles("cycles_per_response", 1, "cycles", 1, "explore-exploit cycles per response; credit requires two")

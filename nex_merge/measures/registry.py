@@ -14,6 +14,8 @@ MEASURES: Mapping[str, Measure] = {
     for measure in (
         nex.NEX,
         consensus.CONSENSUS,
+        consensus.AGREEMENT,
+        consensus.SELF_CONSISTENCY,
         nex.LOG_GAP,
         responses.MEAN_TOKENS,
         responses.TRUNCATED,

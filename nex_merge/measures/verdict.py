@@ -1,10 +1,10 @@
-"""The verdict on whether a run's NEX supports a ranking, with reasons and advice."""
+"""The verdicts on whether NEX, or any measure without a verdict of its own, supports a ranking."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from nex_merge.records import NexScore, Reliability
+from nex_merge.records import NexScore, Reliability, Verdict
 from nex_merge.resampling import FEWEST_VARIANTS
 
 # Below the first threshold, scores support no ranking (insufficient); below the second, only a coarse one (weak). From
@@ -105,3 +105,17 @@ def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> 
     if len(pairs) < FEWEST_VARIANTS or min(np.ptp(pairs, axis=0)) == 0:
         return None
     return float(spearmanr(*zip(*pairs, strict=True))[0])  # pyright: ignore[reportArgumentType]
+
+
+def assess_repeatability(split_half_reliability: float | None) -> Verdict:
+    """Whether other prompts would rank the variants alike: all that is asked of a measure that makes no claim."""
+    figures = {"split_half": split_half_reliability}
+    if split_half_reliability is None:
+        reason = "too few variants, or too few differences between them, to estimate how reliable their ranking is"
+        return Verdict("weak", (reason,), ("more merges (--trials)",), figures)
+    reached = sum(split_half_reliability >= limit for limit in SPLIT_HALF)
+    if reached == 2:
+        return Verdict("sound", (), (), figures)
+    word = ("hardly agree", "agree only roughly")[reached]
+    reason = f"the rankings on two halves of the prompts {word} (split-half reliability {split_half_reliability:.2f})"
+    return Verdict(("insufficient", "weak")[reached], (reason,), ("more prompts",), figures)

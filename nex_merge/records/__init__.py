@@ -5,7 +5,7 @@ In the order of data flow: answers, activations, scores, observations, spaces, r
 
 from nex_merge.records.activations import RESERVED_LAYER, SparseGroups, SparseRows, concatenate_groups
 from nex_merge.records.answers import Prompt, Response, TextFigures, TextMeasures, TokenStats
-from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Variant
+from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Questions, Variant
 from nex_merge.records.runs import Live, MergeRecipe, TrialResult
 from nex_merge.records.scores import (
     Credit,
@@ -18,6 +18,7 @@ from nex_merge.records.scores import (
     Phases,
     Reliability,
     ResponseAnalysis,
+    Verdict,
 )
 from nex_merge.records.spaces import Dimension, MethodParameter, MethodSpec, SearchSpace
 
@@ -40,6 +41,7 @@ __all__ = [
     "PhaseCounts",
     "Phases",
     "Prompt",
+    "Questions",
     "Reliability",
     "Response",
     "ResponseAnalysis",
@@ -51,5 +53,6 @@ __all__ = [
     "TokenStats",
     "TrialResult",
     "Variant",
+    "Verdict",
     "concatenate_groups",
 ]

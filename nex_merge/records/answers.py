@@ -13,6 +13,7 @@ class Prompt:
     messages: tuple[Mapping[str, str], ...]
     raw: str | None = None
     where: str = field(default="", compare=False)  # file and line it comes from, for messages
+    options: int | None = None  # how many options a multiple-choice question offers, where known
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,11 @@ class PhaseCounts:
     novelty: np.ndarray  # float64 [R]: new neurons per token, mean over rows with a phase; NaN if none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """One model's responses to the prompts, and the activations captured while it read them.
+
+    Compared by identity, so that what is read from its responses can be kept with it.
 
     `stats`, `evidence` and `phases` are None if activations were not captured. `rows` and `analyses`, which are large
     and quick to recompute, are None when read from a run folder.
@@ -42,6 +44,15 @@ class Observation:
     rows: SparseRows | None = None
     analyses: Sequence[ResponseAnalysis] | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage: generate, capture, score
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is known of the prompts besides their text. Indices of prompts as in `Response.prompt`."""
+
+    options: Mapping[int, int] = field(default_factory=dict)  # how many options a multiple-choice question has
+    truths: Mapping[int, str | None] = field(default_factory=dict)  # the right conclusion, from an audit; None: of all
+    # that variants conclude, none is right
 
 
 @dataclass(frozen=True)

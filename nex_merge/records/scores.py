@@ -118,8 +118,21 @@ class NexScore:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether a measure supports a ranking of a pool's variants."""
+
+    level: str  # sound | weak | insufficient
+    reasons: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()  # how to improve it
+    figures: Mapping[str, float | None] = field(default_factory=dict)  # what it rests on, by name
+
+
+@dataclass(frozen=True)
 class Reliability:
-    """Whether the scores of a run support a ranking, with the figures behind the verdict (medians over variants)."""
+    """Whether the scores of a run support a ranking.
+
+    The first fields are those of NEX, as version 0.1.0 has them (medians over variants); `verdicts` has every measure.
+    """
 
     verdict: str  # sound | weak | insufficient
     reasons: tuple[str, ...]
@@ -134,3 +147,11 @@ class Reliability:
     beats_parent: float | None  # confidence that the best merge by NEX beats every parent, corrected for selection
     follows_length: float | None  # Spearman of NEX and mean tokens over variants; None: too few or all equal
     split_halves: Mapping[str, float | None] = field(default_factory=dict)  # `split_half` of every measure
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # by measure
+    match: str | None = None  # how conclusions were read
+
+    def of(self, measure: str) -> Verdict | None:
+        """The verdict on a measure; None where an older version wrote none."""
+        if measure == "nex" and measure not in self.verdicts:
+            return Verdict(self.verdict, self.reasons, self.advice)
+        return self.verdicts.get(measure)

@@ -14,7 +14,7 @@ def rescore_run(run: Run, nex: NexConfig) -> list[Row]:
 
     Raises InputError if the calibration takes its weights from base and parents, and they were not scored.
     """
-    scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus), run.objective)
+    scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus, questions=run.questions()), run.objective)
     scores = Scores(nex.calibration, nex.rho, nex.min_run, scoring.scores, scoring.estimates)
     write_scores(run.path, scores, scoring.reliability)
     rows = write_leaderboard(run)

@@ -23,6 +23,7 @@ from nex_merge.records import (
     TextFigures,
     TokenStats,
     TrialResult,
+    Verdict,
 )
 from nex_merge.runs import files
 
@@ -202,9 +203,17 @@ def read_reliability(run: Path) -> Reliability | None:
     check_schema(item, path)
     try:
         fields = _known(Reliability, item)
-        return Reliability(**{**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(fields["advice"])})
-    except (ValueError, TypeError, KeyError) as error:
+        fields["verdicts"] = {
+            name: Verdict(**_listed(_known(Verdict, v))) for name, v in item.get("verdicts", {}).items()
+        }
+        return Reliability(**_listed(fields))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from None
+
+
+def _listed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a verdict, with its reasons and advice as records have them."""
+    return {**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(fields["advice"])}
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

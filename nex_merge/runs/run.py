@@ -13,8 +13,9 @@ from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.nex.scoring import score
-from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Response, TrialResult, Variant
+from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Questions, Response, TrialResult, Variant
 from nex_merge.runs import files, results
+from nex_merge.runs.questions import read_questions
 from nex_merge.runs.results import Figures, Scores
 from nex_merge.setup.config import SAVED_BESIDES, NexConfig, PhasesConfig, RunConfig, parse
 from nex_merge.setup.families import Family, donor_folder, open_family
@@ -71,6 +72,10 @@ class Run:
     def tokenizer_folder(self) -> Path:
         """The folder of the merges' tokenizer; for a hub checkpoint, no weights are downloaded."""
         return donor_folder(self.resolved.get("family", self.config.family))
+
+    def questions(self, audited: bool = True) -> Questions:
+        """What is known of the prompts. `audited` False: without the labels of an audit, as a search sees them."""
+        return read_questions(self.path, self.resolved, audited)
 
     @property
     def family_name(self) -> str:

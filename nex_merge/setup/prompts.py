@@ -1,6 +1,7 @@
 """Prompt files -> Prompts -> token ids. Knows file formats and chat templates; knows nothing of models."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,11 +63,11 @@ def read_jsonl(path: Path, column: str, setting: str = "") -> Iterator[tuple[str
 
 
 def _from_mapping(item: Mapping[str, Any], column: str, where: str, setting: str) -> Prompt:
-    text, messages = item.get(column), item.get("messages")
+    text, messages, options = item.get(column), item.get("messages"), len(options_of(item) or ()) or None
     if isinstance(text, str):
-        return _user(text, f"{where}: {column}")
+        return replace(_user(text, f"{where}: {column}"), options=options)
     if text is None and messages is not None:
-        return Prompt(_messages(messages, f"{where}: messages"), where=where)
+        return Prompt(_messages(messages, f"{where}: messages"), where=where, options=options)
     if column in item:
         raise InputError(f"{where}: {column}: expected text, got {as_yaml(text)}")
     hint = f". To use another key, set {setting}." if setting and item else "."
@@ -75,6 +76,19 @@ def _from_mapping(item: Mapping[str, Any], column: str, where: str, setting: str
         f"{'the keys ' + ', '.join(item) if item else 'an empty object'}{hint}"
         f"{nearest(column, list(item), 'keys') if item else ''}"
     )
+
+
+def options_of(data: Mapping[str, Any]) -> list[str] | None:
+    """The options of a line's multiple-choice question; None where it names none.
+
+    They are in `choices` or `options`, as data sets hold them: a list of texts, a mapping of letters to texts, or a
+    mapping with a list under `text`.
+    """
+    given = data.get("choices", data.get("options"))
+    texts = given.get("text", list(given.values())) if isinstance(given, Mapping) else given
+    if not isinstance(texts, list) or not 2 <= len(texts) <= 26:
+        return None
+    return [str(text) for text in texts]
 
 
 def _messages(messages: Any, where: str) -> tuple[Mapping[str, str], ...]:

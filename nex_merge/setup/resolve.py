@@ -13,6 +13,7 @@ from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, 
 from nex_merge.setup.families import Family, checkpoints_of, family_defaults, open_family, plain_folders, read_family
 from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.paths import check_readable, check_writable_folder
+from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -75,6 +76,7 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file) or Path(config.prompts.file)
     check_readable(prompts, f"{source}: prompts.file")
+    options = {str(i): p.options for i, p in enumerate(load_prompts(config.prompts)) if p.options}
     space = config.search_space
     if isinstance(space, str):
         path = find_file(space, "search_spaces")
@@ -84,6 +86,7 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
         "search_space": space,
         "checkpoints": checkpoints_of(family),
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
+        **({"options": options} if options else {}),
         "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest(),
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }

@@ -19,6 +19,8 @@ class GrowingPool:
 
     def __init__(self, run: Run, nex: NexConfig, consensus: ConsensusConfig) -> None:
         self._run, self._nex, self._consensus = run, nex, consensus
+        # Without an audit's labels, so that a search that is resumed after one draws the same merges.
+        self.questions = run.questions(audited=False)
         self._variants: dict[str, Variant] = {}
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
@@ -59,7 +61,7 @@ class GrowingPool:
             self._values = {}
         new = [v for v in earlier if v.kind == "merge" and v.trial not in self._values]
         if new:
-            pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights)
+            pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights, self.questions)
             for variant, value in zip(pool.variants, measure.values(pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     self._values[variant.trial] = value.value

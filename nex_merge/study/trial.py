@@ -113,8 +113,9 @@ class TrialRunner:
         observation = replace(observation, text=text_figures(observation.responses))
         variant = Variant(answered.trial, recipe.kind, True, observation, score=nex_score)
         estimates = estimate_new(
-            self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared
-        )
+            self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared,
+            self.pool.questions,
+        )  # fmt: skip
         violation, reason = self._violation(recipe, observation, estimates, baselines)
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
         result = TrialResult(

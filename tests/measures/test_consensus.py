@@ -1,12 +1,17 @@
 """Consensus against a slow transcription of its definition, and where it is undefined."""
 
 import math
+import time
 
 import numpy as np
+import pandas
 import pytest
 
-from nex_merge.measures.consensus import CONSENSUS, agreement_with_pool, choose_match
+from nex_merge.measures.concluding import choose_match
+from nex_merge.measures.consensus import AGREEMENT, CONSENSUS, SELF_CONSISTENCY
+from nex_merge.measures.estimates import Objective, score_pool
 from nex_merge.measures.measure import Pool
+from nex_merge.measures.votes import Votes
 from nex_merge.records import Observation, Response, Variant
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 
@@ -51,6 +56,10 @@ def world(rng, accuracies, prompts):
     ]  # fmt: skip
 
 
+def agreement_with_pool(conclusions, prompts, options=None, truths=None):
+    return Votes(conclusions, prompts, options, truths).fit().by_prompt
+
+
 def test_it_is_the_definition():
     for seed in range(3):
         conclusions = world(np.random.default_rng(seed), [0.2, 0.5, 0.6, 0.8, 0.9], 20)
@@ -81,8 +90,52 @@ def test_one_variant_agrees_with_nobody():
     assert (agreement_with_pool([{0: [None]}, {0: [None]}], 1) == 0).all()
 
 
-def response(prompt, text, truncated=False):
-    return Response(prompt, 0, (1,), (2, 3), text, truncated)
+def test_known_truths_are_what_a_variant_is_measured_by():
+    conclusions = [{0: ["a"], 1: ["x"]}, {0: ["a"], 1: ["x"]}, {0: ["b"], 1: ["x"]}]
+    found = agreement_with_pool(conclusions, 2, truths={0: "b", 1: None})
+    np.testing.assert_array_equal(found, [[0, 0], [0, 0], [1, 0]])
+
+
+def test_fewer_options_make_agreement_more_likely_by_chance():
+    conclusions = [{0: ["A"]}, {0: ["A"]}, {0: ["B"]}]
+    many, two = agreement_with_pool(conclusions, 1), agreement_with_pool(conclusions, 1, options={0: 2})
+    assert two[2, 0] > many[2, 0]
+
+
+@pytest.mark.filterwarnings("ignore")  # crowd-kit on newer pandas
+def test_as_crowd_kit_has_it_under_equal_priors_and_penalties():
+    """Complete answers, four options each: wrong answers scatter over three, as crowd-kit's over the other classes."""
+    from crowdkit.aggregation import OneCoinDawidSkene
+
+    rng = np.random.default_rng(1)
+    right = rng.integers(4, size=200)
+    is_right = rng.random((9, 200)) < np.linspace(0.3, 0.8, 9)[:, None]
+    answers = np.where(is_right, right, (right + rng.integers(1, 4, (9, 200))) % 4)
+    # crowd-kit takes options that nobody chose for possible truths, too.
+    answers = answers[:, [len(set(column)) == 4 for column in answers.T]][:, :40]
+    assert answers.shape == (9, 40)
+    conclusions = [{p: [int(key)] for p, key in enumerate(row)} for row in answers]
+
+    class EqualPriors(OneCoinDawidSkene):
+        """crowd-kit estimates how frequent each class is; here, every class is as likely. All rounds are run."""
+
+        def _e_step(self, data, priors, *rest):
+            return super()._e_step(data, priors * 0 + 0.25, *rest)
+
+    frame = pandas.DataFrame(
+        [(p, v, int(key)) for v, row in enumerate(answers) for p, key in enumerate(row)],
+        columns=["task", "worker", "label"],
+    )
+    model = EqualPriors(n_iter=100, tol=-np.inf).fit(frame)
+    fit = Votes(conclusions, 40, options=dict.fromkeys(range(40), 4)).fit()
+    np.testing.assert_allclose(model.skills_.sort_index().to_numpy(), fit.reliability, atol=1e-4)
+    probabilities = model.probas_.sort_index()
+    ours = [[probabilities.loc[p, key] for p, key in enumerate(row)] for row in answers]
+    np.testing.assert_allclose(ours, fit.by_prompt, atol=1e-4)
+
+
+def response(prompt, text, truncated=False, sample=0):
+    return Response(prompt, sample, (1,), (2, 3), text, truncated)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +147,8 @@ def response(prompt, text, truncated=False):
     ],
 )
 def test_how_most_responses_conclude(texts, match):
-    assert choose_match([[response(i, text) for i, text in enumerate(texts)]]) == match
+    cut = [response(9, "B", truncated=True)] * 3
+    assert choose_match([Observation([*(response(i, text) for i, text in enumerate(texts)), *cut])]) == match
 
 
 def pool(*answers):
@@ -113,3 +167,38 @@ def test_as_a_measure_with_parts_by_prompt():
     assert found[0].weights.tolist() == [1, 1]
     drawn = CONSENSUS.resample(pool(), found, np.array([[2, 0], [1, 1]]))
     assert drawn[2].tolist() == pytest.approx([found[2].parts[0], values[2]])
+
+
+def test_open_ended_answers_have_no_consensus():
+    open_ended = pool(*([("ab"[i % 2] * 3 + "cd"[i // 2] * (p + 1),) for p in range(10)] for i in range(4)))
+    assert not CONSENSUS.is_defined(open_ended)
+    assert CONSENSUS.is_defined(pool([("1",), ("2",)], [("1",), ("2",)]))
+    scoring = score_pool(open_ended, Objective("consensus", 1))
+    assert all(item["consensus"].value is None for item in scoring.estimates.values())
+    verdict = scoring.reliability.of("consensus")
+    assert (
+        verdict.level == "insufficient" and "open-ended" in verdict.reasons[0] and "equal weights" in verdict.advice[0]
+    )
+
+
+def test_agreement_is_the_mean_share_of_the_others():
+    found = AGREEMENT.values(pool([("1",), ("2",)], [("1",), ("3",)], [("1",), ("2",)]))
+    assert [item.value for item in found] == [0.75, 0.5, 0.75]
+    assert AGREEMENT.values(pool([("1",)]))[0].value is None
+
+
+def test_self_consistency_needs_four_samples():
+    texts = ["1", "1", "2", "1"]
+    four = [response(0, text, sample=i) for i, text in enumerate(texts)] + [
+        response(1, "7", sample=i) for i in range(4)
+    ]
+    variants = [Variant("a", "merge", True, Observation(four)), Variant("b", "merge", True, Observation(four[:3]))]
+    found = SELF_CONSISTENCY.values(Pool(variants, NexConfig(), ConsensusConfig(match="number")))
+    assert found[0].value == pytest.approx((3 / 6 + 1) / 2) and found[1].value is None
+
+
+def test_two_hundred_variants_on_256_prompts_take_less_than_two_seconds():
+    conclusions = world(np.random.default_rng(0), np.linspace(0.2, 0.9, 200), 256)
+    began = time.process_time()
+    Votes(conclusions, 256).fit()
+    assert time.process_time() - began < 2

@@ -18,6 +18,7 @@ from nex_merge.records import (
     NexScore,
     Observation,
     PhaseCounts,
+    Questions,
     Response,
     SparseGroups,
     TextFigures,
@@ -81,6 +82,8 @@ NEX = (3 / 3.8 + 1 + 0) / 3
 CLOSED = {
     "nex": NEX,
     "consensus": (0.5 * 1 + 1) / 2,  # all conclude the same; what was cut off concludes nothing
+    "agreement": (0.5 * 0.5 + 1) / 2,  # one of two samples, with one of two of the other's
+    "self_consistency": None,  # fewer than four samples
     "log_gap": -log10(1 - NEX),
     "mean_tokens": 18 / 3,
     "truncated": 1 / 3,
@@ -121,7 +124,7 @@ def test_every_measure_is_here():
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_value_in_closed_form(name):
     for item in MEASURES[name].values(pool()):
-        assert item.value == pytest.approx(CLOSED[name], rel=1e-6)
+        assert item.value == (None if CLOSED[name] is None else pytest.approx(CLOSED[name], rel=1e-6))
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -132,6 +135,9 @@ def test_the_value_is_what_becomes_of_its_parts(name):
         assert item.parts is None and item.weights is None
         return
     assert item.parts.shape == item.weights.shape == (2,)
+    if item.value is None:
+        assert not item.weights.any()
+        return
     assert measure.finish(item.parts.sum() / item.weights.sum()) == pytest.approx(item.value, rel=1e-6)
 
 
@@ -141,13 +147,13 @@ def test_all_prompts_once_is_the_value_itself(name, calibration):
     measure, everyone = MEASURES[name], pool(nex=NexConfig(calibration=calibration))
     values = measure.values(everyone)
     drawn = measure.resample(everyone, values, np.array([[1, 1], [2, 2]]))
-    if values[1].parts is None:
+    if values[1].parts is None or values[1].value is None:
         assert np.isnan(drawn).all(), "there are no figures by prompt to resample"
     else:
         assert drawn[1].tolist() == pytest.approx([values[1].value] * 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", FIRST_PROMPT)
+@pytest.mark.parametrize("name", [name for name, value in FIRST_PROMPT.items() if value is not None])
 def test_one_prompt_of_two_drawn(name):
     measure = MEASURES[name]
     drawn = measure.resample(pool(), measure.values(pool()), np.array([[2, 0]]))
@@ -170,20 +176,23 @@ def without_second_prompt(item):
 
 def test_one_prompt_has_values_and_no_intervals():
     parent, merge = (without_second_prompt(item) for item in pool().variants)
-    found = estimate_new([parent], merge, NexConfig(), ConsensusConfig(), None)
+    found = estimate_new([parent], merge, NexConfig(), ConsensusConfig(), None, Questions())
     assert set(found) == set(MEASURES)
     for name, item in found.items():
-        assert item.value is not None and (item.low, item.high) == (None, None), name
+        assert (item.value is None) == (name == "self_consistency") and (item.low, item.high) == (
+            None,
+            None,
+        ), name
     for name, value in FIRST_PROMPT.items():
-        assert found[name].value == pytest.approx(value, rel=1e-6), name
+        assert found[name].value == (None if value is None else pytest.approx(value, rel=1e-6)), name
     scoring = score_pool(pool(parent, merge), Objective("nex", 1))
     assert all(item.beats_parent is None for item in scoring.estimates["0000"].values())
 
 
 def test_intervals_cover_the_value_where_there_are_two_prompts():
-    found = estimate_new([variant("a", "parent")], variant(), NexConfig(), ConsensusConfig(), None)
+    found = estimate_new([variant("a", "parent")], variant(), NexConfig(), ConsensusConfig(), None, Questions())
     for name, item in found.items():
-        if name in ("log_gap", "weighted_mass", "saturation"):
+        if name in ("log_gap", "weighted_mass", "saturation") or CLOSED[name] is None:
             assert item.low is None and item.high is None
         else:
             assert item.low <= item.value <= item.high, name
@@ -196,7 +205,7 @@ def test_what_was_not_captured_is_undefined_and_never_zero(name):
     bare = replace(variant(), observation=Observation(observation().responses), score=None)
     value = MEASURES[name].values(pool(bare, variant("0001")))[0].value
     # Length and the look of the text are known from the responses alone, and so is what they conclude.
-    of_text = {"consensus", "mean_tokens", "truncated", "distinct_ratio", "repeated", "empty", "non_text"}
+    of_text = {"agreement", "consensus", "mean_tokens", "truncated", "distinct_ratio", "repeated", "empty", "non_text"}
     assert (value is not None) == (name in of_text)
 
 
@@ -248,7 +257,9 @@ def test_a_new_entry_is_estimated_shown_and_ranked(monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(MEASURES, "planted", planted)
     everyone = pool()
-    found = estimate_new(everyone.variants[:1], everyone.variants[1], NexConfig(), ConsensusConfig(), None)["planted"]
+    found = estimate_new(
+        everyone.variants[:1], everyone.variants[1], NexConfig(), ConsensusConfig(), None, Questions()
+    )["planted"]
     assert (found.value, found.low, found.high) == (11, 11, 11)
     scoring = score_pool(everyone, Objective("planted", -1))
     assert {trial: measured["planted"].value for trial, measured in scoring.estimates.items()} == {"a": 11, "0000": 11}

@@ -52,7 +52,7 @@ def test_it_is_rescored_to_the_digit(first):
     run = Run(first)
     rows = rescore_run(run, NexConfig())
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
-    assert all(row["consensus"] is not None for row in rows), "a measure that it did not know"
+    assert all(row["agreement"] is not None for row in rows), "a measure that it did not know"
     assert all(0 <= row["beats_parent"] < 1 for row in rows if row["kind"] == "merge")
 
 

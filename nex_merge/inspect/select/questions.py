@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.labels.items import Item, labelled, options_of
+from nex_merge.labels.items import Item, labelled
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -20,7 +20,7 @@ from nex_merge.setup.config import (
     parse,
 )
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import read_jsonl
+from nex_merge.setup.prompts import options_of, read_jsonl
 from nex_merge.setup.textfiles import check_unicode
 
 if TYPE_CHECKING:

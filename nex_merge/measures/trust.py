@@ -1,0 +1,194 @@
+"""The verdict on consensus: what in a pool's answers speaks for and against taking its conclusions for right ones.
+
+Answers alone can't decide it: if most variants share one wrong answer, the very same answers mean the opposite ranking.
+So `sound` means that nothing in the answers speaks against it. results/studies/ranking.md shows how often it says what.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nex_merge.measures.dissent import dissent_figures, is_defined
+from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
+from nex_merge.records import Verdict
+
+# Below the first limit a ranking is insufficient, below the second it is weak.
+SPLIT_HALF = (0.5, 0.8)
+TELLING = (8, 16)  # prompts on which some variants agree with the pool and others don't
+VOTERS = (2.0, 3.0)
+# A ranking is weak if the pool's accuracy is estimated below this, and insufficient if it has rivals as well.
+FEWEST_RIGHT = 1 / 3
+# Two who conclude something else than the pool conclude the same, beyond chance, this often: their mistakes are shared,
+# or the pool's are. Weak if rival conclusions are as frequent as the first share, insufficient from the second.
+CONCENTRATION, RIVALS = 0.2, (0.2, 0.5)
+# Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
+CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
+# Words from which equal texts show copies rather than equal answers.
+PROSE_WORDS = 30
+
+CONDITION = (
+    "It holds if most variants don't share their mistakes. If most of them give one and the same wrong answer, the "
+    "same answers mean the opposite ranking, which only labels can show"
+)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How often the pool's conclusion was right on n labelled prompts, and how often the fit claimed it is."""
+
+    right: int
+    n: int
+    claimed: float  # mean posterior probability of the pool's conclusions to these prompts
+
+    def interval(self) -> tuple[float, float]:
+        """95 % Wilson interval of the share that is right."""
+        from scipy.stats import binomtest
+
+        found = binomtest(self.right, self.n).proportion_ci(method="wilson")
+        return float(found.low), float(found.high)
+
+
+def audit_of(fit: Fit, truths: Mapping[int, Key | None]) -> Audit | None:
+    """The audit of a fit made without the truths. A prompt without any conclusion is left out."""
+    labelled = [p for p in truths if p in fit.pooled]
+    if not labelled:
+        return None
+    right = sum(fit.pooled[p] == truths[p] for p in labelled)
+    return Audit(right, len(labelled), float(np.mean([fit.claimed[p] for p in labelled])))
+
+
+def assess_consensus(
+    conclusions: Sequence[Conclusions],
+    prompts: int,
+    options: Mapping[int, int] | None = None,
+    truths: Mapping[int, Key | None] | None = None,
+    split_half: float | None = None,
+    anchors: Sequence[int] = (),
+    match: str = "",
+) -> Verdict:
+    """The verdict on the consensus of V variants over `prompts` prompts.
+
+    `truths`: known right conclusions, which audit it. `split_half`: reliability of the ranking over halves of the
+    prompts. `anchors`: indices of base and parents. `match`: how the conclusions were read, for the reasons.
+    """
+    votes = Votes(conclusions, prompts, options)
+    fit = votes.fit()
+    figures = dissent_figures(votes, fit, anchors)
+    audit = audit_of(fit, truths or {})
+    figures["split_half"] = split_half
+    if audit is not None:
+        low, high = audit.interval()
+        figures |= {"audit_right": audit.right, "audit_n": audit.n, "audit_low": low, "audit_high": high,
+                    "audit_claimed": audit.claimed}  # fmt: skip
+    if not is_defined(votes):
+        return Verdict("insufficient", (UNDEFINED,), (OPEN_ENDED,), figures)
+    level, reasons, advice = 2, [], []
+    for at, reason, cure in (*_findings(figures), *_readings(conclusions, match), *_audited(audit)):
+        level = min(level, at)
+        reasons.append(reason)
+        advice += [cure] if cure else []
+    if audit is None and level < 2:
+        advice.append(AUDIT)
+    return Verdict(("insufficient", "weak", "sound")[level], tuple(reasons), tuple(dict.fromkeys(advice)), figures)
+
+
+UNDEFINED = (
+    "hardly any two variants conclude the same on any prompt: the answers are open-ended, or don't end in a conclusion "
+    "that can be read, so that there is nothing to agree on"
+)
+OPEN_ENDED = (
+    "prompts with short answers, or another consensus.match; else the merge with equal weights, which needs no choice, "
+    "or a benchmark"
+)
+AUDIT = "audit"  # the command is added where it is printed
+MORE_PROMPTS = "more prompts, or harder ones"
+MORE_VARIANTS = "more merges (--trials)"
+
+Finding = tuple[int, str, str]  # level, reason, advice ("": none)
+
+
+def _findings(figures: Mapping[str, float | None]) -> list[Finding]:
+    return [*_noise(figures), *_camps(figures), *_anchors(figures)]
+
+
+def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
+    """Too little to tell the variants apart by."""
+    found = []
+    telling, voters, halves = figures["telling"] or 0, figures["voters"], figures["split_half"]
+    if telling < TELLING[1]:
+        reason = f"only {telling:.0f} prompts tell the variants apart; on the others all agree, or none does"
+        found.append((int(telling >= TELLING[0]), reason, MORE_PROMPTS))
+    if voters is not None and voters < VOTERS[1]:
+        reason = f"the variants vote like {voters:.1f} independent ones"
+        found.append((int(voters >= VOTERS[0]), reason, MORE_VARIANTS))
+    if halves is None:
+        found.append((1, "too few variants to estimate how reliable their ranking is", MORE_VARIANTS))
+    elif halves < SPLIT_HALF[1]:
+        word = "hardly agree" if halves < SPLIT_HALF[0] else "agree only roughly"
+        reason = f"the rankings on two halves of the prompts {word} (split-half reliability {halves:.2f})"
+        found.append((int(halves >= SPLIT_HALF[0]), reason, "more prompts"))
+    return found
+
+
+def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
+    """Signs that mistakes are shared: rival conclusions with as much support."""
+    found = []
+    accuracy, rivals = figures["pool_accuracy"] or 0.0, figures["rivals"] or 0.0
+    concentration = figures["concentration"] or 0.0
+    if accuracy < FEWEST_RIGHT and rivals >= RIVALS[0]:
+        reason = (
+            f"by its own estimate the variants are mostly wrong ({accuracy:.0%} right on average), and on {rivals:.0%} "
+            "of the prompts another conclusion has comparable support"
+        )
+        found.append((0, reason, ""))
+    if concentration >= CONCENTRATION and rivals >= RIVALS[0]:
+        reason = (
+            "there are two camps: variants that contradict the pool conclude the same as one another in "
+            f"{concentration:.0%} of the cases, and on {rivals:.0%} of the prompts their conclusion has comparable "
+            "support; either camp may be right"
+        )
+        found.append((int(rivals < RIVALS[1]), reason, ""))
+    return found
+
+
+def _anchors(figures: Mapping[str, float | None]) -> list[Finding]:
+    against, shared = figures["anchors_contradict"], figures["anchors_agree"] or 0
+    if against is None or shared < FEWEST_SHARED or against < CONTRADICTED[1]:
+        return []
+    reason = (
+        f"on {against:.0%} of the {shared:.0f} prompts on which base and parents agree with one another, the pool "
+        "concludes something else"
+    )
+    return [(int(against < CONTRADICTED[0]), reason, "")]
+
+
+def _readings(conclusions: Sequence[Conclusions], match: str) -> list[Finding]:
+    """Findings about what was read from the responses."""
+    keys = [key for by_prompt in conclusions for answers in by_prompt.values() for key in answers]
+    read = [key for key in keys if key is not None]
+    found: list[Finding] = []
+    if 2 * len(read) < len(keys):
+        reason = (
+            f"only {len(read) / len(keys):.0%} of the responses conclude anything; the others are cut off, or nothing "
+            "could be read from them"
+        )
+        found.append((1, reason, "a higher generation.max_new_tokens, or another consensus.match"))
+    if match == "text" and read and np.median([len(str(key).split()) for key in read]) >= PROSE_WORDS:
+        reason = (
+            f"whole texts of {PROSE_WORDS} words and more are compared: agreement word for word shows copies of one "
+            "model rather than right answers"
+        )
+        found.append((1, reason, "prompts with short answers"))
+    return found
+
+
+def _audited(audit: Audit | None) -> list[Finding]:
+    if audit is None or (interval := audit.interval())[1] >= audit.claimed:
+        return []
+    reason = (
+        f"an audit contradicts it: the pool's conclusion is right on {audit.right} of {audit.n} labelled prompts (95 % "
+        f"interval {interval[0]:.0%} to {interval[1]:.0%}), where the fit claims {audit.claimed:.0%}"
+    )
+    # Right on half of them: the values are too high, the order may still hold.
+    return [(int(2 * audit.right >= audit.n), reason, "")]

@@ -1,0 +1,128 @@
+"""Conclusions of a pool -> how reliable each variant is, and what the pool concludes.
+
+The one-coin model of Dawid and Skene (1979, doi:10.2307/2346806): each variant v is right with probability a[v], wrong
+conclusions scatter evenly, and EM estimates the reliabilities and the right conclusions jointly. Pure NumPy.
+
+Symbols: V variants, P prompts, S samples of a prompt; c[v, p, s] the conclusion of a response; q[p](t) the posterior
+probability that t is the right conclusion to prompt p. A *cell* is one distinct conclusion to one prompt.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities: initial, and during EM
+# Wrong conclusions are assumed to scatter over at least this many, where the number of options is not known.
+FEWEST_OTHERS = 9
+TOLERANCE, ROUNDS = 1e-6, 100
+# A single variant has none to agree with.
+FEWEST_VARIANTS = 2
+
+Key = Hashable
+# By prompt: the conclusions of a variant's S responses; None: no conclusion. A prompt that was not asked is missing.
+Conclusions = Mapping[int, Sequence[Key | None]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What EM found. All NaN, and no pooled conclusions, with fewer than two variants."""
+
+    reliability: np.ndarray  # float64 [V]: a[v]
+    by_prompt: np.ndarray  # float64 [V, P]: q[p] of a variant's conclusions, mean over samples; NaN: not asked
+    pooled: Mapping[int, Key] = field(default_factory=dict)  # by prompt: the most probable conclusion
+    claimed: Mapping[int, float] = field(default_factory=dict)  # by prompt: its posterior probability
+
+
+class Votes:
+    """The N responses with a conclusion, as flat arrays."""
+
+    def __init__(
+        self,
+        conclusions: Sequence[Conclusions],
+        prompts: int,
+        options: Mapping[int, int] | None = None,
+        truths: Mapping[int, Key | None] | None = None,
+    ) -> None:
+        """`options`: how many options a prompt offers, where known. `truths`: the right conclusions that are known;
+        None: no conclusion of the pool is right."""
+        cells: dict[tuple[int, Key], int] = {}
+        votes = [
+            (v, p, cells.setdefault((p, key), len(cells)), 1 / len(keys))
+            for v, by_prompt in enumerate(conclusions)
+            for p, keys in by_prompt.items()
+            for key in keys
+            if key is not None
+        ]
+        self.cells = list(cells)  # (prompt, conclusion)
+        self.variant, self.prompt, self.cell = (np.array([vote[i] for vote in votes], np.int64) for i in range(3))
+        self.weight = np.array([vote[3] for vote in votes], np.float64)  # 1 / S
+        self.asked = np.zeros((len(conclusions), prompts), bool)
+        for v, by_prompt in enumerate(conclusions):
+            self.asked[v, list(by_prompt)] = True
+        self.cell_prompt = np.array([p for p, _ in cells], np.int64)
+        distinct = np.bincount(self.cell_prompt, minlength=prompts)
+        # By prompt: m, over how many conclusions wrong ones scatter.
+        self.others = np.maximum(distinct - 1, FEWEST_OTHERS).astype(np.float64)
+        for p, count in (options or {}).items():
+            if p < prompts:
+                self.others[p] = max(count - 1, 1)
+        truths = truths or {}
+        self._is_known = np.isin(self.cell_prompt, list(truths))
+        self._truth = np.array([float(p in truths and truths[p] == key) for p, key in cells], np.float64)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean of the votes' values, [N], over each variant's prompts, [V]; responses without conclusion count as 0."""
+        total = np.bincount(self.variant, self.weight * values, minlength=len(self.asked))
+        return total / np.maximum(self.asked.sum(axis=1), 1)
+
+    def by_prompt(self, values: np.ndarray) -> np.ndarray:
+        """Sums of the votes' weighted values, [N], by variant and prompt, float64 [V, P]; NaN where not asked."""
+        sums = np.zeros(self.asked.shape)
+        np.add.at(sums, (self.variant, self.prompt), self.weight * values)
+        return np.where(self.asked, sums, np.nan)
+
+    def support(self) -> np.ndarray:
+        """Weight of each variant's votes for each cell, float64 [V, cells]."""
+        support = np.zeros((len(self.asked), len(self.cell_prompt)))
+        np.add.at(support, (self.variant, self.cell), self.weight)
+        return support
+
+    def shares_of_others(self) -> np.ndarray:
+        """For each vote, the share of the other variants that were asked and conclude the same, float64 [N]."""
+        mine = self.support()
+        others = mine.sum(axis=0)[self.cell] - mine[self.variant, self.cell]
+        return others / np.maximum(self.asked.sum(axis=0)[self.prompt] - 1, 1)
+
+    def posterior(self, reliability: np.ndarray) -> np.ndarray:
+        """q of every cell, given a[v]; 1 or 0 where the truth is known.
+
+        A vote adds log a to the log-likelihood of its conclusion t, and log((1 - a) / m) to that of the others. Up to a
+        constant of the prompt, the log-likelihood of t is the sum of the differences over the votes for t.
+        """
+        a, m = reliability[self.variant], self.others[self.prompt]
+        gain = self.weight * (np.log(a) - np.log((1 - a) / m))
+        log_likelihood = np.bincount(self.cell, gain, minlength=len(self.cell_prompt))
+        peak = np.full(len(self.others), -np.inf)
+        np.maximum.at(peak, self.cell_prompt, log_likelihood)
+        likelihood = np.exp(log_likelihood - peak[self.cell_prompt])
+        posterior = likelihood / np.bincount(self.cell_prompt, likelihood)[self.cell_prompt]
+        return np.where(self._is_known, self._truth, posterior)
+
+    def fit(self) -> Fit:
+        """EM, from the shares of the others that agree, until no a[v] moves by more than 1e-6, or 100 rounds."""
+        if len(self.asked) < FEWEST_VARIANTS:
+            return Fit(np.full(len(self.asked), np.nan), np.full(self.asked.shape, np.nan))
+        reliability = np.clip(self.mean(self.shares_of_others()), *FIRST_BOUNDS)
+        for _ in range(ROUNDS):
+            posterior = self.posterior(reliability)
+            previous, reliability = reliability, np.clip(self.mean(posterior[self.cell]), *BOUNDS)
+            if np.abs(reliability - previous).max() <= TOLERANCE:
+                break
+        posterior = self.posterior(reliability)
+        pooled: dict[int, Key] = {}
+        claimed: dict[int, float] = {}
+        for (p, key), q in zip(self.cells, posterior.tolist(), strict=True):
+            if q > claimed.get(p, 0.0):
+                pooled[p], claimed[p] = key, q
+        return Fit(reliability, self.by_prompt(posterior[self.cell]), pooled, claimed)
