@@ -10,6 +10,7 @@
     nex_merge.score("models/math", "prompts.jsonl")        # NEX of one model
     nex_merge.conclude("So it is 12.", "number")           # what a response concludes
     nex_merge.is_correct("So it is 12.", "12.0", "number") # whether that is the answer
+    nex_merge.consensus({"a": ["1", "2"], "b": ["1", "3"]}) # models ranked by what they conclude
     nex_merge.nex                                          # the score itself, on caches of one's own
 
 Nothing heavy is imported before it is used.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nex_merge.api import open_run, search
     from nex_merge.errors import InputError, NexMergeError, RunError
     from nex_merge.inspect.score import score
+    from nex_merge.measures.ranking import consensus
     from nex_merge.runs.run import Run
     from nex_merge.setup.config import RunConfig
     from nex_merge.study.observers import Observer
@@ -36,6 +38,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "conclude",
+    "consensus",
     "is_correct",
     "nex",
     "open_run",
@@ -51,6 +54,7 @@ _PLACES = {
     "RunConfig": "nex_merge.setup.config",
     "RunError": "nex_merge.errors",
     "conclude": "nex_merge.answers.conclusions",
+    "consensus": "nex_merge.measures.ranking",
     "is_correct": "nex_merge.answers.conclusions",
     "open_run": "nex_merge.api",
     "score": "nex_merge.inspect.score",

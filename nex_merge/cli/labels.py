@@ -33,7 +33,7 @@ def benchmark(
     chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
     benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
     rows = [row for row in write_leaderboard(opened) if row["trial"] in chosen]
-    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts", None, opened.objective.name, "accuracy")
+    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts", opened.objective, sorted_by="accuracy")
 
 
 @app.command()

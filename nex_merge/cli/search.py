@@ -59,11 +59,7 @@ def search(
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
-    print_table(rows, title, read_reliability(resolved.run), objective.name)
-    if any(row["kind"] == "merge" and row["state"] == "complete" for row in rows):
-        typer.echo(f"\nExport the best merge: {command('export', resolved.run, '--out', 'DIR')}", err=True)
-    else:
-        typer.echo("\nNo merge can be recommended for export: none is complete.", err=True)
+    print_table(rows, title, objective, read_reliability(resolved.run), resolved.run)
     typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
 
 
@@ -113,8 +109,8 @@ def leaderboard(
     rows = rows[:top]
     if form is Format.table:
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
-        objective = opened.objective.name
-        print_table(rows, f"{title}, by {sort or 'rank'}", read_reliability(run), objective, column)
+        title = f"{title}, by {sort or 'rank'}"
+        print_table(rows, title, opened.objective, read_reliability(run), run, column, every)
     else:
         typer.echo(render(rows, form.value))
 
@@ -157,7 +153,7 @@ def rescore(
     with locked(run):  # a running search writes the same files
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
-    print_table(rows, title, read_reliability(run), opened.objective.name)
+    print_table(rows, title, opened.objective, read_reliability(run), run)
 
 
 @app.command()
@@ -165,11 +161,14 @@ def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="the folder to write", callback=path_value)],
     trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="MEASURE", help="the best merge by this measure instead of the objective")
+    ] = None,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
     check_writable_folder(out, "--out")
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.run import Run as RunFolder
 
-    for line in export_trial(RunFolder(run), trial, out):
+    for line in export_trial(RunFolder(run), trial, out, by):
         typer.echo(line)

@@ -38,7 +38,7 @@ def is_over(response: Response) -> bool:
 
 
 def choose_match(observations: Sequence[Observation]) -> str:
-    """`choice` or `number` if the last lines of most responses that end by themselves conclude one, else `text`."""
+    """`choice` or `number` if most responses that end by themselves conclude one in their last line, else `text`."""
     counts = [_count_ends(observation) for observation in observations]
     choices, numbers, total = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
     # An option's text may hold a number ("B) 5 N"), but a number holds no option.
@@ -46,11 +46,15 @@ def choose_match(observations: Sequence[Observation]) -> str:
 
 
 def _count_ends(observation: Observation) -> tuple[int, int, int]:
-    """(responses whose last line concludes a choice, a number, responses that end by themselves)."""
+    """(responses that conclude a choice, those that conclude a number, responses that end by themselves)."""
     if observation not in _ends:
-        ends = [
-            after_thinking(response.text).rpartition("\n")[2] for response in observation.responses if is_over(response)
-        ]
-        choices, numbers = (sum(conclude(end, m) is not None for end in ends) for m in ("choice", "number"))
-        _ends[observation] = choices, numbers, len(ends)
+        texts = [response.text for response in observation.responses if is_over(response)]
+        choices, numbers = (sum(_ends_with(text, match) for text in texts) for match in ("choice", "number"))
+        _ends[observation] = choices, numbers, len(texts)
     return _ends[observation]
+
+
+def _ends_with(text: str, match: str) -> bool:
+    """Whether a text and its last line alone conclude one: prose may hold a number, and a last line look like one."""
+    last = after_thinking(text).rpartition("\n")[2]
+    return conclude(last, match) is not None and conclude(text, match) is not None

@@ -4,14 +4,14 @@ See `votes` for the model behind consensus. A response that was cut off, is empt
 which counts as agreeing with no variant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nex_merge.measures.dissent import is_defined
 from nex_merge.measures.measure import Measure, Pool, Value
-from nex_merge.measures.votes import FEWEST_VARIANTS, Votes
+from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
 from nex_merge.setup.config import NexConfig
 
 # With fewer samples, agreement takes few values: 0 or 1 with two of them.
@@ -32,17 +32,29 @@ class Consensus(Measure):
         return True
 
     def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
-        """Fitted anew on each half: with half of the prompts, other variants may be taken for reliable."""
-        drawn = np.full((len(values), len(counts)), np.nan)
-        for column, count in zip(drawn.T, counts, strict=True):
-            part = np.flatnonzero(count)
-            place = {int(p): i for i, p in enumerate(part)}
-            conclusions = [{place[p]: keys for p, keys in c.items() if p in place} for c in pool.conclusions]
-            options = {place[p]: n for p, n in pool.questions.options.items() if p in place}
-            truths = {place[p]: key for p, key in pool.questions.truths.items() if p in place}
-            fitted = Votes(conclusions, len(part), options, truths).fit().by_prompt
-            column[:] = [item.value if (item := _mean(row)).value is not None else np.nan for row in fitted]
-        return drawn
+        return fit_halves(pool.conclusions, counts, pool.questions.options, pool.questions.truths)
+
+
+def fit_halves(
+    conclusions: Sequence[Conclusions],
+    counts: np.ndarray,
+    options: Mapping[int, int],
+    truths: Mapping[int, Key | None],
+) -> np.ndarray:
+    """Consensus on parts of the prompts, float64 [V, B], from counts int64 [B, P] of 0 and 1; NaN where undefined.
+
+    Fitted anew on each part: from half of the prompts, other variants may be taken for reliable.
+    """
+    drawn = np.full((len(conclusions), len(counts)), np.nan)
+    for column, count in zip(drawn.T, counts, strict=True):
+        part = np.flatnonzero(count)
+        place = {int(p): i for i, p in enumerate(part)}
+        some = [{place[p]: keys for p, keys in item.items() if p in place} for item in conclusions]
+        known = {place[p]: key for p, key in truths.items() if p in place}
+        asked = {place[p]: n for p, n in options.items() if p in place}
+        means = [_mean(row).value for row in Votes(some, len(part), asked, known).fit().by_prompt]
+        column[:] = [np.nan if mean is None else mean for mean in means]
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nex_merge.measures.votes import BOUNDS, Fit, Votes
 # A rival conclusion has two votes or more, and this share of those for the pool's.
 RIVAL_VOTES, RIVAL_SHARE = 2, 0.25
 # Fewer prompts on which any two variants conclude the same: there is no consensus to speak of.
-FEWEST_AGREED, AGREED_SHARE = 2, 0.1
+FEWEST_AGREED, AGREED_SHARE = 1, 0.1
 
 
 def is_defined(votes: Votes) -> bool:

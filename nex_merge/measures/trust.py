@@ -17,11 +17,13 @@ from nex_merge.records import Verdict
 SPLIT_HALF = (0.5, 0.8)
 TELLING = (8, 16)  # prompts on which some variants agree with the pool and others don't
 VOTERS = (2.0, 3.0)
+FEWEST_VOTING = 4  # among three, one pair that agrees decides
 # A ranking is weak if the pool's accuracy is estimated below this, and insufficient if it has rivals as well.
 FEWEST_RIGHT = 1 / 3
-# Two who conclude something else than the pool conclude the same, beyond chance, this often: their mistakes are shared,
-# or the pool's are. Weak if rival conclusions are as frequent as the first share, insufficient from the second.
-CONCENTRATION, RIVALS = 0.2, (0.2, 0.5)
+# A ranking is weak, then insufficient, from this product on: how often two who contradict the pool conclude the same,
+# beyond chance, times the share of prompts on which a conclusion of theirs has comparable support.
+CAMPS = (0.12, 0.06)
+RIVALS = 0.2
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # Words from which equal texts show copies rather than equal answers.
@@ -76,12 +78,13 @@ def assess_consensus(
     fit = votes.fit()
     figures = dissent_figures(votes, fit, anchors)
     audit = audit_of(fit, truths or {})
-    figures["split_half"] = split_half
+    figures |= {"split_half": split_half, "variants": len(conclusions)}
     if audit is not None:
         low, high = audit.interval()
         figures |= {"audit_right": audit.right, "audit_n": audit.n, "audit_low": low, "audit_high": high,
                     "audit_claimed": audit.claimed}  # fmt: skip
-    if not is_defined(votes):
+    figures["defined"] = float(is_defined(votes))
+    if not figures["defined"]:
         return Verdict("insufficient", (UNDEFINED,), (OPEN_ENDED,), figures)
     level, reasons, advice = 2, [], []
     for at, reason, cure in (*_findings(figures), *_readings(conclusions, match), *_audited(audit)):
@@ -119,12 +122,15 @@ def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
     if telling < TELLING[1]:
         reason = f"only {telling:.0f} prompts tell the variants apart; on the others all agree, or none does"
         found.append((int(telling >= TELLING[0]), reason, MORE_PROMPTS))
-    if voters is not None and voters < VOTERS[1]:
+    if (count := figures["variants"] or 0) < FEWEST_VOTING:
+        reason = f"only {count:.0f} variants vote: two that agree outvote the rest"
+        found.append((0, reason, MORE_VARIANTS))
+    elif voters is not None and voters < VOTERS[1]:
         reason = f"the variants vote like {voters:.1f} independent ones"
         found.append((int(voters >= VOTERS[0]), reason, MORE_VARIANTS))
-    if halves is None:
+    if halves is None and count >= FEWEST_VOTING:
         found.append((1, "too few variants to estimate how reliable their ranking is", MORE_VARIANTS))
-    elif halves < SPLIT_HALF[1]:
+    elif halves is not None and halves < SPLIT_HALF[1]:
         word = "hardly agree" if halves < SPLIT_HALF[0] else "agree only roughly"
         reason = f"the rankings on two halves of the prompts {word} (split-half reliability {halves:.2f})"
         found.append((int(halves >= SPLIT_HALF[0]), reason, "more prompts"))
@@ -136,19 +142,19 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
     found = []
     accuracy, rivals = figures["pool_accuracy"] or 0.0, figures["rivals"] or 0.0
     concentration = figures["concentration"] or 0.0
-    if accuracy < FEWEST_RIGHT and rivals >= RIVALS[0]:
+    if accuracy < FEWEST_RIGHT and rivals >= RIVALS:
         reason = (
             f"by its own estimate the variants are mostly wrong ({accuracy:.0%} right on average), and on {rivals:.0%} "
             "of the prompts another conclusion has comparable support"
         )
         found.append((0, reason, ""))
-    if concentration >= CONCENTRATION and rivals >= RIVALS[0]:
+    if concentration * rivals >= CAMPS[1]:
         reason = (
             "there are two camps: variants that contradict the pool conclude the same as one another in "
             f"{concentration:.0%} of the cases, and on {rivals:.0%} of the prompts their conclusion has comparable "
             "support; either camp may be right"
         )
-        found.append((int(rivals < RIVALS[1]), reason, ""))
+        found.append((int(concentration * rivals < CAMPS[0]), reason, ""))
     return found
 
 

@@ -292,7 +292,7 @@ def reliability_figures(reliability: Reliability) -> list[tuple[str, str]]:
     figures = [
         (_FIGURES.get(field.name, field.name.replace("_", " ")), number(getattr(reliability, field.name), 3))
         for field in dataclasses.fields(reliability)
-        if field.name not in ("verdict", "reasons", "advice", "split_halves")
+        if field.name not in ("verdict", "reasons", "advice", "split_halves", "verdicts", "match")
     ]
     others = [
         (f"split-half reliability of {measure_title(name)}", number(value, 3))

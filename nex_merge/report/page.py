@@ -15,8 +15,9 @@ from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
 from nex_merge.runs import files
+from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import trial_label, verdict_lines
+from nex_merge.runs.tables import trial_label
 from nex_merge.study.importances import importances
 
 SECTIONS = {
@@ -65,14 +66,19 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
 def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     """What the page leads with: the pick, how certain it is, and how to reproduce it."""
     pick, reliability, objective = snapshot.pick, snapshot.reliability, snapshot.objective
+    rows, folder = snapshot.rows, snapshot.run.path
+    verdicts = [] if reliability is None else verdict_lines(reliability, objective.name)
     return {
         "objective": objective,
+        "lead": [line.strip() for line in lead(rows, objective, reliability, folder)],
+        "verdicts": [line.strip().removeprefix("- ") for line in verdicts[1:]],
+        "steps": next_steps(rows, objective, reliability, folder),
         "progress": words.progress(snapshot),
         "pick": pick,
         "standing": words.standing(snapshot),
         "no_pick": words.no_pick(snapshot),
         "reliability": reliability,
-        "verdict": "" if reliability is None else verdict_lines(reliability, objective.name)[0],
+        "verdict": verdicts[0] if verdicts else "",
         "verdict_age": words.verdict_age(snapshot),
         "reliability_figures": [] if reliability is None else data.reliability_figures(reliability),
         "recipe": None if pick is None else data.recipe_of(snapshot, pick),

@@ -28,15 +28,17 @@ IDENTITY = "nex_merge.json"
 CHECKED = 8
 
 
-def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
-    """Export a trial (the best merge unless named) to `out`; what was done and shown, line by line.
+def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) -> Iterator[str]:
+    """Export a trial (unless named, the best merge by `by`, else by the objective); what was done, line by line.
 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
     named, out = out, out.resolve()
-    result = best_merge(run) if trial is None else _exportable(run, trial)
-    if trial is None and (above := _above(run, result.trial)):
+    if trial is not None and by is not None:
+        raise InputError("export: expected either --trial or --by, got both")
+    result = best_merge(run, by) if trial is None else _exportable(run, trial)
+    if trial is None and by is None and (above := _above(run, result.trial)):
         yield f"note: {above} above trial {result.trial}, the best merge; see: {command('leaderboard', run.path)}"
     # The figures shown are those of the leaderboard, which may have been rescored since.
     result = next(item for item in latest_results(run) if item.trial == result.trial)
@@ -58,7 +60,8 @@ def export_trial(run: Run, trial: str | None, out: Path) -> Iterator[str]:
     if out.exists():
         out.rmdir()
     partial.replace(out)
-    name, value = run.objective.name, result.value(run.objective.name)
+    name = by or run.objective.name
+    value = result.value(name)
     yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f})")
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.advice import best_by
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import nearest
 
@@ -132,12 +133,22 @@ def first_trial(run: Run) -> str:
     return ranked[0]
 
 
-def best_merge(run: Run) -> TrialResult:
-    """The complete merge that ranks first. Raises InputError if there is none."""
-    merges = [row["trial"] for row in read_rows(run) if row["kind"] == "merge" and row["state"] == "complete"]
-    if not merges:
-        raise InputError(f"{run.path}: expected a complete merge, got none. Choose another trial with --trial")
-    return run.find(merges[0])
+def best_merge(run: Run, by: str | None = None) -> TrialResult:
+    """The complete merge that ranks first by a measure, by default the objective.
+
+    Raises InputError if there is none, or no such measure.
+    """
+    if by is not None and by not in OBJECTIVES:
+        raise InputError(f"--by: unknown measure {by!r}.{nearest(by, list(OBJECTIVES), 'measures')}")
+    rows = read_rows(run)
+    if by is None or by == run.objective.name:
+        first = next((row for row in rows if row["kind"] == "merge" and row["state"] == "complete"), None)
+    else:
+        first = best_by(rows, by, OBJECTIVES[by].direction)
+    if first is None:
+        of = "" if by is None else f" with a value of {by}"
+        raise InputError(f"{run.path}: expected a complete merge{of}, got none. Choose another trial with --trial")
+    return run.find(first["trial"])
 
 
 def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:

@@ -243,21 +243,23 @@ class Run:
         """A finished trial: `base`, a parent's name, or a merge's number. Raises InputError if there is none."""
         return self.find(str(id))
 
-    def best(self) -> TrialResult:
-        """The merge that ranks first. Raises InputError if no merge is complete."""
+    def best(self, by: str | None = None) -> TrialResult:
+        """The merge that ranks first by a measure (default: the objective). Raises InputError if there is none."""
         from nex_merge.runs.leaderboard import best_merge
 
-        return best_merge(self)
+        return best_merge(self, by)
 
-    def export(self, out: "str | Path", trial: str | int | None = None) -> Path:
-        """Write a trial (default: the best merge) as a checkpoint, checked against what was scored. Returns its folder.
+    def export(self, out: "str | Path", trial: str | int | None = None, by: str | None = None) -> Path:
+        """Write a trial as a checkpoint, checked against what was scored. Returns its folder.
+
+        By default the best merge, by the objective or by the measure `by`.
 
         Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
         variant that was scored.
         """
         from nex_merge.runs.export import export_trial
 
-        for _ in export_trial(self, None if trial is None else str(trial), Path(out)):
+        for _ in export_trial(self, None if trial is None else str(trial), Path(out), by):
             pass
         return Path(out)
 

@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Reliability
+from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
 
 if TYPE_CHECKING:
@@ -63,28 +66,42 @@ def console_of(width: int = 120) -> "Console":
 def print_table(
     rows: Sequence[Row],
     title: str,
+    objective: Objective,
     reliability: Reliability | None = None,
-    objective: str = "nex",
+    run: Path | None = None,
     sorted_by: str | None = None,
+    every: Sequence[Row] | None = None,
 ) -> None:
-    """Print the ranking, the reasons of failures, and the verdict on the scores."""
-    console = console_of()
+    """Print what to do, the ranking, the reasons of failures, the verdicts and the next steps.
+
+    `run`: the folder that commands name; None: the table alone. `every`: all rows, where `rows` are some of them.
+    """
+    console, every = console_of(), rows if every is None else every
+
+    def say(line: str = "") -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     # Not as the table's title, which rich wraps at the table's width.
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
-    table, left_out = ranking_table(rows, objective, console.width, sorted_by)
+    say(title)
+    for line in () if run is None else lead(every, objective, reliability, run):
+        say(line)
+    table, left_out = ranking_table(rows, objective.name, console.width, sorted_by)
     console.print(table)
     if left_out:
-        console.print(left_out, markup=False, highlight=False, soft_wrap=True)
+        say(left_out)
     for line in LEGEND:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(line)
     for row in rows:
         if row["reason"] is not None:
-            line = f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}")
     if reliability is not None:
-        console.print()
-        for line in verdict_lines(reliability, objective):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say()
+        for line in verdict_lines(reliability, objective.name):
+            say(line)
+    if run is not None:
+        say()
+        for line in next_steps(every, objective, reliability, run):
+            say(line)
 
 
 def ranking_table(
@@ -126,20 +143,6 @@ def ranking_table(
 
 def _plain(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def verdict_lines(reliability: Reliability, objective: str = "nex") -> list[str]:
-    """The verdict on a run's NEX, with reasons and advice."""
-    meaning = {
-        "sound": "other prompts would give much the same ranking; only labels can show whether it agrees with accuracy",
-        "weak": "this ranking is coarse, or adds little to response length",
-        "insufficient": "this ranking is mostly noise: other prompts would give another",
-    }
-    aside = "" if objective == "nex" else f" (this ranking is by {objective})"
-    lines = [f"Verdict on NEX{aside}: {reliability.verdict}; {meaning[reliability.verdict]}."]
-    lines += [f"  - {reason}" for reason in reliability.reasons]
-    lines += [f"  What would help: {advice}" for advice in reliability.advice]
-    return lines
 
 
 def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str], list[dict[str, str]]]:

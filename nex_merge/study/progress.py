@@ -65,7 +65,10 @@ class Progress(Observer):
         value = self._take_best(result)
         name = self._objective.name
         digits = MEASURES[name].digits
-        shown = f"{name} {value:.{digits}f}" if value is not None else f"{result.state}: {result.reason}"
+        if value is not None:
+            shown = f"{name} {value:.{digits}f}"
+        else:  # the first variant has no others to be compared with
+            shown = f"{result.state}: {result.reason}" if result.reason else f"{name} not defined yet"
         best = f", best {self._best[0]:.{digits}f} (trial {self._best[1]})" if self._best is not None else ""
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.on_note(

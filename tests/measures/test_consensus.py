@@ -144,6 +144,8 @@ def response(prompt, text, truncated=False, sample=0):
         (["<think>1</think>\nSo it is 12.", "= 3", "nothing"], "number"),
         (["The answer is B.", "(C)", "no"], "choice"),
         (["a= a1 a2\nb= + -", "a= a1 a3", "a= b2"], "text"),
+        (["d= d1 d2\ne= e1 e4", "c= c1 c3\nd= d4 d5", "g= + -\nh= - -"], "text"),
+        (["There are 3 reasons.\n\nSo it depends."] * 3, "text"),
     ],
 )
 def test_how_most_responses_conclude(texts, match):

@@ -42,7 +42,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
     assert page.count("<tr data-state=") == 103
     for text in (
         "created <time datetime=\"2026-01-02T03:04:00+00:00\">2026-01-02 03:04 UTC</time>", "is not updated",
-        "Verdict on NEX: weak", "&lt;b&gt;few&lt;/b&gt; prompts", "more prompts",
+        "Verdict on NEX: weak", "&lt;b&gt;few&lt;/b&gt; prompts", "More prompts",
         "103 trials: 73 complete, 10 collapsed, 10 failed, 10 duplicate.", "it repeats itself",
         "the same recipe as trial 0000",
         "20 variants have accuracy (held &lt;out&gt;)", "Spearman", "Importances are not available",

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +11,13 @@ from nex_merge.errors import InputError
 from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.records import Estimate, NexScore, Reliability, TrialResult
+from nex_merge.records import Estimate, NexScore, Reliability, TrialResult, Verdict
+from nex_merge.runs.advice import best_by, lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import as_markdown, verdict_lines
+from nex_merge.runs.tables import as_markdown
 from nex_merge.setup.config import StudyConfig
 
 NEX = Objective("nex", 1)
@@ -112,13 +114,82 @@ def test_a_frame_has_every_column_and_nullable_ranks():
     assert frame["rank"].isna().sum() == 2 and frame["rank"].iloc[0] == 1
 
 
+def reliability(nex="weak", of_consensus="sound", **reasons):
+    verdicts = {
+        "nex": Verdict(nex, reasons.get("nex", ()), reasons.get("advice", ())),
+        "consensus": Verdict(of_consensus, reasons.get("consensus", ()), reasons.get("advice", ())),
+        "agreement": Verdict("sound"),
+    }
+    return Reliability(nex, (), (), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3, verdicts=verdicts, match="number")
+
+
 def test_the_verdict_in_plain_words():
-    found = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
-    assert verdict_lines(found) == [
-        "Verdict on NEX: weak; this ranking is coarse, or adds little to response length.",
-        "  - few cycles",
-        "  What would help: longer responses",
+    old = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
+    assert verdict_lines(old, "nex") == ["Verdict on NEX: weak; this ranking is coarse.", "  - few cycles"]
+    lines = verdict_lines(reliability(nex="insufficient", of_consensus="weak", consensus=("two camps",)), "nex")
+    assert lines == [
+        "Verdict on NEX: insufficient; this ranking supports no choice.",
+        "Verdict on consensus: weak: two camps.",
+        "Conclusions are read as number.",
     ]
+    assert "only labels can show" in verdict_lines(reliability(), "consensus")[1]
+
+
+def measured(trial, nex, consensus, kind="merge", **fields):
+    found = {"consensus": Estimate(consensus, consensus - 0.1, consensus + 0.1), "agreement": Estimate(consensus / 2)}
+    return result(trial, nex, kind, estimates=found, **fields)
+
+
+def told(objective, verdict, *results):
+    rows, run = rank(results, Objective(objective, 1)), Path("results/x")
+    leading = list(lead(rows, Objective(objective, 1), verdict, run))
+    return leading, next_steps(rows, Objective(objective, 1), verdict, run)
+
+
+FOUR = (
+    measured("base", 0.2, 0.3, "base"), measured("p", 0.5, 0.4, "parent"),
+    measured("0000", 0.6, 0.5, is_reference=True), measured("0001", 0.9, 0.35), measured("0002", 0.7, 0.8),
+)  # fmt: skip
+
+
+def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
+    leading, steps = told("consensus", reliability(advice=("audit",)), *FOUR)
+    assert leading == [
+        "Pick by consensus (sound): trial 2 (ties), 0.800 [0.700, 0.900]",
+        "  supported by agreement (sound), NEX (weak).",
+    ]
+    assert steps[0] == "Export the pick: nex-merge export results/x --out DIR"
+    assert steps[1] == "Check a dozen answers yourself: nex-merge audit results/x"
+    assert best_by(rank(FOUR, NEX), "consensus", 1)["trial"] == "0002"
+
+
+def test_a_measure_that_is_sound_and_disagrees_is_named_with_its_command():
+    leading, steps = told("nex", reliability(nex="insufficient"), *FOUR)
+    assert leading[0] == "Pick by NEX (insufficient): trial 1 (ties), 0.9000 [0.9000, 0.9000]"
+    assert leading[1] == "  no other measure puts it above all of these."
+    assert leading[2:] == [
+        "  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]",
+        "    nex-merge export results/x --by consensus --out DIR",
+    ]
+    assert steps == [
+        "Export the pick by consensus, which is sound: nex-merge export results/x --by consensus --out DIR"
+    ]
+
+
+def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_command():
+    advice = ("more prompts", "more merges (--trials)", "audit")
+    _, steps = told("consensus", reliability(of_consensus="insufficient", advice=advice), *FOUR)
+    assert steps == [
+        "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
+        "More merges: nex-merge search results/x/config.yaml --trials 20",
+        "Check a dozen answers yourself: nex-merge audit results/x",
+    ]
+    assert told("consensus", reliability(), FOUR[0])[1] == ["No merge can be recommended for export: none is complete."]
+
+
+def test_a_parent_above_every_merge_is_said():
+    leading, _ = told("consensus", reliability(), *FOUR, measured("q", 0.1, 0.95, "parent"))
+    assert "  Above it: q 0.950. By consensus, no merge is better." in leading
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""`nex-merge consensus`: rank any models by files of their answers."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nex_merge.cli.app import ShortFormat, app
+from nex_merge.setup.paths import expand_for
+
+
+@app.command()
+def consensus(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="a JSONL file per model: prompt or messages, and response or responses; optionally answer",
+            show_default=False,
+        ),
+    ],
+    match: Annotated[
+        str, typer.Option(help="how conclusions are read: auto, number, choice, text or regex:PATTERN")
+    ] = "auto",
+    form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
+) -> None:
+    """Rank models by files of their answers to the same prompts; no labels, no merging, no model is loaded."""
+    from nex_merge.inspect.answer_files import rank_files
+    from nex_merge.inspect.ranked import as_json, print_ranked
+
+    ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match)
+    if form is ShortFormat.json:
+        typer.echo(json.dumps(as_json(ranked), indent=1))
+    else:
+        print_ranked(ranked)

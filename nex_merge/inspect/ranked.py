@@ -1,0 +1,77 @@
+"""A ranking of answer files on a terminal and as JSON."""
+
+from typing import Any
+
+from nex_merge.inspect.answer_files import RankedFiles
+from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
+from nex_merge.runs.tables import console_of
+
+DIGITS = 3
+
+
+def as_json(ranked: RankedFiles) -> dict[str, Any]:
+    """The ranking, best first, with its verdict and what it rests on."""
+    rows = []
+    for row in ranked.ranking.rows:
+        item: dict[str, Any] = {"name": row.name, "consensus": row.consensus, "low": row.low, "high": row.high}
+        item["concluded"] = ranked.concluded[row.name]
+        if row.name in ranked.accuracy:
+            item["accuracy"] = ranked.accuracy[row.name]
+        rows.append(item)
+    return {
+        "rows": rows,
+        "verdict": ranked.ranking.verdict,
+        "reasons": list(ranked.ranking.reasons),
+        "advice": _advice(ranked.ranking.advice),
+        "match": ranked.match,
+        "prompts": ranked.prompts,
+        "shared_prompts": ranked.shared,
+        "labelled_prompts": ranked.labelled,
+    }
+
+
+def print_ranked(ranked: RankedFiles) -> None:
+    """The ranking as a table, the verdict and its condition."""
+    from rich.table import Table
+
+    console, ranking = console_of(), ranked.ranking
+    shared = "" if ranked.shared == ranked.prompts else f", {ranked.shared} of them in all files"
+    console.print(
+        f"{len(ranking.rows)} models on {ranked.prompts} prompts{shared}; conclusions read as {ranked.match}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("file", overflow="fold")
+    for heading in ("consensus", "95 %", "concluded", *(["accuracy"] if ranked.accuracy else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for place, row in enumerate(ranking.rows, 1):
+        interval = "-" if row.low is None else f"{row.low:.{DIGITS}f}-{row.high:.{DIGITS}f}"
+        cells = [_number(row.consensus), interval, f"{ranked.concluded[row.name]:.0%}"]
+        cells += [_number(ranked.accuracy.get(row.name))] if ranked.accuracy else []
+        table.add_row("-" if row.consensus is None else str(place), row.name, *cells)
+    console.print(table)
+    lines = [
+        "consensus: share of prompts on which a model concludes what all of them, weighted by reliability, conclude;",
+        "95 %: bootstrap over prompts; concluded: share of the responses from which a conclusion could be read.",
+        "",
+        f"Verdict: {ranking.verdict}. {CONDITION}.",
+        *(f"  - {reason}" for reason in ranking.reasons),
+        *(f"  What would help: {advice}" for advice in _advice(ranking.advice)),
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.{DIGITS}f}"
+
+
+def _advice(advice: tuple[str, ...]) -> list[str]:
+    """Advice in terms of files: there is no search to give more merges to."""
+    words = {
+        AUDIT: 'right answers to a dozen prompts drawn at random ("answer" in their lines), which audit it',
+        MORE_VARIANTS: "answers of more models",
+        OPEN_ENDED: "prompts with short answers, another --match, or a benchmark",
+    }
+    return [words.get(item, item) for item in advice]

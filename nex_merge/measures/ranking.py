@@ -1,0 +1,110 @@
+"""Consensus of any models' conclusions, as a pure function: a ranking with its verdict, no run and no model needed."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nex_merge.errors import InputError
+from nex_merge.measures.consensus import fit_halves
+from nex_merge.measures.trust import assess_consensus
+from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
+from nex_merge.resampling import halves, interval, resamples, split_half
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One model of a ranking."""
+
+    name: Any  # its key in the mapping, or its place in the sequence
+    consensus: float | None  # None: undefined
+    low: float | None = None  # 95 % bootstrap interval over prompts
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Models by consensus, best first, and whether that supports a ranking."""
+
+    rows: tuple[Ranked, ...]
+    verdict: str  # sound | weak | insufficient
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+    pooled: Mapping[Any, Hashable]  # by prompt: what the pool concludes
+    claimed: Mapping[Any, float]  # by prompt: the probability that it is right, under the model
+
+
+def consensus(
+    conclusions: Mapping[Any, Any] | Sequence[Any],
+    *,
+    options: Mapping[Any, int] | None = None,
+    truths: Mapping[Any, Hashable | None] | None = None,
+    audit: Mapping[Any, Hashable | None] | None = None,
+    match: str = "",
+) -> Ranking:
+    """Rank V models by how often they conclude what the pool, weighted by reliability, concludes.
+
+    The one-coin model of Dawid and Skene (1979); an estimate of accuracy if most models don't share their mistakes.
+
+    `conclusions`: by model, its conclusions: a mapping from prompts, or a sequence in the order of the prompts. Each is
+    one conclusion (any hashable; None: it concludes nothing) or a list of one per sample. A prompt that a mapping lacks
+    was not asked. `options`: how many options a prompt offers, where known. `truths`: conclusions known to be right
+    (None: none is), which count as such and audit the rest; `audit`: the same, but used for the verdict alone.
+    `match`: how the conclusions were read, for the verdict's reasons.
+
+    Raises InputError with fewer than two models.
+
+    >>> found = consensus({"a": ["1", "2", "3"], "b": ["1", "2", "4"], "c": ["1", "2", "3"], "d": ["1", "9", "3"]})
+    >>> [(row.name, round(row.consensus, 2)) for row in found.rows]
+    [('a', 1.0), ('c', 1.0), ('b', 0.67), ('d', 0.67)]
+    >>> found.verdict
+    'insufficient'
+    """
+    names = list(conclusions) if isinstance(conclusions, Mapping) else list(range(len(conclusions)))
+    answers = [conclusions[name] for name in names]
+    if len(names) < FEWEST_VARIANTS:
+        raise InputError(f"consensus: expected the conclusions of at least two models, got {len(names)}")
+    by_model = [item if isinstance(item, Mapping) else dict(enumerate(item)) for item in answers]
+    prompts = list(dict.fromkeys(prompt for item in by_model for prompt in item))
+    place = {prompt: i for i, prompt in enumerate(prompts)}
+    numbered: list[Conclusions] = [{place[p]: _samples(value) for p, value in item.items()} for item in by_model]
+    asked = {place[p]: count for p, count in (options or {}).items() if p in place}
+    known, checked = ({place[p]: key for p, key in (given or {}).items() if p in place} for given in (truths, audit))
+    fit = Votes(numbered, len(prompts), asked, known).fit()
+    reliability = _split_half(numbered, len(prompts), asked, known)
+    verdict = assess_consensus(numbered, len(prompts), asked, {**known, **checked}, reliability, match=match)
+    defined = verdict.figures["defined"]
+    rows = [
+        Ranked(name, *_estimate(row)) if defined else Ranked(name, None)
+        for name, row in zip(names, fit.by_prompt, strict=True)
+    ]
+    rows.sort(key=lambda row: -1.0 if row.consensus is None else -row.consensus)  # ties stay as given
+    return Ranking(
+        tuple(rows), verdict.level, verdict.reasons, verdict.advice,
+        {prompts[p]: key for p, key in fit.pooled.items()}, {prompts[p]: q for p, q in fit.claimed.items()},
+    )  # fmt: skip
+
+
+def _samples(value: Any) -> Sequence[Key | None]:
+    return list(value) if isinstance(value, list | np.ndarray) else [value]
+
+
+def _estimate(row: np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """The mean of float64 [P], NaN where not asked, with its bootstrap interval over prompts."""
+    defined = np.isfinite(row)
+    if not defined.any():
+        return None, None, None
+    counts = resamples(np.arange(len(row)))
+    sizes = counts @ (defined * 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = np.where(sizes > 0, counts @ np.nan_to_num(row) / sizes, np.nan)
+    return float(row[defined].mean()), *interval(drawn, len(row))
+
+
+def _split_half(
+    conclusions: Sequence[Conclusions], prompts: int, options: Mapping[int, int], truths: Mapping[int, Key | None]
+) -> float | None:
+    if prompts < 2:
+        return None
+    return split_half(fit_halves(conclusions, halves(np.arange(prompts)), options, truths))

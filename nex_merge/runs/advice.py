@@ -1,0 +1,171 @@
+"""A leaderboard in sentences: the pick, what speaks for it, the verdicts, and what to do next with its command."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.trust import AUDIT, CONDITION, MORE_PROMPTS, MORE_VARIANTS
+from nex_merge.records import Reliability, Verdict
+from nex_merge.setup.paths import command
+
+Row = Mapping[str, Any]
+# Measures that can speak for a pick: what they rank high is meant to be right more often.
+SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
+MEANING = {
+    "sound": "other prompts would give much the same ranking",
+    "weak": "this ranking is coarse",
+    "insufficient": "this ranking supports no choice",
+}
+
+
+def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
+    """The complete merge with the best value of a measure; of equal ones, the first. None if there is none."""
+    merges = [r for r in rows if r["kind"] == "merge" and r["state"] == "complete" and r.get(name) is not None]
+    return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
+
+
+def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
+    """What to do, in a line or two above the table: the pick, and a measure that is sound and disagrees."""
+    pick = best_by(rows, objective.name, objective.sign)
+    if pick is None:
+        return
+    verdict = None if reliability is None else reliability.of(objective.name)
+    yield (
+        f"Pick by {title(objective.name)}{_level(verdict)}: trial {_label(pick)} ({pick['method']}), "
+        f"{_estimate(pick, objective.name)}"
+    )
+    parts = [*_odds(pick), *_supporters(rows, pick, objective, reliability)]
+    if parts:
+        yield f"  {'; '.join(parts)}."
+    above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (pick["rank"] or 0)]
+    if above:
+        names = ", ".join(f"{row['trial']} {_number(row, objective.name)}" for row in above)
+        yield f"  Above it: {names}. By {title(objective.name)}, no merge is better."
+    for name, other in _dissenters(rows, pick, objective, reliability):
+        yield f"  {title(name)} is sound and disagrees: trial {_label(other)}, {_estimate(other, name)}"
+        yield f"    {_export(run, name)}"
+
+
+def title(name: str) -> str:
+    """A measure's name in sentences."""
+    return "NEX" if name == "nex" else name.replace("_", " ")
+
+
+def _level(verdict: Verdict | None) -> str:
+    return "" if verdict is None else f" ({verdict.level})"
+
+
+def _number(row: Row, name: str) -> str:
+    return f"{row[name]:.{MEASURES[name].digits}f}" if row.get(name) is not None else "-"
+
+
+def _estimate(row: Row, name: str) -> str:
+    low, high, digits = row.get(f"{name}_low"), row.get(f"{name}_high"), MEASURES[name].digits
+    interval = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return _number(row, name) + interval
+
+
+def _odds(pick: Row) -> list[str]:
+    """Confidences against the references, where there are any."""
+    against = (("beats_parent", "the best parent"), ("beats_equal", "equal weights"))
+    odds = [f"{what} {pick[name]:.0%}" for name, what in against if pick.get(name) is not None]
+    if pick.get("reference"):
+        odds.append("it is the merge with equal weights")
+    return [f"confidence that it beats {', '.join(odds)}"] if odds and not pick.get("reference") else odds
+
+
+def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliability: Reliability | None) -> list[str]:
+    """The other measures that put the pick above every parent and equal weights."""
+    if reliability is None:
+        return []
+    references = [r for r in rows if (r["kind"] == "parent" or r["reference"]) and r["trial"] != pick["trial"]]
+    found = []
+    for name in SUPPORTING:
+        verdict, value = reliability.of(name), pick.get(name)
+        if name == objective.name or value is None or verdict is None or verdict.level == "insufficient":
+            continue
+        others = [row[name] for row in references if row.get(name) is not None]
+        if others and all(MEASURES[name].direction * (value - other) > 0 for other in others):
+            found.append(f"{title(name)} ({verdict.level})")
+    return [f"supported by {', '.join(found)}" if found else "no other measure puts it above all of these"]
+
+
+def _dissenters(
+    rows: Sequence[Row], pick: Row, objective: Objective, reliability: Reliability | None
+) -> Iterator[tuple[str, Row]]:
+    """Measures of accuracy that are sound and would pick another merge, with that merge."""
+    for name, measure in MEASURES.items():
+        verdict = None if reliability is None else reliability.of(name)
+        if name != objective.name and measure.claims_accuracy and verdict is not None and verdict.level == "sound":
+            other = best_by(rows, name, measure.direction)
+            if other is not None and other["trial"] != pick["trial"]:
+                yield name, other
+
+
+def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
+    """The verdict on the objective with its reasons, and those on the other measures of accuracy, a line each."""
+    verdict = reliability.of(objective)
+    lines = []
+    if verdict is not None:
+        lines.append(f"Verdict on {title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
+        lines += [f"  - {reason}" for reason in verdict.reasons]
+        if objective == "consensus":
+            lines.append(f"  {CONDITION}.")
+        elif verdict.level == "sound":
+            lines.append("  Whether it agrees with accuracy, only labels can show.")
+    for name, measure in MEASURES.items():
+        other = reliability.of(name)
+        if name != objective and measure.claims_accuracy and other is not None:
+            why = f": {other.reasons[0]}" if other.reasons else ""
+            lines.append(f"Verdict on {title(name)}: {other.level}{why}.")
+    if reliability.match is not None:
+        lines.append(f"Conclusions are read as {reliability.match}.")
+    return lines
+
+
+def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
+    """What to do next, each step once with its command.
+
+    An export is offered where the objective's verdict is not insufficient; else that of a measure that is sound, or
+    what would make the ranking sound.
+    """
+    pick = best_by(rows, objective.name, objective.sign)
+    verdict = None if reliability is None else reliability.of(objective.name)
+    if pick is None:
+        return ["No merge can be recommended for export: none is complete."]
+    if verdict is None or verdict.level != "insufficient":
+        steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
+        return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
+    dissenters = [name for name, _ in _dissenters(rows, {"trial": None}, objective, reliability)]
+    if dissenters:
+        return [f"Export the pick by {title(dissenters[0])}, which is sound: {_export(run, dissenters[0])}"]
+    return [_step(item, rows, run) for item in verdict.advice]
+
+
+def _export(run: Path, name: str) -> str:
+    return command("export", run, "--by", name, "--out", "DIR")
+
+
+def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
+    """An advice with the command that follows it."""
+    config = run / "config.yaml"
+    merges = sum(row["kind"] == "merge" for row in rows)
+    commands = {
+        AUDIT: f"Check a dozen answers yourself: {command('audit', run)}",
+        MORE_VARIANTS: f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}",
+        MORE_PROMPTS: f"More prompts, or harder ones: {_again(config, 'prompts.limit=N')}",
+        "more prompts": f"More prompts: {_again(config, 'prompts.limit=N')}",
+    }
+    if "max_new_tokens" in advice:
+        return f"{advice[0].upper()}{advice[1:]}: {_again(config, 'generation.max_new_tokens=N')}"
+    return commands.get(advice, f"{advice[0].upper()}{advice[1:]}.")
+
+
+def _again(config: Path, setting: str) -> str:
+    return command("search", config, "--set", setting, "--out", "DIR")
+
+
+def _label(row: Row) -> str:
+    return str(int(row["trial"])) if row["trial"].isdigit() else row["trial"]

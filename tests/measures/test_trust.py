@@ -1,0 +1,118 @@
+"""The verdict on consensus, in worlds whose truth is known."""
+
+import numpy as np
+import pytest
+
+from nex_merge import InputError, consensus
+from nex_merge.measures.dissent import dissent_figures
+from nex_merge.measures.trust import assess_consensus, audit_of
+from nex_merge.measures.votes import Votes
+
+PROMPTS = 64
+
+
+def world(seed, low, high, share, variants=30, prompts=PROMPTS):
+    """Conclusions of variants that are right ("0") as often as drawn; `share` of the wrong ones are the same."""
+    rng = np.random.default_rng(seed)
+    right = rng.random((variants, prompts)) < rng.uniform(low, high, variants)[:, None]
+    popular = rng.random((variants, prompts)) < share
+    keys = np.where(right, 0, np.where(popular, 1, 2 + rng.integers(20, size=(variants, prompts))))
+    return [{p: [str(key)] for p, key in enumerate(row)} for row in keys]
+
+
+def levels(*arguments, **options):
+    return [assess_consensus(world(seed, *arguments), PROMPTS, split_half=0.9, **options).level for seed in range(10)]
+
+
+def test_scattered_mistakes_are_sound_and_shared_ones_are_not():
+    assert levels(0.3, 0.9, 0).count("sound") >= 9
+    assert levels(0.3, 0.9, 0.3).count("sound") >= 8
+    assert "sound" not in levels(0.05, 0.3, 0.9)
+    assert "sound" not in levels(0.1, 0.6, 0.9)
+
+
+def test_near_copies_of_one_wrong_model_are_two_camps():
+    found = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        others = world(seed, 0.4, 0.8, 0, variants=12)
+        copied = [str(2 + rng.integers(20)) if rng.random() < 0.55 else "0" for _ in range(PROMPTS)]
+        copies = [
+            {p: [key if rng.random() > 0.07 else str(2 + rng.integers(20))] for p, key in enumerate(copied)}
+            for _ in range(12)
+        ]
+        found.append(assess_consensus([*others, *copies], PROMPTS, split_half=0.9))
+    assert sum(verdict.level != "sound" for verdict in found) >= 9
+    assert any("two camps" in verdict.reasons[0] for verdict in found if verdict.reasons)
+
+
+def test_prompts_that_all_answer_alike_tell_nothing():
+    alike = [{p: ["1"] for p in range(20)} for _ in range(6)]
+    verdict = assess_consensus(alike, 20, split_half=None)
+    assert verdict.level == "insufficient" and "only 0 prompts tell the variants apart" in verdict.reasons[0]
+
+
+def test_ten_equal_models_are_one_voter():
+    model = world(1, 0.5, 0.5, 0, variants=1)[0]
+    other = world(2, 0.5, 0.5, 0, variants=3)
+    votes = Votes([model] * 10 + other, PROMPTS)
+    few = dissent_figures(votes, votes.fit(), ())["voters"]
+    many = world(3, 0.5, 0.5, 0, variants=13)
+    independent = Votes(many, PROMPTS)
+    assert few < 0.75 * dissent_figures(independent, independent.fit(), ())["voters"]
+
+
+def test_base_and_parents_that_agree_with_one_another_contradict_the_pool():
+    pool = [{p: ["merged"] if i % 7 else [f"{i} {p}"] for p in range(PROMPTS)} for i in range(1, 10)]
+    anchors = [{p: ["theirs"] for p in range(PROMPTS)}] * 2
+    verdict = assess_consensus([*anchors, *pool], PROMPTS, split_half=0.9, anchors=[0, 1])
+    assert verdict.figures["anchors_contradict"] == 1
+    assert any("base and parents agree" in reason for reason in verdict.reasons)
+
+
+def test_an_audit_turns_the_verdict_where_the_pool_is_wrong():
+    inverted = world(0, 0.05, 0.3, 0.9)
+    verdict = assess_consensus(inverted, PROMPTS, split_half=0.9, truths=dict.fromkeys(range(12), "0"))
+    assert verdict.level == "insufficient" and "an audit contradicts it" in verdict.reasons[-1]
+    plain = world(0, 0.3, 0.9, 0)
+    verdict = assess_consensus(plain, PROMPTS, split_half=0.9, truths=dict.fromkeys(range(12), "0"))
+    assert verdict.level == "sound" and verdict.figures["audit_right"] == 12
+    assert audit_of(Votes(plain, PROMPTS).fit(), {}) is None
+
+
+def test_what_was_cut_off_and_prose_are_named():
+    cut = [{p: [str(p)] if p < 10 else [None] for p in range(30)} for _ in range(6)]
+    reasons = assess_consensus(cut, 30, split_half=0.9).reasons
+    assert any("only 33% of the responses conclude anything" in reason for reason in reasons)
+    prose = [{p: [" ".join(["word"] * 40) + str(p)] for p in range(30)} for _ in range(6)]
+    reasons = assess_consensus(prose, 30, split_half=0.9, match="text").reasons
+    assert any("whole texts of 30 words" in reason for reason in reasons)
+
+
+# The pure function
+
+
+def test_models_by_name_or_in_order_are_ranked_best_first():
+    answers = world(4, 0.3, 0.9, 0)
+    by_name = {f"m{i}": {p: keys[0] for p, keys in item.items()} for i, item in enumerate(answers)}
+    found = consensus(by_name)
+    assert [row.consensus for row in found.rows] == sorted((row.consensus for row in found.rows), reverse=True)
+    assert all(row.low <= row.consensus <= row.high for row in found.rows)
+    in_order = consensus([[keys[0] for keys in item.values()] for item in answers])
+    assert [f"m{row.name}" for row in in_order.rows] == [row.name for row in found.rows]
+    assert found.verdict == "sound" and found.reasons == ()
+    assert set(found.pooled.values()) == {"0"} and min(found.claimed.values()) > 0.9
+
+
+def test_samples_missing_prompts_and_truths():
+    found = consensus({"a": {"p": ["1", "1"], "q": "2"}, "b": {"p": "1"}, "c": {"p": None, "q": "3"}},
+                      truths={"q": "3"})  # fmt: skip
+    values = {row.name: row.consensus for row in found.rows}
+    assert values["b"] == pytest.approx(1) and values["a"] == pytest.approx(0.5) and values["c"] == pytest.approx(0.5)
+    with pytest.raises(InputError, match="at least two models"):
+        consensus({"a": ["1"]})
+
+
+def test_open_ended_answers_have_no_ranking():
+    found = consensus([[f"{v} {p}" for p in range(10)] for v in range(5)])
+    assert [row.consensus for row in found.rows] == [None] * 5 and found.verdict == "insufficient"
