@@ -55,8 +55,9 @@ def correlate(
     ] = None,
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
-    """Check whether measures agree with accuracy: rank correlations with intervals, and regret."""
-    from nex_merge.labels.correlate import FEWEST, agreement, print_agreement, split
+    """Check whether measures agree with accuracy: rank correlations, noise ceiling, regret, trivial baselines."""
+    from nex_merge.labels.correlate import FEWEST, agreement, split
+    from nex_merge.labels.labelled_run import labelled_run
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
 
@@ -77,14 +78,15 @@ def correlate(
     rows = write_leaderboard(opened)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
-    overall = agreement(rows)
+    labelled = labelled_run(opened, rows)
+    overall = agreement(rows, labelled)
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
     groups = {}
     for name, part in parts.items():
         if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
             typer.echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
         else:
-            groups[name] = agreement(part)
+            groups[name] = agreement(part, labelled)
     if plots is not None:
         from nex_merge.labels.plots import write_scatters
 
@@ -95,14 +97,14 @@ def correlate(
 
         typer.echo(json.dumps({**overall, **({"by": groups} if by else {})}, indent=1))
         return
+    from nex_merge.labels.agreement_table import print_agreement, print_legend
     from nex_merge.labels.plots import scatter_text
 
     print_agreement(overall)
     for name, group in groups.items():
         typer.echo()
         print_agreement(group, f"{name}: ")
-    typer.echo(
-        "Intervals: 95 % bootstrap over variants. Regret k: best accuracy minus the best among a measure's top k."
-    )
-    typer.echo("A minus before a measure: less is better. rank: the leaderboard, collapsed variants last.\n")
+    typer.echo()
+    print_legend(overall)
+    typer.echo()
     typer.echo(scatter_text(rows, opened.objective.name))

@@ -19,13 +19,13 @@ _EXAMPLE = "a column 'accuracy', and 'trial' or 'recipe'"
 def attach_accuracy(run: Run, file: Path) -> None:
     """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and store them beside the trials.
 
-    `recipe` is the path of a recipe.yaml, or its content as a mapping. Raises InputError naming file and row, also
-    where a trial has several.
+    `recipe` is the path of a recipe.yaml, or its content as a mapping. `n`, if there is one, is the number of problems
+    that the accuracy is the share of. Raises InputError naming file and row, also where a trial has several.
     """
-    accuracies: dict[str, float] = {}
+    accuracies: dict[str, dict[str, Any]] = {}
     places: dict[str, str] = {}
     for where, item in _read_rows(file):
-        accuracy = _accuracy(item.get("accuracy"), where)
+        accuracy = {"accuracy": _accuracy(item.get("accuracy"), where), **_problems(item.get("n"), where)}
         try:
             trial = _trial_of(run, item)
         except InputError as error:
@@ -38,7 +38,7 @@ def attach_accuracy(run: Run, file: Path) -> None:
             )
         accuracies[trial], places[trial] = accuracy, where
     for trial, accuracy in accuracies.items():
-        files.write_accuracy(run.path, trial, {"accuracy": accuracy, "source": str(file)})
+        files.write_accuracy(run.path, trial, {**accuracy, "source": str(file)})
 
 
 def _accuracy(value: Any, where: str) -> float:
@@ -49,6 +49,16 @@ def _accuracy(value: Any, where: str) -> float:
         percent = f". If it is in percent, write {number / 100:g}" if 1 < number <= 100 else ""
         raise InputError(f"{where}: accuracy: expected a number between 0 and 1, got {as_yaml(value)}{percent}")
     return float(number)
+
+
+def _problems(value: Any, where: str) -> dict[str, int]:
+    """{"n": number of problems}, or nothing where none is given."""
+    if value is None or value == "":
+        return {}
+    number = textfiles.parse_number(value) if isinstance(value, str) else value
+    if number is None or not is_number(number) or number != int(number) or number < 1:
+        raise InputError(f"{where}: n: expected the number of problems, an integer above 0, got {as_yaml(value)}")
+    return {"n": int(number)}
 
 
 def _read_rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:

@@ -60,6 +60,8 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
 
 def _accuracy(items: Sequence[Item], right: Sequence[bool]) -> dict[str, Any]:
     accuracy: dict[str, Any] = {"accuracy": sum(right) / len(right), "right": sum(right), "n": len(right)}
+    # Which ones: how much of their noise variants have in common shows in this alone.
+    accuracy["right_by_problem"] = "".join("01"[r] for r in right)
     for kind in sorted({item.kind for item in items if item.kind}):
         right_of_kind = [r for r, item in zip(right, items, strict=True) if item.kind == kind]
         accuracy[kind] = sum(right_of_kind) / len(right_of_kind)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nex_merge.errors import InputError
 from nex_merge.labels.correlate import agreement
+from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Reliability, TrialResult
@@ -205,7 +206,7 @@ def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
     if all(row["accuracy"] is None for row in snapshot.rows):
         return None, "no variant has an accuracy"
     try:
-        return agreement(snapshot.rows), ""
+        return agreement(snapshot.rows, labelled_run(snapshot.run, snapshot.rows)), ""
     except InputError as error:
         return None, str(error)
 

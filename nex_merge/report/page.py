@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from nex_merge.errors import InputError
 from nex_merge.inspect.show import STYLE
+from nex_merge.labels.agreement_table import ceiling_in_words
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
@@ -139,6 +140,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "has_accuracy": has_accuracy,
         "agreement": agreement,
         "no_agreement": no_agreement,
+        "noise_ceiling": ceiling_in_words(ceiling) if agreement and (ceiling := agreement["noise_ceiling"]) else "",
         "agreement_summary": "" if agreement is None else words.agreement(agreement, name),
         "source": ", ".join(sorted({str(row["accuracy_source"]) for row in rows if row["accuracy"] is not None})),
         "accuracy_choices": _choices(drawn, "accuracy"),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from nex_merge.labels.correlate import correlations, curve
+from nex_merge.labels.statistics import correlations, curve
 
 HERE = Path(__file__).parent
 TABLE = HERE / "entropy_variants.csv"

@@ -198,6 +198,8 @@ def test_rescore_benchmark_and_correlate(finished, tmp_path):
     assert (tmp_path / "plots" / "nex.png").exists()
     found = json.loads(run("correlate", copy, "--format", "json", "--by", "method").stdout)
     assert found["trials"] == 8 and set(found["by"]) == {"method dare_ties"}
+    assert found["noise_ceiling"]["prompts"] == 3 and set(found["baselines"]) == {"distance", "lambda"}
+    assert "Noise ceiling: " in done.stdout and "distance *" in done.stdout
 
 
 @pytest.mark.parametrize(

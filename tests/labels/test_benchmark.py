@@ -9,7 +9,9 @@ import pytest
 from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import KINDS
 from nex_merge.labels.benchmark import benchmark, choose_trials
+from nex_merge.labels.correlate import agreement
 from nex_merge.labels.items import Item, builtin_items, load_items, matcher
+from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import read_rows
@@ -117,6 +119,14 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     benchmark(run, items, "bench", choose_trials(run, None, [], rows), notes.append)
     assert sorted(measured) == sorted(before[3:]), "a run that was stopped goes on"
     assert files.read_accuracy(run.path, "base")["n"] == 2
+
+    found = labelled_run(run, rows := read_rows(run))
+    assert (found.prompts, found.samples) == (4, 1), "what the run answered, not what accuracy was measured on"
+    assert set(found.problems) == set(before) and set(found.problems.values()) == {2}
+    assert set(found.right.values()) == {"10"} and found.equal_weights == 0.5
+    assert found.nearest == next(row["trial"] for row in rows if row["kind"] == "parent")
+    assert found.baselines["lambda"]["base"] == 0 and found.baselines["distance"][found.nearest] == 0
+    assert agreement(rows, found)["noise_ceiling"]["value"] is None, "equal accuracies rank nobody"
 
 
 def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):

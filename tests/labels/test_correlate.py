@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from nex_merge.errors import InputError
-from nex_merge.labels.correlate import _kendall, _overlap, _pearson, agreement, curve, split
+from nex_merge.labels.correlate import _overlap, agreement, split
+from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.labels.plots import scatter_text, write_scatters
+from nex_merge.labels.statistics import curve, kendall, pearson
 from nex_merge.measures.registry import OBJECTIVES
 
 
@@ -68,10 +70,10 @@ def test_resampled_correlations_are_scipys():
     rng = np.random.default_rng(3)
     x, y = rng.integers(0, 6, 12).astype(float), rng.normal(size=12)
     picks = rng.integers(12, size=(20, 12))
-    np.testing.assert_allclose(_kendall(x, y, picks), [stats.kendalltau(x[p], y[p])[0] for p in picks])
-    np.testing.assert_allclose(_pearson(x[picks], y[picks]), [stats.pearsonr(x[p], y[p])[0] for p in picks])
+    np.testing.assert_allclose(kendall(x, y, picks), [stats.kendalltau(x[p], y[p])[0] for p in picks])
+    np.testing.assert_allclose(pearson(x[picks], y[picks]), [stats.pearsonr(x[p], y[p])[0] for p in picks])
     ranks = [stats.rankdata(values[picks], axis=1) for values in (x, y)]
-    np.testing.assert_allclose(_pearson(*ranks), [stats.spearmanr(x[p], y[p])[0] for p in picks])
+    np.testing.assert_allclose(pearson(*ranks), [stats.spearmanr(x[p], y[p])[0] for p in picks])
 
 
 def test_an_inverted_u_is_found_with_its_vertex():
@@ -118,3 +120,51 @@ def test_equal_scores_stand_in_the_order_of_trial_numbers():
         item["trial"] = trial
     assert agreement(rows)["scores"]["mean_tokens"]["top_trial"] == "0003"
     assert agreement(rows[:2] + rows_with([0.4], [0], [2]))["scores"]["mean_tokens"]["top_trial"] == "9999"
+
+
+def test_the_better_half_is_ranked_apart():
+    # The lower five are ordered as accuracy is, the upper five the other way round.
+    accuracy = [i / 10 for i in range(10)]
+    found = agreement(rows_with(accuracy, [0, 1, 2, 3, 4, 9, 8, 7, 6, 5], range(10)))["scores"]
+    assert found["nex"]["spearman"]["value"] > 0.5
+    assert found["nex"]["spearman_better_half"]["value"] == pytest.approx(-1) and found["nex"]["better_half"] == 5
+    short = agreement(rows_with(accuracy[:8], range(8), range(8)))["scores"]["nex"]
+    assert short["better_half"] == 4 and short["spearman_better_half"]["value"] is None, "four are too few"
+
+
+def test_gains_of_the_top_pick_over_the_best_parent_and_equal_weights():
+    rows = rows_with([0.1, 0.6, 0.3, 0.8], [1, 2, 3, 0], [4, 3, 2, 1], ["parent", "parent", "merge", "merge"])
+    scores = agreement(rows, LabelledRun(equal_weights=0.5))["scores"]
+    assert scores["nex"]["gain_over_best_parent"] == pytest.approx(-0.3)
+    assert scores["nex"]["gain_over_equal_weights"] == pytest.approx(-0.2)
+    assert scores["mean_tokens"]["gain_over_best_parent"] == pytest.approx(0.2)
+    without = agreement(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3]))["scores"]["nex"]
+    assert without["gain_over_best_parent"] is None and without["gain_over_equal_weights"] is None
+
+
+def test_baselines_are_compared_over_the_variants_that_have_them():
+    rows = rows_with([0.1, 0.2, 0.3, 0.9], range(4), range(4))
+    distance = {"0000": 3.0, "0001": 2.0, "0002": 1.0, "0003": None}
+    run = LabelledRun(baselines={"distance": distance, "lambda": dict.fromkeys(distance)}, nearest="a")
+    found = agreement(rows, run)
+    item = found["baselines"]["distance"]
+    assert item["spearman"]["value"] == pytest.approx(1), "nearer is taken for better"
+    assert item["variants"] == 3 and item["regret"]["1"] == pytest.approx(0.6), "the best of all, not of these"
+    assert found["baselines_left_out"] == ["lambda"] and "distance" not in found["scores"]
+
+
+def test_the_ceiling_of_a_run_rests_on_what_is_known_of_its_accuracies():
+    rows = rows_with([0.2, 0.4, 0.6, 0.8], range(4), range(4))
+    assert agreement(rows)["noise_ceiling"] is None, "the run's size is not known"
+    plain = agreement(rows, LabelledRun(prompts=24))["noise_ceiling"]
+    assert plain["problems"] is None and plain["shared_noise"] is None and plain["accuracy_ranks_at"] is None
+    trials = [row["trial"] for row in rows]
+    known = LabelledRun(prompts=24, problems=dict.fromkeys(trials, 10))
+    noisy = agreement(rows, known)["noise_ceiling"]
+    assert noisy["value"] < plain["value"] and noisy["problems"] == 10
+    # Every variant solves what a worse one solves: the order of all is plain on any few problems.
+    right = {trial: "1" * k + "0" * (10 - k) for trial, k in zip(trials, (2, 4, 6, 8), strict=True)}
+    nested = agreement(rows, LabelledRun(24, 1, known.problems, right))["noise_ceiling"]
+    assert nested["shared_noise"] > 0.3 and nested["value"] > noisy["value"]
+    part = LabelledRun(24, 1, {trials[0]: 10}, {trials[0]: right[trials[0]]})
+    assert agreement(rows, part)["noise_ceiling"] == plain, "known of some is known of none"

@@ -229,6 +229,8 @@ def test_a_parent_above_every_merge_is_said():
         ("a.csv", "recipe,accuracy\nnone.yaml,1\n", "line 2: recipe: no such file: 'none.yaml'"),
         ("a.json", '[{"accuracy": 0.5}]', "row 1: expected a trial's id or the path of its recipe.yaml"),
         ("a.txt", "", "expected a .csv or .json file"),
+        ("a.csv", "trial,accuracy,n\nbase,0.5,1.5\n", "line 2: n: expected the number of problems, an integer above 0"),
+        ("a.json", '[{"trial": "base", "accuracy": 0.5, "n": true}]', "row 1: n: expected the number of problems"),
     ],
 )
 def test_accuracy_files(a_run, tmp_path, name, text, message):
@@ -244,6 +246,15 @@ def test_accuracy_in_other_encodings(a_run, tmp_path):
     (tmp_path / "a.csv").write_bytes("\ufefftrial, accuracy\r\nbase,2.5e-1\r\n".encode("utf-16-le"))
     attach_accuracy(a_run, tmp_path / "a.csv")
     assert read_accuracy(a_run.path, "base") == {"accuracy": 0.25, "source": str(tmp_path / "a.csv")}
+
+
+def test_accuracy_with_its_number_of_problems(a_run, tmp_path):
+    for item in RESULTS[:2]:
+        write_result(a_run.path, item)
+    second = RESULTS[1].trial
+    (tmp_path / "a.csv").write_text(f"trial,accuracy,n\nbase,0.25,128\n{second},0.5,\n")
+    attach_accuracy(a_run, tmp_path / "a.csv")
+    assert read_accuracy(a_run.path, "base")["n"] == 128 and "n" not in read_accuracy(a_run.path, second)
 
 
 def test_accuracy_joins_the_leaderboard(a_run, tmp_path):

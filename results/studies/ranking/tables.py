@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from nex_merge.labels.correlate import correlations, curve
+from nex_merge.labels.statistics import correlations, curve
 from nex_merge.measures.text import collapse
 from nex_merge.nex.calibration import calibrate, weights_by_response
 from nex_merge.nex.good_mass import mean_score, weigh
