@@ -44,8 +44,8 @@ def correlate(
         typer.Option(
             metavar="FILE",
             callback=path_value,
-            help="CSV or JSON with trial or recipe, and accuracy; 'builtin' measures qwen3-tiny's held-out problems; "
-            "default: the accuracy measured so far",
+            help="CSV or JSON with trial or recipe, accuracy, and n (problems behind it) if known; 'builtin' measures "
+            "qwen3-tiny's held-out problems; default: the accuracy measured so far",
         ),
     ] = None,
     problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
