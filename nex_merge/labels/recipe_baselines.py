@@ -56,8 +56,9 @@ def baselines_of(
 
     base, parent: the trials of the base and of the parent to measure from, chosen without labels.
     `distance`: Euclidean distance between a merge's coefficients and the parent's, of which one is 1 and the rest are
-    0. `lambda`: the sum of the coefficients, 0 for the base and 1 for every parent. None where a recipe has no
-    coefficients, and all distances without a parent.
+    0. `lambda`: the sum of the coefficients, 0 for the base, 1 for every parent and for merges by a method that
+    divides by the sum of weights (times its own `lambda`). None where a recipe has no coefficients, and all distances
+    without a parent.
     """
     origin = next(iter(coefficients(recipes[base]) or ())) if base is not None else None
     found: dict[str, dict[str, float | None]] = {name: dict.fromkeys(recipes) for name in BASELINES}
