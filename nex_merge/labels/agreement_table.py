@@ -23,8 +23,8 @@ LEGEND = (
 )
 BASELINE_LEGEND = (
     "* trivial baselines, from recipes alone, which a measure has to beat. distance: of a merge's coefficients from "
-    "those of parent {parent}, which ranks first under the objective; lambda: the sum of its coefficients (1 where the method "
-    "divides by the sum of weights)."
+    "those of parent {parent}, which ranks first under the objective; lambda: the sum of its coefficients (1 where the "
+    "method divides by the sum of weights)."
 )
 
 

@@ -46,6 +46,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
         "103 trials: 73 complete, 10 collapsed, 10 failed, 10 duplicate.", "it repeats itself",
         "the same recipe as trial 0000",
         "20 variants have accuracy (held &lt;out&gt;)", "Spearman", "Importances are not available",
+        "Noise ceiling: labels on the same",
         "5 responses of the pick", "Pick: trial", "Parent pairs", "Parent signs", "class=\"explore\"",
         f"mergekit-yaml {run.path}/trials/{pick['trial']}/recipe.yaml OUT --random-seed 7",
         "mergekit version</dt><dd>0.1.5", "merge_method: ties", "calibration: self",
