@@ -39,8 +39,9 @@ def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
         console.print(line, markup=False, highlight=False)
 
     parent = result["best_parent_accuracy"]
+    collapsed = f" ({result['collapsed']} collapsed)" if result["collapsed"] else ""
     say(
-        f"{title}{result['trials']} variants with accuracy ({result['collapsed']} collapsed); best "
+        f"{title}{result['trials']} variants with accuracy{collapsed}; best "
         f"{result['best_accuracy']:.3f} (trial {trial_label(result['best_trial'])})"
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
@@ -98,7 +99,10 @@ def ceiling_in_words(ceiling: Mapping[str, Any]) -> str:
     if problems is None or ceiling["shared_noise"] is None:
         reach, meaning = "about", "judge measures from these prompts by that, not by 1"
     else:
-        reach, meaning = "at most" if samples > 1 else "", "no measure from these prompts can be expected above that"
+        reach, meaning = (
+            "at most" if samples > 1 else "",
+            "no measure from these prompts can be expected above this range",
+        )
     text = f"Noise ceiling: {where} would reach {reach} {figure}; {meaning}.".replace("  ", " ")
     if problems is None:
         text += (

@@ -10,6 +10,7 @@ from typing import Any
 
 # Which way each is read: nearer to the best parent, and more of the fine-tunes.
 BASELINES: Mapping[str, int] = {"distance": -1, "lambda": 1}
+DIGITS = 9
 # Methods that divide by the sum of the weights unless the recipe says otherwise, as of mergekit 0.1.5.
 _DIVIDING = {"della", "linear", "multislerp", "nuslerp", "ties"}
 
@@ -68,9 +69,10 @@ def baselines_of(
         if own is None:
             continue
         own = {model: value for model, value in own.items() if model != origin}
-        found["lambda"][trial] = sum(own.values())
+        # Rounded, or sums that are equal would be ranked by their last bits.
+        found["lambda"][trial] = round(sum(own.values()), DIGITS)
         if target is not None:
-            found["distance"][trial] = math.sqrt(
-                sum((own.get(model, 0.0) - target.get(model, 0.0)) ** 2 for model in own.keys() | target.keys())
-            )
+            models = sorted(own.keys() | target.keys())
+            distance = math.dist(*([there.get(model, 0.0) for model in models] for there in (own, target)))
+            found["distance"][trial] = round(distance, DIGITS)
     return found

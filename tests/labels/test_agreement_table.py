@@ -74,7 +74,8 @@ CEILING = {"value": 0.714, "low": 0.4, "high": 0.89, "prompts": 24, "samples": 1
         (
             {},
             "labels on the same 24 prompts x 1 sample would reach 0.71 [0.40, 0.89]; no measure from these prompts can "
-            "be expected above that. The accuracies themselves, on 128 problems, rank the variants at about 0.93.",
+            "be expected above this range. The accuracies themselves, on 128 problems, rank the variants at about "
+            "0.93.",
             "independently",
         ),
         ({"samples": 4}, "24 prompts x 4 samples would reach at most 0.71", "about 0.71"),

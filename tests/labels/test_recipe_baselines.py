@@ -1,5 +1,6 @@
 """What a recipe says of a merge, in closed form, and against mergekit's registry."""
 
+import numpy as np
 import pytest
 
 from nex_merge.labels.recipe_baselines import _DIVIDING, baselines_of, coefficients
@@ -57,6 +58,13 @@ def test_distance_and_scale_in_closed_form():
         {"base": 1, "a": 0, "b": 2**0.5, "0000": 0.5**0.5, "0001": 0.75, "0002": None, "0003": (1 + 1 / 16) ** 0.5}
     )
     assert set(baselines_of(recipes, "base", None)["distance"].values()) == {None}
+
+
+def test_equal_sums_are_equal_to_the_last_bit():
+    weights = np.random.default_rng(0).uniform(0, 1.2, size=(50, 2)).tolist()
+    recipes = {str(number): recipe("ties", *pair) for number, pair in enumerate(weights)}
+    assert len({sum((coefficients(item) or {}).values()) for item in recipes.values()}) > 1, "or rounding shows nothing"
+    assert set(baselines_of(recipes, None, None)["lambda"].values()) == {1.0}
 
 
 def test_which_methods_divide_by_the_sum_of_weights():
