@@ -4,14 +4,14 @@ See `votes` for the model behind consensus. A response that was cut off, is empt
 which counts as agreeing with no variant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nex_merge.measures.dissent import is_defined
 from nex_merge.measures.measure import Measure, Pool, Value
-from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
+from nex_merge.measures.votes import FEWEST_VARIANTS, Votes
 from nex_merge.setup.config import NexConfig
 
 # With fewer samples, agreement takes few values: 0 or 1 with two of them.
@@ -32,29 +32,21 @@ class Consensus(Measure):
         return True
 
     def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
-        return fit_halves(pool.conclusions, counts, pool.questions.options, pool.questions.truths)
+        return fit_parts(pool.votes, counts)
 
 
-def fit_halves(
-    conclusions: Sequence[Conclusions],
-    counts: np.ndarray,
-    options: Mapping[int, int],
-    truths: Mapping[int, Key | None],
-) -> np.ndarray:
+def fit_parts(votes: Votes, counts: np.ndarray) -> np.ndarray:
     """Consensus on parts of the prompts, float64 [V, B], from counts int64 [B, P] of 0 and 1; NaN where undefined.
 
     Fitted anew on each part: from half of the prompts, other variants may be taken for reliable.
     """
-    drawn = np.full((len(conclusions), len(counts)), np.nan)
-    for column, count in zip(drawn.T, counts, strict=True):
-        part = np.flatnonzero(count)
-        place = {int(p): i for i, p in enumerate(part)}
-        some = [{place[p]: keys for p, keys in item.items() if p in place} for item in conclusions]
-        known = {place[p]: key for p, key in truths.items() if p in place}
-        asked = {place[p]: n for p, n in options.items() if p in place}
-        means = [_mean(row).value for row in Votes(some, len(part), asked, known).fit().by_prompt]
-        column[:] = [np.nan if mean is None else mean for mean in means]
-    return drawn
+    columns = []
+    for count in counts:
+        part = votes.on(np.flatnonzero(count))
+        sums = np.nansum(part.fit().by_prompt, axis=1)
+        asked = part.asked.sum(axis=1)
+        columns.append(np.where(asked > 0, sums / np.maximum(asked, 1), np.nan))
+    return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True)

@@ -146,4 +146,5 @@ def _reliability(
         pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
         pool.match,
     )  # fmt: skip
-    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=pool.match)
+    match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
+    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=match)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.measures.consensus import fit_halves
+from nex_merge.measures.consensus import fit_parts
 from nex_merge.measures.trust import assess_consensus
 from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
 from nex_merge.resampling import halves, interval, resamples, split_half
@@ -71,14 +71,12 @@ def consensus(
     numbered: list[Conclusions] = [{place[p]: _samples(value) for p, value in item.items()} for item in by_model]
     asked = {place[p]: count for p, count in (options or {}).items() if p in place}
     known, checked = ({place[p]: key for p, key in (given or {}).items() if p in place} for given in (truths, audit))
-    fit = Votes(numbered, len(prompts), asked, known).fit()
-    reliability = _split_half(numbered, len(prompts), asked, known)
+    votes = Votes(numbered, len(prompts), asked, known)
+    fit = votes.fit()
+    reliability = split_half(fit_parts(votes, halves(np.arange(len(prompts))))) if len(prompts) > 1 else None
     verdict = assess_consensus(numbered, len(prompts), asked, {**known, **checked}, reliability, match=match)
-    defined = verdict.figures["defined"]
-    rows = [
-        Ranked(name, *_estimate(row)) if defined else Ranked(name, None)
-        for name, row in zip(names, fit.by_prompt, strict=True)
-    ]
+    defined = verdict.figures["defined"] == 1
+    rows = [Ranked(name, *found) for name, found in zip(names, _estimates(fit.by_prompt, defined), strict=True)]
     rows.sort(key=lambda row: -1.0 if row.consensus is None else -row.consensus)  # ties stay as given
     return Ranking(
         tuple(rows), verdict.level, verdict.reasons, verdict.advice,
@@ -90,21 +88,15 @@ def _samples(value: Any) -> Sequence[Key | None]:
     return list(value) if isinstance(value, list | np.ndarray) else [value]
 
 
-def _estimate(row: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """The mean of float64 [P], NaN where not asked, with its bootstrap interval over prompts."""
-    defined = np.isfinite(row)
-    if not defined.any():
-        return None, None, None
-    counts = resamples(np.arange(len(row)))
-    sizes = counts @ (defined * 1.0)
+def _estimates(by_prompt: np.ndarray, is_defined: bool) -> list[tuple[float | None, float | None, float | None]]:
+    """Means of float64 [V, P] over the prompts that were asked, with bootstrap intervals over prompts."""
+    asked = np.isfinite(by_prompt)
+    if not is_defined or by_prompt.shape[1] == 0:
+        return [(None, None, None)] * len(by_prompt)
+    counts = np.vstack([np.ones(by_prompt.shape[1], np.int64), resamples(np.arange(by_prompt.shape[1]))])
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = np.where(sizes > 0, counts @ np.nan_to_num(row) / sizes, np.nan)
-    return float(row[defined].mean()), *interval(drawn, len(row))
-
-
-def _split_half(
-    conclusions: Sequence[Conclusions], prompts: int, options: Mapping[int, int], truths: Mapping[int, Key | None]
-) -> float | None:
-    if prompts < 2:
-        return None
-    return split_half(fit_halves(conclusions, halves(np.arange(prompts)), options, truths))
+        drawn = (np.where(asked, by_prompt, 0) @ counts.T) / (asked @ counts.T)
+    return [
+        (float(row[0]), *interval(row[1:], by_prompt.shape[1])) if np.isfinite(row[0]) else (None, None, None)
+        for row in drawn
+    ]

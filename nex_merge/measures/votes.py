@@ -8,6 +8,7 @@ probability that t is the right conclusion to prompt p. A *cell* is one distinct
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +71,19 @@ class Votes:
         truths = truths or {}
         self._is_known = np.isin(self.cell_prompt, list(truths))
         self._truth = np.array([float(p in truths and truths[p] == key) for p, key in cells], np.float64)
+
+    def on(self, prompts: np.ndarray) -> "Votes":
+        """The votes on some of the prompts, whose numbers are int64 [n]; the others count as not asked."""
+        wanted = np.zeros(self.asked.shape[1], bool)
+        wanted[prompts] = True
+        kept, voted = wanted[self.cell_prompt], wanted[self.prompt]
+        part = copy(self)
+        part.cells = [cell for cell, keep in zip(self.cells, kept.tolist(), strict=True) if keep]
+        part.cell_prompt, part._is_known, part._truth = self.cell_prompt[kept], self._is_known[kept], self._truth[kept]
+        part.variant, part.prompt, part.weight = self.variant[voted], self.prompt[voted], self.weight[voted]
+        part.cell = (np.cumsum(kept) - 1)[self.cell[voted]]
+        part.asked = self.asked & wanted
+        return part
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean of the votes' values, [N], over each variant's prompts, [V]; responses without conclusion count as 0."""

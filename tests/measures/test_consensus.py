@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import pytest
 
+from nex_merge import consensus
 from nex_merge.measures.concluding import choose_match
 from nex_merge.measures.consensus import AGREEMENT, CONSENSUS, SELF_CONSISTENCY
 from nex_merge.measures.estimates import Objective, score_pool
@@ -202,5 +203,13 @@ def test_self_consistency_needs_four_samples():
 def test_two_hundred_variants_on_256_prompts_take_less_than_two_seconds():
     conclusions = world(np.random.default_rng(0), np.linspace(0.2, 0.9, 200), 256)
     began = time.process_time()
-    Votes(conclusions, 256).fit()
-    assert time.process_time() - began < 2
+    assert consensus(conclusions).rows[0].consensus > 0.8
+    assert time.process_time() - began < 2, "with intervals, split halves and the verdict"
+
+
+def test_votes_on_a_part_of_the_prompts_are_those_of_a_pool_that_was_asked_only_these():
+    conclusions = world(np.random.default_rng(2), [0.3, 0.5, 0.7, 0.9, 0.6], 12)
+    some = [{i: keys[p] for i, p in enumerate((1, 4, 5, 9))} for keys in conclusions]
+    part = Votes(conclusions, 12, {4: 3}, {5: "right"}).on(np.array([1, 4, 5, 9])).fit().by_prompt
+    np.testing.assert_allclose(part[:, [1, 4, 5, 9]], agreement_with_pool(some, 4, {1: 3}, {2: "right"}), atol=1e-12)
+    assert np.isnan(np.delete(part, [1, 4, 5, 9], axis=1)).all()

@@ -1,0 +1,105 @@
+"""Merges of the toy families: what each variant concludes on 64 prompts, its measures, and its accuracy on others.
+
+A JSON file per variant in results/study_data/evidence/FAMILY, so that an interrupted measurement goes on; and one CSV
+per family beside the study, from which its tables can be made again without any model.
+"""
+
+import csv
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ranking.families import FAMILIES, PROBLEMS_SEED, PROMPTS_PER_KIND, PROMPTS_SEED, recipes
+
+from evidence.pools import Pool
+from nex_merge import conclude
+from nex_merge.engines.loading import load_tokenizer
+from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
+from nex_merge.generation import generate
+from nex_merge.merging import Merger
+from nex_merge.records import Prompt, Response
+from nex_merge.setup.config import GenerationConfig, PromptsConfig
+from nex_merge.setup.prompts import encode_prompts
+
+HERE = Path(__file__).parents[1]
+DATA = HERE.parent / "study_data" / "evidence"
+PER_KIND = 256  # problems of each kind for accuracy: 512 in all
+MAX_TOKENS = 640
+
+
+def measure(family: str) -> None:
+    """Measure what is not measured yet of a family: base, experts, and its 40 random merges."""
+    torch.set_num_threads(1)
+    root, kinds = FAMILIES[family]
+    folders = {name: Path(root).resolve() / name for name in ("base", *kinds)}
+    merger = Merger(folders, "base", "cpu", torch.float32)
+    tokenizer = load_tokenizer(folders["base"])
+    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
+    problems = [p for kind in kinds for p in make_problems(kind, PER_KIND, PROBLEMS_SEED)]
+    settings = GenerationConfig(max_new_tokens=MAX_TOKENS, batch_tokens=200_000)
+    drafts: dict[str, list[Response]] = {"prompts": [], "problems": []}
+
+    def answer(items: list[Problem], what: str, keep: bool) -> list[Response]:
+        texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in items]
+        ids = encode_prompts(texts, tokenizer, PromptsConfig(file=""))
+        # Base and experts have answered first: their answers are drafts, which change no token.
+        responses = generate(merger.model, tokenizer, ids, settings, references=drafts[what])
+        drafts[what] += responses if keep else []
+        return responses
+
+    folder = DATA / family
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, recipe in recipes(folders).items():
+        path, is_member = folder / f"{name}.json", recipe.kind != "merge"
+        if path.exists() and not is_member:
+            continue
+        began = time.monotonic()
+        merger.load(recipe)
+        responses, answers = answer(prompts, "prompts", is_member), answer(problems, "problems", is_member)
+        right = [p.is_right(r.text) for p, r in zip(problems, answers, strict=True)]
+        graded = list(zip(problems, right, strict=True))
+        found: dict[str, Any] = {
+            "variant": name, "kind": recipe.kind, "method": recipe.method, "parameters": dict(recipe.parameters),
+            "accuracy": float(np.mean(right)), "problems": len(right),
+            "by_kind": {k: float(np.mean([r for p, r in graded if p.kind == k])) for k in kinds},
+            "tokens": float(np.mean([len(r.token_ids) for r in responses])),
+            "truncated": float(np.mean([r.truncated for r in responses])),
+            "keys": [None if r.truncated else conclude(r.text, "text") for r in responses],
+            "right": [p.is_right(r.text) for p, r in zip(prompts, responses, strict=True)],
+        }  # fmt: skip
+        path.with_suffix(".partial").write_text(json.dumps(found), encoding="utf-8")
+        path.with_suffix(".partial").replace(path)
+        print(f"{family} {name} {recipe.method}: {found['accuracy']:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+    _write_csv(family, folder)
+
+
+def _write_csv(family: str, folder: Path) -> None:
+    """A row per variant and prompt: what is concluded and whether that is right; and a row per variant."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    with open(HERE / f"evidence_{family}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["variant", "kind", "method", "accuracy", "problems", "tokens", "prompt", "right", "conclusion"]
+        )
+        for item in found:
+            head = [item[k] for k in ("variant", "kind", "method", "accuracy", "problems", "tokens")]
+            for p, (right, key) in enumerate(zip(item["right"], item["keys"], strict=True)):
+                writer.writerow([*head, p, int(right), key])
+
+
+def load(family: str) -> Pool:
+    """A family's variants, from its CSV. The truth of a prompt is the conclusion of the responses that are right."""
+    with open(HERE / f"evidence_{family}.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    names = list(dict.fromkeys(row["variant"] for row in rows))
+    conclusions: dict[str, dict[int, list[str | None]]] = {name: {} for name in names}
+    truths: dict[int, str | None] = {}
+    accuracy = {row["variant"]: float(row["accuracy"]) for row in rows}
+    for row in rows:
+        p, key = int(row["prompt"]), row["conclusion"] or None
+        conclusions[row["variant"]][p] = [key]
+        truths[p] = key if row["right"] == "1" else truths.get(p)
+    return Pool(names, list(conclusions.values()), truths, np.array([accuracy[name] for name in names]))
