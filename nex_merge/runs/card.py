@@ -50,8 +50,8 @@ def model_card(
             "---",
             f"# Merge of {', '.join(family.models)} ({recipe.method})",
             "",
-            f"{about} with nex-merge over family {family.name}, ranked without labels by",
-            "Neuron Explore-Exploit scoring (arXiv 2602.05805) and written by mergekit's method of the same name.",
+            f"{about} with nex-merge over family {family.name}, ranked without labels, and written by mergekit's",
+            "method of the same name.",
             f"Weights are stored in {engine.out_dtype}; they were scored computing in {str(engine.dtype)[6:]}.",
             "",
             "| what the ranking rests on | |",
@@ -73,8 +73,9 @@ def figures(result: TrialResult) -> list[str]:
     score, nex = result.score, result.estimates["nex"]
     assert score is not None, "only scored trials are exported"
     return [
-        f"| NEX, calibration {score.calibration} | {_number(nex.value)} |",
-        f"| 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
+        f"| consensus: agreement with what all variants conclude | {_number(result.value('consensus'), 3)} |",
+        f"| NEX (arXiv 2602.05805), calibration {score.calibration} | {_number(nex.value)} |",
+        f"| its 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
         f"| responses scored | {score.scored} of {score.responses} |",
         f"| responses that earned credit | {score.credited} |",
         f"| cycles | {score.cycles} |",

@@ -38,8 +38,9 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
     cut = [response.truncated for response in run.responses(trial)]
     rows = dict(line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ") and line[2] != "w")
     assert rows == {
-        "NEX, calibration self": f"{nex.value:.6f}",
-        "95 % interval over prompts": f"{nex.low:.6f} to {nex.high:.6f}",
+        "consensus: agreement with what all variants conclude": "-",
+        "NEX (arXiv 2602.05805), calibration self": f"{nex.value:.6f}",
+        "its 95 % interval over prompts": f"{nex.low:.6f} to {nex.high:.6f}",
         "responses scored": f"{score.scored} of 4",
         "responses that earned credit": str(score.credited),
         "cycles": str(score.cycles),
