@@ -82,7 +82,7 @@ def run_search(
         study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
-        if config.study.baselines:
+        if config.study.baselines and any(run.result(name) is None for name in family.references):
             _score_baselines(resolved, run, runner, checked.out_dtype, dispatch)
             _say_what_the_guard_misses(config, runner, dispatch)
         if run.scores() is not None and run.results():

@@ -40,7 +40,7 @@ def planted() -> None:
     folders = {name: Path(root).resolve() / name for name in ("base", *kinds, "overthinker")}
     merger = Merger(folders, "base", "cpu", torch.float32)
     tokenizer = load_tokenizer(folders["base"])
-    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
+    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND // 2, PROMPTS_SEED)]
     texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in prompts]
     encoded = encode_prompts(texts, tokenizer, PromptsConfig(file=""))
     settings = GenerationConfig(max_new_tokens=832, batch_tokens=400_000)
