@@ -5,7 +5,7 @@ To add one: a module with a `Measure`, an entry here, a test, and `make docs-ref
 
 from collections.abc import Mapping
 
-from nex_merge.measures import consensus, nex, responses
+from nex_merge.measures import consensus, finishing, nex, responses
 from nex_merge.measures.measure import Measure
 
 # In the order of the leaderboard's columns.
@@ -16,6 +16,7 @@ MEASURES: Mapping[str, Measure] = {
         consensus.CONSENSUS,
         consensus.AGREEMENT,
         consensus.SELF_CONSISTENCY,
+        finishing.FINISHED,
         nex.LOG_GAP,
         responses.MEAN_TOKENS,
         responses.TRUNCATED,

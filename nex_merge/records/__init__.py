@@ -4,7 +4,7 @@ In the order of data flow: answers, activations, scores, observations, spaces, r
 """
 
 from nex_merge.records.activations import RESERVED_LAYER, SparseGroups, SparseRows, concatenate_groups
-from nex_merge.records.answers import Prompt, Response, TextFigures, TextMeasures, TokenStats
+from nex_merge.records.answers import Prompt, Response, TextFigures, TokenStats
 from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Questions, Variant
 from nex_merge.records.runs import Live, MergeRecipe, TrialResult
 from nex_merge.records.scores import (
@@ -49,7 +49,6 @@ __all__ = [
     "SparseGroups",
     "SparseRows",
     "TextFigures",
-    "TextMeasures",
     "TokenStats",
     "TrialResult",
     "Variant",

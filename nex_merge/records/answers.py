@@ -42,17 +42,6 @@ class TokenStats:
 
 
 @dataclass(frozen=True)
-class TextMeasures:
-    """Text statistics, means over responses, each between 0 and 1."""
-
-    truncated: float  # share of responses cut by max_new_tokens
-    distinct_ratio: float  # distinct token 4-grams / all of them
-    repeated: float  # share of tokens in the longest run of a block repeated four times or more
-    empty: float  # share of responses that are only white space
-    non_text: float  # share of replacement, control and unassigned characters
-
-
-@dataclass(frozen=True)
 class TextFigures:
     """Text statistics of each of R responses; float64 [R], between 0 and 1."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from nex_merge.activations.cache import check_sizes, read_base, read_cache, read_credits, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.text import text_figures
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Questions, Response, TrialResult, Variant
@@ -215,7 +216,13 @@ class Run:
         else:
             evidence = Evidence(prompts, base, self.credits(result.trial, phases))
         observation = Observation(
-            responses, figures.stats, evidence, counts, figures.text, figures.neurons, seconds=result.seconds
+            responses,
+            figures.stats,
+            evidence,
+            counts,
+            figures.text or text_figures(responses),  # version 0.1.0 kept none
+            figures.neurons,
+            seconds=result.seconds,
         )
         recorded = {name: estimate.value for name, estimate in result.estimates.items()}
         return Variant(

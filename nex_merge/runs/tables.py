@@ -146,9 +146,15 @@ def _plain(value: Any) -> str:
 
 
 def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str], list[dict[str, str]]]:
-    """The columns of the terminal table and the cells of every row; accuracy, if there is any, replaces seconds."""
+    """The columns of the terminal table and the cells of every row.
+
+    Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name.
+    """
     left_out = "s" if any(row["accuracy"] is not None for row in rows) else "acc"
-    return [column for column in TABLE if column != left_out], [_cells(row, objective) for row in rows]
+    columns = [column for column in TABLE if column != left_out]
+    if objective not in _HEADED.values():
+        columns.insert(columns.index("method") + 1, objective)
+    return columns, [_cells(row, objective) for row in rows]
 
 
 def trial_label(trial: str) -> str:
@@ -160,7 +166,9 @@ def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
     def number(key: str, digits: int) -> str:
         return "-" if row.get(key) is None else f"{row[key]:.{digits}f}"
 
-    measured = {heading: number(name, MEASURES[name].digits) for heading, name in _HEADED.items()}
+    measured = {
+        heading: number(name, MEASURES[name].digits) for heading, name in {objective: objective, **_HEADED}.items()
+    }
     if row["state"] == "failed":
         measured[_LEADING[0]] = "failed"
     name = objective if f"{objective}_low" in row else "nex"

@@ -11,8 +11,8 @@ from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
-from nex_merge.measures.measure import shared_weights
-from nex_merge.measures.text import text_figures, text_means
+from nex_merge.measures.guard import blind_spot
+from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
@@ -21,6 +21,7 @@ from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
+from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, failed
@@ -81,20 +82,18 @@ def run_search(
         study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
-        if config.study.baselines:
+        if config.study.baselines and any(run.result(name) is None for name in family.references):
             _score_baselines(resolved, run, runner, checked.out_dtype, dispatch)
+            _say_what_the_guard_misses(config, runner, dispatch)
         if run.scores() is not None and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
-        # A run of version 0.1.0 kept no text figures of single responses.
-        observed = [v.observation for v in _baselines(run, runner)]
-        texts = [text_means(item.text or text_figures(item.responses)) for item in observed]
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
             return propose(space, family.references, checked.out_dtype, trial, seed)
 
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
-            return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)), texts)
+            return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
 
         study.run_merges(objective, space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
@@ -162,8 +161,11 @@ def _unscored(name: str, item: Answered) -> Variant:
     return Variant(name, item.recipe.kind, True, item.observation)
 
 
-def _baselines(run: Run, runner: TrialRunner) -> list[Variant]:
-    return [v for v in runner.pool.earlier(files.trial_id(0)) if v.kind != "merge"]
+def _say_what_the_guard_misses(config: RunConfig, runner: TrialRunner, dispatch: Observers) -> None:
+    baselines = runner.pool.earlier(files.trial_id(0))
+    note = blind_spot(Pool(baselines, config.nex, config.consensus, questions=runner.pool.questions))
+    if note is not None:
+        dispatch.on_note(note)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from nex_merge.activations.cache import write_cache, write_credits
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.estimates import estimate_new
-from nex_merge.measures.text import collapse, text_figures, text_means
+from nex_merge.measures.guard import collapse
+from nex_merge.measures.measure import Pool
+from nex_merge.measures.text import text_figures
 from nex_merge.merging import mergekit_config
 from nex_merge.nex.scoring import score
 from nex_merge.records import (
@@ -19,7 +21,6 @@ from nex_merge.records import (
     NeuronWeights,
     Observation,
     Response,
-    TextMeasures,
     TrialResult,
     Variant,
 )
@@ -95,13 +96,11 @@ class TrialRunner:
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]
 
-    def finish(
-        self, answered: Answered, shared: NeuronWeights | None, baselines: Sequence[TextMeasures] = ()
-    ) -> TrialResult:
+    def finish(self, answered: Answered, shared: NeuronWeights | None) -> TrialResult:
         """Step 4 of a trial: every measure's value; result.json.
 
-        `shared`: the neuron weights shared by all variants, None if each has its own. `baselines`: the text statistics
-        that a merge is compared with. Raises TrialError if no response has activation mass to score.
+        `shared`: the neuron weights shared by all variants, None if each has its own. Raises TrialError if no response
+        has activation mass to score.
         """
         began = time.perf_counter()
         recipe, observation = answered.recipe, answered.observation
@@ -112,11 +111,13 @@ class TrialRunner:
             raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
         variant = Variant(answered.trial, recipe.kind, True, observation, score=nex_score)
-        estimates = estimate_new(
-            self.pool.earlier(answered.trial), variant, self._config.nex, self._config.consensus, shared,
-            self.pool.questions,
-        )  # fmt: skip
-        violation, reason = self._violation(recipe, observation, estimates, baselines)
+        nex, consensus, questions = self._config.nex, self._config.consensus, self.pool.questions
+        earlier = self.pool.earlier(answered.trial)
+        estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
+        violation, reason = None, None
+        if recipe.kind == "merge":
+            pool = Pool([*earlier, variant], nex, consensus, shared, questions)
+            violation, reason = self._violation(pool, estimates)
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
         result = TrialResult(
             trial=answered.trial,
@@ -137,18 +138,9 @@ class TrialRunner:
         self._run.write(result, observation)
         return result
 
-    def _violation(
-        self,
-        recipe: MergeRecipe,
-        observation: Observation,
-        estimates: dict[str, Estimate],
-        baselines: Sequence[TextMeasures],
-    ) -> tuple[float | None, str | None]:
-        """How far a merge exceeds its allowances (above 0: infeasible), and why. (None, None) for baselines."""
-        if recipe.kind != "merge":
-            return None, None
-        assert observation.text is not None
-        violation, reason = collapse(text_means(observation.text), baselines)
+    def _violation(self, pool: Pool, estimates: dict[str, Estimate]) -> tuple[float, str | None]:
+        """How far the pool's last variant, a merge, exceeds its allowances (above 0: infeasible), and why."""
+        violation, reason = collapse(pool)
         budget, tokens = self._config.study.max_mean_tokens, estimates["mean_tokens"].value
         if budget is not None and tokens is not None:
             excess = tokens / budget - 1

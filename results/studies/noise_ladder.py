@@ -11,7 +11,6 @@ without labels: the negative log-likelihood that the ruined model gives the soun
 
 import argparse
 import csv
-import dataclasses
 import json
 import os
 import time
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ranking.former_guard import former_collapse, measure_text
 from scipy.stats import spearmanr
 from windows import window
 
-from nex_merge.measures.text import collapse, measure_text
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.nex.scoring import resampled, score
-from nex_merge.records import Evidence, SparseGroups, SparseRows, TextMeasures
+from nex_merge.records import Evidence, SparseGroups, SparseRows
 from nex_merge.resampling import halves, interval, resamples, split_half
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
@@ -138,7 +137,7 @@ def measure(folder: Path) -> None:
             "nll_of_sound": float(-np.average([s.logprob for s in on_reference],
                                               weights=[len(r.token_ids) for r in reference])),
             "mean_tokens": float(np.mean(lengths)),
-            "text": dataclasses.asdict(measure_text(responses)),
+            "text": measure_text(responses),
             **{key: float(np.mean([getattr(s, key) for s in stats])) for key in ("entropy", "self_certainty")},
             "perplexity": float(np.exp(min(-np.mean([s.logprob for s in stats]), 700))),
             "responses": [response.text for response in responses],
@@ -173,8 +172,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[int, SparseRows]]:
 def tables() -> None:
     rungs = [load(DATA / f"{rung_name(*rung)}.npz") for rung in RUNGS if (DATA / f"{rung_name(*rung)}.npz").exists()]
     quality = -np.array([about["nll_of_sound"] for about, _ in rungs])
-    sound_text = TextMeasures(**rungs[0][0]["text"])
-    collapsed = [collapse(TextMeasures(**about["text"]), [sound_text])[1] for about, _ in rungs]
+    collapsed = [former_collapse(about["text"], [rungs[0][0]["text"]])[1] for about, _ in rungs]
     rows, curve = [], []
     for setting in SETTINGS:
         width = setting.slice_tokens

@@ -34,13 +34,13 @@ def shown(rows, width, **options):
     return captured.get(), note
 
 
-@pytest.mark.parametrize("objective", ["nex", "mean_tokens"])
+@pytest.mark.parametrize("objective", ["nex", "mean_tokens", "finished"])
 def test_forty_columns(toy_run, objective):
     rows = read_rows(Run(toy_run))
     text, note = shown(rows, 40, objective=objective)
     lines = text.splitlines()
     assert len(lines) == len(rows) + 1 and "…" not in text and max(map(len, lines)) <= 40
-    heading = {"nex": "nex", "mean_tokens": "tokens"}[objective]
+    heading = {"nex": "nex", "mean_tokens": "tokens", "finished": "finished"}[objective]
     assert lines[0].split()[:2] == ["#", "trial"] and heading in lines[0].split()
     for row, line in zip(rows, lines[1:], strict=True):
         assert line.split()[:2] == [str(row["rank"] or "-"), row["trial"].lstrip("0") or "0"]

@@ -84,6 +84,7 @@ CLOSED = {
     "consensus": (0.5 * 1 + 1) / 2,  # all conclude the same; what was cut off concludes nothing
     "agreement": (0.5 * 0.5 + 1) / 2,  # one of two samples, with one of two of the other's
     "self_consistency": None,  # fewer than four samples
+    "finished": 2 / 3,  # all but what was cut off
     "log_gap": -log10(1 - NEX),
     "mean_tokens": 18 / 3,
     "truncated": 1 / 3,
@@ -112,6 +113,7 @@ FIRST_PROMPT = {
     "utilization": 4 / 2 / 10,
     "novelty": 1.5,
     "consensus": 0.5,
+    "finished": 1 / 2,
     # Under weights from prompt 0: neuron 2 has as much credit as it has redundancy, so w = 0.
     "nex": (1 + 1) / 2,
 }
@@ -205,7 +207,8 @@ def test_what_was_not_captured_is_undefined_and_never_zero(name):
     bare = replace(variant(), observation=Observation(observation().responses), score=None)
     value = MEASURES[name].values(pool(bare, variant("0001")))[0].value
     # Length and the look of the text are known from the responses alone, and so is what they conclude.
-    of_text = {"agreement", "consensus", "mean_tokens", "truncated", "distinct_ratio", "repeated", "empty", "non_text"}
+    of_text = {"agreement", "consensus", "finished", "mean_tokens", "truncated", "distinct_ratio", "repeated", "empty",
+               "non_text"}  # fmt: skip
     assert (value is not None) == (name in of_text)
 
 

@@ -258,7 +258,7 @@ def test_another_configuration_is_refused_with_the_difference(toy_config, tmp_pa
     assert "study.seed: was 0, is 5" in str(error.value)
     assert "--fresh" in str(error.value)
     _, watcher = search(toy_config, fresh=True, study={"trials": 1, "seed": 5}, nex={"rho": 0.9})
-    assert watcher.notes[-1] == f"renamed the earlier run to {tmp_path}/run.1"
+    assert f"renamed the earlier run to {tmp_path}/run.1" in watcher.notes
     assert (tmp_path / "run.1" / "trials" / "0000" / "result.json").exists()
 
 
@@ -321,9 +321,9 @@ def test_a_collapsed_variant_ranks_below_every_sound_one_and_is_infeasible(toy_c
     whole = trial.collapse
     calls = []
 
-    def collapses_first(text, parents):
+    def collapses_first(pool):
         calls.append(1)
-        return (0.5, "planted") if len(calls) == 1 else (min(whole(text, parents)[0], -0.1), None)
+        return (0.5, "planted") if len(calls) == 1 else (min(whole(pool)[0], -0.1), None)
 
     monkeypatch.setattr(trial, "collapse", collapses_first)
     rows, _ = search(toy_config)
@@ -346,10 +346,22 @@ def test_a_token_budget_is_a_constraint(toy_config, tmp_path, budget, violation)
     assert [trial.constraints["collapse"] for trial in study_of(tmp_path / "run").trials] == [violation] * 4
 
 
+def test_that_collapse_cannot_be_told_is_said_once(toy_config):
+    """The toy family is not trained: its members are mostly cut."""
+    said = []
+    for trials in (0, 1):
+        _, recorder = search(toy_config, study={"trials": trials})
+        said.append([note for note in recorder.notes if "can't be told" in note])
+    ((note,), again) = said
+    assert "cut at max_new_tokens" in note and note.endswith("; raise generation.max_new_tokens") and not again
+    _, recorder = search(toy_config, fresh=True, engine=FakeEngine(), study={"trials": 0})
+    assert not any("can't be told" in note for note in recorder.notes), "the fake finishes"
+
+
 def test_of_a_budget_and_a_collapse_the_worse_is_the_reason(toy_config, monkeypatch):
     from nex_merge.study import trial
 
-    monkeypatch.setattr(trial, "collapse", lambda text, parents: (0.7, "planted"))
+    monkeypatch.setattr(trial, "collapse", lambda pool: (0.7, "planted"))
     rows, _ = search(toy_config, engine=FakeEngine(), study={"max_mean_tokens": 4.0})
     merges = [(row["reason"], row["violation"]) for row in rows if row["kind"] == "merge"]
     assert merges == [("planted", 0.7)] * 4

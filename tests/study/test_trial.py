@@ -8,7 +8,7 @@ import pytest
 
 from nex_merge.errors import TrialError
 from nex_merge.measures.registry import MEASURES
-from nex_merge.records import MergeRecipe, TextMeasures
+from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.proposal import passthrough
@@ -17,7 +17,6 @@ from tests.engines.fakes import FakeEngine
 
 EQUAL = {"weight.a": 0.5, "weight.b": 0.5}
 MERGE = MergeRecipe("merge", "ties", {"merge_method": "ties", "models": []}, 7, EQUAL)
-SOUND = TextMeasures(truncated=0.0, distinct_ratio=1.0, repeated=0.0, empty=0.0, non_text=0.0)
 
 
 @pytest.fixture
@@ -95,32 +94,38 @@ def test_only_the_merge_with_equal_weights_is_the_reference(start, toy):
 
 
 @pytest.mark.parametrize(
-    ("budget", "baselines", "state", "violation", "reason"),
+    ("budget", "state", "violation", "reason"),
     [
-        (None, [SOUND], "complete", -1.0, None),
-        (12.0, [SOUND], "complete", -0.5, None),
-        (4.0, [SOUND], "collapsed", 0.5, "study.max_mean_tokens: expected at most 4 tokens per response, got 6"),
+        (None, "complete", -1.0, None),
+        (12.0, "complete", -0.5, None),
+        (4.0, "collapsed", 0.5, "study.max_mean_tokens: expected at most 4 tokens per response, got 6"),
     ],
 )
-def test_how_far_a_merge_is_beyond_what_is_allowed(start, budget, baselines, state, violation, reason):
+def test_how_far_a_merge_is_beyond_what_is_allowed(start, budget, state, violation, reason):
     runner, _ = start(study={"max_mean_tokens": budget})
-    result = runner.finish(runner.answer("0000", "ties", MERGE), None, baselines)
+    result = runner.finish(runner.answer("0000", "ties", MERGE), None)
     assert (result.state, result.violation, result.reason) == (state, violation, reason)
     assert result.value("nex") is not None, "a collapsed merge has its values all the same"
 
 
 def test_a_merge_that_loops_has_collapsed_and_a_parent_that_does_has_not(start, toy):
     class Loops(FakeEngine):
-        def answer(self, *args, **kwargs):
-            return [replace(response, token_ids=(7,) * 6) for response in super().answer(*args, **kwargs)]
+        """Loops from the second recipe on."""
 
-    runner, _ = start(Loops())
-    parent = runner.finish(runner.answer("a", "a", member("a", toy)), None, [SOUND])
-    assert (parent.state, parent.violation, parent.reason) == ("complete", None, None)
-    merge = runner.finish(runner.answer("0000", "ties", MERGE), None, [SOUND])
-    # All six tokens in a loop, where 0.15 more than base and parents is allowed.
-    assert merge.state == "collapsed" and merge.violation == pytest.approx(1 / 0.15 - 1)
-    assert merge.reason == "tokens in a repeated run 1.00, worst baseline 0.00"
+        def answer(self, *args, **kwargs):
+            answered = super().answer(*args, **kwargs)
+            return [replace(r, token_ids=(7,) * 6) for r in answered] if len(self.loaded) > 1 else answered
+
+    runner, run = start(Loops())
+    for name in ("a", "b"):
+        parent = runner.finish(runner.answer(name, name, member(name, toy)), None)
+        assert (parent.state, parent.violation, parent.reason) == ("complete", None, None)
+    merge = runner.finish(runner.answer("0000", "ties", MERGE), None)
+    assert (merge.state, merge.violation) == ("complete", -1), "one of the fine-tunes loops as well"
+    run.discard("b")
+    merge = runner.finish(runner.answer("0000", "ties", MERGE), None)
+    assert merge.state == "collapsed" and merge.violation == pytest.approx(1 / 0.25 - 1)
+    assert merge.reason == "finishes 0 % of its responses, the worst fine-tune 100 %; 100 % loop"
 
 
 def test_without_activation_mass_there_is_no_score(start):

@@ -1,6 +1,5 @@
 """Merge, answer, capture and analyse every variant of a family: two .npz each, in DATA / family."""
 
-import dataclasses
 import json
 import os
 import time
@@ -15,7 +14,6 @@ from nex_merge.activations.capture import capture_all
 from nex_merge.engines.loading import load_tokenizer
 from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
 from nex_merge.generation import generate
-from nex_merge.measures.text import measure_text
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
@@ -37,6 +35,7 @@ from ranking.families import (
     label,
     recipes,
 )
+from ranking.former_guard import measure_text
 
 
 def measure(family: str, per_kind: int) -> None:
@@ -98,7 +97,7 @@ def _accuracy(problems: list[Problem], answers: list[Response]) -> dict[str, Any
 
 def _text_and_tokens(responses: list[Response], stats: tuple[TokenStats, ...]) -> dict[str, Any]:
     return {
-        "text": dataclasses.asdict(measure_text(responses)),
+        "text": measure_text(responses),
         "mean_tokens": float(np.mean([len(r.token_ids) for r in responses])),
         **{
             key: float(np.mean([getattr(s, key) for s in stats]))

@@ -8,11 +8,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from nex_merge.labels.statistics import correlations, curve
-from nex_merge.measures.text import collapse
 from nex_merge.nex.calibration import calibrate, weights_by_response
 from nex_merge.nex.good_mass import mean_score, weigh
 from nex_merge.nex.scoring import resampled
-from nex_merge.records import Credits, Evidence, SparseGroups, TextMeasures
+from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.resampling import halves, split_half
 from nex_merge.setup.config import ActivationsConfig
 from ranking.families import (
@@ -29,6 +28,7 @@ from ranking.families import (
     label,
     write_csv,
 )
+from ranking.former_guard import former_collapse
 from ranking.printed import print_tables
 
 
@@ -54,9 +54,9 @@ class Variants:
         self.names = list(self.files)
         self.accuracy = np.array([self.about[name]["accuracy"] for name in self.names])
         self.right = np.stack([self.files[name]["right"] for name in self.names])
-        parents = [TextMeasures(**about["text"]) for about in self.about.values() if about["kind"] != "merge"]
+        parents = [about["text"] for about in self.about.values() if about["kind"] != "merge"]
         self.collapsed = np.array([
-            about["kind"] == "merge" and collapse(TextMeasures(**about["text"]), parents)[1] is not None
+            about["kind"] == "merge" and former_collapse(about["text"], parents)[1] is not None
             for about in self.about.values()
         ])  # fmt: skip
 
