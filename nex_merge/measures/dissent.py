@@ -11,7 +11,7 @@ import numpy as np
 from nex_merge.measures.votes import BOUNDS, Fit, Votes
 
 # A rival conclusion has two votes or more, and this share of those for the pool's.
-RIVAL_VOTES, RIVAL_SHARE = 2, 0.25
+RIVAL_VOTES, RIVAL_SHARE = 2, 0.4
 # Fewer prompts on which any two variants conclude the same: there is no consensus to speak of.
 FEWEST_AGREED, AGREED_SHARE = 1, 0.1
 

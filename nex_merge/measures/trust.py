@@ -22,8 +22,11 @@ FEWEST_VOTING = 4  # among three, one pair that agrees decides
 FEWEST_RIGHT = 1 / 3
 # A ranking is weak, then insufficient, from this product on: how often two who contradict the pool conclude the same,
 # beyond chance, times the share of prompts on which a conclusion of theirs has comparable support.
-CAMPS = (0.12, 0.06)
+CAMPS = (0.16, 0.08)
 RIVALS = 0.2
+# It is weak, too, if two who contradict the pool conclude the same this often, and that is not rare: few are right on
+# nearly all prompts, as variants are whose mistakes are few and on the same hard prompts.
+ONE_VOICE, NEARLY_ALL = 0.35, 0.85
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # Words from which equal texts show copies rather than equal answers.
@@ -87,7 +90,8 @@ def assess_consensus(
     if not figures["defined"]:
         return Verdict("insufficient", (UNDEFINED,), (OPEN_ENDED,), figures)
     level, reasons, advice = 2, [], []
-    for at, reason, cure in (*_findings(figures), *_readings(conclusions, match), *_audited(audit)):
+    found = (*_audited(audit), *_findings(figures), *_readings(conclusions, match))
+    for at, reason, cure in sorted(found, key=lambda finding: finding[0]):  # the gravest first
         level = min(level, at)
         reasons.append(reason)
         advice += [cure] if cure else []
@@ -148,13 +152,15 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
             "of the prompts another conclusion has comparable support"
         )
         found.append((0, reason, ""))
+    agreeing = f"variants that contradict the pool conclude the same as one another in {concentration:.0%} of the cases"
     if concentration * rivals >= CAMPS[1]:
         reason = (
-            "there are two camps: variants that contradict the pool conclude the same as one another in "
-            f"{concentration:.0%} of the cases, and on {rivals:.0%} of the prompts their conclusion has comparable "
+            f"there are two camps: {agreeing}, and on {rivals:.0%} of the prompts their conclusion has comparable "
             "support; either camp may be right"
         )
         found.append((int(concentration * rivals < CAMPS[0]), reason, ""))
+    elif concentration >= ONE_VOICE and accuracy < NEARLY_ALL:
+        found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", ""))
     return found
 
 
