@@ -60,7 +60,21 @@ def search(
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     print_table(rows, title, objective, read_reliability(resolved.run), resolved.run)
+    _say_next_steps(resolved.run)
     typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
+
+
+def _say_next_steps(run: Path) -> None:
+    """What to do with a run, on stderr, so that the ranking on stdout can be piped."""
+    from nex_merge.runs.advice import next_steps
+    from nex_merge.runs.leaderboard import read_rows
+    from nex_merge.runs.results import read_reliability
+    from nex_merge.runs.run import Run as RunFolder
+
+    opened = RunFolder(run)
+    typer.echo("", err=True)
+    for line in next_steps(read_rows(opened), opened.objective, read_reliability(run), run):
+        typer.echo(line, err=True)
 
 
 @app.command()
@@ -111,6 +125,7 @@ def leaderboard(
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
         title = f"{title}, by {sort or 'rank'}"
         print_table(rows, title, opened.objective, read_reliability(run), run, column, every)
+        _say_next_steps(run)
     else:
         typer.echo(render(rows, form.value))
 
@@ -154,6 +169,7 @@ def rescore(
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     print_table(rows, title, opened.objective, read_reliability(run), run)
+    _say_next_steps(run)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
-from nex_merge.measures.trust import AUDIT, CONDITION, MORE_PROMPTS, MORE_VARIANTS
+from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS
 from nex_merge.records import Reliability, Verdict
 from nex_merge.setup.paths import command
 
@@ -71,9 +71,8 @@ def _odds(pick: Row) -> list[str]:
     """Confidences against the references, where there are any."""
     against = (("beats_parent", "the best parent"), ("beats_equal", "equal weights"))
     odds = [f"{what} {pick[name]:.0%}" for name, what in against if pick.get(name) is not None]
-    if pick.get("reference"):
-        odds.append("it is the merge with equal weights")
-    return [f"confidence that it beats {', '.join(odds)}"] if odds and not pick.get("reference") else odds
+    found = ["it is the merge with equal weights"] if pick.get("reference") else []
+    return [*found, f"confidence that it beats {', '.join(odds)}"] if odds else found
 
 
 def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliability: Reliability | None) -> list[str]:
@@ -128,8 +127,8 @@ def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
 def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
     """What to do next, each step once with its command.
 
-    An export is offered where the objective's verdict is not insufficient; else that of a measure that is sound, or
-    what would make the ranking sound.
+    An export is offered where the objective's verdict is not insufficient; else the pick of a measure with a better
+    verdict, if there is one, and, unless that is sound, what would make the ranking sound.
     """
     pick = best_by(rows, objective.name, objective.sign)
     verdict = None if reliability is None else reliability.of(objective.name)
@@ -138,10 +137,25 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     if verdict is None or verdict.level != "insufficient":
         steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
         return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
-    dissenters = [name for name, _ in _dissenters(rows, {"trial": None}, objective, reliability)]
-    if dissenters:
-        return [f"Export the pick by {title(dissenters[0])}, which is sound: {_export(run, dissenters[0])}"]
-    return [_step(item, rows, run) for item in verdict.advice]
+    steps = [
+        f"Export the pick by {title(name)} ({level}): {_export(run, name)}"
+        for name, level in _better(rows, objective, reliability)[:1]
+    ]
+    if steps and "(sound)" in steps[0]:
+        return steps
+    return list(dict.fromkeys([*steps, *(_step(item, rows, run) for item in verdict.advice)]))
+
+
+def _better(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> list[tuple[str, str]]:
+    """The other measures of accuracy whose verdict is not insufficient, with it, sound ones first."""
+    found = []
+    for name, measure in MEASURES.items():
+        verdict = None if reliability is None else reliability.of(name)
+        if name == objective.name or not measure.claims_accuracy or verdict is None:
+            continue
+        if verdict.level != "insufficient" and best_by(rows, name, measure.direction) is not None:
+            found.append((name, verdict.level))
+    return sorted(found, key=lambda item: item[1] != "sound")
 
 
 def _export(run: Path, name: str) -> str:
@@ -152,15 +166,18 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
     """An advice with the command that follows it."""
     config = run / "config.yaml"
     merges = sum(row["kind"] == "merge" for row in rows)
-    commands = {
-        AUDIT: f"Check a dozen answers yourself: {command('audit', run)}",
-        MORE_VARIANTS: f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}",
-        MORE_PROMPTS: f"More prompts, or harder ones: {_again(config, 'prompts.limit=N')}",
-        "more prompts": f"More prompts: {_again(config, 'prompts.limit=N')}",
-    }
+    sentence = f"{advice[0].upper()}{advice[1:]}"
+    if advice == AUDIT:
+        return f"Check a dozen answers yourself: {command('audit', run)}"
+    if advice == MORE_VARIANTS:
+        return f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}"
     if "max_new_tokens" in advice:
-        return f"{advice[0].upper()}{advice[1:]}: {_again(config, 'generation.max_new_tokens=N')}"
-    return commands.get(advice, f"{advice[0].upper()}{advice[1:]}.")
+        return f"{sentence}: {_again(config, 'generation.max_new_tokens=N')}"
+    if "benchmark" in advice:
+        return f"{sentence}: {command('benchmark', run, '--data', 'FILE')}"
+    if "prompts" in advice:
+        return f"{sentence}: {_again(config, 'prompts.limit=N')}"
+    return f"{sentence}."
 
 
 def _again(config: Path, setting: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Reliability
-from nex_merge.runs.advice import lead, next_steps, verdict_lines
+from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
 
 if TYPE_CHECKING:
@@ -72,19 +72,20 @@ def print_table(
     sorted_by: str | None = None,
     every: Sequence[Row] | None = None,
 ) -> None:
-    """Print what to do, the ranking, the reasons of failures, the verdicts and the next steps.
+    """Print what to do, the ranking, the reasons of failures, and the verdicts.
 
     `run`: the folder that commands name; None: the table alone. `every`: all rows, where `rows` are some of them.
     """
-    console, every = console_of(), rows if every is None else every
+    console = console_of()
 
     def say(line: str = "") -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     # Not as the table's title, which rich wraps at the table's width.
     say(title)
-    for line in () if run is None else lead(every, objective, reliability, run):
-        say(line)
+    for line in () if run is None else lead(rows if every is None else every, objective, reliability, run):
+        # Sentences are wrapped at the console's width; a command stays in one piece, to be copied.
+        console.print(line, markup=False, highlight=False, soft_wrap="nex-merge " in line)
     table, left_out = ranking_table(rows, objective.name, console.width, sorted_by)
     console.print(table)
     if left_out:
@@ -97,11 +98,7 @@ def print_table(
     if reliability is not None:
         say()
         for line in verdict_lines(reliability, objective.name):
-            say(line)
-    if run is not None:
-        say()
-        for line in next_steps(every, objective, reliability, run):
-            say(line)
+            console.print(line, markup=False, highlight=False)
 
 
 def ranking_table(

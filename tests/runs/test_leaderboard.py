@@ -171,18 +171,22 @@ def test_a_measure_that_is_sound_and_disagrees_is_named_with_its_command():
         "  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]",
         "    nex-merge export results/x --by consensus --out DIR",
     ]
-    assert steps == [
-        "Export the pick by consensus, which is sound: nex-merge export results/x --by consensus --out DIR"
-    ]
+    assert steps == ["Export the pick by consensus (sound): nex-merge export results/x --by consensus --out DIR"]
 
 
 def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_command():
     advice = ("more prompts", "more merges (--trials)", "audit")
-    _, steps = told("consensus", reliability(of_consensus="insufficient", advice=advice), *FOUR)
+    none = reliability(nex="insufficient", of_consensus="insufficient", advice=advice)
+    _, steps = told("consensus", none, *FOUR)
     assert steps == [
         "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
         "More merges: nex-merge search results/x/config.yaml --trials 20",
         "Check a dozen answers yourself: nex-merge audit results/x",
+    ]
+    weak = reliability(of_consensus="insufficient", advice=("more prompts", "more prompts"))
+    assert told("consensus", weak, *FOUR)[1] == [
+        "Export the pick by NEX (weak): nex-merge export results/x --by nex --out DIR",
+        "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
     ]
     assert told("consensus", reliability(), FOUR[0])[1] == ["No merge can be recommended for export: none is complete."]
 
