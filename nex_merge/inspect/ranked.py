@@ -55,9 +55,10 @@ def print_ranked(ranked: RankedFiles) -> None:
         "consensus: share of prompts on which a model concludes what all of them, weighted by reliability, conclude;",
         "95 %: bootstrap over prompts; concluded: share of the responses from which a conclusion could be read.",
         "",
-        f"Verdict: {ranking.verdict}. {CONDITION}.",
+        f"Verdict: {ranking.verdict}.",
         *(f"  - {reason}" for reason in ranking.reasons),
         *(f"  What would help: {advice}" for advice in _advice(ranking.advice)),
+        f"  {CONDITION.removesuffix(' (audit)')}.",
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -88,7 +88,9 @@ def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliabilit
         others = [row[name] for row in references if row.get(name) is not None]
         if others and all(MEASURES[name].direction * (value - other) > 0 for other in others):
             found.append(f"{title(name)} ({verdict.level})")
-    return [f"supported by {', '.join(found)}" if found else "no other measure puts it above all of these"]
+    return [
+        f"supported by {', '.join(found)}" if found else "no other measure puts it above every parent and equal weights"
+    ]
 
 
 def _dissenters(
@@ -110,15 +112,16 @@ def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
     if verdict is not None:
         lines.append(f"Verdict on {title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
         lines += [f"  - {reason}" for reason in verdict.reasons]
-        if objective == "consensus":
-            lines.append(f"  {CONDITION}.")
-        elif verdict.level == "sound":
+        if objective != "consensus" and verdict.level == "sound":
             lines.append("  Whether it agrees with accuracy, only labels can show.")
     for name, measure in MEASURES.items():
         other = reliability.of(name)
         if name != objective and measure.claims_accuracy and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {title(name)}: {other.level}{why}.")
+    judged = reliability.of("consensus")
+    if judged is not None and judged.level != "insufficient":
+        lines.append(f"  {CONDITION}.")
     if reliability.match is not None:
         lines.append(f"Conclusions are read as {reliability.match}.")
     return lines

@@ -1,6 +1,7 @@
 """The leaderboard on a terminal and as Markdown, and the verdict in words."""
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,17 @@ def print_table(
     def say(line: str = "") -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def wrap(line: str) -> None:
+        """A sentence, wrapped under its indent; a command stays in one piece, to be copied."""
+        indent = " " * (len(line) - len(line.lstrip()))
+        whole = "nex-merge " in line
+        for part in [line] if whole else textwrap.wrap(line, console.width, subsequent_indent=indent + "  "):
+            say(part)
+
     # Not as the table's title, which rich wraps at the table's width.
     say(title)
     for line in () if run is None else lead(rows if every is None else every, objective, reliability, run):
-        # Sentences are wrapped at the console's width; a command stays in one piece, to be copied.
-        console.print(line, markup=False, highlight=False, soft_wrap="nex-merge " in line)
+        wrap(line)
     table, left_out = ranking_table(rows, objective.name, console.width, sorted_by)
     console.print(table)
     if left_out:
@@ -98,7 +105,7 @@ def print_table(
     if reliability is not None:
         say()
         for line in verdict_lines(reliability, objective.name):
-            console.print(line, markup=False, highlight=False)
+            wrap(line)
 
 
 def ranking_table(

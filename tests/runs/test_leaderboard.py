@@ -11,6 +11,7 @@ from nex_merge.errors import InputError
 from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
+from nex_merge.measures.trust import CONDITION
 from nex_merge.records import Estimate, NexScore, Reliability, TrialResult, Verdict
 from nex_merge.runs.advice import best_by, lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy
@@ -130,9 +131,10 @@ def test_the_verdict_in_plain_words():
     assert lines == [
         "Verdict on NEX: insufficient; this ranking supports no choice.",
         "Verdict on consensus: weak: two camps.",
+        f"  {CONDITION}.",
         "Conclusions are read as number.",
     ]
-    assert "only labels can show" in verdict_lines(reliability(), "consensus")[1]
+    assert CONDITION in verdict_lines(reliability(), "consensus")[2]
 
 
 def measured(trial, nex, consensus, kind="merge", **fields):
@@ -166,7 +168,7 @@ def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
 def test_a_measure_that_is_sound_and_disagrees_is_named_with_its_command():
     leading, steps = told("nex", reliability(nex="insufficient"), *FOUR)
     assert leading[0] == "Pick by NEX (insufficient): trial 1 (ties), 0.9000 [0.9000, 0.9000]"
-    assert leading[1] == "  no other measure puts it above all of these."
+    assert leading[1] == "  no other measure puts it above every parent and equal weights."
     assert leading[2:] == [
         "  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]",
         "    nex-merge export results/x --by consensus --out DIR",
