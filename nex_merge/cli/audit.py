@@ -88,17 +88,18 @@ def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, see
             f"{', '.join(map(str, asked))}"
         )
     count = sum(p in pool.fit.pooled for p in known.drawn)
-    if not asked and count >= n:
+    total = count + len(asked)
+    if not asked and total >= n:
         _say(f"{_times(count, 'prompt')} asked already; a larger --n asks for more.")
-    if count + len(asked) < n:
-        _say(f"The run has only {count + len(asked)} prompts with a conclusion.")
+    if total < n:
+        _say(f"The run has only {_times(total, 'prompt')} with a conclusion.")
     texts = prompt_texts(run) if asked else None
     for prompt in further:
         labels = dict(known.by_prompt)
         if prompt in pool.fit.pooled:
             count += 1
             text = texts[prompt] if texts is not None else _decoded(run, pool, prompt)
-            _say(f"\nPrompt {count} of {max(n, count)} (number {prompt} of the run)\n{_indented(_head(visible(text)))}")
+            _say(f"\nPrompt {count} of {total} (number {prompt} of the run)\n{_indented(_head(visible(text)))}")
             answer = _ask(pages(pool, prompt, seed), text)
             if answer == _QUIT:
                 break

@@ -38,7 +38,7 @@ def test_questions_keys_and_the_result(run):
     assert done.exit_code == 0, done.output
     questions = done.stderr
     assert questions.count("Which is right?") == 4, "an unknown key asks again"
-    assert "Prompt 1 of 12 (number " in questions and "The run has only 3 prompts with a conclusion." in questions
+    assert "Prompt 1 of 3 (number " in questions and "The run has only 3 prompts with a conclusion." in questions
     assert re.search(r"\d  7   \(\d variants\)\n       Let me see.\n       So it is 7.\n", questions)
     assert "claim" not in questions and "%" not in questions, "nothing that anchors"
     lines = done.stdout.splitlines()
@@ -67,7 +67,7 @@ def test_quitting_keeps_what_was_said_and_a_later_audit_goes_on(run):
     assert "right on 0 of 1" in first.stdout
     asked = re.findall(r"\(number (\d) of the run\)", first.stderr)
     later = audit(run, "00", "--seed", 1)
-    assert "Prompt 2 of 12" in later.stderr and "right on 0 of 3" in later.stdout
+    assert "Prompt 2 of 3" in later.stderr and "right on 0 of 3" in later.stdout
     again = re.findall(r"\(number (\d) of the run\)", later.stderr)
     assert again[0] == asked[1] and asked[0] not in again, "what was quit is asked, what was answered is not"
     assert set(kept(run)["drawn"]) == {0, 1, 2, 3}
@@ -103,7 +103,6 @@ def test_whole_texts_on_demand_and_nothing_that_acts_on_the_terminal(run):
 
 
 def test_rare_conclusions_are_counted_and_shown_when_none_of_the_first_is_right(run):
-    # Six or seven variants, two samples' worth of conclusions are too few for a second page: shorten the page.
     answer_run(run, lambda v, p: f"It is {p if v < 3 else 10 + v}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nex_merge.labels.audit.PAGE", 2)
@@ -153,7 +152,7 @@ def test_a_prompt_whose_file_has_changed_is_decoded(run):
     config = run / "config.yaml"
     config.write_text(re.sub("prompts_sha256: [0-9a-f]+", "prompts_sha256: other", config.read_text()))
     done = audit(run, "q")
-    assert done.exit_code == 0 and "<|im_start|>user" in done.stderr
+    assert done.exit_code == 0 and "<|im_start|>" in done.stderr
 
 
 def test_help_says_how_to_undo_it():
