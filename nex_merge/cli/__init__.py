@@ -16,7 +16,7 @@ from nex_merge.errors import NexMergeError
 
 # Importing these registers their commands, in the order of --help.
 # isort: off
-from nex_merge.cli import search, report, labels, consensus, score, select, phases, neurons, catalogue  # noqa: F401
+from nex_merge.cli import search, report, labels, consensus, audit, score, select, phases, neurons, catalogue  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -50,7 +50,7 @@ def main() -> None:
         sys.exit(2)
     if code == INTERRUPTED:
         typer.echo(
-            "nex-merge: interrupted; what is done is kept, and the same search or benchmark command resumes",
+            "nex-merge: interrupted; what is done is kept, and the same search, audit or benchmark command resumes",
             err=True,
         )
     sys.exit(code or 0)

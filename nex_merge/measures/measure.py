@@ -51,8 +51,10 @@ class Pool:
 
     @cached_property
     def match(self) -> str:
-        """How conclusions are read: `consensus.match` or, for auto, what most responses conclude with."""
+        """How conclusions are read: `consensus.match` or, for auto, as known truths were or as most responses end."""
         match = self.consensus.match
+        if match == "auto" and self.questions.match is not None:
+            return self.questions.match
         return choose_match([v.observation for v in self.variants]) if match == "auto" else match
 
     @cached_property

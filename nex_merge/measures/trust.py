@@ -54,6 +54,11 @@ class Audit:
         found = binomtest(self.right, self.n).proportion_ci(method="wilson")
         return float(found.low), float(found.high)
 
+    @property
+    def contradicts(self) -> bool:
+        """Whether fewer are right than the fit claimed, beyond chance."""
+        return self.interval()[1] < self.claimed
+
 
 def audit_of(fit: Fit, truths: Mapping[int, Key | None]) -> Audit | None:
     """The audit of a fit made without the truths. A prompt without any conclusion is left out."""
@@ -197,8 +202,9 @@ def _readings(conclusions: Sequence[Conclusions], match: str) -> list[Finding]:
 
 
 def _audited(audit: Audit | None) -> list[Finding]:
-    if audit is None or (interval := audit.interval())[1] >= audit.claimed:
+    if audit is None or not audit.contradicts:
         return []
+    interval = audit.interval()
     reason = (
         f"an audit contradicts it: the pool's conclusion is right on {audit.right} of {audit.n} labelled prompts (95 % "
         f"interval {interval[0]:.0%} to {interval[1]:.0%}), where the fit claims {audit.claimed:.0%}"

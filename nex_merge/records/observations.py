@@ -53,6 +53,7 @@ class Questions:
     options: Mapping[int, int] = field(default_factory=dict)  # how many options a multiple-choice question has
     truths: Mapping[int, str | None] = field(default_factory=dict)  # the right conclusion, from an audit; None: of all
     # that variants conclude, none is right
+    match: str | None = None  # how the truths were read; None: there are none
 
 
 @dataclass(frozen=True)
