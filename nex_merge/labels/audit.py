@@ -111,7 +111,7 @@ def options(pool: Pool, prompt: int) -> list[Option]:
     found: dict[Key, list[int]] = {}  # by conclusion: the variants
     for v, by_prompt in enumerate(pool.conclusions):
         for key in dict.fromkeys(by_prompt.get(prompt, ())):
-            if key is not None:
+            if isinstance(key, Key):
                 found.setdefault(key, []).append(v)
     ranked = sorted(found.items(), key=lambda item: -len(item[1]))  # ties stay in order of the variants
     return [Option(key, len(variants), _response(pool, variants[0], prompt, key)) for key, variants in ranked]
@@ -151,7 +151,7 @@ def truth_of(pool: Pool, prompt: int, answer: str) -> Key | None:
     right = [option.key for option in options(pool, prompt) if gold.is_answered_by(option.response)]
     # Several spellings of one value may have keys of their own.
     pooled = pool.fit.pooled.get(prompt)
-    return pooled if pooled in right else next(iter(right), gold.key)
+    return pooled if isinstance(pooled, Key) and pooled in right else next(iter(right), gold.key)
 
 
 def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> Outcome | None:
