@@ -1,7 +1,7 @@
 """Worded problems of two kinds whose answers a program verifies, with the short worked solutions experts learn.
 
 `arithmetic`: a story of two or three steps with small whole numbers.
-`lists`: five words in a row are moved about twice; which one stands at a given place in the end?
+`lists`: of five words in a row some change places; which one stands at a given place now?
 
 Everything is a function of (kind, seed, number), so no set of problems depends on how many are drawn. This module knows
 nothing of models or tokenizers.
@@ -73,7 +73,7 @@ def _arithmetic(rng: np.random.Generator) -> Problem:
     def below(high: int, low: int = 2) -> int:
         return int(rng.integers(low, high))
 
-    start, each, some = below(30, 5), below(10, 2), below(5, 2)
+    start, each, some = below(20, 5), below(8, 2), below(5, 2)
     story = rng.integers(5)
     if story == 0:
         total = plus(start, times(some, each))
@@ -139,23 +139,19 @@ _MOVES: tuple[tuple[str, Callable[[list[str]], list[str]]], ...] = (
     ("swaps the first and the last", _swap_ends),
     ("swaps the first two", _swap_head),
 )
-_OPENINGS = (
-    "{name} puts five cards in a row: {row}.",
-    "{name} writes these words: {row}.",
-    "On the shelf of {name} stand, from left to right: {row}.",
-)
+_OPENINGS = ("{name} puts cards in a row: {row}.", "{name} writes: {row}.", "{name} has a row of pictures: {row}.")
 
 
 def _lists(rng: np.random.Generator) -> Problem:
     row = [str(word) for word in rng.choice(WORDS, 5, replace=False)]
     name, opening = rng.choice(NAMES), str(rng.choice(_OPENINGS))
-    (one, do_one), (two, do_two) = (_MOVES[i] for i in rng.choice(len(_MOVES), 2, replace=False))
-    middle = do_one(row)
-    last = do_two(middle)
-    place = int(rng.integers(5))
-    text = f"{opening.format(name=name, row=', '.join(row))} {name} {one}, then {two}."
-    response = f"First: {', '.join(middle)}. Then: {', '.join(last)}. The answer is {last[place]}."
-    return Problem("lists", f"{INSTRUCTION}{text} Which one is {PLACES[place]} now?", last[place], response)
+    move, do = _MOVES[int(rng.integers(len(_MOVES)))]
+    moved = do(row)
+    # Only places where the move makes a difference are asked for.
+    place = int(rng.choice([i for i in range(5) if moved[i] != row[i]]))
+    text = f"{opening.format(name=name, row=', '.join(row))} {name} {move}. Which one is {PLACES[place]} now?"
+    numbered = ", ".join(f"{i} {word}" for i, word in enumerate(moved, 1))
+    return Problem("lists", INSTRUCTION + text, moved[place], f"Now: {numbered}. The answer is {moved[place]}.")
 
 
 _MAKERS: dict[str, Callable[[np.random.Generator], Problem]] = {"arithmetic": _arithmetic, "lists": _lists}

@@ -19,8 +19,9 @@ from pretrained.problems import KINDS, Problem, make_problems
 TRAINING_SEED, CHECKING_SEED = 0, 3
 BATCH, POOL_BATCHES = 8, 16
 RANK, ALPHA, LEARNING_RATE, WARMUP, DECAY = 16, 32, 1.5e-3, 10, 0.5
-CHECKED = 32
-CHECKPOINT_STEPS = 20
+# Training ends early once an expert solves this share of CHECKED fresh problems: merges need room above their parents.
+CHECKED, ENOUGH = 32, 0.65
+CHECKPOINT_STEPS = 10
 MAX_NEW_TOKENS = 64
 
 
@@ -95,7 +96,7 @@ def rate(step: int, steps: int) -> float:
 def fine_tune(kind: str, root: Path, steps: int, every: int) -> None:
     """Train an expert of `root`/base, or go on with it; `root`/`kind` is written last. Needs peft.
 
-    Every `every` steps its accuracy on fresh problems is printed.
+    Every `every` steps its accuracy on fresh problems is printed; from ENOUGH on, training ends.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -137,6 +138,8 @@ def fine_tune(kind: str, root: Path, steps: int, every: int) -> None:
             right = accuracy(fresh, answer(model.eval(), tokenizer, encode(fresh, tokenizer)))
             model.train()
             print(f"{kind} step {step}: {right:.3f} of {CHECKED} fresh problems", flush=True)
+            if right >= ENOUGH:
+                break
         if step % CHECKPOINT_STEPS == 0:
             state = {
                 "model": {name: p.detach() for name, p in trained.items()},
