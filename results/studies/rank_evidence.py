@@ -15,6 +15,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported
 
 from evidence import public, worlds
 from evidence.pools import figures, summarize
+from evidence.printed import print_tables
 
 HERE = Path(__file__).parent
 DRAWS = 40
@@ -55,7 +56,7 @@ def rank_public() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "worlds", "public", "measure"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", "worlds", "public", "measure", "tables"), default="all")
     parser.add_argument("families", nargs="*")
     args = parser.parse_args()
     if args.part in ("all", "measure"):
@@ -67,6 +68,8 @@ def main() -> None:
         simulate()
     if args.part in ("all", "public"):
         rank_public()
+    if args.part in ("all", "tables"):
+        print_tables()
 
 
 if __name__ == "__main__":

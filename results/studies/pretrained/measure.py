@@ -1,6 +1,5 @@
 """Merge, answer, capture and score every variant: a small JSON each, in DATA. Resumable."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -12,10 +11,10 @@ import numpy as np
 import optuna
 import torch
 from ranking.families import SPACES
+from ranking.former_guard import measure_text
 
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.measures.text import measure_text
 from nex_merge.merging import method_specs
 from nex_merge.nex.scoring import score
 from nex_merge.records import MergeRecipe, Response
@@ -90,7 +89,7 @@ def measure(root: Path, per_kind: int, merges: int) -> None:
             "entropy": float(np.mean([s.entropy for s in observation.stats])),
             "self_certainty": float(np.mean([s.self_certainty for s in observation.stats])),
             "mean_tokens": float(np.mean([len(r.token_ids) for r in observation.responses])),
-            **dataclasses.asdict(measure_text(observation.responses)),
+            **measure_text(observation.responses),
             "seconds": time.monotonic() - began,
             "weights_sha256": sha256,
             "prompts": _prompts(asked, observation.responses),
