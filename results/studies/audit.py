@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from nex_merge.labels.audit import draw, standing
-from nex_merge.measures.consensus import fit_halves
+from nex_merge.measures.consensus import fit_parts
 from nex_merge.measures.trust import Audit, assess_consensus, audit_of
 from nex_merge.measures.votes import Conclusions, Key, Votes
 from nex_merge.resampling import FEWEST_VARIANTS, halves, split_half
@@ -80,7 +80,7 @@ def simulate(part: str, low: float, high: float, share: float) -> Iterator[dict[
 
 
 def reliability_of(conclusions: Sequence[Conclusions]) -> float | None:
-    return split_half(fit_halves(conclusions, halves(np.arange(PROMPTS)), {}, {}))
+    return split_half(fit_parts(Votes(conclusions, PROMPTS), halves(np.arange(PROMPTS))))
 
 
 def verdict(conclusions: Sequence[Conclusions], truths: Mapping[int, Key], reliability: float | None) -> str:
