@@ -19,15 +19,17 @@ SPLIT_HALF = (0.25, 0.64)
 TELLING = (8, 16)  # prompts on which some variants agree with the pool and others don't
 VOTERS = (2.0, 3.0)
 FEWEST_VOTING = 4  # among three, one pair that agrees decides
-# A ranking is weak if the pool's accuracy is estimated below this, and insufficient if it has rivals as well.
-FEWEST_RIGHT = 1 / 3
+# A ranking is insufficient if the variants are right on less than this by its own estimate, and rivals are frequent.
+FEWEST_RIGHT, RIVALS = 1 / 3, 0.2
 # A ranking is weak, then insufficient, from this product on: how often two who contradict the pool conclude the same,
 # beyond chance, times the share of prompts on which a conclusion of theirs has comparable support.
 CAMPS = (0.16, 0.08)
-RIVALS = 0.2
-# It is weak, too, if two who contradict the pool conclude the same this often, and that is not rare: few are right on
-# nearly all prompts, as variants are whose mistakes are few and on the same hard prompts.
+# It is weak, too, if two who contradict the pool conclude the same this often, unless they seldom do: variants that are
+# right on nearly all prompts make their few mistakes on the same hard ones.
 ONE_VOICE, NEARLY_ALL = 0.35, 0.85
+# Consensus is up to 0.11 above accuracy on pools of public models that it ranks well, so that an audit contradicts it
+# only from here on below what it claims.
+TOLERANCE = 0.1
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # Words from which equal texts show copies rather than equal answers.
@@ -56,8 +58,8 @@ class Audit:
 
     @property
     def contradicts(self) -> bool:
-        """Whether fewer are right than the fit claimed, beyond chance."""
-        return self.interval()[1] < self.claimed
+        """Whether fewer are right than the fit claimed, beyond chance and the error of a good ranking."""
+        return self.interval()[1] < self.claimed - TOLERANCE
 
 
 def audit_of(fit: Fit, truths: Mapping[int, Key | None]) -> Audit | None:
