@@ -14,7 +14,7 @@ from nex_merge.records import Observation, Response
 from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
-from nex_merge.setup.textfiles import check_unicode
+from nex_merge.setup.textfiles import check_unicode, file_type
 from nex_merge.setup.yaml_files import as_yaml
 
 FEWEST_FILES = 2
@@ -85,6 +85,8 @@ def rank_files(files: Sequence[Path], match: str = "auto") -> RankedFiles:
 
 def _read(file: Path, prompts: _Prompts) -> Observation:
     check_readable(file, "consensus", "a JSONL file with prompt, and response or responses")
+    if (kind := file_type(file)) in (".csv", ".tsv", ".parquet", ".txt", ".md"):
+        raise InputError(f"{file}: expected a JSONL file with prompt, and response or responses, got a {kind} file")
     texts: dict[int, list[tuple[str, bool]]] = {}
     for where, data, prompt in read_jsonl(file, "prompt"):
         question = prompt.raw if prompt.raw is not None else json.dumps([dict(item) for item in prompt.messages])

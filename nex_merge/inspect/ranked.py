@@ -4,7 +4,7 @@ from typing import Any
 
 from nex_merge.inspect.answer_files import RankedFiles
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
-from nex_merge.runs.tables import console_of
+from nex_merge.runs.tables import console_of, wrapped
 
 DIGITS = 3
 
@@ -36,10 +36,9 @@ def print_ranked(ranked: RankedFiles) -> None:
 
     console, ranking = console_of(), ranked.ranking
     shared = "" if ranked.shared == ranked.prompts else f", {ranked.shared} of them in all files"
-    console.print(
-        f"{len(ranking.rows)} models on {ranked.prompts} prompts{shared}; conclusions read as {ranked.match}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    asked = "1 prompt" if ranked.prompts == 1 else f"{ranked.prompts} prompts"
+    head = f"{len(ranking.rows)} models on {asked}{shared}; conclusions read as {ranked.match}"
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right")
     table.add_column("file", overflow="fold")
@@ -58,10 +57,11 @@ def print_ranked(ranked: RankedFiles) -> None:
         f"Verdict: {ranking.verdict}.",
         *(f"  - {reason}" for reason in ranking.reasons),
         *(f"  What would help: {advice}" for advice in _advice(ranking.advice)),
-        f"  {CONDITION.removesuffix(' (audit)')}.",
     ]
+    if ranking.verdict != "insufficient":
+        lines.append(f"  {CONDITION.removesuffix(' (audit)')}.")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

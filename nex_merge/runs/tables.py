@@ -64,6 +64,14 @@ def console_of(width: int = 120) -> "Console":
     return console if console.is_terminal else Console(width=width)
 
 
+def wrapped(line: str, width: int) -> str:
+    """A sentence, wrapped under its indent; a line with a command stays in one piece, to be copied."""
+    if "nex-merge " in line or not line.strip():
+        return line
+    indent = " " * (len(line) - len(line.lstrip()))
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent + "  "))
+
+
 def print_table(
     rows: Sequence[Row],
     title: str,
@@ -83,11 +91,7 @@ def print_table(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def wrap(line: str) -> None:
-        """A sentence, wrapped under its indent; a command stays in one piece, to be copied."""
-        indent = " " * (len(line) - len(line.lstrip()))
-        whole = "nex-merge " in line
-        for part in [line] if whole else textwrap.wrap(line, console.width, subsequent_indent=indent + "  "):
-            say(part)
+        say(wrapped(line, console.width))
 
     # Not as the table's title, which rich wraps at the table's width.
     say(title)

@@ -90,6 +90,9 @@ def test_files_that_cannot_be_compared_are_refused(files, tmp_path):
     other = write(tmp_path / "other.jsonl", [{"prompt": "else?", "response": "1"}])
     with pytest.raises(InputError, match="no two files have a prompt in common"):
         rank_files([files[0], other])
+    with pytest.raises(InputError, match=r"expected a JSONL file .*, got a \.csv file"):
+        rank_files([files[0], files[1].rename(tmp_path / "answers.csv")])
+    (tmp_path / "answers.csv").rename(files[1])
     with pytest.raises(InputError, match="given twice"):
         rank_files([files[0], files[1], files[0]])
     with pytest.raises(InputError, match="at least two files"):
