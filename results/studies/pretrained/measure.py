@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def measure(root: Path, per_kind: int, merges: int) -> None:
         print(f"{name} {recipe.method}: {figures}, {about['seconds']:.0f} s", flush=True)
 
 
-def _prompts(asked: list[Problem], responses: list[Response]) -> list[dict[str, Any]]:
+def _prompts(asked: Sequence[Problem], responses: Sequence[Response]) -> list[dict[str, Any]]:
     """What a variant answered to the prompts, beside the known answers."""
     return [
         {

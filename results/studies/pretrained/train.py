@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 64
 def convert(source: Path, target: Path) -> None:
     """The GGUF file as a folder of bfloat16 safetensors with its tokenizer and chat template. Needs gguf."""
     where: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**where)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**where)
     # The config of what is loaded from GGUF says that it is quantized, which the copy is not.
     del loaded.config.quantization_config
     model: Any = LlamaForCausalLM(loaded.config)
