@@ -6,9 +6,9 @@
 as rows, with the right answer under `gold` and a column for each model. Everything is computed by the product's own
 functions. Parts, each a block of rows in audit.csv:
 
-- `inverted`, `holds`: simulated worlds. 30 variants answer 64 prompts once; their accuracies are drawn uniformly; a
-  wrong answer is, with probability `share`, the one wrong answer that everybody gives, else one of ten others. How
-  often is the verdict insufficient, and how often does an audit of n random labels contradict it?
+- `inverted`, `between`, `holds`: simulated worlds. 30 variants answer 64 prompts once; their accuracies are drawn
+  uniformly; a wrong answer is, with probability `share`, the one wrong answer that everybody gives, else one of ten
+  others. How often is the verdict insufficient, and how often does an audit of n random labels contradict it?
 - `ranking`: mean Spearman correlation with accuracy on all problems, over draws of 64 of them, with known truths.
 """
 
@@ -33,6 +33,7 @@ FULL_VERDICTS = 100
 DRAWS, TRUTHS, POOL = 20, (8, 16, 32), 12
 # Worlds: accuracies from and to, share of wrong answers that are the popular one.
 INVERTED = ((0.05, 0.30, 0.9),)
+BETWEEN = ((0.05, 0.30, 0.6), (0.10, 0.60, 0.9))
 HOLDS = ((0.30, 0.90, 0.0), (0.30, 0.90, 0.3))
 RIGHT = "right"
 STANDINGS, LEVELS = ("refuted", "contradicted", "in line", "too few"), ("insufficient", "weak", "sound")
@@ -170,7 +171,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for path in sorted(folder.glob("answers_*.csv")):
         rows += rank(path)
-    for part, settings in (("inverted", INVERTED), ("holds", HOLDS)):
+    for part, settings in (("inverted", INVERTED), ("between", BETWEEN), ("holds", HOLDS)):
         for setting in settings:
             rows += simulate(part, *setting)
     columns = list(dict.fromkeys(key for row in rows for key in row))

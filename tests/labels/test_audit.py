@@ -110,6 +110,7 @@ def test_choices_are_letters_of_the_options():
     [
         (3, 12, 0.97, "contradicted"),
         (12, 12, 0.97, "in line"),
+        (11, 12, 0.995, "in line"),
         (3, 3, 0.97, "too few"),
         (5, 12, 0.4, "too few"),
         (20, 50, 0.4, "in line"),
