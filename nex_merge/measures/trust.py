@@ -27,8 +27,9 @@ CAMPS = (0.16, 0.08)
 # It is weak, too, if two who contradict the pool conclude the same this often, unless they seldom do: variants that are
 # right on nearly all prompts make their few mistakes on the same hard ones.
 ONE_VOICE, NEARLY_ALL = 0.35, 0.85
-# Consensus is up to 0.11 above accuracy on pools of public models that it ranks well, so that an audit contradicts it
-# only from here on below what it claims.
+# The pool's conclusions are right less often than claimed on pools of public models that are ranked well, too (by up to
+# 0.19), so that an audit contradicts consensus only from here on below its claim. results/studies/audit.md has what
+# false alarms are left; the value was set on the same answers.
 TOLERANCE = 0.1
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
