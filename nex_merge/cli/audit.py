@@ -193,8 +193,9 @@ def _as_json(outcome: "Outcome") -> Mapping[str, object]:
 
 def _print(run: "RunFolder", outcome: "Outcome", silent: int, unsure: int) -> None:
     from nex_merge.labels.audit import CONTRADICTED, IN_LINE
+    from nex_merge.runs.files import trial_label
     from nex_merge.runs.results import read_reliability
-    from nex_merge.runs.tables import count_trials, print_table, trial_label
+    from nex_merge.runs.tables import count_trials, print_table
 
     found, (low, high) = outcome.audit, outcome.audit.interval()
     typer.echo(

@@ -1,13 +1,18 @@
 """Commands for searches: run, watch, rank, rescore, export."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nex_merge.cli.app import Format, Run, Set, app, path_value
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_folder, command
+
+if TYPE_CHECKING:
+    from nex_merge.measures.estimates import Objective
+    from nex_merge.runs.leaderboard import Row
 
 
 def _overrides(
@@ -60,20 +65,17 @@ def search(
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     print_table(rows, title, objective, read_reliability(resolved.run), resolved.run)
-    _say_next_steps(resolved.run)
+    _say_next_steps(rows, objective, resolved.run)
     typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
 
 
-def _say_next_steps(run: Path) -> None:
-    """What to do with a run, on stderr, so that the ranking on stdout can be piped."""
+def _say_next_steps(rows: "Sequence[Row]", objective: "Objective", run: Path) -> None:
+    """What to do with a run, on stderr, so that the ranking on stdout can be piped. `rows`: all of the leaderboard."""
     from nex_merge.runs.advice import next_steps
-    from nex_merge.runs.leaderboard import read_rows
     from nex_merge.runs.results import read_reliability
-    from nex_merge.runs.run import Run as RunFolder
 
-    opened = RunFolder(run)
     typer.echo("", err=True)
-    for line in next_steps(read_rows(opened), opened.objective, read_reliability(run), run):
+    for line in next_steps(rows, objective, read_reliability(run), run):
         typer.echo(line, err=True)
 
 
@@ -125,7 +127,7 @@ def leaderboard(
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
         title = f"{title}, by {sort or 'rank'}"
         print_table(rows, title, opened.objective, read_reliability(run), run, column, every)
-        _say_next_steps(run)
+        _say_next_steps(every, opened.objective, run)
     else:
         typer.echo(render(rows, form.value))
 
@@ -169,7 +171,7 @@ def rescore(
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     print_table(rows, title, opened.objective, read_reliability(run), run)
-    _say_next_steps(run)
+    _say_next_steps(rows, opened.objective, run)
 
 
 @app.command()

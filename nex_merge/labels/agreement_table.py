@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nex_merge.labels.correlate import TOPS
-from nex_merge.runs.tables import console_of, trial_label
+from nex_merge.runs.files import trial_label
+from nex_merge.runs.tables import console_of
 
 WIDTH = 80  # where stdout is no terminal and COLUMNS says nothing
 # Headings in order of importance: what does not fit is left out from the right.

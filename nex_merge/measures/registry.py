@@ -37,3 +37,8 @@ MEASURES: Mapping[str, Measure] = {
     )
 }
 OBJECTIVES: Mapping[str, Measure] = {name: measure for name, measure in MEASURES.items() if measure.is_objective}
+
+
+def measure_title(name: str) -> str:
+    """A measure's name in sentences and figures."""
+    return "NEX" if name == "nex" else name.replace("_", " ")

@@ -40,6 +40,17 @@ CONDITION = (
     "Consensus holds if most variants don't share their mistakes. If most of them give one and the same wrong answer, "
     "the same answers mean the opposite ranking, which only labels can show (audit)"
 )
+UNDEFINED = (
+    "hardly any two variants conclude the same on any prompt: the answers are open-ended, or don't end in a conclusion "
+    "that can be read, so that there is nothing to agree on"
+)
+OPEN_ENDED = (
+    "prompts with short answers, or another consensus.match; else the merge with equal weights, which needs no choice, "
+    "or a benchmark"
+)
+AUDIT = "audit"  # the command is added where it is printed
+MORE_PROMPTS = "more prompts, or harder ones"
+MORE_VARIANTS = "more merges (--trials)"
 
 
 @dataclass(frozen=True)
@@ -108,18 +119,6 @@ def assess_consensus(
         advice.append(AUDIT)
     return Verdict(("insufficient", "weak", "sound")[level], tuple(reasons), tuple(dict.fromkeys(advice)), figures)
 
-
-UNDEFINED = (
-    "hardly any two variants conclude the same on any prompt: the answers are open-ended, or don't end in a conclusion "
-    "that can be read, so that there is nothing to agree on"
-)
-OPEN_ENDED = (
-    "prompts with short answers, or another consensus.match; else the merge with equal weights, which needs no choice, "
-    "or a benchmark"
-)
-AUDIT = "audit"  # the command is added where it is printed
-MORE_PROMPTS = "more prompts, or harder ones"
-MORE_VARIANTS = "more merges (--trials)"
 
 Finding = tuple[int, str, str]  # level, reason, advice ("": none)
 

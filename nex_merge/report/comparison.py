@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.inspect.show import render_fragment, visible
 from nex_merge.report.data import Snapshot, number
-from nex_merge.runs.tables import trial_label
+from nex_merge.runs.files import trial_label
 
 PROMPTS = 5
 # Responses beyond this size are left out, and the page says how many.

@@ -11,13 +11,14 @@ from nex_merge.errors import InputError
 from nex_merge.labels.correlate import agreement
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES, OBJECTIVES
+from nex_merge.measures.registry import MEASURES, OBJECTIVES, measure_title
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import table_cells, trial_label
+from nex_merge.runs.tables import table_cells
 
 MISSING = "–"
 
@@ -170,11 +171,6 @@ def number(value: Any, digits: int = 4) -> str:
     if value is None:
         return MISSING
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
-
-
-def measure_title(name: str) -> str:
-    """A measure's name in sentences and figures."""
-    return "NEX" if name == "nex" else name.replace("_", " ")
 
 
 def front_objective(objective: Objective) -> Objective:

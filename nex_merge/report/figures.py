@@ -13,10 +13,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES
-from nex_merge.report.data import measure_title, number
+from nex_merge.measures.registry import MEASURES, measure_title
+from nex_merge.report.data import number
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import Row
-from nex_merge.runs.tables import trial_label
 
 # Groups differ in shape as well as in colour.
 GROUPS = {

@@ -12,13 +12,13 @@ from markupsafe import Markup
 from nex_merge.errors import InputError
 from nex_merge.inspect.show import STYLE
 from nex_merge.labels.agreement_table import ceiling_in_words
-from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.measures.registry import OBJECTIVES, measure_title
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
 from nex_merge.runs import files
 from nex_merge.runs.advice import lead, next_steps, verdict_lines
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import trial_label
 from nex_merge.study.importances import importances
 
 SECTIONS = {
@@ -48,7 +48,7 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
     )
     environment.filters |= {
         "number": data.number,
-        "measure_title": data.measure_title,
+        "measure_title": measure_title,
         "label": trial_label,
         "trial_name": words.trial_name,
         "correlation": words.correlation,
@@ -159,7 +159,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
 
 def _choices(drawn: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     """(figure id, name of the measure) of the scatter plots that a selector switches between."""
-    return [(id, data.measure_title(id.removeprefix(f"{prefix}-"))) for id in drawn if id.startswith(f"{prefix}-")]
+    return [(id, measure_title(id.removeprefix(f"{prefix}-"))) for id in drawn if id.startswith(f"{prefix}-")]
 
 
 def _importances(snapshot: data.Snapshot, values: Mapping[str, float]) -> tuple[Mapping[str, float], str]:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nex_merge.measures.registry import MEASURES
-from nex_merge.report.data import MISSING, Snapshot, measure_title, number, states
+from nex_merge.measures.registry import MEASURES, measure_title
+from nex_merge.report.data import MISSING, Snapshot, number, states
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import Row
-from nex_merge.runs.tables import trial_label
 
 # Merges per parameter below which importances come with a warning.
 FEW = 10

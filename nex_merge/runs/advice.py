@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS
 from nex_merge.records import Reliability, Verdict
+from nex_merge.runs.files import trial_label
 from nex_merge.setup.paths import command
 
 Row = Mapping[str, Any]
@@ -32,25 +33,19 @@ def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | N
     if pick is None:
         return
     verdict = None if reliability is None else reliability.of(objective.name)
-    yield (
-        f"Pick by {title(objective.name)}{_level(verdict)}: trial {_label(pick)} ({pick['method']}), "
-        f"{_estimate(pick, objective.name)}"
-    )
+    trial = f"trial {trial_label(pick['trial'])} ({pick['method']})"
+    yield f"Pick by {measure_title(objective.name)}{_level(verdict)}: {trial}, {_estimate(pick, objective.name)}"
     parts = [*_odds(pick), *_supporters(rows, pick, objective, reliability)]
     if parts:
         yield f"  {'; '.join(parts)}."
     above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (pick["rank"] or 0)]
     if above:
         names = ", ".join(f"{row['trial']} {_number(row, objective.name)}" for row in above)
-        yield f"  Above it: {names}. By {title(objective.name)}, no merge is better."
+        yield f"  Above it: {names}. By {measure_title(objective.name)}, no merge is better."
     for name, other in _dissenters(rows, pick, objective, reliability):
-        yield f"  {title(name)} is sound and disagrees: trial {_label(other)}, {_estimate(other, name)}"
+        trial = trial_label(other["trial"])
+        yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
         yield f"    {_export(run, name)}"
-
-
-def title(name: str) -> str:
-    """A measure's name in sentences."""
-    return "NEX" if name == "nex" else name.replace("_", " ")
 
 
 def _level(verdict: Verdict | None) -> str:
@@ -87,7 +82,7 @@ def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliabilit
             continue
         others = [row[name] for row in references if row.get(name) is not None]
         if others and all(MEASURES[name].direction * (value - other) > 0 for other in others):
-            found.append(f"{title(name)} ({verdict.level})")
+            found.append(f"{measure_title(name)} ({verdict.level})")
     return [
         f"supported by {', '.join(found)}" if found else "no other measure puts it above every parent and equal weights"
     ]
@@ -110,7 +105,7 @@ def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
     verdict = reliability.of(objective)
     lines = []
     if verdict is not None:
-        lines.append(f"Verdict on {title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
+        lines.append(f"Verdict on {measure_title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
         lines += [f"  - {reason}" for reason in verdict.reasons]
         if objective != "consensus" and verdict.level == "sound":
             lines.append("  Whether it agrees with accuracy, only labels can show.")
@@ -118,7 +113,7 @@ def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
         other = reliability.of(name)
         if name != objective and measure.claims_accuracy and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
-            lines.append(f"Verdict on {title(name)}: {other.level}{why}.")
+            lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
     judged = reliability.of("consensus")
     if judged is not None and judged.level != "insufficient":
         lines.append(f"  {CONDITION}.")
@@ -141,7 +136,7 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
         steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
         return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
     steps = [
-        f"Export the pick by {title(name)} ({level}): {_export(run, name)}"
+        f"Export the pick by {measure_title(name)} ({level}): {_export(run, name)}"
         for name, level in _better(rows, objective, reliability)[:1]
     ]
     if steps and "(sound)" in steps[0]:
@@ -185,7 +180,3 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
 
 def _again(config: Path, setting: str) -> str:
     return command("search", config, "--set", setting, "--out", "DIR")
-
-
-def _label(row: Row) -> str:
-    return str(int(row["trial"])) if row["trial"].isdigit() else row["trial"]

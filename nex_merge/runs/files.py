@@ -38,6 +38,11 @@ def trial_id(number: int) -> str:
     return f"{number:04d}"
 
 
+def trial_label(trial: str) -> str:
+    """A trial's id as people read it: merges without leading zeros."""
+    return str(int(trial)) if trial.isdigit() else trial
+
+
 def trial_folder(run: Path, trial: str) -> Path:
     return run / TRIALS / trial
 

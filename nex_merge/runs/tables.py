@@ -10,6 +10,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
 
 if TYPE_CHECKING:
@@ -163,11 +164,6 @@ def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str],
     if objective not in _HEADED.values():
         columns.insert(columns.index("method") + 1, objective)
     return columns, [_cells(row, objective) for row in rows]
-
-
-def trial_label(trial: str) -> str:
-    """A trial's id in tables: merges without leading zeros."""
-    return str(int(trial)) if trial.isdigit() else trial
 
 
 def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:

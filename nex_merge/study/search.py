@@ -198,7 +198,7 @@ def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
     except NexMergeError:
         _rank_what_is_done(run)
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, finished trials are ranked and its traceback is kept
         log = run.path / files.ERRORS
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         _rank_what_is_done(run)

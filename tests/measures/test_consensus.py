@@ -103,7 +103,8 @@ def test_fewer_options_make_agreement_more_likely_by_chance():
     assert two[2, 0] > many[2, 0]
 
 
-@pytest.mark.filterwarnings("ignore")  # crowd-kit on newer pandas
+# crowd-kit uses keywords that pandas has deprecated.
+@pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")
 def test_as_crowd_kit_has_it_under_equal_priors_and_penalties():
     """Complete answers, four options each: wrong answers scatter over three, as crowd-kit's over the other classes."""
     from crowdkit.aggregation import OneCoinDawidSkene

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from ranking.families import FAMILIES, PROBLEMS_SEED, PROMPTS_PER_KIND, PROMPTS_SEED, recipes
+from ranking.families import FAMILIES, recipes
+from ranking.measure import opened
 
 from evidence.pools import Pool
 from nex_merge import conclude
-from nex_merge.engines.loading import load_tokenizer
-from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
+from nex_merge.families.qwen3_tiny.problems import Problem
 from nex_merge.generation import generate
-from nex_merge.merging import Merger
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
@@ -32,13 +30,8 @@ MAX_TOKENS = 640
 
 def measure(family: str) -> None:
     """Measure what is not measured yet of a family: base, experts, and its 40 random merges."""
-    torch.set_num_threads(1)
-    root, kinds = FAMILIES[family]
-    folders = {name: Path(root).resolve() / name for name in ("base", *kinds)}
-    merger = Merger(folders, "base", "cpu", torch.float32)
-    tokenizer = load_tokenizer(folders["base"])
-    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
-    problems = [p for kind in kinds for p in make_problems(kind, PER_KIND, PROBLEMS_SEED)]
+    folders, merger, tokenizer, prompts, problems = opened(family, PER_KIND)
+    kinds = FAMILIES[family][1]
     settings = GenerationConfig(max_new_tokens=MAX_TOKENS, batch_tokens=200_000)
     drafts: dict[str, list[Response]] = {"prompts": [], "problems": []}
 

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,15 +38,33 @@ from ranking.families import (
 from ranking.former_guard import measure_text
 
 
-def measure(family: str, per_kind: int) -> None:
-    """Measure what is not measured yet of a family, with accuracy on `per_kind` problems of each kind."""
+class Opened(NamedTuple):
+    """A family with one resident model, the prompts that are scored, and other problems for accuracy."""
+
+    folders: dict[str, Path]
+    merger: Merger
+    tokenizer: Any
+    prompts: list[Problem]
+    problems: list[Problem]
+
+
+def opened(family: str, per_kind: int) -> Opened:
+    """Open a family, with `per_kind` problems of each of its kinds. Torch gets one thread."""
     torch.set_num_threads(1)
     root, kinds = FAMILIES[family]
     folders = {name: Path(root).resolve() / name for name in ("base", *kinds)}
-    merger = Merger(folders, "base", "cpu", torch.float32)
-    tokenizer = load_tokenizer(folders["base"])
-    prompts = [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
-    problems = [p for kind in kinds for p in make_problems(kind, per_kind, PROBLEMS_SEED)]
+    return Opened(
+        folders,
+        Merger(folders, "base", "cpu", torch.float32),
+        load_tokenizer(folders["base"]),
+        [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)],
+        [p for kind in kinds for p in make_problems(kind, per_kind, PROBLEMS_SEED)],
+    )
+
+
+def measure(family: str, per_kind: int) -> None:
+    """Measure what is not measured yet of a family, with accuracy on `per_kind` problems of each kind."""
+    folders, merger, tokenizer, prompts, problems = opened(family, per_kind)
     neurons = merger.model.config.num_hidden_layers * merger.model.config.intermediate_size
 
     def answer(items: list[Problem]) -> list[Response]:
