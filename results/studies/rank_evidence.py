@@ -3,6 +3,7 @@
 python results/studies/rank_evidence.py                    # all of it, resumable
 python results/studies/rank_evidence.py worlds|public      # simulated pools; public models' answers
 python results/studies/rank_evidence.py measure FAMILY...  # merge and answer (ranking/families.py has the families)
+python results/studies/rank_evidence.py samples            # NEX with up to 64 samples of every prompt
 """
 
 import argparse
@@ -56,14 +57,22 @@ def rank_public() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=("all", "worlds", "public", "measure", "tables"), default="all")
+    parser.add_argument(
+        "part", nargs="?", choices=("all", "worlds", "public", "measure", "samples", "tables"), default="all"
+    )
     parser.add_argument("families", nargs="*")
+    parser.add_argument("--blocks", type=int, default=1, help="of 16 samples of each prompt; 1 hour of a core each")
     args = parser.parse_args()
     if args.part in ("all", "measure"):
         from evidence import toy  # loads torch
 
         for family in args.families or ("qwen3-tiny",):
             toy.measure(family)
+    if args.part in ("all", "samples"):
+        from evidence import samples
+
+        samples.measure(args.blocks)
+        write("evidence_samples.csv", samples.tables(args.blocks))
     if args.part in ("all", "worlds"):
         simulate()
     if args.part in ("all", "public"):
