@@ -61,13 +61,14 @@ def main() -> None:
         "part", nargs="?", choices=("all", "worlds", "public", "measure", "samples", "tables"), default="all"
     )
     parser.add_argument("families", nargs="*")
+    parser.add_argument("--per-kind", type=int, default=256, help="problems of each kind for accuracy")
     parser.add_argument("--blocks", type=int, default=1, help="of 16 samples of each prompt; 1 hour of a core each")
     args = parser.parse_args()
     if args.part in ("all", "measure"):
         from evidence import toy  # loads torch
 
         for family in args.families or ("qwen3-tiny",):
-            toy.measure(family)
+            toy.measure(family, args.per_kind)
     if args.part in ("all", "samples"):
         from evidence import samples
 

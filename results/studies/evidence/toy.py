@@ -24,13 +24,17 @@ from nex_merge.setup.prompts import encode_prompts
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data" / "evidence"
-PER_KIND = 256  # problems of each kind for accuracy: 512 in all
 MAX_TOKENS = 640
 
 
-def measure(family: str) -> None:
-    """Measure what is not measured yet of a family: base, experts, and its 40 random merges."""
-    folders, merger, tokenizer, prompts, problems = opened(family, PER_KIND)
+def measure(family: str, per_kind: int) -> None:
+    """Measure what is not measured yet of a family: base, experts, and its 40 random merges.
+
+    Accuracy on `per_kind` problems of each of its two kinds; with 0, as the earlier study measured it on 128 of each,
+    which holds for the family whose weights are shipped, and so are the same.
+    """
+    folders, merger, tokenizer, prompts, problems = opened(family, per_kind)
+    known = _earlier(family) if per_kind == 0 else {}
     kinds = FAMILIES[family][1]
     settings = GenerationConfig(max_new_tokens=MAX_TOKENS, batch_tokens=200_000)
     drafts: dict[str, list[Response]] = {"prompts": [], "problems": []}
@@ -51,13 +55,15 @@ def measure(family: str) -> None:
             continue
         began = time.monotonic()
         merger.load(recipe)
-        responses, answers = answer(prompts, "prompts", is_member), answer(problems, "problems", is_member)
+        responses = answer(prompts, "prompts", is_member)
+        answers = answer(problems, "problems", is_member) if problems else []
         right = [p.is_right(r.text) for p, r in zip(problems, answers, strict=True)]
         graded = list(zip(problems, right, strict=True))
         found: dict[str, Any] = {
             "variant": name, "kind": recipe.kind, "method": recipe.method, "parameters": dict(recipe.parameters),
-            "accuracy": float(np.mean(right)), "problems": len(right),
-            "by_kind": {k: float(np.mean([r for p, r in graded if p.kind == k])) for k in kinds},
+            "accuracy": float(np.mean(right)) if right else known[name][0],
+            "problems": len(right) or known[name][1],
+            "by_kind": {k: float(np.mean([r for p, r in graded if p.kind == k])) for k in kinds} if right else {},
             "tokens": float(np.mean([len(r.token_ids) for r in responses])),
             "truncated": float(np.mean([r.truncated for r in responses])),
             "keys": [None if r.truncated else conclude(r.text, "text") for r in responses],
@@ -67,6 +73,13 @@ def measure(family: str) -> None:
         path.with_suffix(".partial").replace(path)
         print(f"{family} {name} {recipe.method}: {found['accuracy']:.3f}, {time.monotonic() - began:.0f} s", flush=True)
     _write_csv(family, folder)
+
+
+def _earlier(family: str) -> dict[str, tuple[float, int]]:
+    """By variant, its accuracy in the earlier study and on how many problems."""
+    with open(HERE / "ranking_variants.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["family"] == family]
+    return {row["variant"]: (float(row["accuracy"]), int(row["problems"])) for row in rows}
 
 
 def _write_csv(family: str, folder: Path) -> None:
