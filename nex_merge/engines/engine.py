@@ -4,7 +4,7 @@ An engine holds one resident model. `transformers.py` has the only implementatio
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,11 +52,13 @@ class Engine(Protocol):
         config: GenerationConfig,
         drafts: Sequence[Response] = (),
         notify: Callable[[int], None] = lambda tokens: None,
+        only: Collection[int] | None = None,
     ) -> list[Response]:
         """One response per prompt and sample, ordered by prompt, then sample.
 
         `drafts`: other models' responses to the same prompts, for speculative decoding; they change no token. `notify`
-        is called with the number of tokens of each step. Raises TrialError if logits are not finite.
+        is called with the number of tokens of each step. `only`: answer these of the prompts, with the tokens that they
+        get among all of them. Raises TrialError if logits are not finite.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The engine on transformers: one resident model, overwritten by every variant of a family, or a single checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ class TransformersEngine:
         config: GenerationConfig,
         drafts: Sequence[Response] = (),
         notify: Callable[[int], None] = lambda tokens: None,
+        only: Collection[int] | None = None,
     ) -> list[Response]:
-        return generate(self.model, self.tokenizer, prompts, config, notify, drafts)
+        return generate(self.model, self.tokenizer, prompts, config, notify, drafts, only)
 
     def capture(
         self,

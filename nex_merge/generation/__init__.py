@@ -7,7 +7,7 @@ are reproducible for a fixed `batch_tokens` on one kind of device that does not 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -34,17 +34,20 @@ def generate(
     config: GenerationConfig,
     progress: Progress = lambda tokens: None,
     references: Sequence[Response] = (),
+    only: Collection[int] | None = None,
 ) -> list[Response]:
     """One response per prompt and sample, ordered by prompt, then sample.
 
     `prompts`: token ids. `progress` is called with the number of tokens that each step generated. `references`: other
     models' responses to the same prompts, used as drafts for speculative decoding. They change no token (see above for
-    half precision), and save forward passes in proportion to their acceptance.
+    half precision), and save forward passes in proportion to their acceptance. `only`: answer these of the prompts,
+    with the tokens that they get among all of them.
 
     Raises TrialError if a single response does not fit into memory, or a logit is not finite. If a batch does not fit,
     its responses are generated again in smaller batches, and one warning is logged.
     """
-    jobs = [Job(i, k, tuple(ids)) for i, ids in enumerate(prompts) for k in range(config.samples)]
+    wanted = range(len(prompts)) if only is None else sorted(only)
+    jobs = [Job(i, k, tuple(prompts[i])) for i in wanted for k in range(config.samples)]
     # Longest first: memory runs out at the beginning if at all, and neighbours need little padding.
     waiting = sorted(jobs, key=lambda job: -len(job.ids))
     budget = config.batch_tokens

@@ -58,13 +58,14 @@ def estimate_new(
 
     `weights`: the neuron weights shared by all variants, None if each has its own.
     """
-    alone = Pool([new], nex, consensus, weights, questions)
+    rivals = [variant for variant in earlier if variant.trial == new.lost_to]
     pooled = Pool([*earlier, new], nex, consensus, weights, questions)
-    counts = _resamples(alone.prompts)
+    alone = Pool([*rivals, new], nex, consensus, weights, questions, pooled.prompts)
+    counts = _resamples(pooled.prompts)
     estimates = {}
     for name, measure in MEASURES.items():
         pool = pooled if measure.needs_pool else alone
-        estimates[name] = _estimates(measure, pool, measure.values(pool), counts)[-1]
+        estimates[name] = _estimates(measure, pool, whole_values(measure, pool), counts)[-1]
     return estimates
 
 
@@ -75,7 +76,7 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
     by_measure: dict[str, list[Estimate]] = {}
     split_halves: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
-        values = measure.values(pool) if measure.is_defined(pool) else [Value(None)] * len(pool.variants)
+        values = whole_values(measure, pool) if measure.is_defined(pool) else [Value(None)] * len(pool.variants)
         sign = objective.sign if name == objective.name else measure.direction
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
@@ -93,6 +94,37 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         variant.trial: {name: items[i] for name, items in by_measure.items()} for i, variant in enumerate(pool.variants)
     }
     return Scoring(estimates, pool.scores, _reliability(pool, estimates, split_halves))
+
+
+def whole_values(measure: Measure, pool: Pool) -> list[Value]:
+    """One value per variant of the pool; of a pruned one, an estimate of what it would be on all prompts.
+
+    That is the value of the variant that it lost to, plus the mean difference on the prompts that both have answered: a
+    hard first block lowers both. It has no interval. Undefined where the measure is not known by prompt.
+    """
+    values = measure.values(pool)
+    places = {variant.trial: i for i, variant in enumerate(pool.variants)}
+
+    def whole(variant: Variant, value: Value) -> Value:
+        if variant.lost_to is None:
+            return value
+        place = places.get(variant.lost_to)
+        rival = None if place is None or not measure.is_by_prompt(pool.nex) else values[place]
+        return Value(None) if rival is None else _extrapolated(measure, value, rival)
+
+    return [whole(variant, value) for variant, value in zip(pool.variants, values, strict=True)]
+
+
+def _extrapolated(measure: Measure, value: Value, rival: Value) -> Value:
+    if value.parts is None or value.weights is None or rival.parts is None or rival.weights is None:
+        return Value(None)
+    both = (value.weights > 0) & (rival.weights > 0)
+    if not both.any():
+        return Value(None)
+    lead = (value.parts[both] / value.weights[both] - rival.parts[both] / rival.weights[both]).mean()
+    # No measure is negative.
+    ratio = np.maximum(rival.parts.sum() / rival.weights.sum() + lead, 0.0)
+    return Value(float(measure.finish(ratio)))
 
 
 def _resamples(prompts: int) -> np.ndarray:

@@ -38,15 +38,20 @@ class Pool:
         consensus: ConsensusConfig,
         weights: NeuronWeights | None = None,
         questions: Questions | None = None,
+        prompts: int | None = None,
     ) -> None:
-        """`weights`: the shared neuron weights, if they are already computed."""
+        """`weights`: the shared neuron weights, if they are already computed. `prompts`: how many there are, where
+        these variants may not have answered the last ones.
+        """
         self.variants = tuple(variants)
         self.nex, self.consensus, self.questions = nex, consensus, questions or Questions()
-        self._weights = weights
+        self._weights, self._prompts = weights, prompts
 
     @cached_property
     def prompts(self) -> int:
         """Number of prompts: P."""
+        if self._prompts is not None:
+            return self._prompts
         return max((response.prompt + 1 for v in self.variants for response in v.observation.responses), default=0)
 
     @cached_property
@@ -121,6 +126,7 @@ class Measure:
     with_interval: bool = False  # whether the leaderboard has columns for its interval
     needs_pool: bool = False  # whether a variant's value takes the other variants' answers
     claims_accuracy: bool = False  # whether it is meant to rank variants by how often they are right
+    reads_activations: bool = False  # whether it takes a second pass over the responses
 
     def values(self, pool: Pool) -> list[Value]:
         """One value per variant of the pool, in order."""
@@ -133,6 +139,14 @@ class Measure:
     def is_pooled(self, nex: NexConfig) -> bool:
         """Whether a variant's value depends on the other variants, so that it changes as the pool grows."""
         return False
+
+    def is_by_prompt(self, nex: NexConfig) -> bool:
+        """Whether variants can be compared on some of the prompts: what one is worth there doesn't take the others."""
+        return True
+
+    def can_race(self, nex: NexConfig) -> bool:
+        """Whether a merge can be compared with others while it still answers."""
+        return self.is_objective and self.is_by_prompt(nex) and not self.reads_activations
 
     def resample(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
         """The values on resamples of the prompts, float64 [K, B]; NaN where undefined."""

@@ -28,6 +28,10 @@ class Nex(Measure):
     def is_pooled(self, nex: NexConfig) -> bool:
         return nex.calibration == "pool"
 
+    def is_by_prompt(self, nex: NexConfig) -> bool:
+        # Otherwise the weights come from the responses to other prompts.
+        return nex.calibration == "parents"
+
     def resample(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
         drawn = np.full((len(values), len(counts)), np.nan)
         for row, variant, value in zip(drawn, pool.variants, values, strict=True):
@@ -86,15 +90,24 @@ class Cycles(Measure):
 
 
 NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True,
-          claims_accuracy=True)  # fmt: skip
-LOG_GAP = OfScore("log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, figure=lambda s: s.log_gap)
-EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of explore rows")
-CYCLES = Cycles("cycles_per_response", 1, "cycles", 1, "explore-exploit cycles per response; credit requires two")
+          claims_accuracy=True, reads_activations=True)  # fmt: skip
+LOG_GAP = OfScore(
+    "log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, reads_activations=True, figure=lambda s: s.log_gap
+)
+EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of explore rows", reads_activations=True)
+CYCLES = Cycles(
+    "cycles_per_response",
+    1,
+    "cycles",
+    1,
+    "explore-exploit cycles per response; credit requires two",
+    reads_activations=True,
+)
 WEIGHTED_MASS = OfScore(
     "weighted_mass", 1, "", 4, "share of activation mass on neurons with a weight", is_objective=False,
-    figure=lambda s: s.weighted_mass,
+    reads_activations=True, figure=lambda s: s.weighted_mass,
 )  # fmt: skip
 SATURATION = OfScore(
     "saturation", -1, "", 4, "share of weighted activation mass on neurons with |w| > 0.99", is_objective=False,
-    figure=lambda s: s.saturation,
+    reads_activations=True, figure=lambda s: s.saturation,
 )  # fmt: skip

@@ -87,23 +87,30 @@ def _text(name: str, direction: int, meaning: str) -> PerResponse:
 
 
 MEAN_TOKENS = PerResponse("mean_tokens", -1, "tokens", 0, "mean tokens per response", heading="tokens", figures=_tokens)
-ENTROPY = PerResponse("entropy", -1, "nats", 4, "mean entropy of the next-token distribution", figures=_stat("entropy"))
+ENTROPY = PerResponse(
+    "entropy", -1, "nats", 4, "mean entropy of the next-token distribution", figures=_stat("entropy"),
+    reads_activations=True,
+)  # fmt: skip
 ENTROPY_SPREAD = PerResponse(
     "entropy_spread", -1, "nats", 4, "standard deviation of the next-token entropy over a response",
-    figures=_stat("entropy_spread"),
+    figures=_stat("entropy_spread"), reads_activations=True,
 )  # fmt: skip
 SELF_CERTAINTY = PerResponse(
     "self_certainty", 1, "nats", 4, "mean KL divergence of the next-token distribution from uniform (arXiv 2502.18581)",
-    figures=_stat("self_certainty"),
+    figures=_stat("self_certainty"), reads_activations=True,
 )  # fmt: skip
 PERPLEXITY = Perplexity(
     "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's tokens",
-    figures=_stat("logprob", -1),
+    figures=_stat("logprob", -1), reads_activations=True,
 )  # fmt: skip
 UTILIZATION = Utilization(
-    "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_distinct_neurons
-)
-NOVELTY = PerResponse("novelty", -1, "neurons per token", 4, "new neurons per token", figures=_novelty)
+    "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_distinct_neurons,
+    reads_activations=True,
+)  # fmt: skip
+NOVELTY = PerResponse(
+    "novelty", -1, "neurons per token", 4, "new neurons per token", figures=_novelty,
+    reads_activations=True,
+)  # fmt: skip
 TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new_tokens")
 DISTINCT_RATIO = _text("distinct_ratio", 1, "share of distinct token 4-grams")
 REPEATED = _text("repeated", -1, "share of a response's tokens in a loop")

@@ -73,11 +73,12 @@ class Variant:
 
     trial: str
     kind: str  # base | parent | merge
-    complete: bool  # False: collapsed
+    complete: bool  # False: collapsed or pruned
     observation: Observation
     is_reference: bool = False  # the merge with equal weights
     score: NexScore | None = None  # as last computed, with the phases and cycles of `observation`
     recorded: Mapping[str, float | None] = field(default_factory=dict)  # values by measure, as written by the trial
+    lost_to: str | None = None  # if pruned: the trial that it was clearly worse than
 
     @property
     def number(self) -> int | None:

@@ -28,7 +28,7 @@ class TrialResult:
     name: str  # base, the parent's name, or the method
     method: str
     seed: int
-    state: str  # complete | collapsed | failed | duplicate
+    state: str  # complete | pruned | collapsed | failed | duplicate
     reason: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)  # searched parameters, by name in the study
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by measure, as of the end of the trial
@@ -38,6 +38,8 @@ class TrialResult:
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     same_as: str | None = None  # for a duplicate: the earlier trial with the same recipe
     is_reference: bool = False  # the merge with equal weights, which other merges are compared with
+    answered: float = 1.0  # share of the prompts; less if the trial ended early
+    lost_to: str | None = None  # if pruned: the trial that it was clearly worse than
 
     def value(self, measure: str) -> float | None:
         """A measure's value, None if it has none."""

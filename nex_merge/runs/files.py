@@ -30,7 +30,7 @@ ACCURACY, AUDIT = "accuracy.json", "audit.json"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
 # How to get back a file of a trial.
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
-SCORED = ("complete", "collapsed")  # states of trials that have their own responses
+SCORED = ("complete", "pruned", "collapsed")  # states of trials that have their own responses, best first
 
 
 def trial_id(number: int) -> str:
@@ -86,14 +86,14 @@ def recipe_text(recipe: MergeRecipe) -> str:
     return f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}{cache}\n{text}"
 
 
-def write_responses(folder: Path, responses: Sequence[Response]) -> None:
+def write_responses(folder: Path, responses: Sequence[Response], name: str = RESPONSES) -> None:
     lines = [json.dumps(dataclasses.asdict(response)) for response in responses]
-    write_atomically(folder / RESPONSES, "\n".join(lines) + "\n")
+    write_atomically(folder / name, "\n".join(lines) + "\n")
 
 
-def read_responses(folder: Path) -> list[Response]:
+def read_responses(folder: Path, name: str = RESPONSES) -> list[Response]:
     """The responses of a trial, in order of prompt and sample. Raises InputError naming an invalid line."""
-    path, responses = folder / RESPONSES, []
+    path, responses = folder / name, []
     if not path.is_file():
         raise InputError(f"{path}: no such file. {AGAIN}")
     for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("rank", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
-OUTCOME = ("violation", "seconds", "state", "reason", "reference")
+OUTCOME = ("violation", "seconds", "state", "answered", "reason", "reference")
 FORMATS = ("table", "csv", "json", "md")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 
@@ -42,13 +42,14 @@ COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCUR
 def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
     """Rows from best to worst, ties in order of trial.
 
-    Collapsed variants rank below all complete ones; trials without a value come last, unranked. `results` are ordered:
-    base, parents, merges by number.
+    Pruned variants rank below all complete ones, and collapsed ones below these; trials without a value come last,
+    unranked. `results` are ordered: base, parents, merges by number.
     """
 
-    def key(result: TrialResult) -> tuple[bool, float]:
+    def key(result: TrialResult) -> tuple[int, float]:
         value = result.value(objective.name)
-        return result.state != "complete", -objective.sign * value if value is not None else float("inf")
+        place = files.SCORED.index(result.state)
+        return place, -objective.sign * value if value is not None else float("inf")
 
     scored = [result for result in results if result.estimates and result.state in files.SCORED]
     rest = [result for result in results if result not in scored]
@@ -76,6 +77,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         "violation": result.violation,
         "seconds": sum(result.seconds.values()),
         "state": result.state,
+        "answered": result.answered,
         "reason": result.reason,
         "reference": "equal weights" if result.is_reference else None,
     }

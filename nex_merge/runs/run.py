@@ -226,7 +226,14 @@ class Run:
         )
         recorded = {name: estimate.value for name, estimate in result.estimates.items()}
         return Variant(
-            result.trial, result.kind, result.state == "complete", observation, result.is_reference, nex_score, recorded
+            trial=result.trial,
+            kind=result.kind,
+            complete=result.state == "complete",
+            observation=observation,
+            is_reference=result.is_reference,
+            score=nex_score,
+            recorded=recorded,
+            lost_to=result.lost_to,
         )
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:

@@ -105,8 +105,14 @@ def print_table(
     for line in LEGEND:
         say(line)
     for row in rows:
-        if row["reason"] is not None:
+        if row["reason"] is not None and row["state"] != "pruned":
             say(f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}")
+    if pruned := sum(row["state"] == "pruned" for row in rows):
+        asked = sum(row["answered"] for row in rows if row["state"] == "pruned") / pruned
+        wrap(
+            f"{pruned} merges ended early (pruned), clearly worse than the best so far on the prompts that both had "
+            f"answered, {asked:.0%} on average. Their values are estimates for all prompts; leaderboard.csv has why."
+        )
     if reliability is not None:
         say()
         for line in verdict_lines(reliability, objective.name):
@@ -176,12 +182,15 @@ def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
     if row["state"] == "failed":
         measured[_LEADING[0]] = "failed"
     name = objective if f"{objective}_low" in row else "nex"
+    interval = "-" if row.get(f"{name}_low") is None else f"{row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f}"
+    if row["state"] == "pruned":
+        interval = f"after {row['answered']:.0%}"
     return {
         "#": "-" if row["rank"] is None else str(row["rank"]),
         "trial": trial_label(row["trial"]),
         "method": row["kind"] if row["kind"] != "merge" else row["method"] + (" =" if row["reference"] else ""),
         **measured,
-        "95 %": "-" if row.get(f"{name}_low") is None else f"{row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f}",
+        "95 %": interval,
         "beats": number("beats_parent", 2),
         "vs =": number("beats_equal", 2),
         "acc": number("accuracy", 3),

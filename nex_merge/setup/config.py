@@ -102,9 +102,13 @@ class StudyConfig(Strict):
         gt=0,
         description="token budget: merges whose responses are longer on average are infeasible and rank last",
     )
-    pruner: Literal["none"] = Field(
-        default="none", description="trials are never pruned: NEX is defined only once all prompts are answered"
+    pruner: Literal["wilcoxon", "none"] = Field(
+        default="none",
+        description="wilcoxon: merges answer the prompts in blocks, and one that is clearly worse than the best so far "
+        "on the prompts that both have answered ends early (objectives that are read from answers); none: every merge "
+        "answers all prompts",
     )
+    block: int = Field(default=8, ge=1, description="prompts in a block, after each of which a merge may end early")
     seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
     storage: DatabaseName | None = Field(
         default=None, description="Optuna storage URL; null: study.db in the run folder"

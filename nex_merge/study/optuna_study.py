@@ -290,6 +290,9 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objecti
         trial.set_constraint("collapse", result.violation)
     if value is None:
         study.tell(trial, state=TrialState.FAIL)
+    elif result.state == "pruned":
+        trial.report(value, step=round(100 * result.answered))  # percent of the prompts
+        study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, value)
     return True

@@ -5,7 +5,7 @@ Everything here depends on trial numbers only, so that a resumed search computes
 
 from collections.abc import Mapping
 
-from nex_merge.measures.estimates import Objective
+from nex_merge.measures.estimates import Objective, whole_values
 from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.nex.calibration import pool_size
 from nex_merge.records import NeuronWeights, TrialResult, Variant
@@ -62,7 +62,7 @@ class GrowingPool:
         new = [v for v in earlier if v.kind == "merge" and v.trial not in self._values]
         if new:
             pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights, self.questions)
-            for variant, value in zip(pool.variants, measure.values(pool), strict=True):
+            for variant, value in zip(pool.variants, whole_values(measure, pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     self._values[variant.trial] = value.value
         for result in self._run.results():  # a duplicate has the value of its original

@@ -20,6 +20,7 @@ from nex_merge.runs import custody
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
+from nex_merge.study.race import check_race
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
 from nex_merge.study.trial import encode_run_prompts
@@ -67,6 +68,7 @@ def check(
         tensors = preflight(family.folders, family.donor, family.donor_named)
     check_filters(space.filters, list(tensors))
     ids = encode_run_prompts(made, config)
+    check_race(config, len(ids))
     rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
 
@@ -101,6 +103,11 @@ def estimate(
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
     yield f"tokens         at most {tokens:,} to generate ({len(checked.prompt_ids)} prompts, {samples} samples each)"
+    if config.study.pruner != "none":
+        yield (
+            f"racing         in blocks of {config.study.block} prompts: merges that are clearly worse than the best so "
+            "far end before they have answered all"
+        )
     engine = checked.engine
     assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
     for line in checked.rehearsal.notes:

@@ -142,6 +142,11 @@ def _as_before(study: Any, number: int, values: Mapping[str, float]) -> optuna.S
         if trial.number >= number:
             break
         value = values.get(files.trial_id(trial.number))
+        if trial.state is TrialState.PRUNED:
+            # Its value is an estimate of the whole, as good for comparing as others; Optuna would rank pruned trials by
+            # how far they came.
+            trial.state, trial.values = TrialState.COMPLETE, [trial.value]
+            trial.intermediate_values = {}
         if value is not None and trial.state is TrialState.COMPLETE:
             trial.values = [value]
         copy.add_trial(trial)

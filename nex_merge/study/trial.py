@@ -29,6 +29,7 @@ from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.study.pool import GrowingPool
+from nex_merge.study.race import Race, Stop
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Answered:
     observation: Observation
     weights_sha256: str
     seconds: dict[str, float]
+    stop: Stop | None = None  # None: it has answered all prompts
 
 
 class TrialRunner:
@@ -74,12 +76,50 @@ class TrialRunner:
         # 2. Merge into the resident model.
         with timed("merge", seconds, self._notify):
             sha256 = self.engine.load(recipe)
-        # 3. Generate responses and capture activations.
+        # 3. Generate responses, in blocks if merges race, and capture activations.
         settings = ObserveSettings(self._config.generation, self._config.activations, self._config.nex)
-        observation = observe(self.engine, self.prompt_ids, settings, self._drafts(trial), notify=self._notify)
+        responses, stop = None, None
+        if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
+            with timed("generate", seconds, self._notify):
+                responses, stop = self._race(trial, sha256)
+        drafts = self._drafts(trial) if responses is None else ()
+        observation = observe(self.engine, self.prompt_ids, settings, drafts, responses, self._notify)
         self._keep(trial, sha256, observation)
         seconds |= observation.seconds
-        return Answered(trial, name, recipe, observation, sha256, seconds)
+        return Answered(trial, name, recipe, observation, sha256, seconds, stop)
+
+    def _is_reference(self, recipe: MergeRecipe) -> bool:
+        """Whether this is the merge with equal weights: it answers everything, as others are held against it."""
+        return recipe.kind == "merge" and dict(recipe.parameters) == self._reference
+
+    def _race(self, trial: str, sha256: str) -> tuple[list[Response], Stop | None]:
+        """The responses to the prompts, block by block, up to where the trial ends. Finished blocks are kept."""
+        folder, name = self._run.folder(trial), f"blocks-{sha256[:16]}.jsonl"
+        earlier, drafts, total = self.pool.earlier(trial), self._drafts(trial), 0
+        race = Race(self._config, len(self.prompt_ids), [v for v in earlier if v.kind != "merge"], self.pool.questions)
+        responses = files.read_responses(folder, name) if (folder / name).exists() else []
+        done = {response.prompt for response in responses}
+        asked: set[int] = set()
+
+        def generated(tokens: int) -> None:
+            nonlocal total
+            total += tokens
+            self._notify("generate", total)
+
+        for block in race.blocks():
+            missing = [prompt for prompt in block if prompt not in done]
+            if missing:
+                generation = self._config.generation
+                responses += self.engine.answer(self.prompt_ids, generation, drafts, generated, missing)
+                responses.sort(key=lambda response: (response.prompt, response.sample))
+                files.write_responses(folder, responses, name)
+            asked |= set(block)
+            so_far = [response for response in responses if response.prompt in asked]
+            if len(asked) < len(self.prompt_ids):
+                stop = race.stop(earlier, Variant(trial, "merge", False, Observation(so_far)))
+                if stop is not None:
+                    return so_far, stop
+        return responses, None
 
     def _keep(self, trial: str, sha256: str, observation: Observation) -> None:
         """Write the observation; result.json is written last, once the variant is scored."""
@@ -110,12 +150,16 @@ class TrialRunner:
         if nex_score.nex is None:
             raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
-        variant = Variant(answered.trial, recipe.kind, True, observation, score=nex_score)
+        stop = answered.stop
+        lost_to = None if stop is None else stop.lost_to
+        variant = Variant(answered.trial, recipe.kind, stop is None, observation, score=nex_score, lost_to=lost_to)
         nex, consensus, questions = self._config.nex, self._config.consensus, self.pool.questions
         earlier = self.pool.earlier(answered.trial)
         estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
         violation, reason = None, None
-        if recipe.kind == "merge":
+        if stop is not None:
+            violation, reason = stop.violation, stop.reason
+        elif recipe.kind == "merge":
             pool = Pool([*earlier, variant], nex, consensus, shared, questions)
             violation, reason = self._violation(pool, estimates)
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
@@ -125,7 +169,7 @@ class TrialRunner:
             name=answered.name,
             method=recipe.method,
             seed=recipe.seed,
-            state="complete" if reason is None else "collapsed",
+            state=stop.state if stop is not None else "complete" if reason is None else "collapsed",
             reason=reason,
             parameters=recipe.parameters,
             estimates=estimates,
@@ -133,9 +177,13 @@ class TrialRunner:
             violation=violation,
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
-            is_reference=recipe.kind == "merge" and dict(recipe.parameters) == self._reference,
+            is_reference=self._is_reference(recipe),
+            answered=len({response.prompt for response in observation.responses}) / len(self.prompt_ids),
+            lost_to=lost_to,
         )
         self._run.write(result, observation)
+        for blocks in self._run.folder(answered.trial).glob("blocks-*.jsonl"):
+            blocks.unlink()
         return result
 
     def _violation(self, pool: Pool, estimates: dict[str, Estimate]) -> tuple[float, str | None]:

@@ -21,13 +21,14 @@ class FakeEngine:
     def encode(self, prompts, config, max_new_tokens):
         return [[10 + len(prompt.raw or "")] for prompt in prompts]
 
-    def answer(self, prompts, config, drafts=(), notify=lambda tokens: None):
+    def answer(self, prompts, config, drafts=(), notify=lambda tokens: None, only=None):
         self.answered, self.drafts = self.answered + 1, [*self.drafts, len(drafts)]
         shift = len(self.loaded)
-        notify(6 * len(prompts))
+        wanted = range(len(prompts)) if only is None else sorted(only)
+        notify(6 * len(wanted))
         return [
-            Response(i, k, tuple(ids), (shift, *range(20, 25)), f"{ids[0] + shift}", False)
-            for i, ids in enumerate(prompts)
+            Response(i, k, tuple(prompts[i]), (shift, *range(20, 25)), f"{prompts[i][0] + shift}", False)
+            for i in wanted
             for k in range(config.samples)
         ]
 

@@ -42,6 +42,13 @@ def test_a_response_does_not_depend_on_other_prompts(model, tokenizer):
     assert tokens(whole)[:4] == tokens(first)
 
 
+@pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_some_of_the_prompts_get_the_tokens_that_they_get_among_all(model, tokenizer, config):
+    whole = generate(model, tokenizer, PROMPTS, config)
+    some = generate(model, tokenizer, PROMPTS, config, only=[2, 0])
+    assert some == [response for response in whole if response.prompt in (0, 2)]
+
+
 def test_greedy_is_what_transformers_generates(model, tokenizer):
     for response in generate(model, tokenizer, PROMPTS, GREEDY):
         assert list(response.token_ids) == greedy_by_transformers(model, tokenizer, response.prompt_ids)

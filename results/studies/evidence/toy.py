@@ -96,6 +96,11 @@ def _write_csv(family: str, folder: Path) -> None:
                 writer.writerow([*head, p, int(right), key])
 
 
+def measured() -> list[str]:
+    """The families that have been measured."""
+    return [name for name in FAMILIES if (HERE / f"evidence_{name}.csv").exists()]
+
+
 def load(family: str) -> Pool:
     """A family's variants, from its CSV. The truth of a prompt is the conclusion of the responses that are right."""
     with open(HERE / f"evidence_{family}.csv", newline="", encoding="utf-8") as file:

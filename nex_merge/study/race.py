@@ -1,0 +1,148 @@
+"""Racing: a merge answers the prompts in blocks, and ends early where it is clearly worse than the best so far.
+
+Deterministic: the order of the prompts follows from the study's seed and the baselines' answers, and a decision from
+the answers of the trials before and of the blocks so far. So an interrupted trial goes on as if it had not been.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nex_merge.errors import InputError
+from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.guard import collapse
+from nex_merge.measures.measure import Pool, Value
+from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.records import Observation, Questions, Variant
+from nex_merge.setup.config import RunConfig
+
+# One-sided level of the signed-rank test after each block, not corrected for there being several: ending a good merge
+# costs one of many, and going on with bad ones costs most of the tokens. results/studies/search-efficiency.md has what
+# that does to the pick.
+LEVEL = 0.1
+# Of a few responses the guard would take some sound merges for collapsed: before all are there, a merge has to exceed
+# the allowance by as much again.
+RUINED = 1.0
+EXACT = 50  # differences up to which the test's distribution is computed exactly
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a trial ended before it had answered all prompts."""
+
+    state: str  # pruned | collapsed
+    reason: str
+    violation: float | None = None  # if collapsed
+    lost_to: str | None = None  # if pruned
+
+
+def check_race(config: RunConfig, prompts: int) -> None:
+    """Raise InputError if the pruner can't work with the objective, or has no block to stop after."""
+    if config.study.pruner == "none":
+        return
+    objective = objective_of(config.study)
+    if not objective.measure.can_race(config.nex):
+        able = ", ".join(name for name, measure in OBJECTIVES.items() if measure.can_race(config.nex))
+        raise InputError(
+            f"study.pruner: wilcoxon compares merges prompt by prompt from their answers, and {objective.name} is "
+            f"defined only once all prompts are answered and captured. Use study.pruner: none, or study.objective: one "
+            f"of {able}"
+        )
+    if config.study.block >= prompts:
+        raise InputError(
+            f"study.block: expected fewer than the {prompts} prompts, as a merge can end early only between blocks, "
+            f"got {config.study.block}. Use a smaller block or study.pruner: none"
+        )
+
+
+class Race:
+    """The order of the prompts, and whether to go on after a block of them."""
+
+    def __init__(self, config: RunConfig, prompts: int, baselines: Sequence[Variant], questions: Questions) -> None:
+        self._config, self._questions = config, questions
+        self._objective: Objective = objective_of(config.study)
+        self._order = _order(Pool(baselines, config.nex, config.consensus, questions=questions), prompts, config)
+
+    def blocks(self) -> Iterator[list[int]]:
+        """The prompts, block by block."""
+        size = self._config.study.block
+        for start in range(0, len(self._order), size):
+            yield self._order[start : start + size]
+
+    def stop(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
+        """Whether a merge that has answered some of the prompts should end; `earlier`: the variants before it."""
+        return self._ruined(earlier, merge) or self._beaten(earlier, merge)
+
+    def _pool(self, variants: Sequence[Variant], match: str | None = None) -> Pool:
+        consensus = self._config.consensus
+        if match is not None:
+            consensus = consensus.model_copy(update={"match": match})
+        return Pool(variants, self._config.nex, consensus, questions=self._questions)
+
+    def _ruined(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
+        """The guard's judgement on the prompts answered so far: the first ones are harder than the rest."""
+        asked = {response.prompt for response in merge.observation.responses}
+        references = [_on(variant, asked) for variant in earlier if variant.kind != "merge"]
+        violation, reason = collapse(self._pool([*references, merge], self._pool([*earlier, merge]).match))
+        return Stop("collapsed", reason, violation) if reason is not None and violation > RUINED else None
+
+    def _beaten(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
+        """Whether the merge is clearly worse than the best complete one on the prompts that both have answered.
+
+        Both are valued in one pool, which the merge is part of: under one posterior, where consensus is the objective.
+        """
+        pool = self._pool([*earlier, merge])
+        values, sign = self._objective.measure.values(pool), self._objective.sign
+        rivals = [i for i, v in enumerate(pool.variants[:-1]) if v.kind == "merge" and v.complete]
+        rivals = [i for i in rivals if values[i].value is not None]
+        if not rivals:
+            return None
+        best = max(rivals, key=lambda i: (sign * (values[i].value or 0.0), -i))
+        mine, its = _ratios(values[-1]), _ratios(values[best])
+        both = np.isfinite(mine) & np.isfinite(its)
+        chance = chance_of_lag(sign * (mine - its)[both])
+        if chance >= LEVEL:
+            return None
+        name, digits = self._objective.name, self._objective.measure.digits
+        reason = (
+            f"clearly worse than trial {int(pool.variants[best].trial)} after {both.sum()} prompts: {name} "
+            f"{mine[both].mean():.{digits}f} against {its[both].mean():.{digits}f} on them (p = {chance:.2g})"
+        )
+        return Stop("pruned", reason, lost_to=pool.variants[best].trial)
+
+
+def chance_of_lag(differences: np.ndarray) -> float:
+    """One-sided p-value of Wilcoxon's signed-rank test that differences, float64 [n], are below zero; 1 without any."""
+    from scipy.stats import wilcoxon  # slow to import
+
+    if not (differences != 0).any() or differences.mean() >= 0:
+        return 1.0
+    few = np.count_nonzero(differences) <= EXACT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # ties
+        # The normal approximation, scipy's choice where there are ties, calls two prompts clear (p = 0.08 for 0.25).
+        found = wilcoxon(differences, alternative="less", method="exact" if few else "asymptotic")
+    return float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _order(baselines: Pool, prompts: int, config: RunConfig) -> list[int]:
+    """All prompts, shuffled; first those on which base and parents disagree, which tell merges apart soonest."""
+    shuffled = np.random.default_rng([config.study.seed, prompts]).permutation(prompts).tolist()
+    conclusions = baselines.conclusions
+    tell = {p for p in shuffled if len({key for item in conclusions for key in item.get(p, ())}) > 1}
+    return sorted(shuffled, key=lambda p: p not in tell)  # stable
+
+
+def _ratios(value: Value) -> np.ndarray:
+    """A measure by prompt, float64 [P]; NaN where the prompt was not asked."""
+    assert value.parts is not None and value.weights is not None, "objectives that can be raced are known by prompt"
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(value.weights > 0, value.parts / value.weights, np.nan)
+
+
+def _on(variant: Variant, prompts: set[int]) -> Variant:
+    """A variant as it would be if only these prompts had been asked; its answers alone."""
+    responses = [response for response in variant.observation.responses if response.prompt in prompts]
+    return replace(variant, observation=Observation(responses))

@@ -1,0 +1,123 @@
+"""Races replayed on answers that are known: what ending merges early saves, and what it does to the pick.
+
+Pools of conclusions stand for searches: three random variants are base and parents, the rest are merges in random
+order. Each answers the prompts in blocks, those first on which the three disagree, and ends as `study.race` would end
+it. Unraced, everything is answered, and the pick is the merge with the highest consensus.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from evidence import pretrained, public, toy, worlds
+from evidence.pools import Pool, rank_correlation
+from nex_merge.measures.votes import Conclusions, Votes
+from nex_merge.study.race import chance_of_lag
+
+BASELINES, BLOCK = 3, 8
+LEVELS = (0.05, 0.1, 0.2)
+# Under which posterior a merge and the best are compared: that of the pool with the merge's votes so far, or that of
+# the pool before it.
+POSTERIORS = ("with", "before")
+
+
+def pools(draws: int) -> Iterator[tuple[str, Pool]]:
+    """Simulated pools, public models on 64 prompts, and merges of families."""
+    settings = worlds.worlds()
+    chosen = [w for w in settings if not w["copies"] and w["share"] in (0.0, 0.6)]
+    for world in chosen:
+        for seed in range(draws):
+            yield (
+                f"simulated, {world['low']:g} to {world['high']:g}, share {world['share']:g}",
+                worlds.draw(world, seed),
+            )
+    for benchmark in public.BENCHMARKS:
+        pool = public.load(benchmark)
+        for part in public.drawn(pool, list(range(len(pool.names))), 64, draws):
+            yield benchmark, part
+    for _ in range(draws):
+        yield "pretrained family", pretrained.load()[0]
+    for family in toy.measured():
+        for _ in range(draws):
+            yield family, toy.load(family)
+
+
+def replay(pool: Pool, seed: int, level: float, posterior: str) -> dict[str, Any]:
+    """One race: share of the prompts answered by merges, regret of the pick raced and unraced, and Spearman."""
+    rng = np.random.default_rng(seed)
+    prompts, order = len(pool.truths), rng.permutation(len(pool.names))
+    answers = [pool.conclusions[int(i)] for i in order]
+    told, complete = [dict(item) for item in answers[:BASELINES]], [False] * BASELINES
+    blocks = _order(told, rng.permutation(prompts).tolist())
+    for merge in answers[BASELINES:]:
+        asked: dict[int, Any] = {}
+        rivals = [i for i, done in enumerate(complete) if done]
+        ended = False
+        for start in range(0, prompts, BLOCK):
+            asked |= {p: merge[p] for p in blocks[start : start + BLOCK]}
+            if rivals and len(asked) < prompts and _is_behind(told, asked, rivals, prompts, level, posterior):
+                ended = True
+                break
+        told.append(asked)
+        complete.append(not ended)
+    accuracy = pool.accuracy[order[BASELINES:]]
+    raced, whole = _estimates(told, complete, prompts), np.nanmean(Votes(answers, prompts).fit().by_prompt, axis=1)
+    pick = max((i for i, done in enumerate(complete) if done), key=lambda i: raced[i])
+    return {
+        "answered": sum(len(item) for item in told[BASELINES:]) / prompts / len(accuracy),
+        "complete": np.mean(complete[BASELINES:]),
+        "regret": accuracy.max() - accuracy[pick - BASELINES],
+        "regret_unraced": accuracy.max() - accuracy[int(np.argmax(whole[BASELINES:]))],
+        "spearman": rank_correlation(raced[BASELINES:], accuracy),
+        "spearman_unraced": rank_correlation(whole[BASELINES:], accuracy),
+    }
+
+
+def _order(baselines: Sequence[Conclusions], shuffled: list[int]) -> list[int]:
+    tell = {p for p in shuffled if len({key for item in baselines for key in item[p]}) > 1}
+    return sorted(shuffled, key=lambda p: p not in tell)
+
+
+def _is_behind(
+    told: list[dict[int, Any]], asked: dict[int, Any], rivals: list[int], prompts: int, level: float, posterior: str
+) -> bool:
+    if posterior == "with":
+        values = Votes([*told, asked], prompts).fit().by_prompt
+        mine = values[-1]
+    else:
+        votes = Votes(told, prompts)
+        fit = votes.fit()
+        q = dict(zip(votes.cells, votes.posterior(fit.reliability).tolist(), strict=True))
+        values, mine = fit.by_prompt, np.full(prompts, np.nan)
+        for p, keys in asked.items():
+            mine[p] = np.mean([q.get((p, key), 0.0) for key in keys])
+    best = max(rivals, key=lambda i: np.nanmean(values[i]))
+    both = np.isfinite(mine) & np.isfinite(values[best])
+    return chance_of_lag(mine[both] - values[best][both]) < level
+
+
+def _estimates(told: list[dict[int, Any]], complete: list[bool], prompts: int) -> np.ndarray:
+    """Consensus of all, float64 [V]; of those that ended early, the best's plus the mean difference."""
+    values = Votes(told, prompts).fit().by_prompt
+    whole = np.nanmean(values, axis=1)
+    best = max((i for i, done in enumerate(complete) if done), key=lambda i: whole[i])
+    for i, done in enumerate(complete):
+        if not done and i >= BASELINES:
+            both = np.isfinite(values[i])
+            whole[i] = whole[best] + (values[i][both] - values[best][both]).mean()
+    return whole
+
+
+def rows(draws: int) -> list[dict[str, Any]]:
+    """A row per pool, level and posterior, means over the draws."""
+    found: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    for seed, (name, pool) in enumerate(pools(draws)):
+        for posterior in POSTERIORS:
+            for level in LEVELS if posterior == "with" else (0.1,):
+                found.setdefault((name, level, posterior), []).append(replay(pool, seed, level, posterior))
+    return [
+        {"pool": name, "level": level, "posterior": posterior, "draws": len(items),
+         **{k: float(np.mean([i[k] for i in items if i[k] is not None])) for k in items[0]}}
+        for (name, level, posterior), items in found.items()
+    ]  # fmt: skip
