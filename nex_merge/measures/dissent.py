@@ -49,6 +49,8 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
         # Beyond chance, as in Cohen's kappa.
         "concentration": float((same - by_chance) / (pairs.sum() - by_chance)) if pairs.sum() else None,
         "rivals": float(has_rival.mean()) if prompts else None,
+        # The pool concludes something else than the most variants do: a few who are taken for reliable outvote them.
+        "overruled": float((rival > top).mean()) if prompts else None,
         "voters": _voters(votes, fit, support),
     }
     shared = _agreed_by_anchors(votes, support, anchors)

@@ -31,6 +31,10 @@ ONE_VOICE, NEARLY_ALL = 0.35, 0.85
 # 0.19), so that an audit contradicts consensus only from here on below its claim. results/studies/audit.md has what
 # false alarms are left; the value was set on the same answers.
 TOLERANCE = 0.1
+# Weak, then insufficient, from this share of the prompts on which the pool concludes something else than most variants
+# do. It is at most 0.06 in the pools that are ranked well, and 0.25 in a pretrained family that is not; the limits were
+# set on these, results/studies/ranking.md.
+OVERRULED = (0.2, 0.1)
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # Words from which equal texts show copies rather than equal answers.
@@ -169,6 +173,12 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
         found.append((int(concentration * rivals < CAMPS[0]), reason, ""))
     elif concentration >= ONE_VOICE and accuracy < NEARLY_ALL:
         found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", ""))
+    if (overruled := figures["overruled"] or 0.0) >= OVERRULED[1]:
+        reason = (
+            f"on {overruled:.0%} of the prompts a few variants that are taken for reliable outvote a larger number "
+            "that agree: the ranking hangs on who is taken for reliable"
+        )
+        found.append((int(overruled < OVERRULED[0]), reason, ""))
     return found
 
 

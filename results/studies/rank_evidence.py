@@ -3,6 +3,7 @@
 python results/studies/rank_evidence.py                    # all of it, resumable
 python results/studies/rank_evidence.py worlds|public      # simulated pools; public models' answers
 python results/studies/rank_evidence.py measure FAMILY...  # merge and answer (ranking/families.py has the families)
+python results/studies/rank_evidence.py families           # what consensus makes of the families that were measured
 python results/studies/rank_evidence.py samples            # NEX with up to 64 samples of every prompt
 """
 
@@ -58,7 +59,10 @@ def rank_public() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "part", nargs="?", choices=("all", "worlds", "public", "measure", "samples", "tables"), default="all"
+        "part",
+        nargs="?",
+        choices=("all", "worlds", "public", "measure", "families", "samples", "tables"),
+        default="all",
     )
     parser.add_argument("families", nargs="*")
     parser.add_argument("--per-kind", type=int, default=256, help="problems of each kind for accuracy")
@@ -69,6 +73,10 @@ def main() -> None:
 
         for family in args.families or ("qwen3-tiny",):
             toy.measure(family, args.per_kind)
+    if args.part in ("all", "families"):
+        from evidence import families
+
+        write("evidence_families.csv", families.rows())
     if args.part in ("all", "samples"):
         from evidence import samples
 

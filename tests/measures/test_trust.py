@@ -116,3 +116,15 @@ def test_samples_missing_prompts_and_truths():
 def test_open_ended_answers_have_no_ranking():
     found = consensus([[f"{v} {p}" for p in range(10)] for v in range(5)])
     assert [row.consensus for row in found.rows] == [None] * 5 and found.verdict == "insufficient"
+
+
+def test_a_few_who_are_taken_for_reliable_outvoting_a_larger_number_is_a_sign_against():
+    """Four variants agree on 44 prompts, where the others scatter; on 20 more, all others agree on something else."""
+    few = [{p: ["a"] for p in range(PROMPTS)} for _ in range(4)]
+    many = [{p: ["b" if p >= 44 else f"{v}"] for p in range(PROMPTS)} for v in range(6)]
+    verdict = assess_consensus([*few, *many], PROMPTS, split_half=0.9)
+    assert verdict.figures["overruled"] == 20 / PROMPTS and verdict.level == "insufficient"
+    assert any("outvote a larger number" in reason for reason in verdict.reasons)
+    scattered = [{p: [f"{v}"] for p in range(PROMPTS)} for v in range(6)]
+    agreeing = assess_consensus([*few, *scattered], PROMPTS, split_half=0.9)
+    assert agreeing.figures["overruled"] == 0 and not any("outvote" in reason for reason in agreeing.reasons)

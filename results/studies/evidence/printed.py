@@ -45,6 +45,16 @@ def print_tables() -> None:
             *_judged(r)[1:3],
         ),
     )  # fmt: skip
+    _table(
+        ("family", "pool", "consensus (labels)", "interval", "agreement", "regret of 1, 3 (labels)", "error",
+         "pool right (claimed)", "sound, weak, insufficient"),
+        read("evidence_families.csv"),
+        lambda r: (
+            r["family"], r["pool"], _judged(r)[0], f"{_two(r['low'])} to {_two(r['high'])}" if r["low"] else "-",
+            _two(r["agreement"]), f"{_two(r['regret_1'])}, {_two(r['regret_3'])} ({_two(r['labels_regret_1'])})",
+            _two(r["error"]), *_judged(r)[1:3],
+        ),
+    )  # fmt: skip
 
 
 def _judged(row: dict[str, str]) -> tuple[str, ...]:
