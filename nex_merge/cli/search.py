@@ -148,14 +148,20 @@ def watch(
 @app.command()
 def rescore(
     run: Run,
-    calibration: Annotated[str, typer.Option(help="self, crossfit, parents or pool")],
+    calibration: Annotated[str | None, typer.Option(help="self, crossfit, parents or pool; default: the run's")] = None,
+    capture: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TRIAL", help="first capture the activations of a trial, or of all; may be repeated"),
+    ] = None,
     rho: Annotated[float | None, typer.Option(help="probability of staying in a phase; default: the run's")] = None,
     min_run: Annotated[int | None, typer.Option(help="shortest phase, in rows; default: the run's")] = None,
 ) -> None:
     """Rescore a finished run under another calibration, without loading a model, and replace its leaderboard.
 
     Earlier leaderboards are kept in leaderboards/; rescoring with the run's original calibration restores the first.
+    Trials that the search did not capture (activations.capture) are, with --capture, merged again and captured.
     """
+    from nex_merge.runs import files
     from nex_merge.runs.custody import locked
     from nex_merge.runs.rescore import rescore_run
     from nex_merge.runs.results import read_reliability
@@ -164,10 +170,16 @@ def rescore(
 
     opened = RunFolder(run)
     configured = opened.config.nex
+    calibration = calibration or configured.calibration
     settings = {"calibration": calibration, "rho": configured.rho if rho is None else rho}
     settings["min_run"] = configured.min_run if min_run is None else min_run
     nex = configuration.parse(configuration.NexConfig, settings, "rescore")
     with locked(run):  # a running search writes the same files
+        if capture:
+            from nex_merge.runs.recapture import recapture, uncaptured
+
+            scored = [result.trial for result in opened.results() if result.state in files.SCORED]
+            recapture(opened, uncaptured(opened, scored if capture == ["all"] else capture), typer.echo)
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     print_table(rows, title, opened.objective, read_reliability(run), run)

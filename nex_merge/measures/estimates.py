@@ -14,6 +14,8 @@ from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reli
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
 
+UNCAPTURED = "no activations were captured"
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -171,6 +173,8 @@ def _reliability(
         estimates[best]["nex"].beats_parent if best is not None else None,
     )
     verdicts = {name: assess_repeatability(split_halves[name]) for name in MEASURES}
+    if not pool.scores:
+        reliability = replace(reliability, verdict="insufficient", reasons=(UNCAPTURED,), advice=())
     verdicts["nex"] = Verdict(reliability.verdict, reliability.reasons, reliability.advice)
     anchors = [i for i, v in enumerate(pool.variants) if v.kind != "merge"]
     questions = pool.questions

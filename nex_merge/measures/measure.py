@@ -94,15 +94,18 @@ class Pool:
 def shared_weights(variants: Sequence[Variant], nex: NexConfig) -> NeuronWeights | None:
     """The neuron weights shared by all variants under `parents` and `pool`; None under `self` and `crossfit`.
 
-    Raises InputError if there is no variant to take them from.
+    None, too, if no variant was captured. Raises InputError if there is no variant to take them from.
     """
     if nex.calibration in ("self", "crossfit"):
         return None
-    sources = teachers(variants, nex)
+    captured = [variant for variant in variants if variant.observation.evidence is not None]
+    if variants and not captured:
+        return None  # there is nothing to score
+    sources = teachers(captured, nex)
     if not sources:
         raise InputError(
-            f"nex.calibration: {nex.calibration!r} takes its weights from base and parents, and none of them is "
-            "scored; use self or crossfit"
+            f"nex.calibration: {nex.calibration!r} takes its weights from base and parents, and none of them is scored "
+            "and captured; use self or crossfit"
         )
     return calibrate(*(v.observation.evidence.credits for v in sources if v.observation.evidence is not None))
 

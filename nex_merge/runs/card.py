@@ -71,18 +71,24 @@ def model_card(
 def figures(result: TrialResult) -> list[str]:
     """The lines of a card's table: what a scored trial's rank rests on."""
     score, nex = result.score, result.estimates["nex"]
-    assert score is not None, "only scored trials are exported"
-    return [
-        f"| consensus: agreement with what all variants conclude | {_number(result.value('consensus'), 3)} |",
-        f"| NEX (arXiv 2602.05805), calibration {score.calibration} | {_number(nex.value)} |",
-        f"| its 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
-        f"| responses scored | {score.scored} of {score.responses} |",
-        f"| responses that earned credit | {score.credited} |",
-        f"| cycles | {score.cycles} |",
+    lines = [f"| consensus: agreement with what all variants conclude | {_number(result.value('consensus'), 3)} |"]
+    if result.answered < 1:
+        lines.append(f"| share of the prompts that it answered ({result.state}) | {result.answered:.2f} |")
+    if score is not None:  # captured
+        lines += [
+            f"| NEX (arXiv 2602.05805), calibration {score.calibration} | {_number(nex.value)} |",
+            f"| its 95 % interval over prompts | {_number(nex.low)} to {_number(nex.high)} |",
+            f"| responses scored | {score.scored} of {score.responses} |",
+            f"| responses that earned credit | {score.credited} |",
+            f"| cycles | {score.cycles} |",
+        ]
+    lines += [
         f"| mean tokens of a response | {_number(result.value('mean_tokens'), 1)} |",
         f"| truncated | {_number(result.value('truncated'), 3)} |",
-        f"| mean token entropy, nats | {_number(result.value('entropy'))} |",
     ]
+    if score is not None:
+        lines.append(f"| mean token entropy, nats | {_number(result.value('entropy'))} |")
+    return lines
 
 
 def _number(value: float | None, digits: int = 6) -> str:

@@ -20,6 +20,7 @@ from nex_merge.runs.questions import read_questions
 from nex_merge.runs.results import Figures, Scores
 from nex_merge.setup.config import SAVED_BESIDES, NexConfig, PhasesConfig, RunConfig, parse
 from nex_merge.setup.families import Family, donor_folder, open_family
+from nex_merge.setup.paths import command
 
 if TYPE_CHECKING:
     import pandas
@@ -129,11 +130,14 @@ class Run:
         )
 
     def find_scored(self, trial: str) -> TrialResult:
-        """The result with this id. Raises InputError if there is none, or it has no responses of its own."""
+        """The result with this id. Raises InputError if there is none, it has no responses, or was not captured."""
         result = self.find(trial)
-        if result.score is None or result.state not in files.SCORED:
+        if result.state not in files.SCORED:
             why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
             raise InputError(f"trial {result.trial} has no responses ({why})")
+        if result.score is None:
+            fill = command("rescore", self.path, "--capture", files.trial_label(result.trial))
+            raise InputError(f"trial {result.trial}: its activations were not captured. Capture them: {fill}")
         return result
 
     def folder(self, trial: str) -> Path:
@@ -147,8 +151,8 @@ class Run:
         return files.read_responses(self.folder(trial))
 
     def logprobs(self, trial: str) -> list[float]:
-        """Mean log-probability of the tokens of each response of a trial, as recorded when it was scored, nats."""
-        self.find_scored(trial)
+        """Mean log-probability of the tokens of each response of a trial, as recorded, nats; none if not captured."""
+        self.find(trial)
         return [stats.logprob for stats in self._results[trial][1].stats or ()]
 
     def damaged(self) -> dict[str, str]:
@@ -158,7 +162,8 @@ class Run:
             try:
                 self.recipe(result)
                 if result.state in files.SCORED:
-                    check_sizes(self.folder(result.trial) / files.CACHE)
+                    if result.score is not None:
+                        check_sizes(self.folder(result.trial) / files.CACHE)
                     self.variant(result, self.config.nex)
             except InputError as error:
                 found[result.trial] = str(error)
@@ -200,6 +205,20 @@ class Run:
         figures = self._results[result.trial][1]
         folder, configured = self.folder(result.trial), self.config.nex
         responses = self.responses(result.trial)
+        text = figures.text or text_figures(responses)  # version 0.1.0 kept none
+        recorded = {name: estimate.value for name, estimate in result.estimates.items()}
+        about = Variant(
+            trial=result.trial,
+            kind=result.kind,
+            complete=result.state == "complete",
+            observation=Observation(responses, text=text, seconds=result.seconds),
+            is_reference=result.is_reference,
+            score=result.score,
+            recorded=recorded,
+            lost_to=result.lost_to,
+        )
+        if result.score is None:  # not captured
+            return about
         prompts = np.array([response.prompt for response in responses], np.int64)
         base = read_base(folder / files.CACHE)
         if len(responses) != len(base.ptr) - 1:
@@ -220,21 +239,11 @@ class Run:
             figures.stats,
             evidence,
             counts,
-            figures.text or text_figures(responses),  # version 0.1.0 kept none
+            text,
             figures.neurons,
             seconds=result.seconds,
         )
-        recorded = {name: estimate.value for name, estimate in result.estimates.items()}
-        return Variant(
-            trial=result.trial,
-            kind=result.kind,
-            complete=result.state == "complete",
-            observation=observation,
-            is_reference=result.is_reference,
-            score=nex_score,
-            recorded=recorded,
-            lost_to=result.lost_to,
-        )
+        return replace(about, observation=observation, score=nex_score)
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:
         """The credit of a trial's responses: as stored, or recomputed if rho or min_run differ."""

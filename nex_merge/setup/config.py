@@ -69,6 +69,16 @@ class ActivationsConfig(Strict):
     top_k: int = Field(default=500, ge=1, description="number of highest scores kept per row")
 
 
+class CaptureConfig(ActivationsConfig):
+    """The activations of a search."""
+
+    capture: Literal["all", "none"] = Field(
+        default="all",
+        description="none: trials are only answered, for objectives that are read from answers; NEX and the other "
+        "columns that need a second pass over the responses stay empty, and `nex-merge rescore --capture` fills them",
+    )
+
+
 class PhasesConfig(Strict):
     rho: float = Field(default=0.95, gt=0, lt=1, description="probability that the HMM stays in its state")
     min_run: int = Field(default=2, ge=1, description="minimum length of a phase, in rows")
@@ -135,7 +145,7 @@ class RunConfig(Strict):
     )
     prompts: PromptsConfig = Field(description="prompts to answer")
     generation: GenerationConfig = Field(default=GenerationConfig(), description="how responses are generated")
-    activations: ActivationsConfig = Field(default=ActivationsConfig(), description="how activations are captured")
+    activations: CaptureConfig = Field(default=CaptureConfig(), description="how activations are captured")
     nex: NexConfig = Field(default=NexConfig(), description="how NEX is computed")
     consensus: ConsensusConfig = Field(default=ConsensusConfig(), description="how consensus is computed")
     study: StudyConfig = Field(default=StudyConfig(), description="the search itself")

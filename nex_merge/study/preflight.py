@@ -17,6 +17,7 @@ from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_membe
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
 from nex_merge.runs import custody
+from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
@@ -69,8 +70,19 @@ def check(
     check_filters(space.filters, list(tensors))
     ids = encode_run_prompts(made, config)
     check_race(config, len(ids))
+    check_capture(config)
     rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
+
+
+def check_capture(config: RunConfig) -> None:
+    """Raise InputError if the objective reads activations that would not be captured."""
+    objective = objective_of(config.study)
+    if config.activations.capture != "all" and objective.measure.reads_activations:
+        raise InputError(
+            f"activations.capture: study.objective {objective.name} is computed from activations; use all, or an "
+            "objective that is read from answers, such as consensus"
+        )
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
@@ -145,7 +157,8 @@ def _memory(resolved: ResolvedConfig, checked: Checked, engine: FamilyEngine) ->
 
 def _disk(resolved: ResolvedConfig, checked: Checked, responses: int) -> Iterator[str]:
     config, family = resolved.config, resolved.family
-    rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens)
+    captured = config.activations.capture == "all"
+    rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens) if captured else 0
     caches = responses * rows * config.activations.top_k * _ENTRY_BYTES
     kept = {kind: size for method in checked.space.methods for kind, size in rank_bytes(method.name).items()}
     orders = sum(kept.values()) * checked.parameters * len(family.models)

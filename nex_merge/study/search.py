@@ -131,7 +131,7 @@ def _score_baselines(
     the shared weights would come from them.
     """
     nex = resolved.config.nex
-    shared = nex.calibration in ("parents", "pool")
+    shared = nex.calibration in ("parents", "pool") and resolved.config.activations.capture == "all"
     answered: dict[str, Answered] = {}
     for name, reference in resolved.family.references.items():
         if run.result(name) is not None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nex_merge.activations.cache import write_cache, write_credits
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.estimates import estimate_new
@@ -25,6 +24,7 @@ from nex_merge.records import (
     Variant,
 )
 from nex_merge.runs import files
+from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.prompts import load_prompts
@@ -77,14 +77,17 @@ class TrialRunner:
         with timed("merge", seconds, self._notify):
             sha256 = self.engine.load(recipe)
         # 3. Generate responses, in blocks if merges race, and capture activations.
-        settings = ObserveSettings(self._config.generation, self._config.activations, self._config.nex)
+        activations = self._config.activations if self._config.activations.capture == "all" else None
+        settings = ObserveSettings(self._config.generation, activations, self._config.nex)
         responses, stop = None, None
         if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
             with timed("generate", seconds, self._notify):
                 responses, stop = self._race(trial, sha256)
         drafts = self._drafts(trial) if responses is None else ()
         observation = observe(self.engine, self.prompt_ids, settings, drafts, responses, self._notify)
-        self._keep(trial, sha256, observation)
+        files.write_responses(folder, observation.responses)
+        if activations is not None:
+            keep_activations(self._run, trial, sha256, observation)
         seconds |= observation.seconds
         return Answered(trial, name, recipe, observation, sha256, seconds, stop)
 
@@ -121,15 +124,6 @@ class TrialRunner:
                     return so_far, stop
         return responses, None
 
-    def _keep(self, trial: str, sha256: str, observation: Observation) -> None:
-        """Write the observation; result.json is written last, once the variant is scored."""
-        folder, activations, nex = self._run.folder(trial), self._config.activations, self._config.nex
-        files.write_responses(folder, observation.responses)
-        assert observation.rows is not None and observation.evidence is not None, "a search captures activations"
-        made_by = {"trial": trial, "weights_sha256": sha256, **activations.model_dump()}
-        write_cache(folder / files.CACHE, observation.rows, made_by)
-        write_credits(folder / files.CREDIT, observation.evidence.credits, {"rho": nex.rho, "min_run": nex.min_run})
-
     def _drafts(self, trial: str) -> list[Response]:
         """Drafts: the responses of the baselines that precede this trial, the same after a resume."""
         before = itertools.takewhile(lambda name: name != trial, self._members)
@@ -144,11 +138,11 @@ class TrialRunner:
         """
         began = time.perf_counter()
         recipe, observation = answered.recipe, answered.observation
-        evidence, analyses = observation.evidence, observation.analyses
-        assert evidence is not None and analyses is not None, "a search captures activations"
-        nex_score = score(evidence, analyses, self._config.nex.calibration, shared)
-        if nex_score.nex is None:
-            raise TrialError("no response has any activation mass, so there is nothing to score")
+        nex_score = None
+        if observation.evidence is not None and observation.analyses is not None:
+            nex_score = score(observation.evidence, observation.analyses, self._config.nex.calibration, shared)
+            if nex_score.nex is None:
+                raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
         stop = answered.stop
         lost_to = None if stop is None else stop.lost_to

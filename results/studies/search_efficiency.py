@@ -1,6 +1,7 @@
 """What does a search cost, and how good is its pick? Writes the tables of search-efficiency.md.
 
-python results/studies/search_efficiency.py replay     # races replayed on known answers; 15 minutes of one core
+python results/studies/search_efficiency.py replay             # races replayed on known answers; 15 minutes of a core
+python results/studies/search_efficiency.py search FAMILY...   # whole searches, resumable; an hour of a core a seed
 """
 
 import argparse
@@ -8,7 +9,6 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is imported
 
-from evidence import racing
 from rank_evidence import write
 
 DRAWS = 10
@@ -16,10 +16,20 @@ DRAWS = 10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("replay",))
-    parser.add_argument("--draws", type=int, default=DRAWS, help="of every pool")
+    parser.add_argument("part", choices=("replay", "search"))
+    parser.add_argument("families", nargs="*", default=["qwen3-tiny"])
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of every pool that is replayed")
+    parser.add_argument("--seeds", type=int, default=3, help="of whole searches")
     args = parser.parse_args()
-    write("search_efficiency_replay.csv", racing.rows(args.draws))
+    if args.part == "replay":
+        from evidence import racing
+
+        write("search_efficiency_replay.csv", racing.rows(args.draws))
+    else:
+        from evidence import searches
+
+        for family in args.families:
+            searches.measure(family, args.seeds)
 
 
 if __name__ == "__main__":

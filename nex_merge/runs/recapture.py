@@ -1,0 +1,54 @@
+"""Activations of trials that a search answered without capturing them, from the responses that were kept."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from nex_merge.activations.cache import write_cache, write_credits
+from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.errors import InputError
+from nex_merge.measures.text import text_figures
+from nex_merge.nex.scoring import score
+from nex_merge.records import Observation, TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.run import Run
+
+
+def keep_activations(run: Run, trial: str, sha256: str, observation: Observation) -> None:
+    """Write the cache and the credit of a captured observation. `sha256`: of the tensors that were captured."""
+    assert observation.rows is not None and observation.evidence is not None, "captured"
+    folder, nex = run.folder(trial), run.config.nex
+    activations = run.config.activations.model_dump(exclude={"capture"})
+    write_cache(folder / files.CACHE, observation.rows, {"trial": trial, "weights_sha256": sha256, **activations})
+    write_credits(folder / files.CREDIT, observation.evidence.credits, {"rho": nex.rho, "min_run": nex.min_run})
+
+
+def uncaptured(run: Run, trials: Sequence[str]) -> list[TrialResult]:
+    """Those of the trials that have responses and no activations. Raises InputError if one has no responses."""
+    found = [run.find(trial) for trial in trials]
+    for result in found:
+        if result.state not in files.SCORED:
+            why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
+            raise InputError(f"trial {result.trial} has no responses to capture ({why})")
+    return [result for result in found if result.score is None]
+
+
+def recapture(run: Run, trials: Sequence[TrialResult], note: Callable[[str], None] = lambda text: None) -> None:
+    """Merge trials again, read their responses, and add what is found to their folders; `rescore_run` values it.
+
+    Raises InputError if a member has changed, RunError if a merge's tensors are not those that answered.
+    """
+    if not trials:
+        return
+    remerger = Remerger(run)
+    settings = ObserveSettings(run.config.generation, run.config.activations, run.config.nex)
+    for result in trials:
+        remerger.load(result)
+        observation = observe(remerger.engine, [], settings, responses=run.responses(result.trial))
+        observation = replace(observation, text=text_figures(observation.responses))
+        assert observation.evidence is not None and observation.analyses is not None, "captured"
+        keep_activations(run, result.trial, result.weights_sha256 or "", observation)
+        found = score(observation.evidence, observation.analyses, "self")
+        seconds = {**result.seconds, **observation.seconds}
+        run.write(replace(result, score=found, seconds=seconds), observation)
+        note(f"trial {files.trial_label(result.trial)}: captured, {observation.seconds['capture']:.1f} s")
