@@ -28,7 +28,7 @@ RULES = {
     "engines": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex"},
     "measures": FREE | {"setup", "answers", "nex", "resampling"},
     "runs": FREE | {"setup", "merging", "generation", "activations", "nex", "measures", "engines"},
-    "study": FREE | {"setup", "merging", "generation", "nex", "measures", "engines", "runs"},
+    "study": FREE | {"setup", "resampling", "merging", "generation", "nex", "measures", "engines", "runs"},
     # The scripts that make and measure what the package carries; the product never imports them.
     "families": FREE | {"setup", "engines", "study"},
     "labels": FREE | {"setup", "answers", "measures", "engines", "runs"},

@@ -20,7 +20,7 @@ def is_defined(votes: Votes) -> bool:
     """Whether enough prompts have a conclusion that two variants share."""
     supporters = np.count_nonzero(votes.support(), axis=0)
     agreed = len(set(votes.cell_prompt[supporters >= 2].tolist()))
-    return agreed >= max(FEWEST_AGREED, AGREED_SHARE * votes.asked.shape[1])
+    return agreed >= max(FEWEST_AGREED, AGREED_SHARE * votes.asked.any(axis=0).sum())
 
 
 def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str, float | None]:
@@ -39,6 +39,7 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
     np.maximum.at(top, votes.cell_prompt[pooled], weight[pooled])
     np.maximum.at(rival, votes.cell_prompt[~pooled], weight[~pooled])
     has_rival = (rival >= RIVAL_VOTES) & (rival >= RIVAL_SHARE * top)
+    asked = int(votes.asked.any(axis=0).sum())  # fewer than there are where some are kept for a final
     by = fit.by_prompt
     agrees = np.where(np.isnan(by), 0, by > 0.5).any(axis=0)
     differs = np.where(np.isnan(by), 0, by < 0.5).any(axis=0)
@@ -48,9 +49,9 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
         "claimed": float(np.mean(list(fit.claimed.values()))) if fit.claimed else None,
         # Beyond chance, as in Cohen's kappa.
         "concentration": float((same - by_chance) / (pairs.sum() - by_chance)) if pairs.sum() else None,
-        "rivals": float(has_rival.mean()) if prompts else None,
+        "rivals": float(has_rival.sum() / asked) if asked else None,
         # The pool concludes something else than the most variants do: a few who are taken for reliable outvote them.
-        "overruled": float((rival > top).mean()) if prompts else None,
+        "overruled": float((rival > top).sum() / asked) if asked else None,
         "voters": _voters(votes, fit, support),
     }
     shared = _agreed_by_anchors(votes, support, anchors)

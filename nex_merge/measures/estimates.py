@@ -63,7 +63,7 @@ def estimate_new(
     rivals = [variant for variant in earlier if variant.trial == new.lost_to]
     pooled = Pool([*earlier, new], nex, consensus, weights, questions)
     alone = Pool([*rivals, new], nex, consensus, weights, questions, pooled.prompts)
-    counts = _resamples(pooled.prompts)
+    counts = _resamples(pooled)
     estimates = {}
     for name, measure in MEASURES.items():
         pool = pooled if measure.needs_pool else alone
@@ -74,7 +74,7 @@ def estimate_new(
 def score_pool(pool: Pool, objective: Objective) -> Scoring:
     """Every measure of every variant, and whether the scores support a ranking."""
     complete = [i for i, variant in enumerate(pool.variants) if variant.complete]
-    counts, halved = _resamples(pool.prompts), halves(np.arange(max(pool.prompts, 1)))[:, : pool.prompts]
+    counts, halved = _resamples(pool), _spread(halves(np.arange(max(len(pool.asked), 1))), pool)
     by_measure: dict[str, list[Estimate]] = {}
     split_halves: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
@@ -129,16 +129,23 @@ def _extrapolated(measure: Measure, value: Value, rival: Value) -> Value:
     return Value(float(measure.finish(ratio)))
 
 
-def _resamples(prompts: int) -> np.ndarray:
-    """Prompt counts, int64 [B, P]; empty if there are no prompts."""
-    return resamples(np.arange(prompts)) if prompts else np.zeros((0, 0), np.int64)
+def _resamples(pool: Pool) -> np.ndarray:
+    """Counts of the prompts that were asked, int64 [B, P]; empty if there are none."""
+    return _spread(resamples(pool.asked), pool) if len(pool.asked) else np.zeros((0, pool.prompts), np.int64)
+
+
+def _spread(counts: np.ndarray, pool: Pool) -> np.ndarray:
+    """Counts of the prompts that were asked as counts of all, int64 [B, P]."""
+    spread = np.zeros((len(counts), pool.prompts), np.int64)
+    spread[:, pool.asked] = counts[:, : len(pool.asked)]
+    return spread
 
 
 def _estimates(
     measure: Measure, pool: Pool, values: Sequence[Value], counts: np.ndarray, drawn: np.ndarray | None = None
 ) -> list[Estimate]:
     drawn = measure.resample(pool, values, counts) if drawn is None else drawn
-    return [Estimate(item.value, *interval(row, pool.prompts)) for item, row in zip(values, drawn, strict=True)]
+    return [Estimate(item.value, *interval(row, len(pool.asked))) for item, row in zip(values, drawn, strict=True)]
 
 
 def _odds(
@@ -151,7 +158,7 @@ def _odds(
     oriented = sign * np.array([np.nan if item.value is None else item.value for item in values], np.float64)
     oriented_drawn = sign * drawn
     confidences = odds_against(
-        oriented[merges], oriented_drawn[merges], oriented[references], oriented_drawn[references], pool.prompts
+        oriented[merges], oriented_drawn[merges], oriented[references], oriented_drawn[references], len(pool.asked)
     )
     return {i: float(confidence) for i, confidence in zip(merges, confidences, strict=True) if np.isfinite(confidence)}
 
@@ -168,7 +175,7 @@ def _reliability(
         [pool.scores[v.trial] for v in complete],
         [estimates[v.trial]["mean_tokens"].value or 0.0 for v in complete],
         [pool.scores[v.trial] for v in teachers],
-        pool.prompts,
+        len(pool.asked),
         split_halves["nex"],
         estimates[best]["nex"].beats_parent if best is not None else None,
     )

@@ -55,6 +55,11 @@ class Pool:
         return max((response.prompt + 1 for v in self.variants for response in v.observation.responses), default=0)
 
     @cached_property
+    def asked(self) -> np.ndarray:
+        """The prompts that any variant has answered, int64, ascending: not all where some are kept for a final."""
+        return np.unique([response.prompt for v in self.variants for response in v.observation.responses]).astype(int)
+
+    @cached_property
     def match(self) -> str:
         """How conclusions are read: `consensus.match` or, for auto, as known truths were or as most responses end."""
         match = self.consensus.match

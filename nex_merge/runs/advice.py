@@ -22,13 +22,23 @@ MEANING = {
 
 
 def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
-    """The complete merge with the best value of a measure; of equal ones, the first. None if there is none."""
-    merges = [r for r in rows if r["kind"] == "merge" and r["state"] == "complete" and r.get(name) is not None]
+    """The complete merge with the best value of a measure; of equal ones, the first. None if there is none.
+
+    After a final, one that took part in it: values from other prompts can't be compared.
+    """
+    merges = [r for r in of_last_stage(rows) if r["kind"] == "merge" and r["state"] == "complete"]
+    merges = [r for r in merges if r.get(name) is not None]
     return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
+
+
+def of_last_stage(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows of the final, if there was one, else all."""
+    return [row for row in rows if row.get("stage") == "final"] or rows
 
 
 def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
     """What to do, in a line or two above the table: the pick, and a measure that is sound and disagrees."""
+    rows = of_last_stage(rows)
     pick = best_by(rows, objective.name, objective.sign)
     if pick is None:
         return

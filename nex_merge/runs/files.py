@@ -5,6 +5,7 @@
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
     orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
     audit.json labels that a person gave to a few prompts
+    final/    a run folder like this one: the trials that took part in the final, on its prompts
     error.log the traceback of an internal error that ended a search
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in at least four digits. `result.json` is written
@@ -26,7 +27,7 @@ from nex_merge.records import Live, MergeRecipe, Response
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
-ACCURACY, AUDIT = "accuracy.json", "audit.json"
+ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
 # How to get back a file of a trial.
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"

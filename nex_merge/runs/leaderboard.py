@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("rank", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
-OUTCOME = ("violation", "seconds", "state", "answered", "reason", "reference")
+OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference")
 FORMATS = ("table", "csv", "json", "md")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 
@@ -78,6 +78,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         "seconds": sum(result.seconds.values()),
         "state": result.state,
         "answered": result.answered,
+        "stage": "search",
         "reason": result.reason,
         "reference": "equal weights" if result.is_reference else None,
     }
@@ -91,12 +92,24 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return [*COLUMNS, *sorted({key for row in rows for key in row if key.startswith("p.")})]
 
 
-def read_rows(run: Run) -> list[Row]:
+def read_rows(run: Run, final: bool = True) -> list[Row]:
     """The run's trials, ranked by its current scores, with their accuracy if measured.
 
-    A trial that finished after the last scoring has the estimates of its own result.
+    A trial that finished after the last scoring has the estimates of its own result. After a final, its rows come
+    first, with the values that they have there; `final` False: the search's own ranking.
     """
     rows = rank(latest_results(run), run.objective)
+    if run.finalists is not None:
+        rows = [row for row in rows if row["kind"] != "merge" or row["reference"] or row["trial"] in run.finalists]
+    played = run.final if final else None
+    if played is not None:
+        leading = [{**row, "stage": "final"} for row in read_rows(played) if row["rank"] is not None]
+        trials = {row["trial"] for row in leading}
+        spent = {row["trial"]: row["seconds"] for row in rows}
+        leading = [{**row, "seconds": row["seconds"] + spent.get(row["trial"], 0.0)} for row in leading]
+        rows = leading + [row for row in rows if row["trial"] not in trials]
+        ranked = [row for row in rows if row["rank"] is not None]
+        rows = [{**row, "rank": i} for i, row in enumerate(ranked, 1)] + [r for r in rows if r["rank"] is None]
     for row in rows:
         accuracy = files.read_accuracy(run.path, row["trial"])
         if accuracy is not None:

@@ -17,6 +17,11 @@ def rescore_run(run: Run, nex: NexConfig) -> list[Row]:
     scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus, questions=run.questions()), run.objective)
     scores = Scores(nex.calibration, nex.rho, nex.min_run, scoring.scores, scoring.estimates)
     write_scores(run.path, scores, scoring.reliability)
+    if (final := run.final) is not None:
+        # The verdict is on the ranking that leads.
+        rescore_run(final, nex)
+        verdict = (final.path / files.RELIABILITY).read_text(encoding="utf-8")
+        files.write_atomically(run.path / files.RELIABILITY, verdict)
     rows = write_leaderboard(run)
     kept = run.path / files.LEADERBOARDS / f"{nex.calibration}-rho{nex.rho:g}-min_run{nex.min_run}"
     for name in (files.SCORES, files.RELIABILITY, *LEADERBOARD_FILES):

@@ -85,6 +85,22 @@ class Run:
         return Path(self.config.family).stem if isinstance(self.config.family, str) else "custom"
 
     @property
+    def final(self) -> "Run | None":
+        """The run of the final, within this one; None unless it is over."""
+        folder = self.path / files.FINAL
+        return Run(folder) if (folder / files.SCORES).is_file() else None
+
+    @property
+    def finalists(self) -> frozenset[str] | None:
+        """The merges that can be picked, if this is the run of a final; else None."""
+        chosen = self.resolved.get("finalists")
+        return None if chosen is None else frozenset(chosen)
+
+    def _can_be_picked(self, result: TrialResult) -> bool:
+        voting = self.finalists is not None and result.kind == "merge" and not result.is_reference
+        return result.state == "complete" and (not voting or result.trial in (self.finalists or ()))
+
+    @property
     def baselines(self) -> int:
         """Number of baselines (base and parents) to score; 0 if study.baselines is off."""
         models = self.config.models or self.resolved.get("family", {}).get("models", {})
@@ -210,7 +226,7 @@ class Run:
         about = Variant(
             trial=result.trial,
             kind=result.kind,
-            complete=result.state == "complete",
+            complete=self._can_be_picked(result),
             observation=Observation(responses, text=text, seconds=result.seconds),
             is_reference=result.is_reference,
             score=result.score,

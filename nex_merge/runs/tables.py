@@ -107,6 +107,11 @@ def print_table(
     for row in rows:
         if row["reason"] is not None and row["state"] != "pruned":
             say(f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}")
+    if finalists := sum(row["stage"] == "final" for row in rows):
+        wrap(
+            f"The first {finalists} ranks are from the final, on prompts that the search had not seen; the other rows "
+            "are from the search, on its prompts."
+        )
     if pruned := sum(row["state"] == "pruned" for row in rows):
         asked = sum(row["answered"] for row in rows if row["state"] == "pruned") / pruned
         wrap(

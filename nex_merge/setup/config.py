@@ -100,6 +100,11 @@ class ConsensusConfig(Strict):
     )
 
 
+class FinalConfig(Strict):
+    top: int = Field(default=5, ge=1, description="merges that can be picked in the final, the best of the search")
+    share: float = Field(default=0.33, gt=0, lt=1, description="share of the prompts that is kept for the final")
+
+
 class StudyConfig(Strict):
     trials: int = Field(default=40, ge=0, description="number of merges to try, not counting the baselines")
     sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna sampler")
@@ -119,6 +124,11 @@ class StudyConfig(Strict):
         "answers all prompts",
     )
     block: int = Field(default=8, ge=1, description="prompts in a block, after each of which a merge may end early")
+    final: FinalConfig | None = Field(
+        default=None,
+        description="afterwards, the best merges, base, parents and equal weights answer prompts that the search has "
+        "not seen; the ranking that leads comes from there. null: no final",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
     storage: DatabaseName | None = Field(
         default=None, description="Optuna storage URL; null: study.db in the run folder"

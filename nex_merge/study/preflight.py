@@ -24,7 +24,7 @@ from nex_merge.study.proposal import count_recipes
 from nex_merge.study.race import check_race
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
-from nex_merge.study.trial import encode_run_prompts
+from nex_merge.study.trial import encode_run_prompts, split_prompts
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
@@ -69,7 +69,8 @@ def check(
         tensors = preflight(family.folders, family.donor, family.donor_named)
     check_filters(space.filters, list(tensors))
     ids = encode_run_prompts(made, config)
-    check_race(config, len(ids))
+    searched, _ = split_prompts(config.study, len(ids))
+    check_race(config, len(searched))
     check_capture(config)
     rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
@@ -115,6 +116,13 @@ def estimate(
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {config.study.trials} merges and {baselines} baselines"
     yield f"tokens         at most {tokens:,} to generate ({len(checked.prompt_ids)} prompts, {samples} samples each)"
+    searched, final = split_prompts(config.study, len(checked.prompt_ids))
+    if config.study.final is not None:
+        yield (
+            f"final          {len(final)} of the prompts, which the search does not see: the best "
+            f"{config.study.final.top} merges, base, parents and equal weights answer them, and other complete merges "
+            f"vote; {len(searched)} are the search's"
+        )
     if config.study.pruner != "none":
         yield (
             f"racing         in blocks of {config.study.block} prompts: merges that are clearly worse than the best so "

@@ -60,7 +60,9 @@ def check_race(config: RunConfig, prompts: int) -> None:
 class Race:
     """The order of the prompts, and whether to go on after a block of them."""
 
-    def __init__(self, config: RunConfig, prompts: int, baselines: Sequence[Variant], questions: Questions) -> None:
+    def __init__(
+        self, config: RunConfig, prompts: Sequence[int], baselines: Sequence[Variant], questions: Questions
+    ) -> None:
         self._config, self._questions = config, questions
         self._objective: Objective = objective_of(config.study)
         self._order = _order(Pool(baselines, config.nex, config.consensus, questions=questions), prompts, config)
@@ -127,9 +129,9 @@ def chance_of_lag(differences: np.ndarray) -> float:
     return float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _order(baselines: Pool, prompts: int, config: RunConfig) -> list[int]:
+def _order(baselines: Pool, prompts: Sequence[int], config: RunConfig) -> list[int]:
     """All prompts, shuffled; first those on which base and parents disagree, which tell merges apart soonest."""
-    shuffled = np.random.default_rng([config.study.seed, prompts]).permutation(prompts).tolist()
+    shuffled = np.random.default_rng([config.study.seed, len(prompts)]).permutation(list(prompts)).tolist()
     conclusions = baselines.conclusions
     tell = {p for p in shuffled if len({key for item in conclusions for key in item.get(p, ())}) > 1}
     return sorted(shuffled, key=lambda p: p not in tell)  # stable

@@ -23,6 +23,7 @@ from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
+from nex_merge.study.final import play_final
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, failed
 from nex_merge.study.preflight import check
@@ -97,6 +98,9 @@ def run_search(
 
         study.run_merges(objective, space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
+        if config.study.final is not None and rows:
+            play_final(run, config, engine, list(family.folders), start.guesses[0], dispatch)
+            rows[:] = rescore_run(run, config.nex)
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
         merges = [row for row in rows if row["kind"] == "merge"]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.estimates import estimate_new
@@ -23,10 +25,11 @@ from nex_merge.records import (
     TrialResult,
     Variant,
 )
+from nex_merge.resampling import FEWEST_PROMPTS
 from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import RunConfig
+from nex_merge.setup.config import RunConfig, StudyConfig
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.study.pool import GrowingPool
 from nex_merge.study.race import Race, Stop
@@ -56,15 +59,18 @@ class TrialRunner:
         run: Run,
         reference: Mapping[str, Any] | None = None,
         notify: Notify = quiet,
+        is_final: bool = False,
     ) -> None:
         """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
 
-        Raises InputError if the prompts are invalid.
+        `is_final`: trials answer the prompts that are kept for the final, not those of the search. Raises InputError if
+        the prompts are invalid.
         """
         self.engine, self._config, self._run, self._notify = engine, config, run, notify
         self._reference = reference
         self._members = list(members)
         self.prompt_ids = encode_run_prompts(engine, config)
+        self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
         self.pool = GrowingPool(run, config.nex, config.consensus)
 
     def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
@@ -79,12 +85,12 @@ class TrialRunner:
         # 3. Generate responses, in blocks if merges race, and capture activations.
         activations = self._config.activations if self._config.activations.capture == "all" else None
         settings = ObserveSettings(self._config.generation, activations, self._config.nex)
-        responses, stop = None, None
-        if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
-            with timed("generate", seconds, self._notify):
+        with timed("generate", seconds, self._notify):
+            if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
                 responses, stop = self._race(trial, sha256)
-        drafts = self._drafts(trial) if responses is None else ()
-        observation = observe(self.engine, self.prompt_ids, settings, drafts, responses, self._notify)
+            else:
+                responses, stop = self._ask(self.asked, self._drafts(trial)), None
+        observation = observe(self.engine, self.prompt_ids, settings, responses=responses, notify=self._notify)
         files.write_responses(folder, observation.responses)
         if activations is not None:
             keep_activations(self._run, trial, sha256, observation)
@@ -98,31 +104,35 @@ class TrialRunner:
     def _race(self, trial: str, sha256: str) -> tuple[list[Response], Stop | None]:
         """The responses to the prompts, block by block, up to where the trial ends. Finished blocks are kept."""
         folder, name = self._run.folder(trial), f"blocks-{sha256[:16]}.jsonl"
-        earlier, drafts, total = self.pool.earlier(trial), self._drafts(trial), 0
-        race = Race(self._config, len(self.prompt_ids), [v for v in earlier if v.kind != "merge"], self.pool.questions)
+        earlier, drafts = self.pool.earlier(trial), self._drafts(trial)
+        race = Race(self._config, self.asked, [v for v in earlier if v.kind != "merge"], self.pool.questions)
         responses = files.read_responses(folder, name) if (folder / name).exists() else []
         done = {response.prompt for response in responses}
         asked: set[int] = set()
+        for block in race.blocks():
+            missing = [prompt for prompt in block if prompt not in done]
+            if missing:
+                responses += self._ask(missing, drafts, sum(len(response.token_ids) for response in responses))
+                responses.sort(key=lambda response: (response.prompt, response.sample))
+                files.write_responses(folder, responses, name)
+            asked |= set(block)
+            so_far = [response for response in responses if response.prompt in asked]
+            if len(asked) < len(self.asked):
+                stop = race.stop(earlier, Variant(trial, "merge", False, Observation(so_far)))
+                if stop is not None:
+                    return so_far, stop
+        return responses, None
+
+    def _ask(self, prompts: Sequence[int], drafts: Sequence[Response], before: int = 0) -> list[Response]:
+        """The resident model's responses to some of the prompts. `before`: tokens that the trial has generated."""
+        total = before
 
         def generated(tokens: int) -> None:
             nonlocal total
             total += tokens
             self._notify("generate", total)
 
-        for block in race.blocks():
-            missing = [prompt for prompt in block if prompt not in done]
-            if missing:
-                generation = self._config.generation
-                responses += self.engine.answer(self.prompt_ids, generation, drafts, generated, missing)
-                responses.sort(key=lambda response: (response.prompt, response.sample))
-                files.write_responses(folder, responses, name)
-            asked |= set(block)
-            so_far = [response for response in responses if response.prompt in asked]
-            if len(asked) < len(self.prompt_ids):
-                stop = race.stop(earlier, Variant(trial, "merge", False, Observation(so_far)))
-                if stop is not None:
-                    return so_far, stop
-        return responses, None
+        return self.engine.answer(self.prompt_ids, self._config.generation, drafts, generated, prompts)
 
     def _drafts(self, trial: str) -> list[Response]:
         """Drafts: the responses of the baselines that precede this trial, the same after a resume."""
@@ -172,7 +182,7 @@ class TrialRunner:
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
             is_reference=self._is_reference(recipe),
-            answered=len({response.prompt for response in observation.responses}) / len(self.prompt_ids),
+            answered=len({response.prompt for response in observation.responses}) / len(self.asked),
             lost_to=lost_to,
         )
         self._run.write(result, observation)
@@ -190,6 +200,24 @@ class TrialRunner:
                 reason = f"study.max_mean_tokens: expected at most {budget:g} tokens per response, got {tokens:.0f}"
             violation = max(violation, excess)
         return violation, reason
+
+
+def split_prompts(study: StudyConfig, prompts: int) -> tuple[list[int], list[int]]:
+    """The prompts of the search and those of the final, drawn by the study's seed; none for the final without one.
+
+    Raises InputError if there are too few for either.
+    """
+    if study.final is None:
+        return list(range(prompts)), []
+    count = round(study.final.share * prompts)
+    if min(count, prompts - count) < FEWEST_PROMPTS:
+        raise InputError(
+            f"study.final: expected at least {FEWEST_PROMPTS} prompts each for the search and the final, got "
+            f"{prompts - count} and {count} (study.final.share {study.final.share:g} of {prompts}). Use more prompts, "
+            "another share, or study.final: null"
+        )
+    drawn = np.random.default_rng([study.seed, prompts, count]).permutation(prompts).tolist()
+    return sorted(drawn[count:]), sorted(drawn[:count])
 
 
 def encode_run_prompts(engine: Engine, config: RunConfig) -> list[list[int]]:

@@ -46,11 +46,18 @@ def chosen() -> list[str]:
     return [sound[i]["variant"] for i in np.linspace(0, len(sound) - 1, MERGES).round().astype(int)]
 
 
-def _accuracy() -> dict[str, float]:
-    """The same merges' accuracy on 512 other problems."""
+def spread(names: list[str]) -> list[str]:
+    """The same in an order whose beginning spans the whole range, so that a measurement that is cut short does."""
+    order = [0, 11, 6, 3, 9, 1, 4, 8, 10, 2, 5, 7]
+    return [names[i] for i in order]
+
+
+def _accuracy(blocks: int) -> dict[str, float]:
+    """The accuracy, on other problems, of the merges that have been measured."""
     with open(HERE / f"evidence_{FAMILY}.csv", newline="", encoding="utf-8") as file:
         found = {r["variant"]: float(r["accuracy"]) for r in csv.DictReader(file)}
-    return {name: found[name] for name in chosen()}
+    done = [name for name in chosen() if all((FOLDER / f"{name}-{block}.npz").exists() for block in range(blocks))]
+    return {name: found[name] for name in done}
 
 
 def measure(blocks: int) -> None:
@@ -65,7 +72,7 @@ def measure(blocks: int) -> None:
             max_new_tokens=MAX_TOKENS, batch_tokens=200_000, samples=BLOCK, temperature=0.7, seed=5 + block
         )
         drafts: list[Response] = []
-        for name in chosen():
+        for name in spread(chosen()):
             path = FOLDER / f"{name}-{block}.npz"
             if path.exists():
                 continue
@@ -151,7 +158,7 @@ def _score(mass: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 def tables(blocks: int) -> list[dict[str, Any]]:
     """A row per size, group of samples and way: Spearman with accuracy, and split-half reliability."""
-    accuracy = _accuracy()
+    accuracy = _accuracy(blocks)
     variants = {name: Variant(name, blocks) for name in accuracy}
     neurons = np.unique(np.concatenate([v.credited for v in variants.values()]))
     draws = halves(np.arange(64), HALVINGS)  # [2 H, P]
@@ -234,7 +241,7 @@ def _rows(
             found = [scores[way, s, k] for s, k, _ in settings if s == size]
             tokens = np.array([v.tokens.mean() for v in variants.values()])
             rows.append({
-                "samples": size, "way": way, "groups": len(found),
+                "merges": len(truth), "samples": size, "way": way, "groups": len(found),
                 "spearman": np.mean([rank_correlation(x[:, 0], truth) for x in found]),
                 "spearman_low": np.min([rank_correlation(x[:, 0], truth) for x in found]),
                 "spearman_high": np.max([rank_correlation(x[:, 0], truth) for x in found]),
@@ -249,7 +256,7 @@ def _rows(
         for way, values in (("consensus", found), ("labels on the same responses", labels)):
             ranks = [rank_correlation(x, truth) for x in values]
             rows.append({
-                "samples": size, "way": way, "groups": len(values), "spearman": np.mean(ranks),
+                "merges": len(truth), "samples": size, "way": way, "groups": len(values), "spearman": np.mean(ranks),
                 "spearman_low": np.min(ranks), "spearman_high": np.max(ranks), "split_half": None, "with_tokens": None,
             })  # fmt: skip
     return rows

@@ -1,0 +1,82 @@
+"""The final: the best merges answer prompts that the search has not seen, and the ranking that leads comes from there.
+
+The best of many merges on the prompts that they were chosen by looks better than it is; on other prompts it does not.
+A final is a run folder in the run folder, whose trials are those of the run that take part.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from nex_merge.engines.engine import Engine
+from nex_merge.errors import RunError, TrialError
+from nex_merge.records import TrialResult
+from nex_merge.runs import files
+from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import RunConfig
+from nex_merge.study.observers import Observer
+from nex_merge.study.optuna_study import failed
+from nex_merge.study.trial import TrialRunner
+
+
+def play_final(
+    run: Run,
+    config: RunConfig,
+    engine: Engine,
+    members: list[str],
+    reference: Mapping[str, Any] | None,
+    observer: Observer,
+) -> None:
+    """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
+
+    All other complete merges answer too, to vote; they can't be picked. What was answered before is kept. The caller
+    scores the run afterwards. Raises RunError if a merge's tensors differ from those of the search.
+    """
+    assert config.study.final is not None, "asked for"
+    rows = read_rows(run, final=False)
+    complete = [row for row in rows if row["kind"] == "merge" and row["state"] == "complete"]
+    if not complete:
+        observer.on_note("study.final: no merge is complete, so there is no final")
+        return
+    chosen = [row["trial"] for row in complete[: config.study.final.top]]
+    anchors = [row["trial"] for row in rows if row["kind"] != "merge" or row["reference"]]
+    final = _open(run, chosen)
+    unraced = config.model_copy(update={"study": config.study.model_copy(update={"pruner": "none"})})
+    runner = TrialRunner(engine, unraced, members, final, reference, observer.on_stage, is_final=True)
+    taking_part = dict.fromkeys([*members, *anchors, *chosen, *(row["trial"] for row in complete)])
+    results = {result.trial: result for result in run.results()}
+    todo = [results[t] for t in taking_part if t in results and final.result(t) is None]
+    todo = [result for result in todo if result.state in files.SCORED]
+    if todo:
+        observer.on_note(
+            f"final: {len(todo)} variants answer {len(runner.asked)} prompts that the search has not seen; picks come "
+            f"from the first {len(chosen)}"
+        )
+    for result in todo:
+        _answer(run, final, runner, result)
+    rescore_run(final, config.nex)
+
+
+def _open(run: Run, chosen: list[str]) -> Run:
+    """The run of the final, with those that can be picked in it."""
+    content = files.read_yaml_mapping(run.path / files.CONFIG)
+    content["resolved"] = {**content["resolved"], "finalists": chosen}
+    files.write_atomically(run.path / files.FINAL / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
+    return Run(run.path / files.FINAL)
+
+
+def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> None:
+    recipe = run.recipe(result)
+    try:
+        answered = runner.answer(result.trial, result.name, recipe)
+        if answered.weights_sha256 != result.weights_sha256:
+            raise RunError(
+                f"{final.path}: trial {result.trial}: merged again, its tensors differ from those of the search: the "
+                "parents or the libraries have changed since"
+            )
+        runner.finish(answered, None)
+    except TrialError as error:
+        final.write(failed(result.trial, result.name, recipe, error, 0.0))

@@ -1,0 +1,108 @@
+"""The final: other prompts than the search has, who takes part, what leads afterwards, interruptions."""
+
+import pytest
+
+from nex_merge.errors import InputError
+from nex_merge.runs.leaderboard import best_merge
+from nex_merge.runs.results import read_reliability
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import StudyConfig
+from nex_merge.study.trial import split_prompts
+from tests.searches import search
+from tests.study.test_race import PROMPTS, Skilled
+
+FINAL = {"trials": 8, "objective": "consensus", "final": {"top": 2, "share": 0.25}}
+SETTINGS = {"prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": PROMPTS}, "study": FINAL}
+
+
+@pytest.fixture
+def played(toy_config, tmp_path):
+    """(rows, engine, run) of a search with a final."""
+    engine = Skilled()
+    rows, _ = search(toy_config, engine=engine, **SETTINGS)
+    return rows, engine, Run(tmp_path / "run")
+
+
+def test_the_prompts_are_split_by_the_seed():
+    study = StudyConfig.model_validate({"final": {"share": 0.25}, "seed": 3})
+    searched, final = split_prompts(study, PROMPTS)
+    assert len(final) == 6 and sorted(searched + final) == list(range(PROMPTS))
+    assert split_prompts(study, PROMPTS) == (searched, final)
+    assert split_prompts(study.model_copy(update={"seed": 4}), PROMPTS)[1] != final
+    assert split_prompts(StudyConfig(), PROMPTS) == (list(range(PROMPTS)), [])
+
+
+def test_the_search_does_not_see_the_prompts_of_the_final(played):
+    rows, engine, run = played
+    searched, final = split_prompts(run.config.study, PROMPTS)
+    merges = sum(row["kind"] == "merge" for row in rows)
+    assert engine.asked == [searched] * (3 + merges) + [final] * (3 + merges), "all complete merges vote"
+    for result in run.results():
+        assert {r.prompt for r in run.responses(result.trial)} == set(searched) and result.answered == 1
+        assert {r.prompt for r in run.final.responses(result.trial)} == set(final)
+
+
+def test_the_final_leads_and_says_so(played):
+    rows, _, run = played
+    own = [row["trial"] for row in search_ranking(run) if row["kind"] == "merge"]
+    equal = next(row["trial"] for row in rows if row["reference"])
+    leading = [row for row in rows if row["stage"] == "final"]
+    assert {row["trial"] for row in leading} == {"base", "a", "b", equal, *own[:2]}
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1)) and rows[: len(leading)] == leading
+    values = {row["trial"]: row["consensus"] for row in leading}
+    for trial, value in values.items():
+        assert run.final.result(trial) is not None and value == run.final.scores().estimates[trial]["consensus"].value
+    pick = best_merge(run)
+    assert pick.trial in (*own[:2], equal) and pick.trial == next(r["trial"] for r in leading if r["kind"] == "merge")
+    assert read_reliability(run.path) == read_reliability(run.final.path)
+    voters = [v for v in run.final.variants() if v.kind == "merge" and not v.complete]
+    assert len(voters) == 8 - len({*own[:2], equal}), "the others vote, and can't be picked"
+
+
+def search_ranking(run):
+    from nex_merge.runs.leaderboard import read_rows
+
+    return read_rows(run, final=False)
+
+
+def test_a_final_that_was_interrupted_goes_on(toy_config, tmp_path, played):
+    rows, engine, _ = played
+    searched = 3 + 8
+
+    class Dies(Skilled):
+        def answer(self, *args, **kwargs):
+            if len(self.asked) == searched + 4:
+                raise KeyboardInterrupt
+            return super().answer(*args, **kwargs)
+
+    output = str(tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        search(toy_config, engine=Dies(), output=output, **SETTINGS)
+    assert Run(tmp_path / "killed").final is None, "a final that is not over does not lead"
+    rest = Skilled()
+    again, _ = search(toy_config, engine=rest, output=output, **SETTINGS)
+    assert again == rows and len(rest.asked) == len(engine.asked) - searched - 4
+
+
+def test_a_longer_search_plays_its_final_anew(toy_config, tmp_path, played):
+    rows, _ = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
+    fresh, _ = search(
+        toy_config, engine=Skilled(), output=str(tmp_path / "fresh"), **{**SETTINGS, "study": {**FINAL, "trials": 12}}
+    )
+    assert rows == fresh
+
+
+def test_a_race_with_a_final(toy_config, tmp_path):
+    study = {**FINAL, "pruner": "wilcoxon", "block": 4, "trials": 12}
+    rows, _ = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
+    run = Run(tmp_path / "run")
+    pruned = {row["trial"] for row in rows if row["state"] == "pruned"}
+    assert pruned and not pruned & {result.trial for result in run.final.results()}, "pruned merges take no part"
+    assert all(result.answered == 1 for result in run.final.results()), "and nobody races in it"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_too_few_prompts_for_a_final_are_refused(toy_config, share):
+    study = {**FINAL, "final": {"share": share}}
+    with pytest.raises(InputError, match=r"study\.final: expected at least 4 prompts each"):
+        search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
