@@ -17,7 +17,7 @@ from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_membe
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import SearchSpace
 from nex_merge.runs import custody
-from nex_merge.setup.config import RunConfig
+from nex_merge.setup.config import GenerationConfig, RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import count_recipes
@@ -72,6 +72,7 @@ def check(
     searched, _ = split_prompts(config.study, len(ids))
     check_race(config, len(searched))
     check_capture(config)
+    check_samples(config.generation)
     rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
 
@@ -83,6 +84,15 @@ def check_capture(config: RunConfig) -> None:
         raise InputError(
             f"activations.capture: study.objective {objective.name} is computed from activations; use all, or an "
             "objective that is read from answers, such as consensus"
+        )
+
+
+def check_samples(generation: GenerationConfig) -> None:
+    """Raise InputError if all samples of a prompt would be the same."""
+    if generation.samples > 1 and generation.temperature == 0:
+        raise InputError(
+            f"generation.samples: {generation.samples} responses to a prompt are all the same at "
+            "generation.temperature 0; set a temperature, such as 0.7, or use 1 sample"
         )
 
 

@@ -22,6 +22,10 @@ from nex_merge.setup.config import RunConfig
 # costs one of many, and going on with bad ones costs most of the tokens. results/studies/search-efficiency.md has what
 # that does to the pick.
 LEVEL = 0.1
+# Complete merges that there have to be first. With fewer, base, parents and a few merges near one of them make up a
+# pool that ranks little (Spearman with accuracy 0.70 with 4 merges, 0.95 with 6, results/studies/ranking.md), and it
+# would end what is better than all of them.
+FEWEST_RIVALS = 6
 # Of a few responses the guard would take some sound merges for collapsed: before all are there, a merge has to exceed
 # the allowance by as much again.
 RUINED = 1.0
@@ -99,7 +103,7 @@ class Race:
         values, sign = self._objective.measure.values(pool), self._objective.sign
         rivals = [i for i, v in enumerate(pool.variants[:-1]) if v.kind == "merge" and v.complete]
         rivals = [i for i in rivals if values[i].value is not None]
-        if not rivals:
+        if len(rivals) < FEWEST_RIVALS:
             return None
         best = max(rivals, key=lambda i: (sign * (values[i].value or 0.0), -i))
         mine, its = _ratios(values[-1]), _ratios(values[best])

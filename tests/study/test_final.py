@@ -93,7 +93,7 @@ def test_a_longer_search_plays_its_final_anew(toy_config, tmp_path, played):
 
 
 def test_a_race_with_a_final(toy_config, tmp_path):
-    study = {**FINAL, "pruner": "wilcoxon", "block": 4, "trials": 12}
+    study = {**FINAL, "pruner": "wilcoxon", "block": 4, "trials": 16}
     rows, _ = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
     run = Run(tmp_path / "run")
     pruned = {row["trial"] for row in rows if row["state"] == "pruned"}

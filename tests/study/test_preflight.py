@@ -36,7 +36,7 @@ def said(toy, tmp_path, monkeypatch):
 
 
 def test_what_a_search_would_do(said):
-    found = said(generation={"max_new_tokens": 24, "samples": 2})
+    found = said(generation={"max_new_tokens": 24, "samples": 2, "temperature": 0.7})
     assert PARAMETERS == 7760
     assert found["family"] == "custom: base, a, b; 0.0M parameters each"
     assert found["methods"] == "ties" and found["recipes"] == "unlimited (a range is continuous)"
@@ -60,11 +60,11 @@ def test_without_baselines_and_with_a_grid(said):
     ("generation", "keys_values", "need"),
     [
         # 3 + 24 positions x 128 bytes x 4 responses at once x 1.25 x 1.125: less than a merge takes
-        ({"max_new_tokens": 24, "samples": 2}, "19.4 kB", "126.2 kB"),
+        ({"max_new_tokens": 24, "samples": 2, "temperature": 0.7}, "19.4 kB", "126.2 kB"),
         # 3 + 200 positions: more than a merge
-        ({"max_new_tokens": 200, "samples": 2}, "146.2 kB", "223.8 kB"),
+        ({"max_new_tokens": 200, "samples": 2, "temperature": 0.7}, "146.2 kB", "223.8 kB"),
         # a batch has room for one response
-        ({"max_new_tokens": 200, "samples": 2, "batch_tokens": 203}, "36.5 kB", "126.2 kB"),
+        ({"max_new_tokens": 200, "samples": 2, "temperature": 0.7, "batch_tokens": 203}, "36.5 kB", "126.2 kB"),
     ],
 )
 def test_memory(said, generation, keys_values, need):
@@ -82,7 +82,7 @@ def test_memory(said, generation, keys_values, need):
 
 @pytest.mark.parametrize(("free", "warned"), [(126_240, False), (126_239, True)])
 def test_a_warning_where_memory_is_short(said, free, warned):
-    found = said(memory=free, generation={"max_new_tokens": 24, "samples": 2})
+    found = said(memory=free, generation={"max_new_tokens": 24, "samples": 2, "temperature": 0.7})
     warning = "this may exceed the free memory; lower generation.batch_tokens"
     assert found.get("warning", []) == [warning] * warned
 
@@ -90,13 +90,13 @@ def test_a_warning_where_memory_is_short(said, free, warned):
 def test_disk(said, tmp_path):
     """28 responses x 12 rows of 2 tokens x 8 neurons x 12 bytes; TIES keeps a rank of 4 bytes for every weight."""
     assert 28 * 12 * 8 * 12 == 32_256 and 4 * 2 * PARAMETERS == 62_080
-    generation = {"max_new_tokens": 24, "samples": 2}
+    generation = {"max_new_tokens": 24, "samples": 2, "temperature": 0.7}
     place = f"in {tmp_path / 'run'}; free 1.0 TB"
     ties = said(generation=generation)["disk"]
     assert ties == f"at most 32.3 kB of caches, and 62.1 kB of sorted weights while it runs {place}"
     linear = {"methods": ["linear"], "parameters": {"weight": {"low": 0.0, "high": 1.0}}}
     assert said(generation=generation, search_space=linear)["disk"] == f"at most 32.3 kB of caches {place}"
-    odd = {"max_new_tokens": 23, "samples": 2}
+    odd = {"max_new_tokens": 23, "samples": 2, "temperature": 0.7}
     assert said(generation=odd)["disk"] == ties, "the last row may be shorter"
 
 
@@ -113,7 +113,7 @@ def test_disk(said, tmp_path):
     ],
 )
 def test_a_warning_where_the_disk_is_short(said, free, warning):
-    found = said(disk=free, generation={"max_new_tokens": 24, "samples": 2})
+    found = said(disk=free, generation={"max_new_tokens": 24, "samples": 2, "temperature": 0.7})
     assert found.get("warning", []) == ([] if warning is None else [warning])
 
 
@@ -153,3 +153,10 @@ def test_crossfit_needs_two_prompts(toy, tmp_path):
     preflight.check(resolve_config(settings, {"prompts": {"limit": 2}}))
     with pytest.raises(InputError, match=r"nex\.calibration: crossfit .* needs at least 2, got 1; use self"):
         preflight.check(resolve_config(settings, {"prompts": {"limit": 1}}))
+
+
+def test_samples_that_would_all_be_the_same_are_refused(toy_config):
+    given = {"generation": {"max_new_tokens": 24, "samples": 4}}
+    with pytest.raises(InputError, match=r"generation\.samples: 4 responses to a prompt are all the same"):
+        preflight.check(resolve_config(str(toy_config), given))
+    preflight.check(resolve_config(str(toy_config), {"generation": {**given["generation"], "temperature": 0.7}}))

@@ -11,12 +11,13 @@ from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
+from nex_merge.study import race
 from nex_merge.study.race import chance_of_lag
 from nex_merge.study.samplers import stable_seed
 from tests.engines.fakes import FakeEngine
 from tests.searches import search, without_times
 
-RACED = {"trials": 12, "objective": "consensus", "pruner": "wilcoxon", "block": 4}
+RACED = {"trials": 16, "objective": "consensus", "pruner": "wilcoxon", "block": 4}
 PROMPTS = 24
 
 
@@ -53,7 +54,7 @@ def raced(config, engine=None, **study):
 
 
 def test_merges_that_are_clearly_worse_end_early_and_the_pick_stays(toy_config, tmp_path):
-    whole, _ = raced(toy_config, pruner="none", trials=12)
+    whole, _ = raced(toy_config, pruner="none")
     engine = Skilled()
     search_rows, _ = search(
         toy_config, engine=engine, prompts={"file": "configs/prompts/qwen3_tiny.jsonl", "limit": PROMPTS},
@@ -62,6 +63,8 @@ def test_merges_that_are_clearly_worse_end_early_and_the_pick_stays(toy_config, 
     pruned = [row for row in search_rows if row["state"] == "pruned"]
     assert pruned and all(0 < row["answered"] < 1 for row in pruned)
     assert search_rows[0]["trial"] == whole[0]["trial"], "the best trial was not ended"
+    complete = [int(row["trial"]) for row in search_rows if row["kind"] == "merge" and row["state"] == "complete"]
+    assert int(min(row["trial"] for row in pruned)) > sorted(complete)[race.FEWEST_RIVALS - 1], "not with few merges"
     states = [row["state"] for row in search_rows]
     assert states == sorted(states, key=["complete", "pruned", "collapsed"].index), (
         "pruned ones rank below complete ones"
@@ -69,7 +72,7 @@ def test_merges_that_are_clearly_worse_end_early_and_the_pick_stays(toy_config, 
     assert [row["consensus"] for row in pruned] == sorted((row["consensus"] for row in pruned), reverse=True)
     assert all(row["consensus_low"] is None and row["beats_parent"] is None for row in pruned)
     tokens = sum(len(block) for block in engine.asked)
-    assert tokens < 0.9 * PROMPTS * 15, "fewer prompts than all trials times all prompts"
+    assert tokens < 0.9 * PROMPTS * 19, "fewer prompts than all trials times all prompts"
     assert next(row for row in search_rows if row["reference"])["answered"] == 1, "equal weights answer everything"
     opened = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'raced' / 'study.db'}")
     by_trial = {row["trial"]: row for row in search_rows}
@@ -85,7 +88,7 @@ def test_a_search_killed_between_blocks_ends_with_the_same_leaderboard(toy_confi
         """Killed at the second block of the third merge that races or, where that ends earlier, of a later one."""
 
         def answer(self, *args, **kwargs):
-            if list((tmp_path / "killed").rglob("blocks-*.jsonl")) and len(self.loaded) >= 7:
+            if list((tmp_path / "killed").rglob("blocks-*.jsonl")) and len(self.loaded) >= 11:
                 raise KeyboardInterrupt
             return super().answer(*args, **kwargs)
 
@@ -183,8 +186,8 @@ def test_what_can_not_be_raced_is_refused(toy_config, changed, message):
 
 
 def test_a_longer_race_starts_with_the_trials_of_a_shorter_one(toy_config, tmp_path):
-    raced(toy_config, trials=8)
-    rows, _ = raced(toy_config, trials=12)
+    raced(toy_config, trials=10)
+    rows, _ = raced(toy_config)
     fresh, _ = search(
         toy_config, engine=Skilled(), prompts={"file": "configs/prompts/qwen3_tiny.jsonl", "limit": PROMPTS},
         study=RACED, output=str(tmp_path / "fresh"),

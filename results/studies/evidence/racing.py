@@ -13,13 +13,15 @@ import numpy as np
 from evidence import pretrained, public, toy, worlds
 from evidence.pools import Pool, rank_correlation
 from nex_merge.measures.votes import Conclusions, Votes
-from nex_merge.study.race import chance_of_lag
+from nex_merge.study.race import FEWEST_RIVALS, LEVEL, chance_of_lag
 
 BASELINES, BLOCK = 3, 8
-LEVELS = (0.05, 0.1, 0.2)
-# Under which posterior a merge and the best are compared: that of the pool with the merge's votes so far, or that of
-# the pool before it.
-POSTERIORS = ("with", "before")
+# Ways to race: the level of the test; the posterior under which a merge and the best are compared, of the pool with
+# the merge's votes so far or before it; and how many merges have to be complete first.
+WAYS = (
+    (LEVEL, "with", FEWEST_RIVALS), (LEVEL / 2, "with", FEWEST_RIVALS), (2 * LEVEL, "with", FEWEST_RIVALS),
+    (LEVEL, "before", FEWEST_RIVALS), (LEVEL, "with", 1),
+)  # fmt: skip
 
 
 def pools(draws: int) -> Iterator[tuple[str, Pool]]:
@@ -43,7 +45,7 @@ def pools(draws: int) -> Iterator[tuple[str, Pool]]:
             yield family, toy.load(family)
 
 
-def replay(pool: Pool, seed: int, level: float, posterior: str) -> dict[str, Any]:
+def replay(pool: Pool, seed: int, level: float, posterior: str, fewest: int) -> dict[str, Any]:
     """One race: share of the prompts answered by merges, regret of the pick raced and unraced, and Spearman."""
     rng = np.random.default_rng(seed)
     prompts, order = len(pool.truths), rng.permutation(len(pool.names))
@@ -56,7 +58,11 @@ def replay(pool: Pool, seed: int, level: float, posterior: str) -> dict[str, Any
         ended = False
         for start in range(0, prompts, BLOCK):
             asked |= {p: merge[p] for p in blocks[start : start + BLOCK]}
-            if rivals and len(asked) < prompts and _is_behind(told, asked, rivals, prompts, level, posterior):
+            if (
+                len(rivals) >= fewest
+                and len(asked) < prompts
+                and _is_behind(told, asked, rivals, prompts, level, posterior)
+            ):
                 ended = True
                 break
         told.append(asked)
@@ -111,13 +117,12 @@ def _estimates(told: list[dict[int, Any]], complete: list[bool], prompts: int) -
 
 def rows(draws: int) -> list[dict[str, Any]]:
     """A row per pool, level and posterior, means over the draws."""
-    found: dict[tuple[str, float, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, float, str, int], list[dict[str, Any]]] = {}
     for seed, (name, pool) in enumerate(pools(draws)):
-        for posterior in POSTERIORS:
-            for level in LEVELS if posterior == "with" else (0.1,):
-                found.setdefault((name, level, posterior), []).append(replay(pool, seed, level, posterior))
+        for way in WAYS:
+            found.setdefault((name, *way), []).append(replay(pool, seed, *way))
     return [
-        {"pool": name, "level": level, "posterior": posterior, "draws": len(items),
+        {"pool": name, "level": level, "posterior": posterior, "complete_first": fewest, "draws": len(items),
          **{k: float(np.mean([i[k] for i in items if i[k] is not None])) for k in items[0]}}
-        for (name, level, posterior), items in found.items()
+        for (name, level, posterior, fewest), items in found.items()
     ]  # fmt: skip
