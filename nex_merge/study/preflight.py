@@ -139,7 +139,7 @@ def estimate(
             "far end before they have answered all"
         )
     if budgets := described(config.study):
-        yield f"budget         {budgets}: whichever is reached first, no further trial is started"
+        yield f"budget         {budgets}; once reached, no further trial is started"
     engine = checked.engine
     assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
     for line in (*([checked.warm_start.note] if checked.warm_start else []), *checked.rehearsal.notes):

@@ -70,7 +70,7 @@ def test_tokens_are_counted_where_a_result_has_none(toy_config, tmp_path):
 def test_validate_shows_them(toy_config):
     settings = ["--set", "study.timeout=2.5", "--set", "study.max_tokens=100000"]
     done = CliRunner().invoke(app, ["validate", str(toy_config), *settings])
-    assert "budget         2.5 hours that trials took, or 100,000 generated tokens: whichever" in done.output
+    assert "budget         2.5 hours that trials took, or 100,000 generated tokens; once reached" in done.output
 
 
 @pytest.mark.parametrize("setting", ["study.timeout=0", "study.max_tokens=0"])
