@@ -69,6 +69,43 @@ def test_a_run_exports(toy_run_copy, tmp_path):
         run.export(out, trial=0)
 
 
+def test_any_optuna_sampler_takes_over_after_the_first_guesses(toy_config, tmp_path):
+    import optuna
+
+    def searched(name, trials, **changes):
+        settings = {
+            **yaml.safe_load(toy_config.read_text()),
+            "output": str(tmp_path / name),
+            "study": {"trials": trials},
+        }
+        run = nex_merge.search(settings | changes, engine=FakeEngine(), observers=[recorder := Recorder()], **given)
+        return [dict(run.trial(i).parameters) for i in range(trials)], recorder.notes
+
+    given = {}
+    own, _ = searched("own", 5)
+    given = {"sampler": optuna.samplers.RandomSampler(seed=0)}
+    drawn, notes = searched("given", 5)
+    assert drawn[:3] == own[:3] and drawn[3] != own[3] and drawn[4] != own[4]
+    assert any("RandomSampler, given from Python" in note and "the trials finished stay" in note for note in notes)
+    given = {"sampler": optuna.samplers.RandomSampler(seed=0)}
+    pooled, _ = searched("pooled", 5, nex={"calibration": "pool"})
+    assert pooled == drawn
+    resumed, _ = searched("given", 6)
+    assert resumed[:5] == drawn
+
+
+@pytest.mark.quick
+def test_what_is_no_sampler_or_has_nothing_to_sample_is_refused(toy_config):
+    import optuna
+
+    with pytest.raises(nex_merge.InputError, match=r"sampler: expected an Optuna sampler, such as .+, got 'tpe'"):
+        nex_merge.search(toy_config, engine=FakeEngine(), sampler="tpe")
+    settings = yaml.safe_load(toy_config.read_text())
+    settings["study"]["warm_start"] = "results/other"
+    with pytest.raises(nex_merge.InputError, match=r"sampler: expected none with study\.warm_start"):
+        nex_merge.search(settings, engine=FakeEngine(), sampler=optuna.samplers.RandomSampler())
+
+
 @pytest.mark.quick
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(nex_merge.InputError, match="not a run folder"):

@@ -16,13 +16,17 @@ _DIVIDING = {"della", "linear", "multislerp", "nuslerp", "ties"}
 
 
 def coefficients(config: Mapping[str, Any]) -> dict[str, float] | None:
-    """The coefficient of each model of a mergekit configuration, by its reference; None for methods without weights.
+    """The coefficient of each model of a mergekit configuration, by its reference.
+
+    None for methods without weights, and for recipes in slices.
 
     A weight that varies over depth or tensors counts with the mean of its values. Weights are divided by their sum
     where the method does so, and multiplied by the method's `lambda`. slerp's `t` gives its base_model 1 - t and the
     other model t. An unmerged model has 1.
     """
-    method, models, shared = config["merge_method"], config["models"], config.get("parameters") or {}
+    method, models, shared = config["merge_method"], config.get("models"), config.get("parameters") or {}
+    if models is None:
+        return None
     if method == "passthrough":
         return {models[0]["model"]: 1.0}
     if method == "slerp":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from transformers import PreTrainedConfig
 
@@ -121,6 +122,61 @@ def rank_bytes(method: str) -> dict[str, int]:
     return {kind.value: RANK_BYTES[kind.value]} if kind and kind.value in RANK_BYTES else {}
 
 
+def check_structure(config: Mapping[str, Any]) -> None:
+    """Raise InputError unless mergekit reads the mapping as a configuration by a method that it has."""
+    from mergekit import merge_methods
+    from mergekit.config import MergeConfiguration
+
+    try:
+        merge_methods.get(MergeConfiguration.model_validate(config).merge_method)
+    except ValidationError as error:
+        raise InputError(f"mergekit can't read it: {_reason(error)}") from None
+    except (RuntimeError, TypeError, AttributeError) as error:  # its validators don't all raise what pydantic collects
+        raise InputError(f"mergekit can't read it: {first_line(error)}") from None
+
+
+def planned_tensors(config: Mapping[str, Any], merged: Mapping[str, Path]) -> set[str]:
+    """The names of the tensors that a recipe gives, without computing them.
+
+    `merged`: see `Streamer`. Raises InputError if mergekit can't plan the recipe.
+    """
+    try:
+        planner, is_tied = _planned(config, merged)
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"mergekit can't plan it: {_reason(error)}") from None
+    names = {weight.name for weight, _ in planner._tensors}
+    return names - {"lm_head.weight"} if is_tied else names
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, on one line; of what pydantic found, the first."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
+    first = error.errors()[0]
+    key = "".join(f"{part}: " for part in [".".join(map(str, first["loc"]))] if part)
+    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"{key}{first['msg']}{got}"
+
+
+def _planned(config: Mapping[str, Any], merged: Mapping[str, Path]) -> tuple[Any, bool]:
+    """mergekit's plan of a recipe, and whether the merge ties its output layer to the embeddings."""
+    from mergekit.architecture import get_architecture_info
+    from mergekit.config import MergeConfiguration
+    from mergekit.io.tasks import LoaderCache
+    from mergekit.merge import _model_out_config
+    from mergekit.options import MergeOptions
+    from mergekit.plan import MergePlanner
+
+    options = MergeOptions(quiet=True, device="cpu")
+    parsed = MergeConfiguration.model_validate(mergekit_config(config, merged))
+    architecture = get_architecture_info(parsed, options)
+    LoaderCache().setup(options=options)
+    out_config: Any = _model_out_config(parsed, architecture)
+    planner = MergePlanner(parsed, architecture, options=options, out_model_config=out_config)
+    planner._plan()
+    return planner, bool(out_config.tie_word_embeddings)
+
+
 class Streamer:
     """Recipes of one family -> tensors. Caches what is independent of the recipe: open files, ranks, slerp's angles.
 
@@ -141,30 +197,19 @@ class Streamer:
         A tied `lm_head` is omitted, since the model has no such parameter. Raises TrialError if mergekit rejects the
         recipe or a tensor cannot be merged.
         """
-        from mergekit.architecture import get_architecture_info
-        from mergekit.config import MergeConfiguration
         from mergekit.graph import Executor
-        from mergekit.io.tasks import LoaderCache
-        from mergekit.merge import _model_out_config
-        from mergekit.options import MergeOptions
-        from mergekit.plan import MergePlanner
 
-        options = MergeOptions(quiet=True, device="cpu")
-        config = MergeConfiguration.model_validate(mergekit_config(recipe.config, self._merged))
-        out_dtype = getattr(torch, config.out_dtype or config.dtype or "float32")
+        dtype = recipe.config.get("dtype")
+        out_dtype = getattr(torch, recipe.config.get("out_dtype") or dtype or "float32")
         # mergekit draws masks from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[]):
             try:
-                architecture = get_architecture_info(config, options)
-                LoaderCache().setup(options=options)
-                out_config = _model_out_config(config, architecture)
-                planner = MergePlanner(config, architecture, options=options, out_model_config=out_config)
-                planner._plan()
+                planner, is_tied = _planned(recipe.config, self._merged)
                 names = {task: weight.name for weight, task in planner._tensors}
                 executor = Executor([task for _, task in planner._tensors])
                 torch.manual_seed(recipe.seed)
-                for task, tensor in self._run(executor, config.dtype, out_dtype, Workspace(recipe.seed)):
-                    if tensor is None or (names[task] == "lm_head.weight" and out_config.tie_word_embeddings):
+                for task, tensor in self._run(executor, dtype, out_dtype, Workspace(recipe.seed)):
+                    if tensor is None or (names[task] == "lm_head.weight" and is_tied):
                         continue
                     yield names[task], tensor.to(out_dtype)
             except (RuntimeError, ValueError, KeyError) as error:

@@ -1,7 +1,7 @@
 """How a recipe names the checkpoints that it merges."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,21 @@ def mergekit_config(config: Mapping[str, Any], merged: Mapping[str, Path] | None
     lack it. `merged`: the checkpoints to put in place of references with an adapter, `base+adapter`.
     """
     places = {reference: str(folder) for reference, folder in (merged or {}).items()}
-    spelled = copy.deepcopy(dict(config))
-    if "base_model" in spelled:
-        spelled["base_model"] = _reference(spelled["base_model"], places)
-    for model in spelled.get("models") or ():
-        model["model"] = _reference(model["model"], places)
-    return spelled
+    return map_models(config, lambda model: _reference(model, places))
+
+
+def map_models(config: Mapping[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
+    """A copy of a recipe with every reference to a model replaced: in `models`, `slices` and `modules`."""
+    mapped = copy.deepcopy(dict(config))
+    for part in (mapped, *(mapped.get("modules") or {}).values()):
+        slices = part.get("slices") or ()
+        for item in (part, *slices):
+            if item.get("base_model") is not None:
+                item["base_model"] = rename(item["base_model"])
+        sources = [source for item in slices for source in item["sources"]]
+        for model in (*(part.get("models") or ()), *sources):
+            model["model"] = rename(model["model"])
+    return mapped
 
 
 def _reference(model: Any, places: Mapping[str, str]) -> Any:

@@ -37,6 +37,7 @@ class TrialResult:
     weights_sha256: str | None = None  # of the merged tensors that were scored
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     same_as: str | None = None  # for a duplicate: the earlier trial with the same recipe
+    tokens: int | None = None  # generated, over all responses; None: not recorded (older versions, failed trials)
     is_reference: bool = False  # the merge with equal weights, which other merges are compared with
     answered: float = 1.0  # share of the prompts; less if the trial ended early
     lost_to: str | None = None  # if pruned: the trial that it was clearly worse than

@@ -257,10 +257,11 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     resolved, prompts = run.resolved, config.prompts
     direction = "more is better" if snapshot.objective.sign > 0 else "less is better"
     custom = "custom, see the configuration"
+    space = "none: a list of recipes" if config.study.recipes else config.search_space
     about = [
         ("family", config.family if isinstance(config.family, str) else custom),
         ("models", ", ".join(config.models) if config.models else "all of the family"),
-        ("search space", config.search_space if isinstance(config.search_space, str) else custom),
+        ("search space", space if isinstance(space, str) else custom),
         ("objective", f"{snapshot.objective.name} ({direction})"),
         ("scoring", ", ".join(f"{key} {value}" for key, value in run.scoring().model_dump().items())),
         ("prompts", prompts.file + (f" (first {prompts.limit})" if prompts.limit else "")),

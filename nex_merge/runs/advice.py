@@ -177,7 +177,7 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
     sentence = f"{advice[0].upper()}{advice[1:]}"
     if advice == AUDIT:
         return f"Check a dozen answers yourself: {command('audit', run)}"
-    if advice == MORE_VARIANTS:
+    if advice == MORE_VARIANTS and not any("p.recipe" in row for row in rows):  # a list of recipes has an end
         return f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}"
     if "max_new_tokens" in advice:
         return f"{sentence}: {_again(config, 'generation.max_new_tokens=N')}"

@@ -19,9 +19,9 @@ from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 
 # Keys that may differ when a run is resumed.
-_FREE = (("study", "trials"), ("output",))
+_FREE = (("study", "trials"), ("study", "timeout"), ("study", "max_tokens"), ("output",))
 # What a search that ended before its first trial leaves behind, beside hidden files.
-_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS)
+_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def compare(resolved: ResolvedConfig) -> list[str]:
     # Entries that an older version did not record can't be compared.
     comparable = {name: value for name, value in current.items() if name in saved and name != "versions"}
     previous = {**run.config.model_dump(), "resolved": {name: saved[name] for name in comparable}}
-    changed = _differences(previous, {**resolved.config.model_dump(), "resolved": comparable})
+    changed = differences(previous, {**resolved.config.model_dump(), "resolved": comparable})
     lines = list(dict.fromkeys(_in_words(*difference, resolved) for difference in changed))
     if lines:
         raise InputError(
@@ -106,7 +106,7 @@ def compare(resolved: ResolvedConfig) -> list[str]:
             f"\nTo resume it, set these back (its settings are in {path}). To keep both, search in another folder "
             "(--out). To start over, use --fresh (the earlier run is renamed)"
         )  # fmt: skip
-    versions = _differences(saved.get("versions", {}), current.get("versions", {}))
+    versions = differences(saved.get("versions", {}), current.get("versions", {}))
     return [f"{'.'.join(key)}: was {was!r}, is {now!r}" for key, was, now in versions]
 
 
@@ -190,6 +190,10 @@ def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
         where = "family.base" if name == "base" else f"family.models.{name}"
         what = ".".join(key[3:]) or "the weights"
         return f"{where}: {what} in {resolved.family.folders.get(name, name)} changed since the run was started"
+    if key[:2] == ("resolved", "recipes") and key[2:]:
+        whole = not key[3:]
+        what = "was added" if whole and was is None else "is missing" if whole and now is None else "has changed"
+        return f"study.recipes: {key[2]} {what} since the run was started"
     if key == ("resolved", "prompts_sha256"):
         return f"prompts.file: the content of {resolved.config.prompts.file} has changed"
     if key[0] == "resolved":
@@ -197,12 +201,12 @@ def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
     return f"{'.'.join(key)}: was {was!r}, is {now!r}"
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any, Any]]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any, Any]]:
     """The keys that differ, with both values."""
     for key in sorted(old.keys() | new.keys(), key=str):
         here = (*at, str(key))
         was, now = old.get(key), new.get(key)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from _differences(was, now, here)
+            yield from differences(was, now, here)
         elif was != now and here not in _FREE:
             yield here, was, now

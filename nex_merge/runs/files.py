@@ -4,6 +4,7 @@
     leaderboards/<scoring>/ a copy of leaderboard.*, reliability.json and scores.json for each scoring
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
     orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
+    warm_start.json the trials of another run that the search began with
     audit.json labels that a person gave to a few prompts
     final/    a run folder like this one: the trials that took part in the final, on its prompts
     error.log the traceback of an internal error that ended a search
@@ -15,7 +16,7 @@ last, by atomic rename: it marks the trial as finished. `results.py` has its con
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
+WARM_START = "warm_start.json"
 # How to get back a file of a trial.
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
 SCORED = ("complete", "pruned", "collapsed")  # states of trials that have their own responses, best first
@@ -81,10 +83,17 @@ def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
 def recipe_text(recipe: MergeRecipe) -> str:
     """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment."""
     text = yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
-    models = [recipe.config.get("base_model"), *(model["model"] for model in recipe.config.get("models") or ())]
     # A plain `base+adapter` is merged by mergekit first, into a folder of its own.
-    cache = " --lora-merge-cache DIR" if any(isinstance(model, str) and "+" in model for model in models) else ""
+    cache = " --lora-merge-cache DIR" if any("+" in model for model in _plain_models(recipe.config)) else ""
     return f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}{cache}\n{text}"
+
+
+def _plain_models(part: Any) -> Iterator[str]:
+    """The models that a recipe names by a plain reference, wherever it does."""
+    for key, value in part.items() if isinstance(part, Mapping) else enumerate(part if isinstance(part, list) else ()):
+        if key in ("model", "base_model") and isinstance(value, str):
+            yield value
+        yield from _plain_models(value)
 
 
 def write_responses(folder: Path, responses: Sequence[Response], name: str = RESPONSES) -> None:

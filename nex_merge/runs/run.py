@@ -39,6 +39,7 @@ class Run:
         self._saved = files.read_yaml_mapping(self.path / files.CONFIG)
         results.check_schema(self._saved, self.path / files.CONFIG)
         self._results: dict[str, tuple[TrialResult, Figures]] = {}
+        self._tokens: dict[str, int] = {}
 
     @cached_property
     def config(self) -> RunConfig:
@@ -165,6 +166,16 @@ class Run:
 
     def responses(self, trial: str) -> list[Response]:
         return files.read_responses(self.folder(trial))
+
+    def tokens(self, result: TrialResult) -> int:
+        """The tokens that a trial generated: as recorded, else those of the responses on disk, if there are any."""
+        if result.tokens is not None:
+            return result.tokens
+        if result.trial not in self._tokens:
+            has_responses = (self.folder(result.trial) / files.RESPONSES).is_file()
+            responses = self.responses(result.trial) if has_responses else []
+            self._tokens[result.trial] = sum(len(response.token_ids) for response in responses)
+        return self._tokens[result.trial]
 
     def logprobs(self, trial: str) -> list[float]:
         """Mean log-probability of the tokens of each response of a trial, as recorded, nats; none if not captured."""

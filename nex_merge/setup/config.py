@@ -107,7 +107,22 @@ class FinalConfig(Strict):
 
 class StudyConfig(Strict):
     trials: int = Field(default=40, ge=0, description="number of merges to try, not counting the baselines")
-    sampler: Literal["tpe", "random"] = Field(default="tpe", description="Optuna sampler")
+    recipes: list[PathName] | None = Field(
+        default=None,
+        min_length=1,
+        description="mergekit configurations to rank instead of searching a space: files, and folders of *.yml and "
+        "*.yaml; `trials` is their number, or takes the first ones",
+    )
+    sampler: Literal["tpe", "qmc", "random"] = Field(
+        default="tpe",
+        description="what follows the first guesses: Sobol points and TPE (tpe), Sobol points alone (qmc), or random "
+        "draws (random)",
+    )
+    warm_start: PathName | None = Field(
+        default=None,
+        description="run folder with the same search space, models and objective, whose trials the sampler begins "
+        "with; they are kept in the new run",
+    )
     objective: str = Field(default="nex", description="measure that variants are ranked by; see `nex-merge measures`")
     direction: Literal["auto", "maximize", "minimize"] = Field(
         default="auto", description="direction of optimization; auto: the objective's usual one"
@@ -116,6 +131,12 @@ class StudyConfig(Strict):
         default=None,
         gt=0,
         description="token budget: merges whose responses are longer on average are infeasible and rank last",
+    )
+    timeout: float | None = Field(
+        default=None, gt=0, description="budget in hours that trials took; once reached, no further trial is started"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="budget of generated tokens; once reached, no further trial is started"
     )
     pruner: Literal["wilcoxon", "none"] = Field(
         default="none",
@@ -150,8 +171,9 @@ class RunConfig(Strict):
 
     family: PathName | dict[str, Any] = Field(description="family: a name or file in configs/families, or a mapping")
     models: list[str] | None = Field(default=None, description="models of the family to merge; null: all")
-    search_space: PathName | dict[str, Any] = Field(
-        description="search space: a name or file in search_spaces, or a mapping"
+    search_space: PathName | dict[str, Any] | None = Field(
+        default=None,
+        description="search space: a name or file in search_spaces, or a mapping; required without study.recipes",
     )
     prompts: PromptsConfig = Field(description="prompts to answer")
     generation: GenerationConfig = Field(default=GenerationConfig(), description="how responses are generated")

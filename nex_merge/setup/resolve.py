@@ -14,6 +14,7 @@ from nex_merge.setup.families import Family, checkpoints_of, family_defaults, op
 from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.paths import check_readable, check_writable_folder
 from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.recipe_files import read_recipes
 from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -49,7 +50,13 @@ def resolve_config(
         given["family"] = family if isinstance(family, str) else dict(family)
     if "family" in given:
         given = merge_mappings(family_defaults(given["family"]), given)
-    return _resolve(parse(RunConfig, given, source), source)
+    config = parse(RunConfig, given, source)
+    recipes = read_recipes(config.study.recipes, f"{source}: study.recipes") if config.study.recipes else None
+    if recipes is not None:
+        # A list has an end: all of it unless fewer are asked for.
+        trials = min(config.study.trials, len(recipes)) if "trials" in config.study.model_fields_set else len(recipes)
+        config = config.model_copy(update={"study": config.study.model_copy(update={"trials": trials})})
+    return _resolve(config, recipes, source)
 
 
 def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
@@ -59,7 +66,17 @@ def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> tuple[dict[str,
     return config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config), "configuration"
 
 
-def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
+def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) -> ResolvedConfig:
+    if config.search_space is None and recipes is None:
+        raise InputError(
+            f"{source}: search_space: missing; name one (`nex-merge spaces` lists them), or give study.recipes, a "
+            "list of mergekit configurations to rank"
+        )
+    if config.search_space is not None and recipes is not None:
+        raise InputError(
+            f"{source}: study.recipes: expected no search_space beside a list of recipes; remove one of them "
+            "(--set search_space=null)"
+        )
     if config.nex.calibration in ("parents", "pool") and not config.study.baselines:
         raise InputError(
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
@@ -84,6 +101,7 @@ def _resolve(config: RunConfig, source: str) -> ResolvedConfig:
     resolved = {
         "family": read_family(config.family)[0].model_dump(exclude_none=True),
         "search_space": space,
+        **({"recipes": recipes} if recipes is not None else {}),
         "checkpoints": checkpoints_of(family),
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         **({"options": options} if options else {}),

@@ -27,8 +27,10 @@ from nex_merge.runs.claims import SqlClaims, claimed, new_owner
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import StudyConfig
+from nex_merge.study.budget import reached
 from nex_merge.study.observers import Observer
-from nex_merge.study.samplers import MergeSampler, Seen, Start, stable_seed
+from nex_merge.study.samplers import GivenSampler, MergeSampler, Seen, Start, stable_seed
+from nex_merge.study.warm_start import EarlierTrial
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -41,15 +43,29 @@ class MergeStudy:
     """A run's study in its storage, with the claims on its trials."""
 
     def __init__(
-        self, run: Run, config: StudyConfig, sign: int, start: Start, seen: Seen, database: Database, observer: Observer
+        self,
+        run: Run,
+        config: StudyConfig,
+        sign: int,
+        start: Start,
+        seen: Seen,
+        database: Database,
+        observer: Observer,
+        given: optuna.samplers.BaseSampler | None = None,
     ) -> None:
         """Create the study unless it exists; `sign` +1 maximizes. The observer is told what folder or study lack.
+
+        `given`: takes over after the first guesses, instead of the sampler of the configuration.
 
         Raises InputError if the storage can't be used or the study is another run's, RunError if it stays unavailable.
         """
         self._config, self._run, self._database, self._observer = config, run, database, observer
         self._owner = new_owner()
-        sampler = MergeSampler(config.sampler, config.seed, start, seen, self._recorded)
+        sampler = (
+            MergeSampler(config.sampler, config.seed, start, seen, self._recorded)
+            if given is None
+            else GivenSampler(given, start, seen, self._recorded)
+        )
 
         def opened() -> tuple[RDBStorage, optuna.Study, SqlClaims]:
             url, options = database.arguments
@@ -104,18 +120,27 @@ class MergeStudy:
             )
 
     def run_merges(self, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
-        """Evaluate lost trials again, then merges until `study.trials` of them are finished.
+        """Evaluate lost trials again, then merges until `study.trials` of them are finished or a budget is reached.
 
         Raises RunError if another search is evaluating a trial of this study, or the database stays unavailable.
         """
         for number in self._lost:
+            if self._is_spent():
+                return
             self._evaluate_again(number, space, propose, evaluate)
-        while True:
+        while not self._is_spent():
             number = self._step(self._next_number)
             if number is None:
                 return
             with claimed(self._claims, number, self._owner, self._database.run):
                 self._run_merge(number, objective, space, propose, evaluate)
+
+    def _is_spent(self) -> bool:
+        """Whether a budget is reached, which is said."""
+        message = reached(self._run, self._config)
+        if message is not None:
+            self._observer.on_note(message)
+        return message is not None
 
     def _trials(self) -> list[FrozenTrial]:
         def read() -> list[FrozenTrial]:
@@ -199,6 +224,26 @@ class MergeStudy:
             )
 
 
+def as_told(earlier: Iterable[EarlierTrial], propose: Propose) -> list[FrozenTrial]:
+    """Trials of another run as a study has them. Raises InputError if the space has not their parameters."""
+    told = []
+    for item in earlier:
+        fixed = FixedTrial(dict(item.parameters))
+        try:
+            propose(fixed, 0)
+            told.append(
+                optuna.trial.create_trial(
+                    params=dict(item.parameters),
+                    distributions=fixed.distributions,
+                    value=item.value,
+                    constraints=None if item.violation is None else {"collapse": item.violation},
+                )
+            )
+        except ValueError as error:
+            raise InputError(f"study.warm_start: a trial is not of the search space: {error}") from None
+    return told
+
+
 def study_name(run: Run, storage: RDBStorage) -> str:
     """The name of the run's study. study.db in the run folder has one study, whatever its name."""
     if run.config.study.storage is None and len(studies := storage.get_all_studies()) == 1:
@@ -241,6 +286,7 @@ def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, spac
             same_as=earlier.trial,
             parameters=recipe.parameters,
             seconds={},
+            tokens=0,
             is_reference=False,
         )
     run.write(result)

@@ -15,16 +15,19 @@ from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
-from nex_merge.records import SearchSpace
+from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
 from nex_merge.setup.config import GenerationConfig, RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
+from nex_merge.study.budget import described
 from nex_merge.study.proposal import count_recipes
 from nex_merge.study.race import check_race
+from nex_merge.study.recipes import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
 from nex_merge.study.trial import encode_run_prompts, split_prompts
+from nex_merge.study.warm_start import WarmStart, find_warm_start
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
@@ -41,6 +44,8 @@ class Checked:
     engine: Engine
     out_dtype: str  # dtype of saved merges
     rehearsal: Rehearsal | None  # None: an engine of one's own
+    recipes: Mapping[str, MergeRecipe]  # to rank, by name; empty: the space is searched
+    warm_start: WarmStart | None  # None: the search begins with its own trials
 
     @property
     def parameters(self) -> int:
@@ -60,21 +65,26 @@ def check(
     """
     config, family = resolved.config, resolved.family
     custody.check(resolved, fresh)
-    objective_of(config.study)
-    space = load_space(config.search_space, method_specs(), family.models)
+    warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
     made = engine or FamilyEngine(family, config.runtime)
     if isinstance(made, FamilyEngine):
         tensors = made.tensors
     else:
         tensors = preflight(family.folders, family.donor, family.donor_named)
+    out_dtype = weights_dtype(tensors, family.dtype)
+    recipes = load_recipes(resolved, list(tensors), out_dtype)
+    if config.search_space is None:
+        space = space_of(recipes)
+    else:
+        space = load_space(config.search_space, method_specs(), family.models)
     check_filters(space.filters, list(tensors))
     ids = encode_run_prompts(made, config)
     searched, _ = split_prompts(config.study, len(ids))
     check_race(config, len(searched))
     check_capture(config)
     check_samples(config.generation)
-    rehearsal = rehearse(made, resolved, space, note) if isinstance(made, FamilyEngine) else None
-    return Checked(tensors, space, ids, made, weights_dtype(tensors, family.dtype), rehearsal)
+    rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
+    return Checked(tensors, space, ids, made, out_dtype, rehearsal, recipes, warm_start)
 
 
 def check_capture(config: RunConfig) -> None:
@@ -112,7 +122,7 @@ def estimate(
     """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
     checked = check(resolved, fresh, note)
     config, family = resolved.config, resolved.family
-    recipes = count_recipes(checked.space, family.models)
+    recipes = float(len(checked.recipes)) if checked.recipes else count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0
     samples = config.generation.samples
     responses = len(checked.prompt_ids) * samples
@@ -138,9 +148,11 @@ def estimate(
             f"racing         in blocks of {config.study.block} prompts: merges that are clearly worse than the best so "
             "far end before they have answered all"
         )
+    if budgets := described(config.study):
+        yield f"budget         {budgets}; once reached, no further trial is started"
     engine = checked.engine
     assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
-    for line in checked.rehearsal.notes:
+    for line in (*([checked.warm_start.note] if checked.warm_start else []), *checked.rehearsal.notes):
         yield f"note           {line}"
     yield f"rehearsal      {checked.rehearsal.summary()}"
     yield from _memory(resolved, checked, engine)

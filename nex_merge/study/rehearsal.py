@@ -32,6 +32,7 @@ from nex_merge.setup.config import GenerationConfig as Decoding
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.proposal import equal_weights, passthrough, propose
+from nex_merge.study.recipes import PARAMETER
 from nex_merge.study.rehearsed import Rehearsal, keep, place_of, read
 
 # Tokens decoded to compare an export with the search.
@@ -40,11 +41,16 @@ _LISTED = 3  # names in a message
 
 
 def rehearse(
-    engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace, note: Callable[[str], None] = lambda text: None
+    engine: FamilyEngine,
+    resolved: ResolvedConfig,
+    space: SearchSpace,
+    recipes: Mapping[str, MergeRecipe] | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Rehearsal:
     """Rehearse a search with an engine for its family. The resident weights are arbitrary afterwards.
 
-    `note` is told before work that takes a while.
+    `recipes`: those to rank instead of searching the space; the first of every method is merged. `note` is told before
+    work that takes a while.
 
     Raises InputError, naming member and cause, where a member would not be scored as what it is, a method can't merge
     the members, or an export would not load and answer as the search's merges do.
@@ -63,10 +69,10 @@ def rehearse(
     for name in engine.family.folders:
         found, said = _check_member(engine, name, ids)
         off, notes = max(off, found), notes + said
-    recipes = _equal_merges(engine, space)
-    for recipe in reversed(recipes):  # the first method's stays loaded
+    merges = _first_of_each_method(recipes) if recipes else _equal_merges(engine, space)
+    for recipe in reversed(merges):  # the first method's stays loaded
         _merge(engine, recipe)
-    _check_export(engine, resolved, recipes[0], prompt, ids)
+    _check_export(engine, resolved, merges[0], prompt, ids)
     done = Rehearsal(tuple(notes), time.perf_counter() - began, off)
     keep(place, done)
     return done
@@ -178,10 +184,19 @@ def _equal_merges(engine: FamilyEngine, space: SearchSpace) -> list[MergeRecipe]
     return recipes
 
 
+def _first_of_each_method(recipes: Mapping[str, MergeRecipe]) -> list[MergeRecipe]:
+    firsts: dict[str, MergeRecipe] = {}
+    for recipe in recipes.values():
+        firsts.setdefault(recipe.method, recipe)
+    return list(firsts.values())
+
+
 def _merge(engine: FamilyEngine, recipe: MergeRecipe) -> None:
     try:
         engine.load(recipe)
     except TrialError as error:
+        if PARAMETER in recipe.parameters:
+            raise InputError(f"study.recipes: {recipe.parameters[PARAMETER]}: {error}. Correct or remove it") from None
         raise InputError(
             f"search_space: {recipe.method} cannot merge {', '.join(engine.family.models)}: {error}. Remove the "
             "method, or change the family"

@@ -43,6 +43,7 @@ def place_of(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace,
         "prompts": [resolved.resolved["prompts_sha256"], resolved.config.prompts.model_dump()],
         "decoded": min(decoded, resolved.config.generation.max_new_tokens),
         "space": str(space),
+        "recipes": str(resolved.resolved.get("recipes")),
         "versions": resolved.resolved["versions"],
     }
     folder = cache_folder()

@@ -1,12 +1,17 @@
 """The sampler. It is a function of the study alone, so that a resumed search tries the same merges.
 
-A search starts with first guesses, then alternates between points of a Sobol sequence and TPE, then uses TPE alone.
-Which of these a trial is depends on its number only, so that a longer search starts with the trials of a shorter one.
+A search starts with first guesses. `tpe` then alternates between points of a Sobol sequence and TPE, and ends with TPE
+alone; after trials of another run, TPE follows the first guess at once. `qmc` goes on with the Sobol sequence, `random`
+with random draws. Which of these a trial is depends on its number only, so that a longer search starts with the trials
+of a shorter one.
+
+`GivenSampler` is the exception: it lets any Optuna sampler take over after the first guesses.
 """
 
+import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +20,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from nex_merge.errors import InputError
 from nex_merge.runs import files
+from nex_merge.setup.config import StudyConfig
 
 SEED_BITS = 31
 # Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.
@@ -37,6 +44,7 @@ class Start:
 
     guesses: Sequence[Mapping[str, Any]]  # study parameters of the first guesses
     dimensions: Mapping[str, Sequence[str]]  # by method: the searched parameters
+    earlier: Sequence[FrozenTrial] = ()  # trials of another run, as if told before the first; TPE follows the guesses
 
 
 class MergeSampler(BaseSampler):
@@ -50,7 +58,7 @@ class MergeSampler(BaseSampler):
         seen: Seen = lambda number: None,
         recorded: Recorded = lambda number: None,
     ) -> None:
-        """`kind`: tpe, or random after the first guesses. `recorded` parameters are taken as they are.
+        """`kind`: tpe, qmc or random, after the first guesses. `recorded` parameters are taken as they are.
 
         `seen` gives the values of earlier trials at the start of a trial: pooled measures change as the pool grows, and
         TPE has to compare values from the same pool.
@@ -94,9 +102,12 @@ class MergeSampler(BaseSampler):
 
     def _spread_point(self, number: int) -> Mapping[str, float] | None:
         """The coordinates, in [0, 1), of a Sobol point, with one sequence per method; None for other trials."""
-        place, odd = divmod(number - len(self._start.guesses), 2)
-        methods = list(self._start.dimensions)
-        if self._kind != "tpe" or odd or not 0 <= place < max(SPREAD, SPREAD_PER_METHOD * len(methods)):
+        place, methods = number - len(self._start.guesses), list(self._start.dimensions)
+        if self._kind == "tpe":
+            place, odd = divmod(place, 2)
+            if odd or self._start.earlier or place >= max(SPREAD, SPREAD_PER_METHOD * len(methods)):
+                return None
+        if self._kind == "random" or place < 0:
             return None
         from scipy.stats import qmc
 
@@ -119,9 +130,20 @@ class MergeSampler(BaseSampler):
     def _as_found(self, study: Any, trial: Any) -> tuple[optuna.Study, FrozenTrial]:
         """A copy of the study as of this trial, and the trial in it; made once per trial."""
         if self._found is None or self._found[0] != trial.number:
-            copy = _as_before(study, trial.number, self._seen(trial.number) or {})
-            self._found = (trial.number, copy, copy.get_trials(deepcopy=False)[trial.number])
+            found = _as_before(study, trial.number, self._seen(trial.number) or {}, self._start.earlier)
+            self._found = (trial.number, found, found.get_trials(deepcopy=False)[-1])
         return self._found[1:]
+
+
+def check_given(sampler: Any, study: StudyConfig) -> None:
+    """Raise InputError unless `sampler` is an Optuna sampler, and the study leaves something to it."""
+    if not isinstance(sampler, BaseSampler):
+        raise InputError(
+            f"sampler: expected an Optuna sampler, such as optuna.samplers.NSGAIISampler(seed=0), got {sampler!r}"
+        )
+    for name in ("recipes", "warm_start"):
+        if getattr(study, name) is not None:
+            raise InputError(f"sampler: expected none with study.{name}, which says what is tried; remove one of them")
 
 
 def _tpe(seed: int) -> TPESampler:
@@ -132,15 +154,25 @@ def _tpe(seed: int) -> TPESampler:
         return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True)
 
 
-def _as_before(study: Any, number: int, values: Mapping[str, float]) -> optuna.Study:
+def _as_before(
+    study: Any, number: int, values: Mapping[str, float], earlier: Sequence[FrozenTrial] = ()
+) -> optuna.Study:
     """An in-memory copy of the study: the trials before `number`, updated by `values`, and that trial as running.
 
-    The parameters that an interrupted trial already has are left out: they are drawn again, identically.
+    The parameters that an interrupted trial already has are left out: they are drawn again, identically. `earlier`:
+    trials to put before all others.
     """
-    copy = optuna.create_study(direction=study.direction)
-    for trial in study.get_trials():
-        if trial.number >= number:
-            break
+    found = optuna.create_study(direction=study.direction)
+    for trial in [*earlier, *_updated(study.get_trials()[:number], values)]:
+        found.add_trial(trial)
+    found.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
+    return found
+
+
+def _updated(trials: Sequence[FrozenTrial], values: Mapping[str, float]) -> list[FrozenTrial]:
+    """Copies of trials, with the present `values` of complete ones, by trial."""
+    found = []
+    for trial in map(copy.copy, trials):
         value = values.get(files.trial_id(trial.number))
         if trial.state is TrialState.PRUNED:
             # Its value is an estimate of the whole, as good for comparing as others; Optuna would rank pruned trials by
@@ -149,9 +181,83 @@ def _as_before(study: Any, number: int, values: Mapping[str, float]) -> optuna.S
             trial.intermediate_values = {}
         if value is not None and trial.state is TrialState.COMPLETE:
             trial.values = [value]
-        copy.add_trial(trial)
-    copy.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
-    return copy
+        found.append(trial)
+    return found
+
+
+class GivenSampler(BaseSampler):
+    """An Optuna sampler of the user's own, after the first guesses.
+
+    Its draws depend on its own state, which ends with the process: a search that was stopped goes on with other merges
+    than one that was not.
+    """
+
+    def __init__(
+        self, sampler: BaseSampler, start: Start, seen: Seen = lambda number: None, recorded: Recorded = lambda n: None
+    ) -> None:
+        """`seen` and `recorded`: as for `MergeSampler`."""
+        self._own, self._seen, self._recorded = sampler, seen, recorded
+        self._values: tuple[int, Mapping[str, float]] | None = None  # as of the latest trial
+        self._guesses, self._first = len(start.guesses), MergeSampler("random", 0, start, recorded=recorded)
+
+    def _is_known(self, number: int) -> bool:
+        return number < self._guesses or self._recorded(number) is not None
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._own.before_trial(self._present(study, trial), trial)
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
+        if self._is_known(trial.number):
+            return {}
+        return self._own.infer_relative_search_space(self._present(study, trial), trial)
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        if self._is_known(trial.number):
+            return {}
+        return self._own.sample_relative(self._present(study, trial), trial, search_space)
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        if self._is_known(trial.number):
+            return self._first.sample_independent(study, trial, param_name, param_distribution)
+        return self._own.sample_independent(self._present(study, trial), trial, param_name, param_distribution)
+
+    def after_trial(self, study: Any, trial: Any, state: TrialState, values: Sequence[float] | None) -> None:
+        self._own.after_trial(self._present(study, trial), trial, state, values)
+
+    def reseed_rng(self) -> None:
+        self._own.reseed_rng()
+
+    def _present(self, study: Any, trial: Any) -> Any:
+        if self._values is None or self._values[0] != trial.number:
+            self._values = (trial.number, self._seen(trial.number) or {})
+        return _Present(study, self._values[1])
+
+
+class _Present:
+    """A study under the present values of its trials. All else is the study's, as samplers keep their state in it."""
+
+    def __init__(self, study: Any, values: Mapping[str, float]) -> None:
+        self._present_of, self._values = study, values
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._present_of, name)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.get_trials()
+
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        # States are those of the copies, in which pruned trials are complete.
+        trials = _updated(self._present_of.get_trials(deepcopy), self._values)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return self.get_trials(deepcopy, states)
+
+    def stop(self) -> None:
+        """A sampler that has tried everything can't end a search: what it draws again is a duplicate."""
 
 
 def _allows(distribution: BaseDistribution, value: Any) -> bool:

@@ -6,6 +6,7 @@ Composes the stages, without details of any.
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
@@ -23,14 +24,17 @@ from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
+from nex_merge.study.budget import reached
 from nex_merge.study.final import play_final
 from nex_merge.study.observers import Observer, Observers
-from nex_merge.study.optuna_study import MergeStudy, failed
+from nex_merge.study.optuna_study import MergeStudy, as_told, failed
 from nex_merge.study.preflight import check
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
-from nex_merge.study.samplers import Start
+from nex_merge.study.recipes import equal_weights_of, pick
+from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.trial import Answered, TrialRunner
+from nex_merge.study.warm_start import keep_warm_start
 
 
 def run_search(
@@ -38,10 +42,12 @@ def run_search(
     fresh: bool = False,
     observers: Sequence[Observer] = (),
     engine: Engine | None = None,
+    sampler: Any = None,
 ) -> list[Row]:
     """Run or resume a search. Returns the leaderboard's rows.
 
-    `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family.
+    `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family. `sampler`: an
+    Optuna sampler used instead of `study.sampler` (see `api.search`).
 
     Raises InputError if the input is invalid, RunError if the folder is in use, something other than a recipe fails, or
     every trial failed.
@@ -49,10 +55,17 @@ def run_search(
     config, family = resolved.config, resolved.family
     objective = objective_of(config.study)
     dispatch = Observers([*observers, Beacon(resolved.run)])
+    if sampler is not None:
+        check_given(sampler, config.study)
     # All checks of the input come before an earlier run is renamed.
     checked = check(resolved, fresh, dispatch.on_note, engine)
     engine, space = checked.engine, checked.space
     database = Database(config.study.storage, resolved.run, dispatch.on_note)
+    if sampler is not None:
+        dispatch.on_note(
+            f"sampler: {type(sampler).__name__}, given from Python, draws by a state of its own: if this search is "
+            "stopped and resumed, the trials finished stay, and later ones are others than without the stop"
+        )
     for line in rounded_members(family.folders, family.dtype):
         dispatch.on_note(line)
     if checked.rehearsal is not None:
@@ -66,8 +79,27 @@ def run_search(
     ):
         if isinstance(engine, FamilyEngine):
             engine.merger.keep_ranks(run.path / files.ORDERS)
-        start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
-        runner = TrialRunner(engine, config, list(family.folders), run, start.guesses[0], dispatch.on_stage)
+
+        def suggest(trial: Suggester, seed: int) -> MergeRecipe:
+            if checked.recipes:
+                return pick(checked.recipes, trial, seed)
+            return propose(space, family.references, checked.out_dtype, trial, seed)
+
+        if checked.recipes:
+            start = Start([recipe.parameters for recipe in checked.recipes.values()], {})
+            reference = equal_weights_of(checked.recipes, family)
+        else:
+            start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
+            reference = start.guesses[0]
+        if checked.warm_start is not None:
+            keep_warm_start(run.path, checked.warm_start)
+            dispatch.on_note(checked.warm_start.note)
+            start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, suggest))
+        runner = TrialRunner(engine, config, list(family.folders), run, reference, dispatch.on_stage)
+        if checked.recipes and config.study.trials < len(checked.recipes):
+            dispatch.on_note(
+                f"study.trials: the first {config.study.trials} of {len(checked.recipes)} recipes are tried"
+            )
         if run.schema < SCHEMA and config.study.sampler == "tpe":
             dispatch.on_note(
                 "this run was started by version 0.1.0, whose sampler drew its first trials at random and each "
@@ -80,7 +112,7 @@ def run_search(
         for trial, why in run.damaged().items():
             dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Trial {trial} is evaluated again")
             run.discard(trial)
-        study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch)
+        study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch, sampler)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
         if config.study.baselines and any(run.result(name) is None for name in family.references):
@@ -90,16 +122,13 @@ def run_search(
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
 
-        def suggest(trial: Suggester, seed: int) -> MergeRecipe:
-            return propose(space, family.references, checked.out_dtype, trial, seed)
-
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
 
         study.run_merges(objective, space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if config.study.final is not None and rows:
-            play_final(run, config, engine, list(family.folders), start.guesses[0], dispatch)
+            play_final(run, config, engine, list(family.folders), reference, dispatch)
             rows[:] = rescore_run(run, config.nex)
         if rows and not any(row["rank"] for row in rows):
             raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
@@ -118,11 +147,13 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
     merges = sum(result.kind == "merge" for result in results)
     if merges > trials:
         dispatch.on_note(f"study.trials: {run.path} has {merges} merges already, more than {trials}; all are kept")
+    more = f"For more merges, use --trials with more than {merges}"
+    if (recipes := run.resolved.get("recipes")) is not None and merges >= len(recipes):
+        more = "For other recipes, search in another folder (--out)"
     if study.is_complete and len(results) >= run.baselines + trials:
         dispatch.on_note(
             f"{run.path} is complete: its {len(results)} trials are finished, and nothing is left to evaluate. The "
-            f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. For more merges, use --trials with more than {merges}; "
-            "to start over, use --fresh"
+            f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. {more}; to start over, use --fresh"
         )
 
 
@@ -140,6 +171,8 @@ def _score_baselines(
     for name, reference in resolved.family.references.items():
         if run.result(name) is not None:
             continue
+        if reached(run, resolved.config.study) is not None:
+            break
         kind = "base" if name == "base" else "parent"
         dispatch.on_trial_start(name, kind)
         recipe = passthrough(kind, name, reference, out_dtype)

@@ -181,6 +181,7 @@ class TrialRunner:
             violation=violation,
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
+            tokens=sum(len(response.token_ids) for response in observation.responses),
             is_reference=self._is_reference(recipe),
             answered=len({response.prompt for response in observation.responses}) / len(self.asked),
             lost_to=lost_to,

@@ -9,7 +9,7 @@ import pytest
 from nex_merge.merging import method_specs
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import dimensions_of, equal_weights, first_guesses
-from nex_merge.study.samplers import MergeSampler, Start
+from nex_merge.study.samplers import GivenSampler, MergeSampler, Start
 
 GUESSES = ({"x": 0.5, "y": 0.5}, {"x": 0.8, "y": 0.2})
 START = Start(GUESSES, {"only": ("x", "y")})
@@ -72,6 +72,102 @@ def test_what_is_infeasible_is_avoided(seed):
         return sum(x <= 0.4 for x, _ in run("tpe", objective, 60, seed)[40:]) / 20
 
     assert feasible(lures) >= 0.5 > 0.2 > feasible(lambda trial, x, y: x)
+
+
+def test_qmc_goes_on_with_the_sobol_sequence():
+    drawn = run("qmc", peak, 18)
+    assert drawn[:2] == [(0.5, 0.5), (0.8, 0.2)]
+    assert drawn == run("qmc", lambda trial, x, y: x, 18, anew=True), "whatever is found"
+    assert drawn[2:10] == run("tpe", peak, 18)[2:18:2], "the points that TPE takes turns with"
+    assert len({int(16 * x) for x, _ in drawn[2:]}) == len({int(16 * y) for _, y in drawn[2:]}) == 16
+
+
+def test_qmc_has_a_sequence_for_every_method():
+    dimensions = {"one": ("x",), "two": ("x", "y")}
+    study = optuna.create_study(sampler=MergeSampler("qmc", 0, Start([], dimensions)))
+    drawn = {"one": [], "two": []}
+    for _ in range(16):
+        trial = study.ask()
+        method = trial.suggest_categorical("method", list(dimensions))
+        drawn[method].append([trial.suggest_float(name, 0, 1) for name in dimensions[method]])
+        study.tell(trial, 0.0)
+    assert [len({int(8 * values[0]) for values in points}) for points in drawn.values()] == [8, 8]
+
+
+def told(x, y, value):
+    ranges = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("x", "y")}
+    return optuna.trial.create_trial(params={"x": x, "y": y}, distributions=dict(ranges), value=value)
+
+
+def test_after_trials_of_another_run_tpe_follows_the_first_guess():
+    """It has learnt from them where the peak is; the same trials draw the same."""
+    rng = np.random.default_rng(0)
+    earlier = [told(x, y, peak(None, x, y)) for x, y in rng.random((40, 2)).tolist()]
+
+    def drawn(earlier):
+        study = optuna.create_study(
+            direction="maximize", sampler=MergeSampler("tpe", 0, Start(GUESSES[:1], START.dimensions, earlier))
+        )
+        for _ in range(12):
+            trial = study.ask()
+            study.tell(trial, peak(trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+        return [(t.params["x"], t.params["y"]) for t in study.trials]
+
+    warm = drawn(earlier)
+    assert warm[0] == (0.5, 0.5) and warm == drawn(earlier)
+    assert warm[1] != drawn(earlier[:20])[1]
+    assert distance(warm[1:]) < 0.5 * distance(run("tpe", peak, 12)[1:])
+
+
+class Stateful(optuna.samplers.BaseSampler):
+    """Draws 0.1, 0.2, ... and keeps what it saw of the study."""
+
+    def __init__(self):
+        self.drawn, self.saw, self.told = 0, [], []
+
+    def infer_relative_search_space(self, study, trial):
+        self.saw.append([t.value for t in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])])
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        return {}
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        self.drawn += 1
+        return self.drawn / 10
+
+    def after_trial(self, study, trial, state, values):
+        self.told.append(trial.number)
+        study.stop()  # as those do that have tried everything
+
+
+def test_a_sampler_of_ones_own_takes_over_after_the_first_guesses_and_sees_present_values():
+    own = Stateful()
+    recorded = {3: {"x": 0.25, "y": 0.75}}
+    sampler = GivenSampler(own, START, lambda number: {f"{i:04d}": 10.0 + i for i in range(number)}, recorded.get)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(5):
+        trial = study.ask()
+        study.tell(trial, peak(trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+    drawn = [(t.params["x"], t.params["y"]) for t in study.trials]
+    assert drawn == [(0.5, 0.5), (0.8, 0.2), (0.1, 0.2), (0.25, 0.75), (0.3, 0.4)]
+    assert own.saw == [[10.0, 11.0], [10.0, 11.0, 12.0, 13.0]] and own.told == [0, 1, 2, 3, 4]
+    assert study.trials[0].value == peak(None, 0.5, 0.5), "what was told stays"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [optuna.samplers.NSGAIISampler(seed=0), optuna.samplers.QMCSampler(scramble=True, seed=0)],
+    ids=["nsga", "qmc"],
+)
+def test_optunas_samplers_keep_their_state_in_the_study(own):
+    """Neither draws a trial twice, which one would that takes every trial for its first."""
+    sampler = GivenSampler(own, START, lambda number: {"0000": 1.0})
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(16):
+        trial = study.ask()
+        study.tell(trial, peak(trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+    assert len({tuple(t.params.values()) for t in study.trials[2:]}) == 14
 
 
 def test_nothing_is_remembered_between_trials():

@@ -1,0 +1,39 @@
+"""Budgets of a search: hours that its trials took, and tokens that they generated, interrupted runs included."""
+
+from nex_merge.runs.run import Run
+from nex_merge.setup.config import StudyConfig
+
+
+def reached(run: Run, study: StudyConfig) -> str | None:
+    """The budget that the run's finished trials have used up, and how to go on.
+
+    None while there is some left, or no trial.
+    """
+    results = run.results()
+    merges = sum(result.kind == "merge" for result in results)
+    if merges >= study.trials and len(results) - merges >= run.baselines:
+        return None
+    how_far = f"{merges} of {study.trials} merges are finished"
+    spent = sum(sum(result.seconds.values()) for result in results) / 3600
+    if study.timeout is not None and spent >= study.timeout:
+        return _ended("timeout", f"trials took {spent:.3g} of {study.timeout:g} hours", how_far)
+    # Results of older versions don't say how many tokens there are: their responses are counted, if anyone asks.
+    if study.max_tokens is not None:
+        tokens = sum(run.tokens(result) for result in results)
+        if tokens >= study.max_tokens:
+            return _ended("max_tokens", f"trials generated {tokens:,} of {study.max_tokens:,} tokens", how_far)
+    return None
+
+
+def described(study: StudyConfig) -> str:
+    """The budgets in words; empty if there are none."""
+    hours = [] if study.timeout is None else [f"{study.timeout:g} hours that trials took"]
+    tokens = [] if study.max_tokens is None else [f"{study.max_tokens:,} generated tokens"]
+    return ", or ".join([*hours, *tokens])
+
+
+def _ended(name: str, spent: str, how_far: str) -> str:
+    return (
+        f"study.{name}: {spent}, so no further trial is started; {how_far}. To go on, run the same command with a "
+        f"larger budget (--set study.{name}=N) or none (--set study.{name}=null)"
+    )

@@ -1,0 +1,99 @@
+"""Searches that begin with the trials of another run: what is tried, what is kept, and what is refused."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from nex_merge.errors import InputError
+from nex_merge.runs.run import Run
+from tests.engines.fakes import FakeEngine
+from tests.searches import search
+
+
+@pytest.fixture
+def warm(toy_config, tmp_path):
+    """A function that searches with the trials of a run of six merges."""
+    go(toy_config, output=str(tmp_path / "other"), study={"trials": 6})
+
+    def searched(trials=3, **changes):
+        study = {"trials": trials, "warm_start": str(tmp_path / "other"), **changes.pop("study", {})}
+        return go(toy_config, study=study, **changes)
+
+    return searched
+
+
+def go(config, **changes):
+    return search(config, engine=FakeEngine(), **changes)
+
+
+def tried(rows):
+    return {row["trial"]: {key: row[key] for key in row if key.startswith("p.")} for row in rows}
+
+
+def test_tpe_follows_equal_weights_and_resuming_needs_the_other_run_no_more(warm, toy_config, tmp_path):
+    rows, recorder = warm()
+    cold, _ = go(toy_config, output=str(tmp_path / "cold"), study={"trials": 3})
+    assert len(rows) == 6 and tried(rows)["0000"] == tried(cold)["0000"]
+    assert tried(rows)["0001"] != tried(cold)["0001"], "no other first guess"
+    assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
+    (note,) = [note for note in recorder.notes if "warm_start" in note]
+    assert note.endswith("begins with 6 merges of " + str(tmp_path / "other") + ". They are not in the leaderboard")
+    kept = json.loads((tmp_path / "run" / "warm_start.json").read_text())
+    other = Run(tmp_path / "other")
+    assert [trial["parameters"] for trial in kept["trials"]] == [dict(other.trial(i).parameters) for i in range(6)]
+    ranked = {row["trial"]: row["nex"] for row in json.loads((tmp_path / "other" / "leaderboard.json").read_text())}
+    assert [trial["value"] for trial in kept["trials"]] == [ranked[f"000{i}"] for i in range(6)]
+
+    whole, _ = warm(5, output=str(tmp_path / "whole"))
+    shutil.rmtree(tmp_path / "other")
+    resumed, recorder = warm(5)
+    assert recorder.ended == ["0003", "0004"] and tried(resumed) == tried(whole)
+
+
+def test_it_is_refused_once_the_kept_trials_are_lost(warm, tmp_path):
+    warm()
+    (tmp_path / "run" / "warm_start.json").unlink()
+    with pytest.raises(InputError, match=r"warm_start\.json: no such file; .* Restore it"):
+        warm(5)
+    warm(1, fresh=True)
+    assert (tmp_path / "run" / "warm_start.json").is_file()
+
+
+def test_other_prompts_are_allowed_and_said(warm):
+    _, recorder = warm(prompts={"limit": 3})
+    assert any("their values come from other prompts. They are not" in note for note in recorder.notes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": {"objective": "entropy"}}, r"study\.objective: is to maximize nex there, minimize entropy here"),
+        ({"study": {"direction": "minimize"}}, "is to maximize nex there, minimize nex here"),
+        ({"search_space": {"layer_groups": 2}}, "search_space.layer_groups: is None there, 2 here"),
+        ({"models": ["a"]}, "models: are base, a, b there, base, a here"),
+        ({"study": {"sampler": "random"}}, r"expected study\.sampler: tpe, got random"),
+        ({"study": {"sampler": "qmc"}}, r"expected study\.sampler: tpe, got qmc"),
+        ({"study": {"warm_start": "configs"}}, "configs: not a run folder"),
+    ],
+    ids=str,
+)
+def test_what_is_refused(warm, tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        warm(**changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_weights_under_the_same_name_are_refused(warm, toy, toy_config):
+    settings = yaml.safe_load(toy_config.read_text())
+    settings["family"]["models"]["b"] = str(toy["base"])
+    toy_config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(InputError, match="models: the weights of b are others"):
+        warm()
+
+
+def test_a_run_without_a_value_has_nothing_to_begin_with(warm, toy_config, tmp_path):
+    go(toy_config, output=str(tmp_path / "empty"), study={"trials": 0})
+    with pytest.raises(InputError, match="expected finished merges with a value of nex, got none"):
+        warm(study={"warm_start": str(tmp_path / "empty")})
