@@ -32,8 +32,9 @@ def play_final(
 ) -> None:
     """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
 
-    All other complete merges answer too, to vote; they can't be picked. What was answered before is kept. The caller
-    scores the run afterwards. Raises RunError if a merge's tensors differ from those of the search.
+    All other complete merges answer too, to vote, the best first, until the search's budget of tokens is spent; they
+    can't be picked. What was answered before is kept. The caller scores the run afterwards. Raises RunError if a
+    merge's tensors differ from those of the search.
     """
     assert config.study.final is not None, "asked for"
     rows = read_rows(run, final=False)
@@ -46,8 +47,9 @@ def play_final(
     final = _open(run, chosen)
     unraced = config.model_copy(update={"study": config.study.model_copy(update={"pruner": "none"})})
     runner = TrialRunner(engine, unraced, members, final, reference, observer.on_stage, is_final=True)
-    taking_part = dict.fromkeys([*members, *anchors, *chosen, *(row["trial"] for row in complete)])
+    needed = dict.fromkeys([*members, *anchors, *chosen])
     results = {result.trial: result for result in run.results()}
+    taking_part = dict.fromkeys([*needed, *(row["trial"] for row in complete)])
     todo = [results[t] for t in taking_part if t in results and final.result(t) is None]
     todo = [result for result in todo if result.state in files.SCORED]
     if todo:
@@ -55,7 +57,12 @@ def play_final(
             f"final: {len(todo)} variants answer {len(runner.asked)} prompts that the search has not seen; picks come "
             f"from the first {len(chosen)}"
         )
+    budget = config.study.max_tokens
     for result in todo:
+        spent = sum(each.tokens(item) for each in (run, final) for item in each.results())
+        if budget is not None and spent >= budget and result.trial not in needed:
+            observer.on_note(f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote")
+            break
         _answer(run, final, runner, result)
     rescore_run(final, config.nex)
 

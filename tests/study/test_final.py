@@ -106,3 +106,14 @@ def test_too_few_prompts_for_a_final_are_refused(toy_config, share):
     study = {**FINAL, "final": {"share": share}}
     with pytest.raises(InputError, match=r"study\.final: expected at least 4 prompts each"):
         search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
+
+
+def test_a_spent_budget_ends_the_votes_and_not_the_final(toy_config, tmp_path):
+    # Six tokens a response: base, parents and eight merges on 18 prompts, then base, parents and four merges on 6.
+    study = {**FINAL, "max_tokens": 6 * (11 * 18 + 6 * 6)}
+    rows, recorder = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
+    final = Run(tmp_path / "run").final
+    leading = {row["trial"] for row in rows if row["stage"] == "final"}
+    assert {"base", "a", "b"} < leading and leading <= {result.trial for result in final.results()}
+    assert len(final.results()) == max(len(leading), 6), "as many vote as the budget has room for"
+    assert any("no more merges vote" in note for note in recorder.notes)
