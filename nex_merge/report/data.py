@@ -153,7 +153,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
         "accuracy_low": "lower end of the accuracy's 95 % interval",
         "accuracy_high": "upper end of the accuracy's 95 % interval",
         "accuracy_source": "the data that accuracy was measured on",
-        "violation": "above 0: infeasible",
+        "violation": "above 0: collapsed or infeasible",
         "s": "duration of the trial in seconds",
         "seconds": "duration of the trial in seconds",
     }.get(name, "")
@@ -234,7 +234,7 @@ def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
 
 
 def states(snapshot: Snapshot) -> Mapping[str, int]:
-    """Number of trials by state: complete, collapsed, failed, duplicate."""
+    """Number of trials by state: complete, infeasible, collapsed, failed, duplicate."""
     return Counter(row["state"] for row in snapshot.rows)
 
 

@@ -22,6 +22,7 @@ from nex_merge.runs.leaderboard import Row
 GROUPS = {
     "merge": ("merges", "circle", 8),
     "duplicate": ("duplicates", "circle-open", 8),
+    "infeasible": ("infeasible merges", "triangle-down-open", 8),
     "collapsed": ("collapsed merges", "x-thin-open", 8),
     "base": ("base", "square", 9),
     "parent": ("parents", "diamond", 10),
@@ -68,7 +69,7 @@ def _axis_title(name: str) -> str:
 def group_of(row: Row, pick: Row | None) -> str:
     if pick is not None and row["trial"] == pick["trial"]:
         return "pick"
-    if row["state"] in ("duplicate", "collapsed"):
+    if row["state"] in ("duplicate", "infeasible", "collapsed"):
         return row["state"]
     return row["kind"]
 

@@ -40,12 +40,9 @@ def no_pick(snapshot: Snapshot) -> str:
         return ""
     if not merges:
         return "No merge has finished yet."
-    finished = "The only finished merge" if len(merges) == 1 else f"Each of the {len(merges)} finished merges"
+    finished = "The only finished merge is not" if len(merges) == 1 else f"None of the {len(merges)} finished merges is"
     first = merges[0]
-    return (
-        f"{finished} failed or collapsed; for example, trial {trial_label(first['trial'])} {first['state']}: "
-        f"{first['reason']}."
-    )
+    return f"{finished} complete; for example, trial {trial_label(first['trial'])} {first['state']}: {first['reason']}."
 
 
 def standing(snapshot: Snapshot) -> list[str]:

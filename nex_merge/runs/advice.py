@@ -141,7 +141,9 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     pick = best_by(rows, objective.name, objective.sign)
     verdict = None if reliability is None else reliability.of(objective.name)
     if pick is None:
-        return ["No merge can be recommended for export: none is complete."]
+        beyond = sum(row["state"] == "infeasible" for row in rows)
+        why = f", and {beyond} {'is' if beyond == 1 else 'are'} beyond study.constraints" if beyond else ""
+        return [f"No merge can be recommended for export: none is complete{why}."]
     if verdict is None or verdict.level != "insufficient":
         steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
         return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]

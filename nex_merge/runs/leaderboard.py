@@ -42,7 +42,7 @@ COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCUR
 def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
     """Rows from best to worst, ties in order of trial.
 
-    Pruned variants rank below all complete ones, and collapsed ones below these; trials without a value come last,
+    Pruned variants rank below all complete ones, then infeasible, then collapsed ones; trials without a value come last,
     unranked. `results` are ordered: base, parents, merges by number.
     """
 

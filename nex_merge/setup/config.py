@@ -6,16 +6,17 @@ field descriptions are the configuration reference: `--help` and the documentati
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nex_merge.errors import InputError
 from nex_merge.setup.explain import explain, nearest
 from nex_merge.setup.paths import DatabaseName, PathName, expand_for
-from nex_merge.setup.yaml_files import parse_value, read_yaml
+from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
 
 PACKAGE = Path(__file__).parents[1]
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,6 +29,27 @@ class Strict(BaseModel):
     """Base of all settings: immutable, no unknown keys, no type coercion ('5' is not 5), no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def split_bound(text: Any) -> tuple[str, float]:
+    """A bound such as '>= 0.9' as its sign and number. Raises ValueError, in words that follow "expected"."""
+    match = re.fullmatch(r"\s*(>=|<=)\s*([-+.0-9eE]+)\s*", text) if isinstance(text, str) else None
+    try:
+        number = float(match[2]) if match is not None else math.inf
+    except ValueError:
+        number = math.inf
+    if match is None or not math.isfinite(number):
+        raise ValueError("a bound like '>= 0.9' or '<= 800'")
+    return match[1], number
+
+
+def _spelled(text: Any) -> str:
+    """A bound as configurations keep it, so that the same bound is the same text."""
+    sign, number = split_bound(text)
+    return f"{sign} {number:.15g}"
+
+
+Bound = Annotated[str, BeforeValidator(_spelled)]
 
 
 class PromptsConfig(Strict):
@@ -127,10 +149,10 @@ class StudyConfig(Strict):
     direction: Literal["auto", "maximize", "minimize"] = Field(
         default="auto", description="direction of optimization; auto: the objective's usual one"
     )
-    max_mean_tokens: float | None = Field(
-        default=None,
-        gt=0,
-        description="token budget: merges whose responses are longer on average are infeasible and rank last",
+    constraints: dict[str, Bound] = Field(
+        default={},
+        description="bounds on measures, such as {finished: '>= 0.9', mean_tokens: '<= 800'}: merges beyond one are "
+        "infeasible and rank below all others",
     )
     timeout: float | None = Field(
         default=None, gt=0, description="budget in hours that trials took; once reached, no further trial is started"
@@ -155,6 +177,26 @@ class StudyConfig(Strict):
         default=None, description="Optuna storage URL; null: study.db in the run folder"
     )
     baselines: bool = Field(default=True, description="score the baselines (base and parents) before the merges")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, given: Any) -> Any:
+        """Reads `max_mean_tokens`, as the token budget was called before there were other constraints."""
+        if not isinstance(given, Mapping) or "max_mean_tokens" not in given:
+            return given
+        budget = given["max_mean_tokens"]
+        rest = {name: value for name, value in given.items() if name != "max_mean_tokens"}
+        if budget is None:
+            return rest
+        if not is_number(budget) or budget <= 0:
+            raise ValueError(f"max_mean_tokens to be a positive number, got {as_yaml(budget)}")
+        bound = f"<= {budget:.15g}"
+        if given.get("constraints"):
+            raise ValueError(
+                "either constraints or max_mean_tokens, their former name for a bound on mean_tokens, got both; write "
+                f"constraints.mean_tokens: '{bound}' instead"
+            )
+        return {**rest, "constraints": {"mean_tokens": bound}}
 
 
 class RuntimeConfig(Strict):

@@ -21,6 +21,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.measures.estimates import Objective
+from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.claims import SqlClaims, claimed, new_owner
@@ -331,9 +332,10 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objecti
     trial.set_user_attr("state", result.state)
     if result.reason is not None:
         trial.set_user_attr("reason", result.reason)
-    if result.violation is not None and "collapse" not in trial.constraints:
-        # Above 0 the trial is infeasible. Already set if the process was killed between this and `study.tell`.
-        trial.set_constraint("collapse", result.violation)
+    known = result.violations or ({} if result.violation is None else {COLLAPSE: result.violation})
+    for name, violation in known.items():
+        if name not in trial.constraints:  # already set if the process was killed between this and `study.tell`
+            trial.set_constraint(name, violation)  # above 0 the trial is infeasible
     if value is None:
         study.tell(trial, state=TrialState.FAIL)
     elif result.state == "pruned":

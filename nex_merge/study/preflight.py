@@ -12,6 +12,7 @@ from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
+from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
@@ -65,6 +66,7 @@ def check(
     """
     config, family = resolved.config, resolved.family
     custody.check(resolved, fresh)
+    constraints_of(config.study)
     warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
     made = engine or FamilyEngine(family, config.runtime)
     if isinstance(made, FamilyEngine):

@@ -101,7 +101,7 @@ def test_a_single_merge(tmp_path):
 def test_only_failed_merges(tmp_path):
     failed = {**FAILED, "reason": "not finite <3>"}
     page, notes = page_of(plant(tmp_path / "run", 2, baselines=False, **{"0000": failed, "0001": failed}))
-    assert "There is no pick." in page and "Each of the 2 finished merges failed or collapsed" in page
+    assert "There is no pick." in page and "None of the 2 finished merges is complete; for" in page
     assert "for example, trial 0 failed: not finite &lt;3&gt;." in page
     assert "No merge has a score yet." in page and not notes
 

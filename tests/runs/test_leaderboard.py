@@ -81,8 +81,9 @@ def test_sorting():
 
 
 def test_collapsed_ranks_below_every_sound_one():
-    rows = rank([*RESULTS, result("0005", 0.99, state="collapsed", reason="loops")], NEX)
-    assert [(row["rank"], row["trial"]) for row in rows][4:6] == [(5, "0005"), (None, "0001")]
+    beyond = [result("0005", 0.99, state="collapsed", reason="loops"), result("0006", 0.1, state="infeasible")]
+    rows = rank([*RESULTS, *beyond], NEX)
+    assert [(row["rank"], row["trial"]) for row in rows][4:7] == [(5, "0006"), (6, "0005"), (None, "0001")]
 
 
 def test_another_objective_and_direction():
