@@ -79,6 +79,8 @@ def _against_parents(snapshot: Snapshot, pick: Row) -> list[str]:
         lines.append(
             f"Confidence that it beats every parent by {measure}: {confidence}, corrected for selection among merges."
         )
+    if snapshot.objective.others:
+        return lines  # ranks go by fronts; what the sentences above the leaderboard say of parents is about those
     if best["rank"] < pick["rank"]:
         lines.append(
             f"The best parent, {best['trial']} with {number(best[name])}, ranks higher: by {measure}, no merge of this "

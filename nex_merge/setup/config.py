@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from nex_merge.errors import InputError
 from nex_merge.setup.explain import explain, nearest
@@ -127,6 +136,10 @@ class FinalConfig(Strict):
     share: float = Field(default=0.33, gt=0, lt=1, description="share of the prompts that is kept for the final")
 
 
+Direction = Literal["auto", "maximize", "minimize"]
+_SINGLE = ("objective", "direction")  # what `objectives` replace
+
+
 class StudyConfig(Strict):
     trials: int = Field(default=40, ge=0, description="number of merges to try, not counting the baselines")
     recipes: list[PathName] | None = Field(
@@ -146,8 +159,14 @@ class StudyConfig(Strict):
         "with; they are kept in the new run",
     )
     objective: str = Field(default="nex", description="measure that variants are ranked by; see `nex-merge measures`")
-    direction: Literal["auto", "maximize", "minimize"] = Field(
+    direction: Direction = Field(
         default="auto", description="direction of optimization; auto: the objective's usual one"
+    )
+    objectives: dict[str, Direction] | None = Field(
+        default=None,
+        description="two or three objectives with their directions, such as {consensus: auto, mean_tokens: minimize}, "
+        "instead of objective and direction: the leaderboard ranks merges by Pareto fronts and there is no single "
+        "pick. Where a bound on the others will do, one objective with constraints is the simpler search",
     )
     constraints: dict[str, Bound] = Field(
         default={},
@@ -197,6 +216,32 @@ class StudyConfig(Strict):
                 f"constraints.mean_tokens: '{bound}' instead"
             )
         return {**rest, "constraints": {"mean_tokens": bound}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_objective_or_several(cls, given: Any) -> Any:
+        """Refuses `objectives` beside `objective` or `direction`; null is as good as not given."""
+        if not isinstance(given, Mapping) or given.get("objectives") is None:
+            return given
+        several = given["objectives"]
+        if isinstance(several, Mapping) and not 2 <= len(several) <= 3:
+            raise ValueError(
+                f"objectives to name two or three measures, got {len(several)}; one is study.objective, with "
+                "study.constraints for bounds on others"
+            )
+        both = [name for name in _SINGLE if given.get(name) is not None]
+        if both:
+            raise ValueError(
+                f"either {both[0]} or objectives, got both; to use objectives, leave {both[0]} out (on the command "
+                f"line: --set study.{both[0]}=null)"
+            )
+        return {name: value for name, value in given.items() if name not in _SINGLE}
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `objective` and `direction` where `objectives` replace them, so that it can be read again."""
+        saved = handler(self)
+        return saved if self.objectives is None else {k: v for k, v in saved.items() if k not in _SINGLE}
 
 
 class RuntimeConfig(Strict):

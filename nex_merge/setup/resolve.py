@@ -82,8 +82,10 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
             "study.baselines is false; set it to true, or use calibration: self"
         )
-    for key, names in (("objective", [config.study.objective]), ("constraints", config.study.constraints)):
-        if "consensus" in names and not config.study.baselines:
+    study = config.study
+    objectives = ("objectives", study.objectives) if study.objectives else ("objective", [study.objective])
+    for key, names in (objectives, ("constraints", study.constraints)):
+        if "consensus" in names and not study.baselines:
             raise InputError(
                 f"{source}: study.{key}: consensus compares with base and parents, and study.baselines is false; set "
                 "it to true"
