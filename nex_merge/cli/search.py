@@ -192,7 +192,11 @@ def export(
     out: Annotated[Path, typer.Option(help="the folder to write", callback=path_value)],
     trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
     by: Annotated[
-        str | None, typer.Option(metavar="MEASURE", help="the best merge by this measure instead of the objective")
+        str | None,
+        typer.Option(
+            metavar="MEASURE",
+            help="the best merge by this measure instead of the objective; of several objectives, one",
+        ),
     ] = None,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""

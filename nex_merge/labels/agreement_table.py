@@ -20,7 +20,7 @@ LEGEND = (
     "better half: Spearman within the variants of at least median accuracy. top pick: the measure's first variant; "
     "regret: best accuracy minus its; over parent, over =: its accuracy minus that of the best parent, of equal "
     "weights (above 0 is better); regret k: best accuracy minus the best of the measure's top k.",
-    "A minus before a measure: less is better. rank: the leaderboard, collapsed variants last.",
+    "A minus before a measure: less is better. rank: the leaderboard, infeasible and collapsed variants last.",
 )
 BASELINE_LEGEND = (
     "* trivial baselines, from recipes alone, which a measure has to beat. distance: of a merge's coefficients from "

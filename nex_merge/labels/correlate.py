@@ -17,7 +17,7 @@ from nex_merge.labels.statistics import correlations, curve
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.runs.run import trial_order
 
-# The leaderboard's rank is compared as well: unlike any measure, it puts collapsed variants last.
+# The leaderboard's rank is compared as well: unlike any measure, it puts infeasible and collapsed variants last.
 COMPARED: Mapping[str, int] = {"rank": -1, **{name: measure.direction for name, measure in OBJECTIVES.items()}}
 CURVED = ("entropy", "novelty", "explore_share")
 TOPS = (1, 3, 5)

@@ -49,6 +49,7 @@ def write_scatters(rows: Sequence[Mapping[str, Any]], measures: Sequence[str], f
         figure, axes = pyplot.subplots(figsize=(6, 4.2), dpi=150)
         for kind, state, colour, label in (
             ("merge", "complete", "#2b6cb0", "merge"),
+            ("merge", "infeasible", "#b7791f", "infeasible merge"),
             ("merge", "collapsed", "#c05621", "collapsed merge"),
             ("parent", "complete", "#2f855a", "parent"),
             ("base", "complete", "#4a5568", "base"),

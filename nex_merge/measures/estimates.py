@@ -10,7 +10,7 @@ from nex_merge.measures.measure import Measure, Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.trust import assess_consensus
 from nex_merge.measures.verdict import assess, assess_repeatability
-from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, Variant, Verdict
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant, Verdict
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
 
@@ -19,14 +19,29 @@ UNCAPTURED = "no activations were captured"
 
 @dataclass(frozen=True)
 class Objective:
-    """The measure that a run ranks its variants by."""
+    """The measure that a run ranks its variants by; of several, the first, with the others."""
 
     name: str
     sign: int  # +1: more is better
+    others: tuple["Objective", ...] = ()
 
     @property
     def measure(self) -> Measure:
         return MEASURES[self.name]
+
+    @property
+    def all(self) -> tuple["Objective", ...]:
+        """Every objective, the first one first."""
+        return (self, *self.others)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self.all)
+
+    def values(self, result: TrialResult) -> list[float] | None:
+        """The values of every objective; None if one has none."""
+        found = [value for name in self.names if (value := result.value(name)) is not None]
+        return found if len(found) == len(self.names) else None
 
 
 @dataclass(frozen=True)
@@ -39,11 +54,17 @@ class Scoring:
 
 
 def objective_of(study: StudyConfig) -> Objective:
-    """The objective of a study. Raises InputError if it names no measure that can be an objective."""
-    name, direction = study.objective, study.direction
+    """The objective of a study. Raises InputError if one names no measure that can be an objective."""
+    if study.objectives is None:
+        return _objective(study.objective, study.direction, "study.objective")
+    first, *others = (_objective(name, way, "study.objectives") for name, way in study.objectives.items())
+    return replace(first, others=tuple(others))
+
+
+def _objective(name: str, direction: str, key: str) -> Objective:
     if name not in OBJECTIVES:
         what = f"measure {name!r} cannot be an objective" if name in MEASURES else f"unknown measure {name!r}"
-        raise InputError(f"study.objective: {what}.{nearest(name, list(OBJECTIVES))}")
+        raise InputError(f"{key}: {what}.{nearest(name, list(OBJECTIVES))}")
     sign = OBJECTIVES[name].direction if direction == "auto" else {"maximize": 1, "minimize": -1}[direction]
     return Objective(name, sign)
 
@@ -75,11 +96,12 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
     """Every measure of every variant, and whether the scores support a ranking."""
     complete = [i for i, variant in enumerate(pool.variants) if variant.complete]
     counts, halved = _resamples(pool), _spread(halves(np.arange(max(len(pool.asked), 1))), pool)
+    signs = {one.name: one.sign for one in objective.all}
     by_measure: dict[str, list[Estimate]] = {}
     split_halves: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
         values = whole_values(measure, pool) if measure.is_defined(pool) else [Value(None)] * len(pool.variants)
-        sign = objective.sign if name == objective.name else measure.direction
+        sign = signs.get(name, measure.direction)
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
         parents = [i for i in complete if pool.variants[i].kind == "parent"]

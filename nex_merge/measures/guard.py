@@ -18,6 +18,8 @@ NON_TEXT_ALLOWANCE = 0.02  # of `non_text`: garbled text may end by itself
 # A base counts as a reference if it finishes at least this much. A pretrained base that was never taught to stop says
 # nothing about what a merge of fine-tunes may do, and as the worst reference it would excuse everything.
 BASE_FINISHES = 0.5
+# What a study calls the constraint that merges do not collapse; other constraints have the names of measures.
+COLLAPSE = "collapse"
 _ADVICE = {
     Ending.CUT: "raise generation.max_new_tokens",
     Ending.INCONCLUSIVE: "check how conclusions are read, consensus.match",

@@ -73,7 +73,7 @@ class Variant:
 
     trial: str
     kind: str  # base | parent | merge
-    complete: bool  # False: collapsed or pruned
+    complete: bool  # False: infeasible, collapsed or pruned
     observation: Observation
     is_reference: bool = False  # the merge with equal weights
     score: NexScore | None = None  # as last computed, with the phases and cycles of `observation`

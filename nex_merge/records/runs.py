@@ -28,12 +28,15 @@ class TrialResult:
     name: str  # base, the parent's name, or the method
     method: str
     seed: int
-    state: str  # complete | pruned | collapsed | failed | duplicate
+    state: str  # complete | pruned | infeasible | collapsed | failed | duplicate
     reason: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)  # searched parameters, by name in the study
     estimates: Mapping[str, Estimate] = field(default_factory=dict)  # by measure, as of the end of the trial
     score: NexScore | None = None
-    violation: float | None = None  # above 0: infeasible, reported to the sampler as a violated constraint
+    violation: float | None = None  # the greatest of `violations`; above 0: collapsed or infeasible
+    # By constraint, collapse and those of the configuration, as reported to the sampler; above 0: violated. Empty in
+    # results that were written before constraints had names.
+    violations: Mapping[str, float] = field(default_factory=dict)
     weights_sha256: str | None = None  # of the merged tensors that were scored
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
     same_as: str | None = None  # for a duplicate: the earlier trial with the same recipe

@@ -39,7 +39,7 @@ class Snapshot:
 
     @property
     def pick(self) -> Row | None:
-        """The complete merge that ranks first."""
+        """The complete merge that ranks first; of several objectives, the best of the front by the first."""
         return next((row for row in self.of("merge") if row["state"] == "complete"), None)
 
     def of(self, kind: str) -> list[Row]:
@@ -86,10 +86,10 @@ class Cell:
 def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]]]:
     """All columns, the terminal's first, and the cells of every trial, best first."""
     rows, objective = snapshot.rows, snapshot.objective
-    headings, terminal = table_cells(rows, objective.name)
+    headings, terminal = table_cells(rows, objective.names)
     keys = _keys(objective)
     covered = {keys.get(heading, heading) for heading in headings}
-    lead = [objective.name] if objective.name not in covered else []
+    lead = [name for name in objective.names if name not in covered]
     outcome = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
     shown = [*headings, *lead, *outcome]
     # A terminal heading covers the column that it is sorted by, except for the interval's.
@@ -132,7 +132,8 @@ def _column(name: str, key: str, shown: bool, snapshot: Snapshot) -> Column:
     values = [row.get(key) for row in snapshot.rows]
     text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
     # The study's direction need not be the measure's usual one.
-    descending = objective.sign > 0 if key == objective.name else sorts_descending(key)
+    signs = {one.name: one.sign for one in objective.all}
+    descending = signs[key] > 0 if key in signs else sorts_descending(key)
     return Column(name, shown, text, descending, _meaning(name, key, objective))
 
 
@@ -146,6 +147,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
         return f"{side} end of the 95 % bootstrap interval of {measure_title(of)} over prompts"
     return {
         "#": "rank",
+        "front": "1: no merge is better in one objective without being worse in another; 2: only those of 1 are; ...",
         "95 %": f"95 % bootstrap interval of {measure_title(_with_interval(objective))} over prompts",
         "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)} (resampled prompts)",
         "acc": "accuracy on labelled prompts",
@@ -153,7 +155,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
         "accuracy_low": "lower end of the accuracy's 95 % interval",
         "accuracy_high": "upper end of the accuracy's 95 % interval",
         "accuracy_source": "the data that accuracy was measured on",
-        "violation": "above 0: infeasible",
+        "violation": "above 0: collapsed or infeasible",
         "s": "duration of the trial in seconds",
         "seconds": "duration of the trial in seconds",
     }.get(name, "")
@@ -234,7 +236,7 @@ def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
 
 
 def states(snapshot: Snapshot) -> Mapping[str, int]:
-    """Number of trials by state: complete, collapsed, failed, duplicate."""
+    """Number of trials by state: complete, infeasible, collapsed, failed, duplicate."""
     return Counter(row["state"] for row in snapshot.rows)
 
 
@@ -255,14 +257,14 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     """The setup in a few lines; the configuration has the rest."""
     run, config = snapshot.run, snapshot.run.config
     resolved, prompts = run.resolved, config.prompts
-    direction = "more is better" if snapshot.objective.sign > 0 else "less is better"
+    objectives = [f"{one.name} ({'more' if one.sign > 0 else 'less'} is better)" for one in snapshot.objective.all]
     custom = "custom, see the configuration"
     space = "none: a list of recipes" if config.study.recipes else config.search_space
     about = [
         ("family", config.family if isinstance(config.family, str) else custom),
         ("models", ", ".join(config.models) if config.models else "all of the family"),
         ("search space", space if isinstance(space, str) else custom),
-        ("objective", f"{snapshot.objective.name} ({direction})"),
+        ("objective" if len(objectives) == 1 else "objectives", ", ".join(objectives)),
         ("scoring", ", ".join(f"{key} {value}" for key, value in run.scoring().model_dump().items())),
         ("prompts", prompts.file + (f" (first {prompts.limit})" if prompts.limit else "")),
         ("SHA-256 of the prompts", resolved.get("prompts_sha256") or MISSING),

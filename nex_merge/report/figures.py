@@ -16,12 +16,14 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.report.data import number
 from nex_merge.runs.files import trial_label
+from nex_merge.runs.front import Volume
 from nex_merge.runs.leaderboard import Row
 
 # Groups differ in shape as well as in colour.
 GROUPS = {
     "merge": ("merges", "circle", 8),
     "duplicate": ("duplicates", "circle-open", 8),
+    "infeasible": ("infeasible merges", "triangle-down-open", 8),
     "collapsed": ("collapsed merges", "x-thin-open", 8),
     "base": ("base", "square", 9),
     "parent": ("parents", "diamond", 10),
@@ -68,7 +70,7 @@ def _axis_title(name: str) -> str:
 def group_of(row: Row, pick: Row | None) -> str:
     if pick is not None and row["trial"] == pick["trial"]:
         return "pick"
-    if row["state"] in ("duplicate", "collapsed"):
+    if row["state"] in ("duplicate", "infeasible", "collapsed"):
         return row["state"]
     return row["kind"]
 
@@ -162,6 +164,46 @@ def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: st
     )  # fmt: skip
     figure.add_trace(line)
     figure.data = (figure.data[-1], *figure.data[:-1])
+    return figure
+
+
+def objectives(rows: Sequence[Row], objective: Objective, front: Sequence[Row], pick: Row | None) -> go.Figure | None:
+    """The first objective over the second, with the merges of the first front ringed, and base and parents by name.
+
+    The line is the edge of what the front dominates; with three objectives, it has none in two dimensions.
+    """
+    x, y = objective.others[0], objective
+    figure = scatter(rows, x.name, y.name, pick)
+    if figure is None:
+        return None
+    ordered = sorted(front, key=lambda row: (-x.sign * row[x.name], y.sign * row[y.name]))
+    ring = go.Scatter(
+        x=[row[x.name] for row in ordered], y=[row[y.name] for row in ordered], name="front", hoverinfo="skip",
+        mode="markers" if len(objective.all) > 2 else "lines+markers",
+        line={"color": "var(--best)", "width": 2, "shape": "hv"},
+        marker={"symbol": "circle-open", "size": 18, "color": "var(--best)", "line": {"width": 2}},
+    )  # fmt: skip
+    figure.add_trace(ring)
+    figure.data = (figure.data[-1], *figure.data[:-1])
+    for row in rows:
+        if row["kind"] != "merge" and row[x.name] is not None and row[y.name] is not None:
+            figure.add_annotation(x=row[x.name], y=row[y.name], text=_plain(row["trial"]), showarrow=False, yshift=16)
+    return figure
+
+
+def volume(found: Volume) -> go.Figure:
+    """The hypervolume of the merges by trial number, and that of base and parents."""
+    figure, trials = _figure("trial", "hypervolume", 320), [int(trial) for trial in found.trials]
+    ends = [-0.5, max(trials) + 0.5]
+    for name, x, y, line in (
+        ("base and parents", ends, [found.baselines] * 2, {"color": "var(--base)", "width": 2, "dash": "dash"}),
+        ("merges", trials + ends[1:], [*found.values, found.values[-1]],
+         {"color": "var(--best)", "width": 2, "shape": "hv"}),
+    ):  # fmt: skip
+        hover = f"{name} %{{y:.4~g}}<extra></extra>"
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=name, line=line, hovertemplate=hover))
+    figure.update_xaxes(range=[ends[0] - 0.5, ends[1] + 0.5], dtick=1 if ends[1] < 12 else None)
+    figure.update_yaxes(rangemode="tozero")
     return figure
 
 

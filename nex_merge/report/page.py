@@ -16,8 +16,10 @@ from nex_merge.measures.registry import OBJECTIVES, measure_title
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
 from nex_merge.runs import files
-from nex_merge.runs.advice import lead, next_steps, verdict_lines
+from nex_merge.runs.advice import lead, next_steps, of_last_stage, verdict_lines
 from nex_merge.runs.files import trial_label
+from nex_merge.runs.front import first_front, reference_in_words, volume_over
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
 from nex_merge.study.importances import importances
 
@@ -57,7 +59,7 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
     return environment.get_template("page.html.jinja").render(
         made=made,
         version=version("nex-merge"),
-        sections=SECTIONS.items(),
+        sections={**SECTIONS, **({"front": "Objectives"} if snapshot.objective.others else {})}.items(),
         plotly=Markup(figures.script()),
         **parts,
         **_responses(snapshot, note),
@@ -68,7 +70,7 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     """What the page leads with: the pick, how certain it is, and how to reproduce it."""
     pick, reliability, objective = snapshot.pick, snapshot.reliability, snapshot.objective
     rows, folder = snapshot.rows, snapshot.run.path
-    verdicts = [] if reliability is None else verdict_lines(reliability, objective.name)
+    verdicts = [] if reliability is None else verdict_lines(reliability, objective.name, objective.names)
     return {
         "objective": objective,
         "lead": [line.strip() for line in lead(rows, objective, reliability, folder)],
@@ -127,7 +129,14 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         made |= {f"accuracy-{one}": figures.scatter(rows, one, "accuracy", pick) for one in (name, *others)}
     made |= {f"measure-{other}": figures.scatter(rows, other, name, pick) for other in others}
     front, front_name = data.front(rows, objective), data.front_objective(objective).name
-    made["front"] = figures.pareto(rows, front, pick, front_name)
+    volume = volume_over(read_rows(snapshot.run, final=False), objective)
+    if objective.others:
+        latest = of_last_stage(rows)
+        front = first_front(latest)
+        made["front"] = figures.objectives(latest, objective, front, pick)
+        made["volume"] = volume and figures.volume(volume)
+    else:
+        made["front"] = figures.pareto(rows, front, pick, front_name)
     parallel = figures.parallel(rows, objective)
     made["parallel"] = parallel and parallel[0]
     values = data.scored_values(snapshot)
@@ -146,6 +155,8 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "accuracy_choices": _choices(drawn, "accuracy"),
         "measure_choices": _choices(drawn, "measure"),
         "front_name": front_name,
+        "volume": volume,
+        "reference": "" if volume is None else reference_in_words(volume),
         "front_text": ", ".join(words.trial_name(row["trial"]) for row in front),
         "parallel_width": parallel[1] if parallel else 0,
         "importance_merges": len(values),

@@ -40,12 +40,9 @@ def no_pick(snapshot: Snapshot) -> str:
         return ""
     if not merges:
         return "No merge has finished yet."
-    finished = "The only finished merge" if len(merges) == 1 else f"Each of the {len(merges)} finished merges"
+    finished = "The only finished merge is not" if len(merges) == 1 else f"None of the {len(merges)} finished merges is"
     first = merges[0]
-    return (
-        f"{finished} failed or collapsed; for example, trial {trial_label(first['trial'])} {first['state']}: "
-        f"{first['reason']}."
-    )
+    return f"{finished} complete; for example, trial {trial_label(first['trial'])} {first['state']}: {first['reason']}."
 
 
 def standing(snapshot: Snapshot) -> list[str]:
@@ -82,6 +79,8 @@ def _against_parents(snapshot: Snapshot, pick: Row) -> list[str]:
         lines.append(
             f"Confidence that it beats every parent by {measure}: {confidence}, corrected for selection among merges."
         )
+    if snapshot.objective.others:
+        return lines  # ranks go by fronts; what the sentences above the leaderboard say of parents is about those
     if best["rank"] < pick["rank"]:
         lines.append(
             f"The best parent, {best['trial']} with {number(best[name])}, ranks higher: by {measure}, no merge of this "

@@ -9,11 +9,13 @@ from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs.files import trial_label
+from nex_merge.runs.front import AnyRow, first_front
 from nex_merge.setup.paths import command
 
 Row = Mapping[str, Any]
 # Measures that can speak for a pick: what they rank high is meant to be right more often.
 SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
+MOST = 12  # trials of a front that a sentence names
 MEANING = {
     "sound": "other prompts would give much the same ranking",
     "weak": "this ranking is coarse",
@@ -31,14 +33,20 @@ def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
     return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
 
 
-def of_last_stage(rows: Sequence[Row]) -> Sequence[Row]:
+def of_last_stage(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
     """The rows of the final, if there was one, else all."""
     return [row for row in rows if row.get("stage") == "final"] or rows
 
 
 def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
-    """What to do, in a line or two above the table: the pick, and a measure that is sound and disagrees."""
+    """What to do, in a line or two above the table: the pick, and a measure that is sound and disagrees.
+
+    With several objectives, the merges of the first front take the place of the pick.
+    """
     rows = of_last_stage(rows)
+    if objective.others:
+        yield from _front(rows, objective, reliability, run)
+        return
     pick = best_by(rows, objective.name, objective.sign)
     if pick is None:
         return
@@ -56,6 +64,33 @@ def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | N
         trial = trial_label(other["trial"])
         yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
         yield f"    {_export(run, name)}"
+
+
+def _front(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
+    """The merges of the first front, the best of them by each objective, and who else would be on it."""
+    front = first_front(rows)
+    if not front:
+        return
+    by = " and ".join(measure_title(name) for name in objective.names)
+    yield f"Front by {by}: {_trials(front)}."
+    for one in objective.all:
+        best, verdict = best_by(front, one.name, one.sign), None if reliability is None else reliability.of(one.name)
+        if best is not None:
+            trial = f"trial {trial_label(best['trial'])} ({best['method']})"
+            yield f"  Best {measure_title(one.name)}{_level(verdict)}: {trial}, {_estimate(best, one.name)}"
+    above = [row["trial"] for row in rows if row["kind"] != "merge" and row["front"] == 1]
+    if above:
+        yield f"  No merge is better than {' or '.join(above)} in one objective without being worse in another."
+
+
+def _trials(front: Sequence[Row]) -> str:
+    """Trials in a sentence; of many, the first twelve."""
+    names = [trial_label(row["trial"]) for row in front]
+    if len(names) == 1:
+        return f"trial {names[0]}"
+    if len(names) > MOST:
+        return f"trials {', '.join(names[:MOST])} and {len(names) - MOST} more"
+    return f"trials {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _level(verdict: Verdict | None) -> str:
@@ -110,8 +145,8 @@ def _dissenters(
                 yield name, other
 
 
-def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
-    """The verdict on the objective with its reasons, and those on the other measures of accuracy, a line each."""
+def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str] = ()) -> list[str]:
+    """The verdict on the objective with its reasons; and those on others and on measures of accuracy, a line each."""
     verdict = reliability.of(objective)
     lines = []
     if verdict is not None:
@@ -121,7 +156,7 @@ def verdict_lines(reliability: Reliability, objective: str) -> list[str]:
             lines.append("  Whether it agrees with accuracy, only labels can show.")
     for name, measure in MEASURES.items():
         other = reliability.of(name)
-        if name != objective and measure.claims_accuracy and other is not None:
+        if name != objective and (measure.claims_accuracy or name in others) and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
     judged = reliability.of("consensus")
@@ -136,12 +171,18 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     """What to do next, each step once with its command.
 
     An export is offered where the objective's verdict is not insufficient; else the pick of a measure with a better
-    verdict, if there is one, and, unless that is sound, what would make the ranking sound.
+    verdict, if there is one, and, unless that is sound, what would make the ranking sound. With several objectives, one
+    of the front is offered where no objective's verdict is insufficient, else the best by one whose verdict is not.
     """
     pick = best_by(rows, objective.name, objective.sign)
     verdict = None if reliability is None else reliability.of(objective.name)
-    if pick is None:
-        return ["No merge can be recommended for export: none is complete."]
+    if objective.others and first_front(of_last_stage(rows)):
+        return _front_steps(rows, objective, reliability, run)
+    if pick is None or objective.others:
+        beyond = sum(row["state"] == "infeasible" for row in rows)
+        why = f", and {beyond} {'is' if beyond == 1 else 'are'} beyond study.constraints" if beyond else ""
+        what = "complete with every objective" if objective.others else "complete"
+        return [f"No merge can be recommended for export: none is {what}{why}."]
     if verdict is None or verdict.level != "insufficient":
         steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
         return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
@@ -152,6 +193,21 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     if steps and "(sound)" in steps[0]:
         return steps
     return list(dict.fromkeys([*steps, *(_step(item, rows, run) for item in verdict.advice)]))
+
+
+def _front_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
+    verdicts = {name: None if reliability is None else reliability.of(name) for name in objective.names}
+    fit = [name for name, verdict in verdicts.items() if verdict is None or verdict.level != "insufficient"]
+    steps = [_step(item, rows, run) for verdict in verdicts.values() if verdict is not None for item in verdict.advice]
+    if len(fit) == len(verdicts):
+        trial = trial_label(first_front(of_last_stage(rows))[0]["trial"])
+        steps = [f"Export one of the front: {command('export', run, '--trial', trial, '--out', 'DIR')}", *steps]
+    elif fit:
+        steps = [
+            f"Export the best by {measure_title(fit[0])}{_level(verdicts[fit[0]])}: {_export(run, fit[0])}",
+            *steps,
+        ]
+    return list(dict.fromkeys(steps))
 
 
 def _better(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ from nex_merge.setup.resolve import ResolvedConfig
 
 # Keys that may differ when a run is resumed.
 _FREE = (("study", "trials"), ("study", "timeout"), ("study", "max_tokens"), ("output",))
+# Mappings whose order says something: the first objective leads, and the study's values are in this order.
+_ORDERED = (("study", "objectives"),)
 # What a search that ended before its first trial leaves behind, beside hidden files.
 _LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START)
 
@@ -208,5 +210,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: Key = ()) ->
         was, now = old.get(key), new.get(key)
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             yield from differences(was, now, here)
+            if here in _ORDERED and was == now and list(was) != list(now):
+                yield here, list(was), list(now)
         elif was != now and here not in _FREE:
             yield here, was, now

@@ -29,7 +29,7 @@ CHECKED = 8
 
 
 def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) -> Iterator[str]:
-    """Export a trial (unless named, the best merge by `by`, else by the objective); what was done, line by line.
+    """Export a trial (unless named, the best merge by `by`, else by the only objective); what was done, line by line.
 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.

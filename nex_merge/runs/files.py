@@ -33,7 +33,8 @@ ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
 WARM_START = "warm_start.json"
 # How to get back a file of a trial.
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
-SCORED = ("complete", "pruned", "collapsed")  # states of trials that have their own responses, best first
+# States of trials that have their own responses, in the order in which the leaderboard ranks them.
+SCORED = ("complete", "pruned", "infeasible", "collapsed")
 
 
 def trial_id(number: int) -> str:

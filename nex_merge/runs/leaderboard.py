@@ -11,14 +11,16 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.advice import best_by
+from nex_merge.runs.advice import best_by, of_last_stage
+from nex_merge.runs.files import trial_label
+from nex_merge.runs.front import first_front, front_numbers
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import nearest
 
 if TYPE_CHECKING:
     import pandas
 
-IDENTITY = ("rank", "trial", "kind", "method")
+IDENTITY = ("rank", "front", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
 OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference")
 FORMATS = ("table", "csv", "json", "md")
@@ -42,19 +44,22 @@ COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCUR
 def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
     """Rows from best to worst, ties in order of trial.
 
-    Pruned variants rank below all complete ones, and collapsed ones below these; trials without a value come last,
-    unranked. `results` are ordered: base, parents, merges by number.
+    Pruned variants rank below all complete ones, below these infeasible and then collapsed ones; trials without a value
+    come last, unranked. With several objectives, complete ones are ordered by front, then by the first objective.
+    `results` are ordered: base, parents, merges by number.
     """
+    numbers = front_numbers(results, objective)
 
-    def key(result: TrialResult) -> tuple[int, float]:
+    def key(result: TrialResult) -> tuple[int, float, float]:
         value = result.value(objective.name)
-        place = files.SCORED.index(result.state)
-        return place, -objective.sign * value if value is not None else float("inf")
+        loss = -objective.sign * value if value is not None else float("inf")
+        return files.SCORED.index(result.state), numbers.get(result.trial, float("inf")), loss
 
     scored = [result for result in results if result.estimates and result.state in files.SCORED]
     rest = [result for result in results if result not in scored]
     rows = [_row(result, place, objective) for place, result in enumerate(sorted(scored, key=key), 1)]  # stable
-    return rows + [_row(result, None, objective) for result in rest]
+    rows += [_row(result, None, objective) for result in rest]
+    return [{**row, "front": numbers.get(row["trial"])} for row in rows]
 
 
 def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
@@ -98,9 +103,10 @@ def read_rows(run: Run, final: bool = True) -> list[Row]:
     A trial that finished after the last scoring has the estimates of its own result. After a final, its rows come
     first, with the values that they have there; `final` False: the search's own ranking.
     """
-    rows = rank(latest_results(run), run.objective)
+    results = latest_results(run)
     if run.finalists is not None:
-        rows = [row for row in rows if row["kind"] != "merge" or row["reference"] or row["trial"] in run.finalists]
+        results = [r for r in results if r.kind != "merge" or r.is_reference or r.trial in run.finalists]
+    rows = rank(results, run.objective)
     played = run.final if final else None
     if played is not None:
         leading = [{**row, "stage": "final"} for row in read_rows(played) if row["rank"] is not None]
@@ -151,15 +157,22 @@ def first_trial(run: Run) -> str:
 def best_merge(run: Run, by: str | None = None) -> TrialResult:
     """The complete merge that ranks first by a measure, by default the objective.
 
-    Raises InputError if there is none, or no such measure.
+    Raises InputError if there is none, or no such measure, or if there are several objectives and `by` is None.
     """
+    signs = {one.name: one.sign for one in run.objective.all}
     if by is not None and by not in OBJECTIVES:
         raise InputError(f"--by: unknown measure {by!r}.{nearest(by, list(OBJECTIVES), 'measures')}")
     rows = read_rows(run)
-    if by is None or by == run.objective.name:
+    if by is None and run.objective.others:
+        trials = ", ".join(trial_label(row["trial"]) for row in first_front(of_last_stage(rows))) or "none"
+        raise InputError(
+            f"{run.path}: {' and '.join(signs)} are objectives alike, so there is no single best merge. Choose one of "
+            f"the front with --trial ({trials}), or the best by one measure with --by (such as {run.objective.name})"
+        )
+    if by is None or run.objective.names == (by,):
         first = next((row for row in rows if row["kind"] == "merge" and row["state"] == "complete"), None)
     else:
-        first = best_by(rows, by, OBJECTIVES[by].direction)
+        first = best_by(rows, by, signs.get(by, OBJECTIVES[by].direction))
     if first is None:
         of = "" if by is None else f" with a value of {by}"
         raise InputError(f"{run.path}: expected a complete merge{of}, got none. Choose another trial with --trial")

@@ -294,7 +294,10 @@ class Run:
         return self.find(str(id))
 
     def best(self, by: str | None = None) -> TrialResult:
-        """The merge that ranks first by a measure (default: the objective). Raises InputError if there is none."""
+        """The merge that ranks first by a measure (default: the objective).
+
+        Raises InputError if there is none, or if there are several objectives and `by` is None.
+        """
         from nex_merge.runs.leaderboard import best_merge
 
         return best_merge(self, by)

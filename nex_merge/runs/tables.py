@@ -98,7 +98,7 @@ def print_table(
     say(title)
     for line in () if run is None else lead(rows if every is None else every, objective, reliability, run):
         wrap(line)
-    table, left_out = ranking_table(rows, objective.name, console.width, sorted_by)
+    table, left_out = ranking_table(rows, objective.names, console.width, sorted_by)
     console.print(table)
     if left_out:
         say(left_out)
@@ -120,23 +120,24 @@ def print_table(
         )
     if reliability is not None:
         say()
-        for line in verdict_lines(reliability, objective.name):
+        for line in verdict_lines(reliability, objective.name, objective.names):
             wrap(line)
 
 
 def ranking_table(
-    rows: Sequence[Row], objective: str = "nex", width: int = 120, sorted_by: str | None = None
+    rows: Sequence[Row], objectives: Sequence[str] = ("nex",), width: int = 120, sorted_by: str | None = None
 ) -> "tuple[Table, str]":
     """The rows as a terminal table of at most `width` columns, and a line on the columns that are left out for it.
 
-    Rank, trial, the objective and the column that is `sorted_by` always stay; of the others, the rightmost go first.
+    Rank, front, trial, the objectives and the column that is `sorted_by` always stay; of the others, the rightmost go
+    first.
     """
     from rich.table import Table
     from rich.text import Text
 
-    columns, shown = table_cells(rows, objective)
+    columns, shown = table_cells(rows, objectives)
     headings = {column: heading for heading, column in _COLUMNS.items()}
-    kept = {"#", "trial", headings.get(objective, objective)}
+    kept = {"#", "front", "trial", *(headings.get(name, name) for name in objectives)}
     if sorted_by is not None:
         heading = headings.get(sorted_by, sorted_by)
         kept.add(heading)
@@ -165,33 +166,38 @@ def _plain(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def table_cells(rows: Sequence[Row], objective: str = "nex") -> tuple[list[str], list[dict[str, str]]]:
+def table_cells(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> tuple[list[str], list[dict[str, str]]]:
     """The columns of the terminal table and the cells of every row.
 
-    Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name.
+    Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name; fronts are
+    shown where there are several objectives.
     """
     left_out = "s" if any(row["accuracy"] is not None for row in rows) else "acc"
     columns = [column for column in TABLE if column != left_out]
-    if objective not in _HEADED.values():
-        columns.insert(columns.index("method") + 1, objective)
-    return columns, [_cells(row, objective) for row in rows]
+    at = columns.index("method") + 1
+    columns[at:at] = [name for name in objectives if name not in _HEADED.values()]
+    if len(objectives) > 1:
+        columns.insert(1, "front")
+    return columns, [_cells(row, objectives) for row in rows]
 
 
-def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
+def _cells(row: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, str]:
     def number(key: str, digits: int) -> str:
         return "-" if row.get(key) is None else f"{row[key]:.{digits}f}"
 
     measured = {
-        heading: number(name, MEASURES[name].digits) for heading, name in {objective: objective, **_HEADED}.items()
+        heading: number(name, MEASURES[name].digits)
+        for heading, name in {**dict(zip(objectives, objectives, strict=True)), **_HEADED}.items()
     }
     if row["state"] == "failed":
         measured[_LEADING[0]] = "failed"
-    name = objective if f"{objective}_low" in row else "nex"
+    name = objectives[0] if f"{objectives[0]}_low" in row else "nex"
     interval = "-" if row.get(f"{name}_low") is None else f"{row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f}"
     if row["state"] == "pruned":
         interval = f"after {row['answered']:.0%}"
     return {
         "#": "-" if row["rank"] is None else str(row["rank"]),
+        "front": number("front", 0),
         "trial": trial_label(row["trial"]),
         "method": row["kind"] if row["kind"] != "merge" else row["method"] + (" =" if row["reference"] else ""),
         **measured,
@@ -203,8 +209,8 @@ def _cells(row: Mapping[str, Any], objective: str) -> dict[str, str]:
     }
 
 
-def as_markdown(rows: Sequence[Row], objective: str = "nex") -> str:
-    columns, shown = table_cells(rows, objective)
+def as_markdown(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> str:
+    columns, shown = table_cells(rows, objectives)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in columns) + " |" for cells in shown]
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from rich.text import Text
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
 from nex_merge.runs import files
+from nex_merge.runs.front import reference_in_words, volume_over
 from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import ranking_table
@@ -101,24 +102,45 @@ def status(view: View) -> str:
 
 
 def screen(run: Run, view: View, width: int, top: int) -> Group:
-    """Title, status, the objective over trials, and the best rows."""
-    name = view.objective.name
-    values = [row[name] if row["state"] == "complete" else None for row in view.by_time]
+    """Title, status, the objective over trials (of several, their hypervolume), and the best rows."""
     parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
-    curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
-    if curve:
-        parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
-        best_parent = best_so_far(parents, view.objective.sign)
-        parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
-        parts += [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
+    parts += _volumes(run, view, width) if view.objective.others else _values(view, width)
     if view.rows:
-        table, left_out = ranking_table(view.rows[:top], view.objective.name, width)
+        table, left_out = ranking_table(view.rows[:top], view.objective.names, width)
         parts += [Text(), table, *([Text(left_out, style="dim")] if left_out else [])]
         if len(view.rows) > top:
             parts.append(Text(f"... {len(view.rows) - top} more", style="dim"))
     else:
         parts += [Text(), Text("no trial has finished yet")]
     return Group(*parts)  # pyright: ignore[reportArgumentType]
+
+
+def _values(view: View, width: int) -> list[Text]:
+    """The objective of every merge, and the best so far; nothing before the first."""
+    name = view.objective.name
+    values = [row[name] if row["state"] == "complete" else None for row in view.by_time]
+    curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
+    if not curve:
+        return []
+    parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
+    best_parent = best_so_far(parents, view.objective.sign)
+    parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
+    return [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
+
+
+def _volumes(run: Run, view: View, width: int) -> list[Text]:
+    """The hypervolume after every merge; nothing before the first."""
+    volume = volume_over(read_rows(run, final=False), view.objective)
+    if volume is None:
+        return []
+    title = f"hypervolume over merges (-), now {volume.values[-1]:.4g}; base and parents {volume.baselines:.4g}"
+    curve = curve_text([None] * len(volume.values), volume.values, width - 10, CURVE)
+    return [
+        Text(),
+        Text(title, style="dim"),
+        Text(f"reference: {reference_in_words(volume)}", style="dim"),
+        Text(curve),
+    ]
 
 
 def watch(run: Run, once: bool, top: int) -> None:
@@ -131,7 +153,7 @@ def watch(run: Run, once: bool, top: int) -> None:
     with LiveScreen(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
         while view.live is not None:
             # The table gets the lines that title, status, curve and blank lines leave.
-            rows = min(top, max(console.height - CURVE - 8, 1))
+            rows = min(top, max(console.height - CURVE - (10 if view.objective.others else 8), 1))
             shown.update(screen(run, view, console.width, rows), refresh=True)
             time.sleep(EVERY)
             view = look(run)
@@ -151,7 +173,8 @@ def curve_text(values: Sequence[float | None], best: Sequence[float | None], wid
             if value is not None:
                 grid[height - 1 - round((value - low) / ((high - low) or 1) * (height - 1))][column] = mark
     ends = {0: f"{high:.4f}", height - 1: f"{low:.4f}"}
-    return "\n".join(f"{ends.get(i, ''):>8} |{''.join(line).rstrip()}" for i, line in enumerate(grid))
+    margin = max(8, *map(len, ends.values()))
+    return "\n".join(f"{ends.get(i, ''):>{margin}} |{''.join(line).rstrip()}" for i, line in enumerate(grid))
 
 
 def duration(seconds: float) -> str:

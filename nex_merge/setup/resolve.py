@@ -82,11 +82,14 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
             "study.baselines is false; set it to true, or use calibration: self"
         )
-    if config.study.objective == "consensus" and not config.study.baselines:
-        raise InputError(
-            f"{source}: study.objective: consensus compares with base and parents, and study.baselines is false; set "
-            "it to true"
-        )
+    study = config.study
+    objectives = ("objectives", study.objectives) if study.objectives else ("objective", [study.objective])
+    for key, names in (objectives, ("constraints", study.constraints)):
+        if "consensus" in names and not study.baselines:
+            raise InputError(
+                f"{source}: study.{key}: consensus compares with base and parents, and study.baselines is false; set "
+                "it to true"
+            )
     if config.consensus.match != "auto":
         check_match(config.consensus.match, f"{source}: consensus.match")
     check_writable_folder(Path(config.output), f"{source}: output")

@@ -114,7 +114,7 @@ def _complaint(error: yaml.YAMLError, source: str, text: str) -> str:
         return f"{where}: indented with a tab; YAML takes blanks only"
     if "single document" in str(error):
         return f"{where}: a second document begins (---); keep one of them"
-    special = ("undefined alias", "alphabetic or numeric character", "cannot start any token", "tag")
+    special = ("undefined alias", "alphabetic or numeric character", "cannot start any token", "tag", "chomping")
     if any(words in problem for words in special):
         return f"{where}: not valid YAML: {problem}. Put text that begins with a special character in quotes"
     if "mapping values are not allowed" in problem:

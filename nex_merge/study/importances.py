@@ -1,4 +1,4 @@
-"""How much of the objective's variance each searched parameter explains."""
+"""How much of the variance of the objective, of several the first, each searched parameter explains."""
 
 from collections.abc import Mapping
 
@@ -36,7 +36,7 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
         url, options = database.arguments
         storage = RDBStorage(url, options)
         study = optuna.load_study(study_name=study_name(run, storage), storage=storage)
-        return study.get_trials(states=(TrialState.COMPLETE,)), optuna.create_study(direction=study.direction)
+        return study.get_trials(states=(TrialState.COMPLETE,)), optuna.create_study(direction=study.directions[0])
 
     try:
         trials, copy = database.run(read)

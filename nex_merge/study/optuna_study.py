@@ -21,6 +21,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.measures.estimates import Objective
+from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.claims import SqlClaims, claimed, new_owner
@@ -46,21 +47,21 @@ class MergeStudy:
         self,
         run: Run,
         config: StudyConfig,
-        sign: int,
+        objective: Objective,
         start: Start,
         seen: Seen,
         database: Database,
         observer: Observer,
         given: optuna.samplers.BaseSampler | None = None,
     ) -> None:
-        """Create the study unless it exists; `sign` +1 maximizes. The observer is told what folder or study lack.
+        """Create the study unless it exists. The observer is told what folder or study lack.
 
         `given`: takes over after the first guesses, instead of the sampler of the configuration.
 
         Raises InputError if the storage can't be used or the study is another run's, RunError if it stays unavailable.
         """
         self._config, self._run, self._database, self._observer = config, run, database, observer
-        self._owner = new_owner()
+        self._objective, self._owner = objective, new_owner()
         sampler = (
             MergeSampler(config.sampler, config.seed, start, seen, self._recorded)
             if given is None
@@ -76,7 +77,7 @@ class MergeStudy:
                 storage=storage,
                 sampler=sampler,
                 pruner=optuna.pruners.NopPruner(),
-                direction="maximize" if sign > 0 else "minimize",
+                directions=["maximize" if one.sign > 0 else "minimize" for one in objective.all],
                 load_if_exists=True,
             )
             return storage, study, SqlClaims(database.engine, name)
@@ -119,7 +120,7 @@ class MergeStudy:
                 "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
             )
 
-    def run_merges(self, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
+    def run_merges(self, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
         """Evaluate lost trials again, then merges until `study.trials` of them are finished or a budget is reached.
 
         Raises RunError if another search is evaluating a trial of this study, or the database stays unavailable.
@@ -133,7 +134,7 @@ class MergeStudy:
             if number is None:
                 return
             with claimed(self._claims, number, self._owner, self._database.run):
-                self._run_merge(number, objective, space, propose, evaluate)
+                self._run_merge(number, space, propose, evaluate)
 
     def _is_spent(self) -> bool:
         """Whether a budget is reached, which is said."""
@@ -201,9 +202,7 @@ class MergeStudy:
         self._observer.on_trial_end(result)
         return result
 
-    def _run_merge(
-        self, number: int, objective: Objective, space: SearchSpace, propose: Propose, evaluate: Evaluate
-    ) -> None:
+    def _run_merge(self, number: int, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
         def proposed() -> tuple[optuna.Trial, MergeRecipe]:
             study_id = self._storage.get_study_id_from_name(self._study.study_name)
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
@@ -217,7 +216,7 @@ class MergeStudy:
         if result is None:
             result = self._evaluate(id, recipe, space, evaluate)
         outcome = result
-        if not self._step(lambda: _tell(self._study, trial, outcome, objective)):
+        if not self._step(lambda: _tell(self._study, trial, outcome, self._objective)):
             self._observer.on_note(
                 f"trial {number} was finished by another program in {self._database.label}; the leaderboard has this "
                 "search's result, the sampler the other's"
@@ -235,8 +234,8 @@ def as_told(earlier: Iterable[EarlierTrial], propose: Propose) -> list[FrozenTri
                 optuna.trial.create_trial(
                     params=dict(item.parameters),
                     distributions=fixed.distributions,
-                    value=item.value,
-                    constraints=None if item.violation is None else {"collapse": item.violation},
+                    values=list(item.values),
+                    constraints=dict(item.violations),
                 )
             )
         except ValueError as error:
@@ -325,20 +324,21 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objecti
     Safe to repeat: an attempt that seemed to fail may have been committed.
     """
     found = study.get_trials(deepcopy=False)[trial.number]
-    value = result.value(objective.name)
+    wanted = objective.values(result)
     if found.state.is_finished():
-        return found.value == value
+        return found.values == wanted
     trial.set_user_attr("state", result.state)
     if result.reason is not None:
         trial.set_user_attr("reason", result.reason)
-    if result.violation is not None and "collapse" not in trial.constraints:
-        # Above 0 the trial is infeasible. Already set if the process was killed between this and `study.tell`.
-        trial.set_constraint("collapse", result.violation)
-    if value is None:
+    known = result.violations or ({} if result.violation is None else {COLLAPSE: result.violation})
+    for name, violation in known.items():
+        if name not in trial.constraints:  # already set if the process was killed between this and `study.tell`
+            trial.set_constraint(name, violation)  # above 0 the trial is infeasible
+    if wanted is None:
         study.tell(trial, state=TrialState.FAIL)
     elif result.state == "pruned":
-        trial.report(value, step=round(100 * result.answered))  # percent of the prompts
+        trial.report(wanted[0], step=round(100 * result.answered))  # percent of the prompts
         study.tell(trial, state=TrialState.PRUNED)
     else:
-        study.tell(trial, value)
+        study.tell(trial, wanted)
     return True

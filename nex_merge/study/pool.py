@@ -6,7 +6,7 @@ Everything here depends on trial numbers only, so that a resumed search computes
 from collections.abc import Mapping
 
 from nex_merge.measures.estimates import Objective, whole_values
-from nex_merge.measures.measure import Pool, shared_weights
+from nex_merge.measures.measure import Measure, Pool, shared_weights
 from nex_merge.nex.calibration import pool_size
 from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
@@ -24,7 +24,7 @@ class GrowingPool:
         self._variants: dict[str, Variant] = {}
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
-        self._values: dict[str, float] = {}  # of trials, under the present weights
+        self._values: dict[str, dict[str, float]] = {}  # by measure, then trial, under the present weights
 
     def earlier(self, trial: str) -> list[Variant]:
         """Base, parents and merges with a lower number, if they have responses."""
@@ -50,25 +50,35 @@ class GrowingPool:
             self._size, self._weights, self._values = size, shared_weights(variants, self._nex), {}
         return self._weights
 
-    def values(self, objective: Objective, number: int) -> Mapping[str, float] | None:
-        """The current objective of the merges before this number; None if the recorded values are final."""
-        measure = objective.measure
-        if not measure.is_pooled(self._nex):
+    def values(self, objective: Objective, number: int) -> Mapping[str, tuple[float, ...]] | None:
+        """The current objectives of the merges before this number that have all; None if recorded values are final."""
+        measures = [one.measure for one in objective.all]
+        if not any(measure.is_pooled(self._nex) for measure in measures):
             return None
+        columns = [self._column(measure, number) for measure in measures]
+        trials = set(columns[0]).intersection(*columns)
+        return {trial: tuple(column[trial] for column in columns) for trial in sorted(trials)}
+
+    def _column(self, measure: Measure, number: int) -> Mapping[str, float]:
+        """The current values of a measure for the merges before this number."""
+        if not measure.is_pooled(self._nex):
+            before = [result for result in self._run.results() if result.kind == "merge" and _precedes(result, number)]
+            return {r.trial: value for r in before if (value := r.value(measure.name)) is not None}
         earlier = self.earlier(files.trial_id(number))
         weights = self.weights(number)
         if measure.needs_pool:
-            self._values = {}
-        new = [v for v in earlier if v.kind == "merge" and v.trial not in self._values]
+            self._values.pop(measure.name, None)
+        values = self._values.setdefault(measure.name, {})
+        new = [v for v in earlier if v.kind == "merge" and v.trial not in values]
         if new:
             pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights, self.questions)
             for variant, value in zip(pool.variants, whole_values(measure, pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
-                    self._values[variant.trial] = value.value
+                    values[variant.trial] = value.value
         for result in self._run.results():  # a duplicate has the value of its original
-            if result.same_as in self._values and _precedes(result, number):
-                self._values[result.trial] = self._values[result.same_as]
-        return dict(self._values)
+            if result.same_as in values and _precedes(result, number):
+                values[result.trial] = values[result.same_as]
+        return values
 
 
 def _precedes(result: TrialResult, number: int) -> bool:

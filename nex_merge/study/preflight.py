@@ -12,12 +12,15 @@ from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
+from nex_merge.measures.consensus import FEWEST_SAMPLES
+from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
+from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
-from nex_merge.setup.config import GenerationConfig, RunConfig
+from nex_merge.setup.config import RunConfig, StudyConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.budget import described
@@ -65,6 +68,7 @@ def check(
     """
     config, family = resolved.config, resolved.family
     custody.check(resolved, fresh)
+    check_samples(config)
     warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
     made = engine or FamilyEngine(family, config.runtime)
     if isinstance(made, FamilyEngine):
@@ -82,28 +86,46 @@ def check(
     searched, _ = split_prompts(config.study, len(ids))
     check_race(config, len(searched))
     check_capture(config)
-    check_samples(config.generation)
     rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, out_dtype, rehearsal, recipes, warm_start)
 
 
-def check_capture(config: RunConfig) -> None:
-    """Raise InputError if the objective reads activations that would not be captured."""
-    objective = objective_of(config.study)
-    if config.activations.capture != "all" and objective.measure.reads_activations:
-        raise InputError(
-            f"activations.capture: study.objective {objective.name} is computed from activations; use all, or an "
-            "objective that is read from answers, such as consensus"
-        )
+def _asked_for(study: StudyConfig) -> Iterator[tuple[str, str]]:
+    """(key, measure) of every objective and constraint. Raises InputError if one is unknown."""
+    objective, constraints = objective_of(study), constraints_of(study)
+    for name in objective.names:
+        yield "study.objective" if study.objectives is None else "study.objectives", name
+    for item in constraints:
+        yield "study.constraints", item.measure
 
 
-def check_samples(generation: GenerationConfig) -> None:
-    """Raise InputError if all samples of a prompt would be the same."""
+def check_samples(config: RunConfig) -> None:
+    """Raise InputError if all samples of a prompt would be the same, or too few for an objective or a constraint.
+
+    Also where one of these is unknown.
+    """
+    generation = config.generation
+    for key, name in _asked_for(config.study):
+        if name == "self_consistency" and generation.samples < FEWEST_SAMPLES:
+            raise InputError(
+                f"{key}: self_consistency requires generation.samples of at least {FEWEST_SAMPLES}, got "
+                f"{generation.samples}"
+            )
     if generation.samples > 1 and generation.temperature == 0:
         raise InputError(
             f"generation.samples: {generation.samples} responses to a prompt are all the same at "
             "generation.temperature 0; set a temperature, such as 0.7, or use 1 sample"
         )
+
+
+def check_capture(config: RunConfig) -> None:
+    """Raise InputError if an objective or a constraint reads activations that would not be captured."""
+    for key, name in _asked_for(config.study):
+        if config.activations.capture != "all" and MEASURES[name].reads_activations:
+            raise InputError(
+                f"activations.capture: {key} {name} is computed from activations; use all, or what is read from "
+                "answers, such as consensus"
+            )
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:

@@ -63,13 +63,14 @@ class Progress(Observer):
         self._here += 1
         self._total = max(self._total, self._done)  # another search on the same study may add trials
         value = self._take_best(result)
-        name = self._objective.name
+        name, others = self._objective.name, self._objective.others
         digits = MEASURES[name].digits
         if value is not None:
-            shown = f"{name} {value:.{digits}f}"
+            shown = ", ".join(_shown(one, result) for one in self._objective.names)
         else:  # the first variant has no others to be compared with
             shown = f"{result.state}: {result.reason}" if result.reason else f"{name} not defined yet"
-        best = f", best {self._best[0]:.{digits}f} (trial {self._best[1]})" if self._best is not None else ""
+        of = f" {name}" if others else ""
+        best = f", best{of} {self._best[0]:.{digits}f} (trial {self._best[1]})" if self._best is not None else ""
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.on_note(
             f"[{self._done}/{self._total}] trial {result.trial} {result.method}: {shown}, "
@@ -83,6 +84,11 @@ class Progress(Observer):
         if value is not None and (self._best is None or self._objective.sign * (value - self._best[0]) > 0):
             self._best = (value, result.trial)
         return value
+
+
+def _shown(name: str, result: TrialResult) -> str:
+    value = result.value(name)
+    return f"{name} not defined yet" if value is None else f"{name} {value:.{MEASURES[name].digits}f}"
 
 
 class Beacon(Observer):

@@ -47,6 +47,11 @@ def check_race(config: RunConfig, prompts: int) -> None:
     if config.study.pruner == "none":
         return
     objective = objective_of(config.study)
+    if objective.others:
+        raise InputError(
+            "study.pruner: wilcoxon ends merges that are worse by one objective, and with study.objectives they may be "
+            "on the front. Use study.pruner: none, or study.objective with study.constraints"
+        )
     if not objective.measure.can_race(config.nex):
         able = ", ".join(name for name, measure in OBJECTIVES.items() if measure.can_race(config.nex))
         raise InputError(

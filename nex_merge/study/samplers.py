@@ -27,8 +27,8 @@ from nex_merge.setup.config import StudyConfig
 SEED_BITS = 31
 # Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.
 SPREAD, SPREAD_PER_METHOD = 8, 2
-# number -> the current values of the merges before it, by trial; None if the values reported to Optuna are final.
-Seen = Callable[[int], Mapping[str, float] | None]
+# number -> the current objectives of the merges before it, by trial; None if the values reported to Optuna are final.
+Seen = Callable[[int], Mapping[str, Sequence[float]] | None]
 # number -> the parameters of a trial that was evaluated before the study lost it; None for others.
 Recorded = Callable[[int], Mapping[str, Any] | None]
 
@@ -155,32 +155,32 @@ def _tpe(seed: int) -> TPESampler:
 
 
 def _as_before(
-    study: Any, number: int, values: Mapping[str, float], earlier: Sequence[FrozenTrial] = ()
+    study: Any, number: int, values: Mapping[str, Sequence[float]], earlier: Sequence[FrozenTrial] = ()
 ) -> optuna.Study:
     """An in-memory copy of the study: the trials before `number`, updated by `values`, and that trial as running.
 
     The parameters that an interrupted trial already has are left out: they are drawn again, identically. `earlier`:
     trials to put before all others.
     """
-    found = optuna.create_study(direction=study.direction)
+    found = optuna.create_study(directions=study.directions)
     for trial in [*earlier, *_updated(study.get_trials()[:number], values)]:
         found.add_trial(trial)
     found.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
     return found
 
 
-def _updated(trials: Sequence[FrozenTrial], values: Mapping[str, float]) -> list[FrozenTrial]:
+def _updated(trials: Sequence[FrozenTrial], values: Mapping[str, Sequence[float]]) -> list[FrozenTrial]:
     """Copies of trials, with the present `values` of complete ones, by trial."""
     found = []
     for trial in map(copy.copy, trials):
-        value = values.get(files.trial_id(trial.number))
-        if trial.state is TrialState.PRUNED:
+        current = values.get(files.trial_id(trial.number))
+        if trial.state is TrialState.PRUNED:  # only with a single objective
             # Its value is an estimate of the whole, as good for comparing as others; Optuna would rank pruned trials by
             # how far they came.
             trial.state, trial.values = TrialState.COMPLETE, [trial.value]
             trial.intermediate_values = {}
-        if value is not None and trial.state is TrialState.COMPLETE:
-            trial.values = [value]
+        if current is not None and trial.state is TrialState.COMPLETE:
+            trial.values = list(current)
         found.append(trial)
     return found
 
@@ -197,7 +197,7 @@ class GivenSampler(BaseSampler):
     ) -> None:
         """`seen` and `recorded`: as for `MergeSampler`."""
         self._own, self._seen, self._recorded = sampler, seen, recorded
-        self._values: tuple[int, Mapping[str, float]] | None = None  # as of the latest trial
+        self._values: tuple[int, Mapping[str, Sequence[float]]] | None = None  # as of the latest trial
         self._guesses, self._first = len(start.guesses), MergeSampler("random", 0, start, recorded=recorded)
 
     def _is_known(self, number: int) -> bool:
@@ -236,7 +236,7 @@ class GivenSampler(BaseSampler):
 class _Present:
     """A study under the present values of its trials. All else is the study's, as samplers keep their state in it."""
 
-    def __init__(self, study: Any, values: Mapping[str, float]) -> None:
+    def __init__(self, study: Any, values: Mapping[str, Sequence[float]]) -> None:
         self._present_of, self._values = study, values
 
     def __getattr__(self, name: str) -> Any:

@@ -106,13 +106,13 @@ def run_search(
                 "parameter independently; the current sampler continues from its trials"
             )
 
-        def seen(number: int) -> Mapping[str, float] | None:
+        def seen(number: int) -> Mapping[str, Sequence[float]] | None:
             return runner.pool.values(objective, number)
 
         for trial, why in run.damaged().items():
             dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Trial {trial} is evaluated again")
             run.discard(trial)
-        study = MergeStudy(run, config.study, objective.sign, start, seen, database, dispatch, sampler)
+        study = MergeStudy(run, config.study, objective, start, seen, database, dispatch, sampler)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
         if config.study.baselines and any(run.result(name) is None for name in family.references):
@@ -125,7 +125,7 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
 
-        study.run_merges(objective, space, suggest, evaluate)
+        study.run_merges(space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if config.study.final is not None and rows:
             play_final(run, config, engine, list(family.folders), reference, dispatch)

@@ -10,14 +10,14 @@ import numpy as np
 
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
+from nex_merge.measures.constraints import constraints_of, violations
 from nex_merge.measures.estimates import estimate_new
-from nex_merge.measures.guard import collapse
+from nex_merge.measures.guard import COLLAPSE, collapse
 from nex_merge.measures.measure import Pool
 from nex_merge.measures.text import text_figures
 from nex_merge.merging import mergekit_config
 from nex_merge.nex.scoring import score
 from nex_merge.records import (
-    Estimate,
     MergeRecipe,
     NeuronWeights,
     Observation,
@@ -64,11 +64,11 @@ class TrialRunner:
         """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
 
         `is_final`: trials answer the prompts that are kept for the final, not those of the search. Raises InputError if
-        the prompts are invalid.
+        the prompts or the constraints are invalid.
         """
         self.engine, self._config, self._run, self._notify = engine, config, run, notify
         self._reference = reference
-        self._members = list(members)
+        self._members, self._constraints = list(members), constraints_of(config.study)
         self.prompt_ids = encode_run_prompts(engine, config)
         self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
         self.pool = GrowingPool(run, config.nex, config.consensus)
@@ -160,12 +160,18 @@ class TrialRunner:
         nex, consensus, questions = self._config.nex, self._config.consensus, self.pool.questions
         earlier = self.pool.earlier(answered.trial)
         estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
-        violation, reason = None, None
-        if stop is not None:
-            violation, reason = stop.violation, stop.reason
-        elif recipe.kind == "merge":
-            pool = Pool([*earlier, variant], nex, consensus, shared, questions)
-            violation, reason = self._violation(pool, estimates)
+        state, beyond, reasons = "complete", {}, []
+        if recipe.kind == "merge":
+            beyond, reasons = violations(self._constraints, estimates)
+            if stop is None:
+                collapsed, why = collapse(Pool([*earlier, variant], nex, consensus, shared, questions))
+            else:
+                collapsed, why = stop.violation, stop.reason
+            if collapsed is not None:
+                beyond = {COLLAPSE: collapsed, **beyond}
+            state = "infeasible" if reasons else "complete"
+            if why is not None:
+                state, reasons = "collapsed" if stop is None else stop.state, [why, *reasons]
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
         result = TrialResult(
             trial=answered.trial,
@@ -173,12 +179,13 @@ class TrialRunner:
             name=answered.name,
             method=recipe.method,
             seed=recipe.seed,
-            state=stop.state if stop is not None else "complete" if reason is None else "collapsed",
-            reason=reason,
+            state=state,
+            reason="; ".join(reasons) or None,
             parameters=recipe.parameters,
             estimates=estimates,
             score=nex_score,
-            violation=violation,
+            violation=max(beyond.values(), default=None),
+            violations=beyond,
             weights_sha256=answered.weights_sha256,
             seconds={**answered.seconds, "score": spent},
             tokens=sum(len(response.token_ids) for response in observation.responses),
@@ -190,17 +197,6 @@ class TrialRunner:
         for blocks in self._run.folder(answered.trial).glob("blocks-*.jsonl"):
             blocks.unlink()
         return result
-
-    def _violation(self, pool: Pool, estimates: dict[str, Estimate]) -> tuple[float, str | None]:
-        """How far the pool's last variant, a merge, exceeds its allowances (above 0: infeasible), and why."""
-        violation, reason = collapse(pool)
-        budget, tokens = self._config.study.max_mean_tokens, estimates["mean_tokens"].value
-        if budget is not None and tokens is not None:
-            excess = tokens / budget - 1
-            if excess > max(violation, 0):
-                reason = f"study.max_mean_tokens: expected at most {budget:g} tokens per response, got {tokens:.0f}"
-            violation = max(violation, excess)
-        return violation, reason
 
 
 def split_prompts(study: StudyConfig, prompts: int) -> tuple[list[int], list[int]]:

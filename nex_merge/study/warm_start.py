@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.measures.constraints import Constraint, constraints_of, violations
 from nex_merge.measures.estimates import Objective
+from nex_merge.measures.guard import COLLAPSE
+from nex_merge.records import TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.custody import differences
 from nex_merge.runs.leaderboard import latest_results
@@ -21,8 +24,8 @@ class EarlierTrial:
     """What a sampler is told of a merge of another run."""
 
     parameters: Mapping[str, Any]  # by name in the study
-    value: float  # the objective, in that run's leaderboard as it was read
-    violation: float | None  # above 0: infeasible
+    values: Sequence[float]  # the objectives, in that run's leaderboard as it was read
+    violations: Mapping[str, float]  # by constraint, under this run's bounds; above 0: violated
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,17 @@ def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> Warm
             f"study.warm_start: {run.path} is a search of something else:\n  " + "\n  ".join(lines)
             + "\nSearch the same space with the same models and objective, or leave out study.warm_start"
         )  # fmt: skip
+    constraints = constraints_of(resolved.config.study)
     trials = tuple(
-        EarlierTrial(dict(result.parameters), value, result.violation)
+        EarlierTrial(dict(result.parameters), values, _violations(result, constraints))
         for result in latest_results(run)
-        if result.kind == "merge" and (value := result.value(objective.name)) is not None
+        if result.kind == "merge" and (values := objective.values(result)) is not None
     )
     if not trials:
-        raise InputError(f"study.warm_start: {run.path}: expected finished merges with a value of {objective.name}, "
-                         "got none; wait for them, or leave out study.warm_start")  # fmt: skip
+        raise InputError(
+            f"study.warm_start: {run.path}: expected finished merges with a value of {' and '.join(objective.names)}, "
+            "got none; wait for them, or leave out study.warm_start"
+        )
     others = _other_conditions(run, resolved)
     from_others = f"; their values come from other {' and '.join(others)}" if others else ""
     return WarmStart(
@@ -89,6 +95,13 @@ def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> Warm
         f"study.warm_start: the sampler begins with {len(trials)} merges of {run.path}{from_others}. They are not in "
         "the leaderboard",
     )
+
+
+def _violations(result: TrialResult, constraints: Sequence[Constraint]) -> dict[str, float]:
+    """How far a merge of the other run is beyond the constraints of this one, and whether it collapsed there."""
+    collapsed = result.violations.get(COLLAPSE, result.violation)  # of older versions, the greatest violation
+    beyond, _ = violations(constraints, result.estimates)
+    return beyond if collapsed is None else {COLLAPSE: collapsed, **beyond}
 
 
 def _obstacles(run: Run, resolved: ResolvedConfig, objective: Objective) -> Iterator[str]:
@@ -105,7 +118,10 @@ def _obstacles(run: Run, resolved: ResolvedConfig, objective: Objective) -> Iter
             yield f"models: the weights of {key[0]} are others"
     if run.objective != objective:
         directions = {1: "maximize", -1: "minimize"}
-        there, here = (f"{directions[item.sign]} {item.name}" for item in (run.objective, objective))
+        there, here = (
+            " and ".join(f"{directions[one.sign]} {one.name}" for one in item.all)
+            for item in (run.objective, objective)
+        )
         yield f"study.objective: is to {there} there, {here} here"
 
 

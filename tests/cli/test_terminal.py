@@ -37,7 +37,7 @@ def shown(rows, width, **options):
 @pytest.mark.parametrize("objective", ["nex", "mean_tokens", "finished"])
 def test_forty_columns(toy_run, objective):
     rows = read_rows(Run(toy_run))
-    text, note = shown(rows, 40, objective=objective)
+    text, note = shown(rows, 40, objectives=[objective])
     lines = text.splitlines()
     assert len(lines) == len(rows) + 1 and "…" not in text and max(map(len, lines)) <= 40
     heading = {"nex": "nex", "mean_tokens": "tokens", "finished": "finished"}[objective]

@@ -1,5 +1,6 @@
 """The page of many kinds of runs, as text: its content, its size, and that text from elsewhere is escaped."""
 
+import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -92,6 +93,40 @@ def test_a_run_of_version_0_1_0(tmp_path):
     assert "5 responses of the pick" in page and page.count("<tr data-state=") == 13
 
 
+@pytest.mark.parametrize("third", [{}, {"novelty": "auto"}], ids=["two", "three"])
+def test_several_objectives(tmp_path, third):
+    run = plant(tmp_path / "run", 12, study={"objectives": {"consensus": "auto", "mean_tokens": "minimize", **third}})
+    page, notes = page_of(run)
+    snapshot = take_snapshot(run)
+    front = [row for row in snapshot.rows if row["kind"] == "merge" and row["front"] == 1]
+    assert snapshot.pick == front[0] == max(front, key=lambda row: row["consensus"]) and not notes
+    for text in (
+        "The front and how certain it is", "Front by consensus and mean tokens",
+        f"Trial {int(front[0]['trial'])} (ties): consensus {front[0]['consensus']:.4g}, mean tokens ",
+        "The front: " + ", ".join(f"trial {int(row['trial'])}" for row in front),
+        '<a href="#front">Objectives</a>', "Hypervolume over trials", "The reference point is the worst of all comp",
+        "objectives</dt><dd>consensus (more is better), mean_tokens (less is better)", 'data-name="front"',
+    ):  # fmt: skip
+        assert text in page, text
+    assert "Pick by" not in page and "no merge of this run is better" not in page
+    drawn = json.loads(page.partition('id="figures">')[2].partition("</script>")[0])
+    (ring,) = [trace for trace in drawn["front"]["data"] if trace["name"] == "front"]
+    assert ring["mode"] == ("markers" if third else "lines+markers")
+    # From the fewest tokens to the most, each step takes consensus up.
+    ordered = sorted(front, key=lambda row: row["mean_tokens"])
+    assert ring["x"] == [row["mean_tokens"] for row in ordered] and ring["y"] == [row["consensus"] for row in ordered]
+    assert [note["text"] for note in drawn["front"]["layout"]["annotations"]] == [
+        row["trial"] for row in snapshot.rows if row["kind"] != "merge"
+    ]
+    volumes = drawn["volume"]["data"][1]["y"]
+    assert volumes == sorted(volumes) and volumes[0] > 0
+
+
+def test_with_a_single_objective_nothing_is_said_of_fronts(tmp_path):
+    page, _ = page_of(plant(tmp_path / "run", 4))
+    assert '<a href="#front">Length</a>' in page and "ypervolume" not in page
+
+
 def test_a_single_merge(tmp_path):
     page, _ = page_of(plant(tmp_path / "run", 1))
     assert "Trial 0 (ties)" in page and "1 of 1 merge." in page
@@ -101,7 +136,7 @@ def test_a_single_merge(tmp_path):
 def test_only_failed_merges(tmp_path):
     failed = {**FAILED, "reason": "not finite <3>"}
     page, notes = page_of(plant(tmp_path / "run", 2, baselines=False, **{"0000": failed, "0001": failed}))
-    assert "There is no pick." in page and "Each of the 2 finished merges failed or collapsed" in page
+    assert "There is no pick." in page and "None of the 2 finished merges is complete; for" in page
     assert "for example, trial 0 failed: not finite &lt;3&gt;." in page
     assert "No merge has a score yet." in page and not notes
 

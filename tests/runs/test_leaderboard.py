@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import as_markdown
+from nex_merge.runs.tables import as_markdown, table_cells
 from nex_merge.setup.config import StudyConfig
 
 NEX = Objective("nex", 1)
@@ -81,8 +82,72 @@ def test_sorting():
 
 
 def test_collapsed_ranks_below_every_sound_one():
-    rows = rank([*RESULTS, result("0005", 0.99, state="collapsed", reason="loops")], NEX)
-    assert [(row["rank"], row["trial"]) for row in rows][4:6] == [(5, "0005"), (None, "0001")]
+    beyond = [result("0005", 0.99, state="collapsed", reason="loops"), result("0006", 0.1, state="infeasible")]
+    rows = rank([*RESULTS, *beyond], NEX)
+    assert [(row["rank"], row["trial"]) for row in rows][4:7] == [(5, "0006"), (6, "0005"), (None, "0001")]
+
+
+def two(trial, nex, tokens, kind="merge", **fields):
+    return result(trial, nex, kind, estimates={"mean_tokens": Estimate(tokens)}, **fields)
+
+
+SEVERAL = Objective("nex", 1, (Objective("mean_tokens", -1),))
+TWO = [
+    two("base", 0.2, 90.0, "base"), two("p", 0.9, 50.0, "parent"), two("q", 0.95, 5.0, "parent"),
+    two("0000", 0.7, 40.0), two("0001", 0.8, 60.0), two("0002", 0.6, 20.0), two("0003", 0.6, 70.0),
+    two("0004", 0.99, 1.0, state="infeasible"), two("0005", 0.5, None), two("0006", 0.9, 1.0, state="duplicate"),
+]  # fmt: skip
+
+
+def test_with_several_objectives_fronts_come_first():
+    """Merges are sorted among themselves; q is better than all of them, and takes none off the front."""
+    rows = rank(TWO, SEVERAL)
+    assert [(row["rank"], row["trial"], row["front"]) for row in rows] == [
+        (1, "q", 1), (2, "p", 1), (3, "0001", 1), (4, "0000", 1), (5, "0002", 1), (6, "0003", 2), (7, "base", 3),
+        (8, "0005", None), (9, "0004", None), (None, "0006", None),
+    ]  # fmt: skip
+    assert [row["trial"] for row in sort_rows(rows, "front")][:7] == [row["trial"] for row in rows][:7]
+    assert {row["front"] for row in rank(TWO, NEX)} == {None}
+
+
+def test_the_front_is_a_column_of_the_table_where_there_are_several():
+    assert table_cells(rank(TWO, NEX))[0][:3] == ["#", "trial", "method"]
+    columns, cells = table_cells(rank(TWO, SEVERAL), ["entropy", "mean_tokens"])
+    assert columns[:5] == ["#", "front", "trial", "method", "entropy"] and "tokens" in columns
+    assert [line["front"] for line in cells] == ["1", "1", "1", "1", "1", "2", "3", "-", "-", "-"]
+
+
+def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
+    verdict = reliability(nex="weak", advice=("more prompts",))
+    rows, run = rank(TWO, SEVERAL), Path("results/x")
+    assert list(lead(rows, SEVERAL, verdict, run)) == [
+        "Front by NEX and mean tokens: trials 1, 0 and 2.",
+        "  Best NEX (weak): trial 1 (ties), 0.8000 [0.8000, 0.8000]",
+        "  Best mean tokens: trial 2 (ties), 20",
+        "  No merge is better than q or p in one objective without being worse in another.",
+    ]
+    step = "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR"
+    export = "Export one of the front: nex-merge export results/x --trial 1 --out DIR"
+    assert next_steps(rows, SEVERAL, verdict, run) == [export, step]
+    unfit = reliability(nex="insufficient", advice=("more prompts",))
+    assert next_steps(rows, SEVERAL, unfit, run) == [
+        "Export the best by mean tokens: nex-merge export results/x --by mean_tokens --out DIR",
+        step,
+    ]
+    both = replace(unfit, verdicts={**unfit.verdicts, "mean_tokens": Verdict("insufficient", ("all alike",))})
+    assert next_steps(rows, SEVERAL, both, run) == [step]
+    assert "Verdict on mean tokens: insufficient: all alike." in verdict_lines(both, "nex", SEVERAL.names)
+    assert not any("tokens" in line for line in verdict_lines(both, "nex"))
+    none = rank(TWO[:3], SEVERAL)
+    assert list(lead(none, SEVERAL, verdict, run)) == []
+    assert next_steps(rank(TWO[7:8], SEVERAL), SEVERAL, verdict, run) == [
+        "No merge can be recommended for export: none is complete with every objective, and 1 is beyond "
+        "study.constraints."
+    ]
+    many = rank([two(f"{i:04d}", i / 100, float(i)) for i in range(15)], SEVERAL)
+    assert next(iter(lead(many, SEVERAL, verdict, run))).endswith(
+        "trials 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3 and 3 more."
+    )
 
 
 def test_another_objective_and_direction():

@@ -6,7 +6,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.measures.registry import MEASURES
 from nex_merge.nex import calibration
-from nex_merge.records import TrialResult
+from nex_merge.records import Estimate, TrialResult
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 from nex_merge.study import pool as module
@@ -90,7 +90,7 @@ def test_under_a_pool_earlier_merges_have_the_values_of_its_weights(toy_run, mon
         merges = everyone[3 : 3 + number]
         weights = shared_weights(everyone[: 3 + size], POOL)
         values = MEASURES["nex"].values(Pool(merges, POOL, ConsensusConfig(), weights))
-        assert list(seen[number].values()) == [item.value for item in values]
+        assert list(seen[number].values()) == [(item.value,) for item in values]
     assert seen[3]["0000"] != seen[4]["0000"], "or the comparison shows nothing"
 
 
@@ -99,8 +99,24 @@ def test_what_compares_with_others_is_valued_among_all_earlier_ones(toy_run):
     for number in (1, 2, 4):
         variants = run.variants(SELF)[: 3 + number]
         values = MEASURES["consensus"].values(Pool(variants, SELF, ConsensusConfig()))
-        expected = {v.trial: item.value for v, item in zip(variants, values, strict=True) if v.kind == "merge"}
+        expected = {v.trial: (item.value,) for v, item in zip(variants, values, strict=True) if v.kind == "merge"}
         assert pool.values(CONSENSUS, number) == expected
+
+
+def test_of_several_objectives_all_are_given(toy_run_copy):
+    """Those that depend on the pool as they are now, the others as recorded; a merge that lacks one is left out."""
+    run = Run(toy_run_copy)
+    without = run.find("0001")
+    run.write(replace(without, estimates={**without.estimates, "entropy": Estimate(None)}))
+    run.write(replace(run.find("0002"), trial="0004", state="duplicate", same_as="0002"))
+    pool = growing(toy_run_copy, POOL)
+    assert pool.values(replace(ENTROPY, others=(Objective("mean_tokens", -1),)), 4) is None, "all are final"
+    for number in (3, 5):
+        several = pool.values(replace(CONSENSUS, others=(ENTROPY, NEX)), number)
+        consensus, nex = (pool.values(one, number) for one in (CONSENSUS, NEX))
+        assert list(several) == [trial for trial in consensus if trial != "0001"] and len(several) == number - 1
+        for trial, values in several.items():
+            assert values == (*consensus[trial], run.find(trial).value("entropy"), *nex[trial])
 
 
 def test_a_duplicate_has_the_value_of_what_it_repeats(toy_run_copy):

@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -51,6 +52,17 @@ def test_a_line_says_how_many_the_best_so_far_and_the_time_left(clock, capsys):
         "[5/6] trial 0003 ties: failed: not finite, 3.5 s, best 0.7000 (trial 0000), 0:15 left",
         "[6/6] trial 0004 ties: nex 0.7500, 3.5 s, best 0.7500 (trial 0004), 0:00 left",
     ]
+
+
+def test_of_several_objectives_all_are_shown_and_the_best_is_by_the_first(clock, capsys):
+    shown = progress.Progress(Objective("nex", 1, (Objective("mean_tokens", -1), Objective("consensus", 1))))
+    shown.on_start("run", 2, [])
+    estimates = {"nex": Estimate(0.7), "mean_tokens": Estimate(31.6)}
+    shown.on_trial_end(replace(ended("0000", 0.7), estimates=estimates))
+    line = (
+        "[1/2] trial 0000 ties: nex 0.7000, mean_tokens 32, consensus not defined yet, 3.5 s, best nex 0.7000 (trial 0"
+    )
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_the_best_is_that_of_the_objective_and_its_direction(clock, capsys):

@@ -164,6 +164,19 @@ def test_an_estimate_of_the_whole_is_the_rivals_value_plus_the_mean_difference(t
     assert all(shown[pool.variants[i].trial] == pytest.approx(values[i].value) for i in pruned)
 
 
+def test_a_merge_that_ended_early_is_held_to_constraints_by_its_estimates(toy_config, tmp_path):
+    rows, _ = raced(toy_config, constraints={"consensus": ">= 0.9"})
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    told = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / 'study.db'}").trials
+    assert any(
+        "clearly worse than trial" in row["reason"] and "constraints.consensus" in row["reason"] for row in pruned
+    )
+    for row in pruned:
+        beyond = (0.9 - Run(tmp_path / "run").find(row["trial"]).value("consensus")) / 0.9
+        assert told[int(row["trial"])].constraints == {"consensus": pytest.approx(beyond)}
+        assert ("constraints.consensus" in row["reason"]) == (beyond > 0)
+
+
 def test_two_prompts_are_not_clear():
     assert chance_of_lag(np.array([-1.0, -1.0])) == 0.25
     assert chance_of_lag(np.array([-1.0] * 4)) == 1 / 16

@@ -176,9 +176,32 @@ def test_nothing_is_remembered_between_trials():
 
 def test_earlier_values_are_those_of_the_moment():
     """Under a pool, what earlier trials are worth changes."""
-    turned = run("tpe", peak, 14, seen=lambda number: {f"{i:04d}": float(i) for i in range(number)})
+    turned = run("tpe", peak, 14, seen=lambda number: {f"{i:04d}": [float(i)] for i in range(number)})
     plain = run("tpe", peak, 14)
     assert turned[:3] == plain[:3] and turned[3:] != plain[3:]
+
+
+def test_several_objectives_and_a_constraint_are_learnt_together():
+    """x is to be large and y small, but beyond x + y = 1 nothing counts; over the last 20 of 60 trials."""
+
+    def drawn(trials, anew=False, seen=lambda number: None):
+        def sampler():
+            return MergeSampler("tpe", 0, START, seen)
+
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler())
+        for _ in range(trials):
+            study.sampler = sampler() if anew else study.sampler
+            trial = study.ask()
+            x, y = trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)
+            trial.set_constraint("x", x - 0.7)
+            study.tell(trial, [x, y])
+        return [(trial.params["x"], trial.params["y"]) for trial in study.trials]
+
+    points = drawn(60)
+    assert sum(x <= 0.7 and x - y >= 0.3 for x, y in points[40:]) >= 10
+    assert drawn(20, anew=True) == points[:20], "nothing is remembered between trials"
+    turned = drawn(14, seen=lambda number: {f"{i:04d}": (-float(i), float(i)) for i in range(number)})
+    assert turned[:3] == points[:3] and turned[3:] != points[3:14], "earlier values are those of the moment"
 
 
 def test_a_trial_that_was_stopped_draws_the_same_again():

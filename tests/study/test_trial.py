@@ -16,6 +16,7 @@ from nex_merge.study.trial import TrialRunner
 from tests.engines.fakes import FakeEngine
 
 EQUAL = {"weight.a": 0.5, "weight.b": 0.5}
+KEY = "study.constraints"
 MERGE = MergeRecipe("merge", "ties", {"merge_method": "ties", "models": []}, 7, EQUAL)
 
 
@@ -94,18 +95,39 @@ def test_only_the_merge_with_equal_weights_is_the_reference(start, toy):
 
 
 @pytest.mark.parametrize(
-    ("budget", "state", "violation", "reason"),
+    ("constraints", "state", "violations", "reason"),
     [
-        (None, "complete", -1.0, None),
-        (12.0, "complete", -0.5, None),
-        (4.0, "collapsed", 0.5, "study.max_mean_tokens: expected at most 4 tokens per response, got 6"),
+        ({}, "complete", {}, None),
+        ({"mean_tokens": "<=12"}, "complete", {"mean_tokens": -0.5}, None),
+        ({"mean_tokens": ">= 12"}, "infeasible", {"mean_tokens": 0.5}, f"{KEY}.mean_tokens: expected >= 12, got 6"),
+        # Of 0 there is no share. The fake repeats nothing.
+        ({"repeated": "<= 0", "entropy": "<= 0"}, "infeasible", {"repeated": 0.0, "entropy": 0.5},
+         f"{KEY}.entropy: expected <= 0, got 0.5"),
+        # Nobody else has answered yet.
+        ({"consensus": ">= 0.1", "mean_tokens": "<= 4"}, "infeasible", {"consensus": 1.0, "mean_tokens": 0.5},
+         f"{KEY}.consensus: expected >= 0.1, got no value; {KEY}.mean_tokens: expected <= 4, got 6"),
     ],
-)
-def test_how_far_a_merge_is_beyond_what_is_allowed(start, budget, state, violation, reason):
-    runner, _ = start(study={"max_mean_tokens": budget})
+)  # fmt: skip
+def test_how_far_a_merge_is_beyond_what_is_allowed(start, constraints, state, violations, reason):
+    runner, run = start(study={"constraints": constraints})
     result = runner.finish(runner.answer("0000", "ties", MERGE), None)
-    assert (result.state, result.violation, result.reason) == (state, violation, reason)
-    assert result.value("nex") is not None, "a collapsed merge has its values all the same"
+    assert (result.state, result.violations, result.reason) == (state, {"collapse": -1.0, **violations}, reason)
+    assert result.violation == max(result.violations.values()) and run.result("0000") == result
+    assert result.value("nex") is not None, "an infeasible merge has its values all the same"
+
+
+def test_constraints_are_for_merges(start, toy):
+    runner, _ = start(study={"constraints": {"mean_tokens": "<= 4"}})
+    parent = runner.finish(runner.answer("a", "a", member("a", toy)), None)
+    assert (parent.state, parent.violation, parent.violations) == ("complete", None, {})
+
+
+def test_a_constraint_on_a_pooled_measure_is_judged_among_those_before(start, toy):
+    """Later merges change consensus, and the state of no trial."""
+    runner, _ = start(study={"constraints": {"consensus": ">= 2"}})
+    runner.finish(runner.answer("base", "base", member("base", toy)), None)
+    result = runner.finish(runner.answer("0000", "ties", MERGE), None)
+    assert result.violations["consensus"] == pytest.approx(1 - result.value("consensus") / 2)
 
 
 def test_a_merge_that_loops_has_collapsed_and_a_parent_that_does_has_not(start, toy):

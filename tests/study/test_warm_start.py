@@ -44,7 +44,7 @@ def test_tpe_follows_equal_weights_and_resuming_needs_the_other_run_no_more(warm
     other = Run(tmp_path / "other")
     assert [trial["parameters"] for trial in kept["trials"]] == [dict(other.trial(i).parameters) for i in range(6)]
     ranked = {row["trial"]: row["nex"] for row in json.loads((tmp_path / "other" / "leaderboard.json").read_text())}
-    assert [trial["value"] for trial in kept["trials"]] == [ranked[f"000{i}"] for i in range(6)]
+    assert [trial["values"] for trial in kept["trials"]] == [[ranked[f"000{i}"]] for i in range(6)]
 
     whole, _ = warm(5, output=str(tmp_path / "whole"))
     shutil.rmtree(tmp_path / "other")
@@ -59,6 +59,23 @@ def test_it_is_refused_once_the_kept_trials_are_lost(warm, tmp_path):
         warm(5)
     warm(1, fresh=True)
     assert (tmp_path / "run" / "warm_start.json").is_file()
+
+
+def test_what_is_feasible_is_said_by_the_constraints_of_this_run(warm, tmp_path):
+    """The fake answers everything with 6 tokens."""
+    warm(study={"constraints": {"mean_tokens": "<= 4"}})
+    kept = json.loads((tmp_path / "run" / "warm_start.json").read_text())
+    assert [trial["violations"] for trial in kept["trials"]] == [{"collapse": -1.0, "mean_tokens": 0.5}] * 6
+
+
+def test_several_objectives(warm, toy_config, tmp_path):
+    objectives = {"entropy": "auto", "mean_tokens": "minimize"}
+    with pytest.raises(InputError, match="is to maximize nex there, minimize entropy and minimize mean_tokens here"):
+        warm(study={"objectives": objectives})
+    go(toy_config, output=str(tmp_path / "first"), study={"trials": 4, "objectives": objectives})
+    _, recorder = warm(3, study={"objectives": objectives, "warm_start": str(tmp_path / "first")})
+    kept = json.loads((tmp_path / "run" / "warm_start.json").read_text())
+    assert [trial["values"] for trial in kept["trials"]] == [[0.5, 6.0]] * 4 and len(recorder.ended) == 6
 
 
 def test_other_prompts_are_allowed_and_said(warm):
