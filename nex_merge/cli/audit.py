@@ -49,6 +49,7 @@ def audit(
     from nex_merge.runs.run import Run as RunFolder
 
     opened = RunFolder(run)
+    opened = opened.final or opened  # the ranking that leads is the one to check
     with locked(run):  # a running search writes the same files
         pool = open_pool(opened)
         known = earlier_labels(opened, pool)
@@ -80,6 +81,7 @@ def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, see
     from nex_merge.runs.questions import AuditLabels, write_labels
 
     further = draw(pool.prompts, n, seed, known.drawn, pool.fit.pooled)
+    further = [p for p in further if p in pool.asked]  # others are kept for a final, or are the search's
     asked = [p for p in further if p in pool.fit.pooled]
     if asked and not _is_terminal():
         raise InputError(

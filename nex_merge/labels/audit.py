@@ -165,6 +165,9 @@ def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> Outcome | None:
     before = read_rows(run)
     write_labels(run.path, labels)
     rows = rescore_run(run, run.scoring())
+    if run.finalists is not None:  # the run that the final is in leads with its verdict
+        whole = Run(run.path.parent)
+        rescore_run(whole, whole.scoring())
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of("consensus")
     assert verdict is not None, "rescored"

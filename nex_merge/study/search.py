@@ -23,12 +23,13 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
+from nex_merge.setup.families import Family
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.budget import reached
 from nex_merge.study.final import play_final
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, as_told, failed
-from nex_merge.study.preflight import check
+from nex_merge.study.preflight import Checked, check
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
 from nex_merge.study.recipes import equal_weights_of, pick
@@ -85,12 +86,7 @@ def run_search(
                 return pick(checked.recipes, trial, seed)
             return propose(space, family.references, checked.out_dtype, trial, seed)
 
-        if checked.recipes:
-            start = Start([recipe.parameters for recipe in checked.recipes.values()], {})
-            reference = equal_weights_of(checked.recipes, family)
-        else:
-            start = Start(first_guesses(space, family.models), dimensions_of(space, family.models))
-            reference = start.guesses[0]
+        start, reference = _start(checked, family)
         if checked.warm_start is not None:
             keep_warm_start(run.path, checked.warm_start)
             dispatch.on_note(checked.warm_start.note)
@@ -130,16 +126,30 @@ def run_search(
         if config.study.final is not None and rows:
             play_final(run, config, engine, list(family.folders), reference, dispatch)
             rows[:] = rescore_run(run, config.nex)
-        if rows and not any(row["rank"] for row in rows):
-            raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
-        merges = [row for row in rows if row["kind"] == "merge"]
-        if merges and all(row["state"] == "failed" for row in merges):
-            reasons = sorted({str(row["reason"]) for row in merges})
-            raise RunError(
-                f"{run.path}: all {len(merges)} merges failed, so there is nothing to rank or export: {reasons[0]}"
-                + (f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else "")
-            )
+        _fail_without_a_ranking(rows, run)
     return rows
+
+
+def _start(checked: Checked, family: Family) -> tuple[Start, Mapping[str, Any] | None]:
+    """How the search begins, and the study parameters of equal weights, None if no recipe has them."""
+    if checked.recipes:
+        given = [recipe.parameters for recipe in checked.recipes.values()]
+        return Start(given, {}), equal_weights_of(checked.recipes, family)
+    guesses = first_guesses(checked.space, family.models)
+    return Start(guesses, dimensions_of(checked.space, family.models)), guesses[0]
+
+
+def _fail_without_a_ranking(rows: Sequence[Row], run: Run) -> None:
+    """Raise RunError if all trials, or all merges, failed."""
+    if rows and not any(row["rank"] for row in rows):
+        raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
+    merges = [row for row in rows if row["kind"] == "merge"]
+    if merges and all(row["state"] == "failed" for row in merges):
+        reasons = sorted({str(row["reason"]) for row in merges})
+        raise RunError(
+            f"{run.path}: all {len(merges)} merges failed, so there is nothing to rank or export: {reasons[0]}"
+            + (f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else "")
+        )
 
 
 def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observers) -> None:

@@ -117,3 +117,19 @@ def test_a_spent_budget_ends_the_votes_and_not_the_final(toy_config, tmp_path):
     assert {"base", "a", "b"} < leading and leading <= {result.trial for result in final.results()}
     assert len(final.results()) == max(len(leading), 6), "as many vote as the budget has room for"
     assert any("no more merges vote" in note for note in recorder.notes)
+
+
+def test_an_audit_of_a_run_with_a_final_checks_the_final(played, tmp_path):
+    from typer.testing import CliRunner
+
+    from nex_merge.cli.app import app
+
+    _, _, run = played
+    _, final = split_prompts(run.config.study, PROMPTS)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("index,answer\n" + "".join(f"{p},none\n" for p in final))
+    result = CliRunner().invoke(app, ["audit", str(run.path), "--labels", str(labels)])
+    assert result.exit_code == 0, result.output
+    verdict = read_reliability(run.path).of("consensus")
+    assert verdict.level == "insufficient" and verdict.figures["audit_n"] == len(final)
+    assert "an audit contradicts it" in verdict.reasons[0]
