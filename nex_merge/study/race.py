@@ -22,9 +22,9 @@ from nex_merge.setup.config import RunConfig
 # costs one of many, and going on with bad ones costs most of the tokens. results/studies/search-efficiency.md has what
 # that does to the pick.
 LEVEL = 0.1
-# Complete merges that there have to be first. With fewer, base, parents and a few merges near one of them make up a
-# pool that ranks little (Spearman with accuracy 0.70 with 4 merges, 0.95 with 6, results/studies/ranking.md), and it
-# would end what is better than all of them.
+# Merges that have to have answered all prompts first, infeasible ones included. With fewer, base, parents and a few
+# merges near one of them make up a pool that ranks little (Spearman with accuracy 0.70 with 4 merges, 0.95 with 6,
+# results/studies/ranking.md), and it would end what is better than all of them.
 FEWEST_RIVALS = 6
 # Of a few responses the guard would take some sound merges for collapsed: before all are there, a merge has to exceed
 # the allowance by as much again.
@@ -94,7 +94,7 @@ class Race:
 
     def _ruined(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
         """The guard's judgement on the prompts answered so far: the first ones are harder than the rest."""
-        asked = {response.prompt for response in merge.observation.responses}
+        asked = _prompts(merge)
         references = [_on(variant, asked) for variant in earlier if variant.kind != "merge"]
         violation, reason = collapse(self._pool([*references, merge], self._pool([*earlier, merge]).match))
         return Stop("collapsed", reason, violation) if reason is not None and violation > RUINED else None
@@ -108,7 +108,8 @@ class Race:
         values, sign = self._objective.measure.values(pool), self._objective.sign
         rivals = [i for i, v in enumerate(pool.variants[:-1]) if v.kind == "merge" and v.complete]
         rivals = [i for i in rivals if values[i].value is not None]
-        if len(rivals) < FEWEST_RIVALS:
+        whole = [v for v in earlier if v.kind == "merge" and _prompts(v) >= set(self._order)]
+        if not rivals or len(whole) < FEWEST_RIVALS:
             return None
         best = max(rivals, key=lambda i: (sign * (values[i].value or 0.0), -i))
         mine, its = _ratios(values[-1]), _ratios(values[best])
@@ -151,6 +152,10 @@ def _ratios(value: Value) -> np.ndarray:
     assert value.parts is not None and value.weights is not None, "objectives that can be raced are known by prompt"
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(value.weights > 0, value.parts / value.weights, np.nan)
+
+
+def _prompts(variant: Variant) -> set[int]:
+    return {response.prompt for response in variant.observation.responses}
 
 
 def _on(variant: Variant, prompts: set[int]) -> Variant:

@@ -144,7 +144,7 @@ class Stateful(optuna.samplers.BaseSampler):
 def test_a_sampler_of_ones_own_takes_over_after_the_first_guesses_and_sees_present_values():
     own = Stateful()
     recorded = {3: {"x": 0.25, "y": 0.75}}
-    sampler = GivenSampler(own, START, lambda number: {f"{i:04d}": 10.0 + i for i in range(number)}, recorded.get)
+    sampler = GivenSampler(own, START, lambda number: {f"{i:04d}": [10.0 + i] for i in range(number)}, recorded.get)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(5):
         trial = study.ask()
@@ -162,7 +162,7 @@ def test_a_sampler_of_ones_own_takes_over_after_the_first_guesses_and_sees_prese
 )
 def test_optunas_samplers_keep_their_state_in_the_study(own):
     """Neither draws a trial twice, which one would that takes every trial for its first."""
-    sampler = GivenSampler(own, START, lambda number: {"0000": 1.0})
+    sampler = GivenSampler(own, START, lambda number: {"0000": [1.0]})
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for _ in range(16):
         trial = study.ask()
