@@ -245,7 +245,7 @@ def _rows(
                 "spearman": np.mean([rank_correlation(x[:, 0], truth) for x in found]),
                 "spearman_low": np.min([rank_correlation(x[:, 0], truth) for x in found]),
                 "spearman_high": np.max([rank_correlation(x[:, 0], truth) for x in found]),
-                "split_half": np.mean([split_half(x[:, 1:]) for x in found]),
+                "split_half": _mean([split_half(x[:, 1:]) for x in found]),
                 "with_tokens": np.mean([spearmanr(x[:, 0], tokens)[0] for x in found]),
             })  # fmt: skip
         found = [_votes(variants, g).fit().reliability for s, _, g in settings if s == size]
@@ -260,3 +260,9 @@ def _rows(
                 "spearman_low": np.min(ranks), "spearman_high": np.max(ranks), "split_half": None, "with_tokens": None,
             })  # fmt: skip
     return rows
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """The mean of the defined values; None without any: there are too few variants."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
