@@ -59,10 +59,13 @@ def play_final(
         )
     budget = config.study.max_tokens
     for result in todo:
-        spent = sum(each.tokens(item) for each in (run, final) for item in each.results())
-        if budget is not None and spent >= budget and result.trial not in needed:
-            observer.on_note(f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote")
-            break
+        if budget is not None and result.trial not in needed:
+            spent = sum(each.tokens(item) for each in (run, final) for item in each.results())
+            if spent >= budget:
+                observer.on_note(
+                    f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote"
+                )
+                break
         _answer(run, final, runner, result)
     rescore_run(final, config.nex)
 
@@ -71,8 +74,11 @@ def _open(run: Run, chosen: list[str]) -> Run:
     """The run of the final, with those that can be picked in it."""
     content = files.read_yaml_mapping(run.path / files.CONFIG)
     content["resolved"] = {**content["resolved"], "finalists": chosen}
-    files.write_atomically(run.path / files.FINAL / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
-    return Run(run.path / files.FINAL)
+    folder = run.path / files.FINAL
+    # Until this final is over, that of a shorter search must not lead, with other finalists.
+    (folder / files.SCORES).unlink(missing_ok=True)
+    files.write_atomically(folder / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
+    return Run(folder)
 
 
 def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.runs.leaderboard import best_merge
+from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import StudyConfig
@@ -60,8 +60,6 @@ def test_the_final_leads_and_says_so(played):
 
 
 def search_ranking(run):
-    from nex_merge.runs.leaderboard import read_rows
-
     return read_rows(run, final=False)
 
 
@@ -90,6 +88,24 @@ def test_a_longer_search_plays_its_final_anew(toy_config, tmp_path, played):
         toy_config, engine=Skilled(), output=str(tmp_path / "fresh"), **{**SETTINGS, "study": {**FINAL, "trials": 12}}
     )
     assert rows == fresh
+
+
+def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_over(toy_config, played):
+    _, _, run = played
+
+    class Dies(Skilled):
+        """Killed in the final, after the four merges of the longer search."""
+
+        def answer(self, *args, **kwargs):
+            if len(self.asked) == 4:
+                raise KeyboardInterrupt
+            return super().answer(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
+    again = Run(run.path)
+    assert len([result for result in again.results() if result.kind == "merge"]) == 12
+    assert again.final is None and {row["stage"] for row in read_rows(again)} == {"search"}
 
 
 def test_a_race_with_a_final(toy_config, tmp_path):
