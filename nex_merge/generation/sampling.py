@@ -13,6 +13,9 @@ from nex_merge.threads import on_cores
 
 # Tokens closer than this share of the largest |logit| count as tied; rounding across batches is about 1e-6 in float32.
 MARGIN = 1e-4
+# Sampling sorts logits and their noise; more of them at once would take gigabytes.
+LOGITS_AT_ONCE = 1 << 24
+NOT_FINITE = "the variant's logits are not finite"
 
 
 @dataclass(frozen=True)
@@ -37,41 +40,60 @@ def choose_all(
     `logits`: float [batch, 1 + longest draft, V], after the row's last token and after each token of its draft.
     `done`: tokens of the responses so far. Raises TrialError if the logits of a chosen token are not finite.
     """
+    # All places of all drafts at once: a round trip to the device per place would take longer than the pass.
+    places = [
+        (row, place) for row, job in enumerate(rows) if job is not None for place in range(len(drafts[row]) + 1)
+    ]
+    at_once = max(1, LOGITS_AT_ONCE // logits.shape[-1])
+    found = [
+        _choose_places(logits, places[start : start + at_once], rows, done, config)
+        for start in range(0, len(places), at_once)
+    ]
+    tokens, sure, finite = torch.cat(found, 1).tolist()
     chosen: list[list[int]] = [[] for _ in rows]
-    accepting = [(i, job) for i, job in enumerate(rows) if job is not None]
-    for place in range(logits.shape[1]):
-        if not accepting:
-            break
-        responses = [(job, done[job], chosen[i]) for i, job in accepting]
-        tokens = _choose_next(model, logits[[i for i, _ in accepting], place].float(), responses, config)
-        for (i, _), token in zip(accepting, tokens, strict=True):
-            chosen[i].append(token)
+    for (row, place), token, is_sure, is_finite in zip(places, tokens, sure, finite, strict=True):
+        job, new = rows[row], chosen[row]
         # Logits after a rejected token belong to another text.
-        accepting = [(i, job) for i, job in accepting if list(drafts[i][: place + 1]) == chosen[i]]
+        if job is None or len(new) < place or new != list(drafts[row][:place]):
+            continue
+        if not is_finite:
+            raise TrialError(NOT_FINITE)
+        if not is_sure and model.dtype == torch.float32:
+            token = _choose_alone(model, job, [*done[job], *new], config)
+        new.append(token)
     return chosen
 
 
-def _choose_next(
-    model: PreTrainedModel,
+def _choose_places(
     logits: torch.Tensor,
-    responses: Sequence[tuple[Job, Sequence[int], Sequence[int]]],
+    places: Sequence[tuple[int, int]],
+    rows: Sequence[Job | None],
+    done: Mapping[Job, Sequence[int]],
     config: GenerationConfig,
-) -> list[int]:
-    """The next token of every response, (job, earlier tokens, tokens of this step); logits float32 [batch, V]."""
-    noise = None
-    if config.temperature > 0:
-        positions = [(job, len(done) + len(new)) for job, done, new in responses]
-        noise = gumbel_noise(config.seed, positions, logits.shape[1]).to(logits.device)
-    tokens, sure = choose(logits, noise, config)
-    tokens, sure = tokens.tolist(), sure.tolist()
-    exact = model.dtype == torch.float32
-    for i, (job, done, new) in enumerate(responses):
-        if sure[i] or not exact:
-            continue
-        alone = torch.tensor([[*job.ids, *done, *new]], device=model.device)
-        unbatched = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        tokens[i] = int(choose(unbatched, None if noise is None else noise[i : i + 1], config)[0])
-    return tokens
+) -> torch.Tensor:
+    """Token, whether it is sure, and whether its logits are finite, of these (row, place): int64 [3, places]."""
+    flat = logits[[row for row, _ in places], [place for _, place in places]].float()
+    positions = [(job, len(done[job]) + place) for row, place in places if (job := rows[row]) is not None]
+    tokens, sure = choose(flat, _noise(positions, flat, config), config)
+    return torch.stack([tokens, sure, torch.isfinite(flat).all(1)])
+
+
+def _choose_alone(model: PreTrainedModel, job: Job, before: Sequence[int], config: GenerationConfig) -> int:
+    """The token of a response after those `before`, by a pass of its own, without padding or cache."""
+    alone = torch.tensor([[*job.ids, *before]], device=model.device)
+    logits = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    if not torch.isfinite(logits).all():
+        raise TrialError(NOT_FINITE)
+    return int(choose(logits, _noise([(job, len(before))], logits, config), config)[0])
+
+
+def _noise(
+    positions: Sequence[tuple[Job, int]], logits: torch.Tensor, config: GenerationConfig
+) -> torch.Tensor | None:
+    """The noise that belongs to logits [positions, V], on their device; None if the choice is greedy."""
+    if config.temperature == 0:
+        return None
+    return gumbel_noise(config.seed, positions, logits.shape[1]).to(logits.device)
 
 
 def gumbel_noise(seed: int, positions: Sequence[tuple[Job, int]], size: int) -> torch.Tensor:
@@ -97,10 +119,8 @@ def choose(
     """(token int64 [B], sure bool [B]) from logits float32 [B, V]; `sure`: rounding cannot have changed the token.
 
     Greedy without noise; with noise, float32 [B, V], the Gumbel-max trick on logits / temperature, restricted by top_k
-    and top_p. Raises TrialError if a logit is not finite.
+    and top_p. Rows whose logits are not all finite get some token.
     """
-    if not torch.isfinite(logits).all():
-        raise TrialError("the variant's logits are not finite")
     lowest, highest = logits.aminmax(dim=1)
     margin = MARGIN * torch.maximum(highest, -lowest)
     if noise is None:

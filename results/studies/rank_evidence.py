@@ -80,7 +80,7 @@ def main() -> None:
     if args.part in ("all", "samples"):
         from evidence import samples
 
-        samples.measure(args.blocks)
+        samples.measure(range(args.blocks), samples.spread(samples.chosen()))
         write("evidence_samples.csv", samples.tables(args.blocks))
     if args.part in ("all", "worlds"):
         simulate()

@@ -153,8 +153,6 @@ def test_noise_is_drawn_on_all_cores_and_belongs_to_its_position(monkeypatch):
 
 
 def test_logits_that_are_not_finite_fail(model):
-    with pytest.raises(TrialError, match="not finite"):
-        choose(torch.tensor([[1.0, float("nan")]]), None, GREEDY)
     job = Job(0, 0, (1, 2))
     logits = torch.tensor([[[1.0, 2.0, 0.0], [float("nan"), 1.0, 0.0]]])
     # Logits after a rejected draft are not used.

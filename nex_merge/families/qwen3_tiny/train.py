@@ -144,10 +144,12 @@ def train_stage(
         print(f"{stage.name}: already trained", flush=True)
         return
     model = fresh if stage.start is None else Qwen3ForCausalLM.from_pretrained(out / stage.start, dtype=torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device)  # pyright: ignore[reportArgumentType]
     opts = optimizers(model, stage.learning_rate)
     step, spent = 0, 0.0
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
+        state = torch.load(saved, weights_only=True, map_location="cpu")
         model.load_state_dict(state["model"])
         for opt, opt_state in zip(opts, state["optimizers"], strict=True):
             opt.load_state_dict(opt_state)
@@ -162,8 +164,9 @@ def train_stage(
             for group in opt.param_groups:
                 group["lr"] = stage.learning_rate * rate(stage, step)
         # Right padding under causal attention changes nothing that is learned from, so no mask is needed.
-        logits = model(input_ids=inputs, use_cache=False).logits[:, :-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        logits = model(input_ids=inputs.to(device), use_cache=False).logits[:, :-1]
+        wanted = labels[:, 1:].flatten().to(device)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:

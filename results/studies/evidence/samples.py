@@ -1,14 +1,14 @@
 """NEX with many samples of every prompt: 12 sound merges of qwen3-tiny, 64 prompts, up to 64 samples each at 0.7.
 
-Scored with 1, 4, 16 and 64 samples of a prompt, over all disjoint groups of as many. Credit comes from each variant's
-own responses (`self`) or from all variants' (`pool`); in two more ways, under `pool`, only from the responses that
-consensus supports, and from these against the others.
+Scored with 1, 4, 16 and all samples of a prompt, over four disjoint groups of as many where there are. Credit comes
+from each variant's own responses (`self`) or from all variants' (`pool`); in two more ways, under `pool`, only from the
+responses that consensus supports, and from these against the others.
 """
 
 import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ HERE = Path(__file__).parents[1]
 FAMILY, MERGES, BLOCK = "qwen3-tiny", 12, 16  # samples in a file
 DRAFTS_FROM = 2  # the first variants' responses are drafts for the rest; they change no token
 FOLDER = DATA / f"{FAMILY}-samples"
-SIZES = (1, 4, 16, 64)
+SIZES, GROUPS = (1, 4, 16), 4  # samples of a prompt beside all, and how many disjoint groups of so many are looked at
 WAYS = ("self", "pool", "pool, supported", "pool, supported against others")
 
 
@@ -60,19 +60,19 @@ def _accuracy(blocks: int) -> dict[str, float]:
     return {name: found[name] for name in done}
 
 
-def measure(blocks: int) -> None:
+def measure(blocks: Iterable[int], names: Sequence[str]) -> None:
     """Answer and capture what is not there yet: a .npz of 50 MB per variant and block of 16 samples."""
     folders, merger, tokenizer, problems, _ = opened(FAMILY, 1)
     texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in problems]
     ids = encode_prompts(texts, tokenizer, PromptsConfig(file=""))
     FOLDER.mkdir(parents=True, exist_ok=True)
     found = recipes(folders)
-    for block in range(blocks):
+    for block in blocks:
         settings = GenerationConfig(
             max_new_tokens=MAX_TOKENS, batch_tokens=200_000, samples=BLOCK, temperature=0.7, seed=5 + block
         )
         drafts: list[Response] = []
-        for name in spread(chosen()):
+        for name in names:
             path = FOLDER / f"{name}-{block}.npz"
             if path.exists():
                 continue
@@ -140,20 +140,20 @@ class Variant:
 
 
 def _groups(size: int, samples: int) -> Iterator[np.ndarray]:
-    for first in range(0, samples, size):
+    for first in range(0, min(samples, GROUPS * size), size):
         yield np.arange(first, first + size)
 
 
 def _weights(effective: np.ndarray, redundant: np.ndarray) -> np.ndarray:
-    """w = tanh(log((E + 1e-6) / (R + 1e-6))), as in nex/good_mass.py; E and R float64 [N]."""
+    """w = tanh(log((E + 1e-6) / (R + 1e-6))), as in nex/good_mass.py; E and R float64 [H, N]."""
     a, b = np.square(effective + EPSILON), np.square(redundant + EPSILON)
     return (a - b) / (a + b)
 
 
 def _score(mass: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Good-Mass Fraction of every response, float64 [R]: 0 where no mass has a weight."""
-    good, weighted = mass @ np.maximum(w, 0).astype(np.float32), mass @ np.abs(w).astype(np.float32)
-    return np.divide(good, weighted, out=np.zeros(len(mass)), where=weighted > 0)
+    """Good-Mass Fraction of every response under each of the weights [H, N], float64 [R, H]; 0 without any weight."""
+    good, weighted = mass @ np.maximum(w, 0).T.astype(np.float32), mass @ np.abs(w).T.astype(np.float32)
+    return np.divide(good, weighted, out=np.zeros(good.shape), where=weighted > 0)
 
 
 def tables(blocks: int) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ def tables(blocks: int) -> list[dict[str, Any]]:
     draws = halves(np.arange(64), HALVINGS)  # [2 H, P]
     parts = np.concatenate([np.ones((1, 64), np.int64), draws])  # all prompts first
     samples = blocks * BLOCK
-    sizes = [size for size in SIZES if size <= samples]
+    sizes = [*(size for size in SIZES if size < samples), samples]
     settings = [(size, k, group) for size in sizes for k, group in enumerate(_groups(size, samples))]
     supported = {(s, k): _supported(variants, group) for s, k, group in settings}
     # Sums of credit by setting, kind of response, and prompt: float64 [P, N] would be large, so by part [H, N].
@@ -176,7 +176,8 @@ def tables(blocks: int) -> list[dict[str, Any]]:
             here = np.isin(variant.sample, group)
             backed = supported[size, k][name]
             for kind, rows in (("all", here), ("supported", here & backed), ("others", here & ~backed)):
-                total = np.stack([_by_part(c, variant.prompt, rows, parts) for c in (effective, redundant)])
+                counted = parts[:, variant.prompt[rows]].astype(np.float32)  # [H, R]
+                total = np.stack([counted @ credit[rows] for credit in (effective, redundant)])
                 if kind == "all":
                     own[name, size, k] = total.astype(np.float32)
                 shared[size, k, kind] = shared.get((size, k, kind), 0) + total
@@ -191,19 +192,11 @@ def tables(blocks: int) -> list[dict[str, Any]]:
                 ("self", own[name, size, k]), ("pool", shared[size, k, "all"]), ("pool, supported", a),
                 ("pool, supported against others", np.stack([a[0] + b[1], a[1] + b[0]])),
             ):  # fmt: skip
-                for h, part in enumerate(parts):
-                    rows = here & (part[variant.prompt] > 0)
-                    w = _weights(total[0, h].astype(np.float64), total[1, h].astype(np.float64))
-                    scores[way, size, k][v, h] = _score(mass[rows], w).mean()
+                w = _weights(total[0].astype(np.float64), total[1].astype(np.float64))
+                counted = parts[:, variant.prompt[here]].T  # [R, H]
+                scores[way, size, k][v] = (_score(mass[here], w) * counted).sum(0) / counted.sum(0)
         print(f"scores of {name}", flush=True)
     return _rows(accuracy, variants, scores, settings)
-
-
-def _by_part(credit: np.ndarray, prompt: np.ndarray, rows: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Sums of credit over the rows of each part of the prompts, float32 [parts, N]."""
-    by_prompt = np.zeros((parts.shape[1], credit.shape[1]), np.float32)
-    np.add.at(by_prompt, prompt[rows], credit[rows])
-    return parts.astype(np.float32) @ by_prompt
 
 
 def _supported(variants: dict[str, Variant], group: np.ndarray) -> dict[str, np.ndarray]:
@@ -240,11 +233,9 @@ def _rows(
         for way in WAYS:
             found = [scores[way, s, k] for s, k, _ in settings if s == size]
             tokens = np.array([v.tokens.mean() for v in variants.values()])
+            ranks = [rank_correlation(x[:, 0], truth) for x in found]
             rows.append({
-                "merges": len(truth), "samples": size, "way": way, "groups": len(found),
-                "spearman": np.mean([rank_correlation(x[:, 0], truth) for x in found]),
-                "spearman_low": np.min([rank_correlation(x[:, 0], truth) for x in found]),
-                "spearman_high": np.max([rank_correlation(x[:, 0], truth) for x in found]),
+                "merges": len(truth), "samples": size, "way": way, "groups": len(found), **_spread(ranks),
                 "split_half": _mean([split_half(x[:, 1:]) for x in found]),
                 "with_tokens": np.mean([spearmanr(x[:, 0], tokens)[0] for x in found]),
             })  # fmt: skip
@@ -256,10 +247,19 @@ def _rows(
         for way, values in (("consensus", found), ("labels on the same responses", labels)):
             ranks = [rank_correlation(x, truth) for x in values]
             rows.append({
-                "merges": len(truth), "samples": size, "way": way, "groups": len(values), "spearman": np.mean(ranks),
-                "spearman_low": np.min(ranks), "spearman_high": np.max(ranks), "split_half": None, "with_tokens": None,
+                "merges": len(truth), "samples": size, "way": way, "groups": len(values), **_spread(ranks),
+                "split_half": None, "with_tokens": None,
             })  # fmt: skip
     return rows
+
+
+def _spread(ranks: list[float | None]) -> dict[str, float | None]:
+    """Mean and range over groups of samples of the Spearman correlation with accuracy."""
+    defined = [rank for rank in ranks if rank is not None]
+    return {
+        "spearman": _mean(ranks), "spearman_low": min(defined, default=None),
+        "spearman_high": max(defined, default=None),
+    }  # fmt: skip
 
 
 def _mean(values: list[float | None]) -> float | None:

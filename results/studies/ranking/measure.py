@@ -11,7 +11,7 @@ import torch
 from windows import window
 
 from nex_merge.activations.capture import capture_all
-from nex_merge.engines.loading import load_tokenizer
+from nex_merge.engines.loading import load_tokenizer, resolve_device
 from nex_merge.families.qwen3_tiny.problems import Problem, make_problems
 from nex_merge.generation import generate
 from nex_merge.merging import Merger
@@ -55,7 +55,7 @@ def opened(family: str, per_kind: int) -> Opened:
     folders = {name: Path(root).resolve() / name for name in ("base", *kinds)}
     return Opened(
         folders,
-        Merger(folders, "base", "cpu", torch.float32),
+        Merger(folders, "base", resolve_device("auto"), torch.float32),
         load_tokenizer(folders["base"]),
         [p for kind in kinds for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)],
         [p for kind in kinds for p in make_problems(kind, per_kind, PROBLEMS_SEED)],
