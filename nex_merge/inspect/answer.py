@@ -15,11 +15,11 @@ from nex_merge.setup.config import (
     PhasesConfig,
     PromptsConfig,
     RuntimeConfig,
-    Strict,
     merge_mappings,
     parse,
 )
 from nex_merge.setup.families import defaults_of, read_family
+from nex_merge.setup.strict import Strict
 
 
 class ChatConfig(Strict):

@@ -11,9 +11,9 @@ from nex_merge.errors import InputError
 from nex_merge.measures.concluding import choose_match, conclusions_of
 from nex_merge.measures.ranking import Ranking, consensus
 from nex_merge.records import Observation, Response
-from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.strict import is_number
 from nex_merge.setup.textfiles import check_unicode, file_type
 from nex_merge.setup.yaml_files import as_yaml
 

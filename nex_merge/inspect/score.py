@@ -22,11 +22,11 @@ from nex_merge.setup.config import (
     PhasesConfig,
     PromptsConfig,
     RuntimeConfig,
-    Strict,
     merge_mappings,
     parse,
 )
 from nex_merge.setup.families import defaults_of
+from nex_merge.setup.strict import Strict
 
 
 class ScoreConfig(Strict):

@@ -9,8 +9,8 @@ from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.run import Run
 from nex_merge.setup import textfiles
-from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable, expand_for
+from nex_merge.setup.strict import is_number
 from nex_merge.setup.yaml_files import as_yaml
 
 _EXAMPLE = "a column 'accuracy', and 'trial' or 'recipe'"

@@ -8,8 +8,8 @@ from nex_merge.errors import InputError
 from nex_merge.labels.audit import truth_of
 from nex_merge.measures.measure import Pool
 from nex_merge.setup import textfiles
-from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable
+from nex_merge.setup.strict import is_number
 from nex_merge.setup.yaml_files import as_yaml
 
 _FORMATS = ".jsonl or .csv"

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from nex_merge.answers.conclusions import check_match, is_unfinished, read_gold
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
-from nex_merge.setup.config import is_number
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.strict import is_number
 from nex_merge.setup.textfiles import check_text
 from nex_merge.setup.yaml_files import as_yaml
 

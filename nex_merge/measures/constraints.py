@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from nex_merge.errors import InputError
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Estimate
-from nex_merge.setup.config import StudyConfig, nearest, split_bound
+from nex_merge.setup.config import nearest
+from nex_merge.setup.study_config import StudyConfig, split_bound
 
 # The violation of a measure without a value: as if it were off by all of its bound.
 UNDEFINED = 1.0

@@ -12,7 +12,8 @@ from nex_merge.measures.trust import assess_consensus
 from nex_merge.measures.verdict import assess, assess_repeatability
 from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant, Verdict
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
-from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig, nearest
+from nex_merge.setup.config import ConsensusConfig, NexConfig, nearest
+from nex_merge.setup.study_config import StudyConfig
 
 UNCAPTURED = "no activations were captured"
 

@@ -17,10 +17,11 @@ from nex_merge.checkpoints.adapters import AdapterMember, check_adapter
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, about, check_folder, weight_map
 from nex_merge.errors import InputError
 from nex_merge.setup.cache import cache_folder
-from nex_merge.setup.config import Strict, find_file, known_names, parse
+from nex_merge.setup.config import find_file, known_names, parse
 from nex_merge.setup.explain import nearest
 from nex_merge.setup.fingerprints import fingerprint, settings_of
 from nex_merge.setup.paths import PathName, expand_for
+from nex_merge.setup.strict import Strict
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 # Works without a network: its weights are part of the package.

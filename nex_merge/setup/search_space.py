@@ -10,8 +10,9 @@ from pydantic import Field
 
 from nex_merge.errors import InputError
 from nex_merge.records import Dimension, MethodSpec, SearchSpace
-from nex_merge.setup.config import Strict, find_file, is_number, known_names, parse
+from nex_merge.setup.config import find_file, known_names, parse
 from nex_merge.setup.explain import nearest
+from nex_merge.setup.strict import Strict, is_number
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,)}

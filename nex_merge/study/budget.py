@@ -1,7 +1,7 @@
 """Budgets of a search: hours that its trials took, and tokens that they generated, interrupted runs included."""
 
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import StudyConfig
+from nex_merge.setup.study_config import StudyConfig
 
 
 def reached(run: Run, study: StudyConfig) -> str | None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from nex_merge.setup.strict import is_number
+
 
 def nearest(parameters: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], count: int) -> list[str]:
     """Names of the `count` recipes nearest to one with these study parameters, the nearest last.
@@ -18,7 +20,7 @@ def nearest(parameters: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
         total = 0.0
         for name in parameters.keys() | other.keys():
             mine, theirs = parameters.get(name), other.get(name)
-            if _is_number(mine) and _is_number(theirs):
+            if is_number(mine) and is_number(theirs):
                 total += ((mine - theirs) / ranges[name]) ** 2 if mine != theirs else 0.0
             else:
                 total += mine != theirs
@@ -28,9 +30,5 @@ def nearest(parameters: Mapping[str, Any], others: Mapping[str, Mapping[str, Any
 
 
 def _range(name: str, recipes: list[Mapping[str, Any]]) -> float:
-    values = [value for recipe in recipes if _is_number(value := recipe.get(name))]
-    return float(max(values) - min(values)) if values else 0.0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    values = [float(recipe[name]) for recipe in recipes if is_number(recipe.get(name))]
+    return max(values) - min(values) if values else 0.0

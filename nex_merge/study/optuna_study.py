@@ -27,7 +27,7 @@ from nex_merge.runs import files
 from nex_merge.runs.claims import SqlClaims, claimed, new_owner
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import StudyConfig
+from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import reached
 from nex_merge.study.observers import Observer
 from nex_merge.study.samplers import GivenSampler, MergeSampler, Seen, Start, stable_seed

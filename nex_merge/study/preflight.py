@@ -20,9 +20,10 @@ from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_membe
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
-from nex_merge.setup.config import RunConfig, StudyConfig
+from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
+from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import described
 from nex_merge.study.proposal import count_recipes
 from nex_merge.study.race import check_race
@@ -119,7 +120,10 @@ def check_samples(config: RunConfig) -> None:
 
 
 def check_capture(config: RunConfig) -> None:
-    """Raise InputError if what is asked for reads activations that would not be captured, or captures without a final."""
+    """Raise InputError if an objective or a constraint reads activations that would not be captured.
+
+    Or if they are to be captured in a final, and none is played.
+    """
     for key, name in _asked_for(config.study):
         if config.activations.capture != "all" and MEASURES[name].reads_activations:
             raise InputError(

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nex_merge.errors import InputError
 from nex_merge.runs import files
-from nex_merge.setup.config import StudyConfig
+from nex_merge.setup.study_config import StudyConfig
 
 SEED_BITS = 31
 # Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.

@@ -29,8 +29,9 @@ from nex_merge.resampling import FEWEST_PROMPTS
 from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import RunConfig, StudyConfig
+from nex_merge.setup.config import RunConfig
 from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.pool import GrowingPool
 from nex_merge.study.race import Race, Stop

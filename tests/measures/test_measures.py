@@ -27,7 +27,8 @@ from nex_merge.records import (
     Variant,
 )
 from nex_merge.runs import leaderboard
-from nex_merge.setup.config import ConsensusConfig, NexConfig, StudyConfig
+from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.study_config import StudyConfig
 
 pytestmark = pytest.mark.quick
 

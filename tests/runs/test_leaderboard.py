@@ -20,7 +20,7 @@ from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank,
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import as_markdown, table_cells
-from nex_merge.setup.config import StudyConfig
+from nex_merge.setup.study_config import StudyConfig
 
 NEX = Objective("nex", 1)
 

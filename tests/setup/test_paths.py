@@ -8,8 +8,9 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.setup import paths
-from nex_merge.setup.config import PromptsConfig, RunConfig, StudyConfig, parse
+from nex_merge.setup.config import PromptsConfig, RunConfig, parse
 from nex_merge.setup.families import FamilyConfig
+from nex_merge.setup.study_config import StudyConfig
 
 pytestmark = pytest.mark.quick
 

@@ -3,8 +3,9 @@
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.setup.config import GenerationConfig, StudyConfig, override, parse
+from nex_merge.setup.config import GenerationConfig, override, parse
 from nex_merge.setup.search_space import RangeConfig
+from nex_merge.setup.study_config import StudyConfig
 from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
 
 pytestmark = pytest.mark.quick

@@ -6,7 +6,7 @@ from nex_merge.errors import InputError
 from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
-from nex_merge.setup.config import StudyConfig
+from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.trial import split_prompts
 from tests.searches import search
 from tests.study.test_race import PROMPTS, Skilled

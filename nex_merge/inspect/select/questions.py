@@ -14,13 +14,13 @@ from nex_merge.setup.config import (
     GenerationConfig,
     PromptsConfig,
     RuntimeConfig,
-    Strict,
     find_file,
     merge_mappings,
     parse,
 )
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.strict import Strict
 from nex_merge.setup.textfiles import check_unicode
 
 if TYPE_CHECKING:
