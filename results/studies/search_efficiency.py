@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("families", nargs="*", default=["qwen3-tiny"])
     parser.add_argument("--draws", type=int, default=DRAWS, help="of every pool that is replayed")
     parser.add_argument("--seeds", type=int, default=3, help="of whole searches")
+    parser.add_argument("--trials", type=int, default=40, help="of whole searches")
     args = parser.parse_args()
     if args.part == "replay":
         from evidence import racing
@@ -29,7 +30,7 @@ def main() -> None:
         from evidence import searches
 
         for family in args.families:
-            searches.measure(family, args.seeds)
+            searches.measure(family, args.seeds, args.trials)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from nex_merge.setup.prompts import encode_prompts
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data" / "searches"
-TRIALS, PROMPTS_PER_KIND, SEEDS, MAX_TOKENS = 40, 32, (0, 1, 2), 640
+SEEDS, MAX_TOKENS = (0, 1, 2), 640
 PER_KIND = 512  # problems of each kind for the accuracy of a pick: 1,024 in all
 LAMBDAS = {"low": 0.0, "high": 1.2}
 POPULATION = 8  # of NSGA-II: five generations in 40 trials
@@ -46,7 +46,7 @@ ARMS: dict[str, dict[str, Any]] = {
 LABELLED = "labelled"
 
 
-def search(family: str, arm: str, seed: int) -> Path:
+def search(family: str, arm: str, seed: int, trials: int) -> Path:
     """The run folder of one search, finished."""
     folder, nsga2 = DATA / family / f"{arm}-{seed}", arm == "nsga2"
     root, kinds = FAMILIES[family]
@@ -64,7 +64,7 @@ def search(family: str, arm: str, seed: int) -> Path:
         "output": str(folder),
         **ARMS[arm],
     }
-    settings["study"] = {**settings["study"], "trials": TRIALS, "seed": seed}
+    settings["study"] = {**settings["study"], "trials": trials, "seed": seed}
     nex_merge.search(settings, sampler=NSGAIISampler(population_size=POPULATION, seed=seed) if nsga2 else None)
     return folder
 
@@ -113,24 +113,24 @@ class Grader:
         return generate(self._merger.model, self._tokenizer, self._ids, settings, references=self._drafts)
 
 
-def run_one(family: str, arm: str, seed: int, grader: Grader, rival: Rival) -> None:
-    """One search and the accuracy of its pick."""
+def run_one(family: str, arm: str, seed: int, trials: int, grader: Grader, rival: Rival) -> None:
+    """One search of so many trials, and the accuracy of its pick."""
     name = f"{arm}-{seed}"
     if arm == LABELLED:
-        parameters, tokens = rival.search(seed, TRIALS, DATA / family / f"{name}.json")
+        parameters, tokens = rival.search(seed, trials, DATA / family / f"{name}.json")
         accuracy = grader(name, rival.recipe(optuna.trial.FixedTrial(parameters)))
     else:
-        run = Run(search(family, arm, seed))
+        run = Run(search(family, arm, seed, trials))
         accuracy, tokens = grader(name, run.recipe(run.best())), _tokens(run)
     print(f"{family} {name}: {accuracy:.3f}, {tokens:,} tokens", flush=True)
 
 
-def measure(family: str, seeds: int) -> None:
+def measure(family: str, seeds: int, trials: int) -> None:
     """All arms, seed by seed, so that what is done of a study that is cut short can be compared."""
     grader, rival = Grader(family), Rival(family)
     for seed in SEEDS[:seeds]:
         for arm in (*ARMS, LABELLED):
-            run_one(family, arm, seed, grader, rival)
+            run_one(family, arm, seed, trials, grader, rival)
             write(family)
 
 
@@ -148,16 +148,21 @@ def write(family: str) -> None:
     """A row per finished search of a family, as CSV beside the study."""
     with open(HERE / f"search_efficiency_{family}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["family", "arm", "seed", "trial", "accuracy", "problems", "tokens", "pruned"])
+        writer.writerow(
+            ["family", "arm", "seed", "trials", "trial", "accuracy", "problems", "tokens", "seconds", "pruned"]
+        )
         for kept in sorted((DATA / family).glob("*.accuracy.json")):
             name = kept.name.removesuffix(".accuracy.json")
             arm, _, seed = name.rpartition("-")
             if arm == LABELLED:
-                trial, pruned = "", 0
+                trial, trials, seconds, pruned = "", "", "", 0
                 tokens = json.loads((DATA / family / f"{name}.json").read_text(encoding="utf-8"))["tokens"]
             else:
                 run = Run(DATA / family / name)
                 trial, tokens = run.best().trial, _tokens(run)
-                pruned = sum(result.state == "pruned" for result in _merges(run))
+                merges = _merges(run)
+                trials, pruned = len(merges), sum(result.state == "pruned" for result in merges)
+                seconds = f"{sum(sum(result.seconds.values()) for result in merges):.0f}"
             accuracy = json.loads(kept.read_text(encoding="utf-8"))
-            writer.writerow([family, arm, seed, trial, f"{accuracy:.4f}", 2 * PER_KIND, tokens, pruned])
+            row = [family, arm, seed, trials, trial, f"{accuracy:.4f}", 2 * PER_KIND, tokens, seconds, pruned]
+            writer.writerow(row)
