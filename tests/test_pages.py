@@ -33,16 +33,13 @@ CHEAPER = {
     "--open": "",
     "--accuracy builtin": "--accuracy builtin --problems 1",
     "--samples 16": "--samples 2 --set generation.max_new_tokens=64",
-    "--count 80,320": "--count 8 --set generation.max_new_tokens=64 --set prompts.limit=2 --limit 1",
-    "--set prompts.limit=8": "--set prompts.limit=2 --set generation.max_new_tokens=200",
-    "search configs/qwen3_ties.yaml --set study.objective=entropy": "search configs/qwen3_ties.yaml --trials 1 "
-    "--set study.objective=entropy --set prompts.limit=2",
+    "--count 80,320": "--count 8 --limit 1 --set generation.max_new_tokens=300",
+    "--set study.objective=entropy": "--set study.objective=entropy --trials 1 --set generation.max_new_tokens=64",
+    "--set activations.capture=none": "--set activations.capture=none --trials 2 --set generation.max_new_tokens=64",
 }
-# The shipped configurations, as they lie in the folder in which a page's commands run.
-CONFIGS = {
-    "qwen3_ties": {"prompts": {"limit": 6}, "study": {"trials": 4}},
-    "qwen3_consensus": {"prompts": {"limit": 3}, "study": {"trials": 2}},
-}
+# The shipped configurations and prompts, as they lie in the folder in which a page's commands run.
+TRIALS, PROMPTS = 3, 5
+CONFIGS = ["qwen3_ties", "qwen3_consensus"]
 COMMANDS = typer.main.get_command(app).commands
 ALL = [block for page in PAGES for block in blocks(page)]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,14 +58,18 @@ def invoke(words: list[str]) -> str:
 
 
 def shipped(name: str) -> dict:
-    return merge_mappings(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()), CONFIGS[name])
+    content = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    return merge_mappings(content, {"study": {"trials": TRIALS}})
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder with the shipped configurations, made cheap, and a finished run; to be copied."""
     folder = tmp_path_factory.mktemp("desk")
-    (folder / "configs").mkdir()
+    (folder / "configs" / "prompts").mkdir(parents=True)
+    prompts = Path("configs/prompts/qwen3_tiny.jsonl")
+    lines = (ROOT / prompts).read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / prompts).write_text("".join(lines[:PROMPTS]), encoding="utf-8")
     for name in CONFIGS:
         (folder / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(shipped(name)))
     with pytest.MonkeyPatch.context() as patch:
@@ -87,6 +88,7 @@ def test_what_a_page_shows_runs(page, desk, tmp_path, monkeypatch):
     for block in found:
         if block.title:
             Path(block.title).write_text(block.text, encoding="utf-8")
+    for block in found:
         if block.language == "python":
             exec(compile(block.text, f"{page.name}: {block.text.splitlines()[0]}", "exec"), {})
         for command in block.commands:
