@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check docs bench docs-reference clean
+.PHONY: demo test quick check docs bench bench-gpu docs-reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
@@ -32,6 +32,10 @@ docs: $(VENV)/installed-docs
 # Against what one would do by hand, on this machine; 38 minutes on two cores, 12 GB of memory, 10 GB of disk.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
+
+# Whole trials where there is an accelerator; says so where there is none.
+bench-gpu: $(VENV)/installed
+	$(BIN)/python -m benchmarks.accelerator
 
 # torch comes first and pinned: an unpinned one may pull gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -27,7 +27,7 @@ from nex_merge.study.trial import TrialRunner
 CONFIG = "configs/qwen3_ties.yaml"
 
 
-def _runner(resolved: ResolvedConfig) -> TrialRunner:
+def open_runner(resolved: ResolvedConfig) -> TrialRunner:
     """What runs the trials of a search, in a run folder of its own."""
     with custody.hold(resolved, True, lambda text: None) as run:
         engine = FamilyEngine(resolved.family, resolved.config.runtime)
@@ -48,14 +48,14 @@ def dense_capture(model: PreTrainedModel, texts: Sequence[tuple[list[int], list[
 
         layers = model.model.layers
         handles = [layer.mlp.down_proj.register_forward_pre_hook(keep) for layer in layers]
-        model(torch.tensor([prompt + tokens]))
+        model(torch.tensor([prompt + tokens], device=model.device))
         for handle in handles:
             handle.remove()
         where = slice(len(prompt) - 1, len(prompt) - 1 + len(tokens))
-        emitted = unembedding[torch.tensor(tokens)]
+        emitted = unembedding[torch.tensor(tokens, device=model.device)]
         scores = torch.stack([
             a[where] * (emitted @ layer.mlp.down_proj.weight) for a, layer in zip(kept, layers, strict=True)
-        ]).numpy()  # fmt: skip
+        ]).float().cpu().numpy()  # fmt: skip
         keys, masses, ptr = [], [], [0]
         for start in range(0, len(tokens), config.slice_tokens):
             row = scores[:, start : start + config.slice_tokens].transpose(1, 0, 2).ravel()
@@ -77,8 +77,9 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     shutil.rmtree(run, ignore_errors=True)
     plan = resolve_config(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
     config, folders = plan.config, plan.family.folders
-    runner = _runner(plan)
+    runner = open_runner(plan)
     engine = runner.engine
+    device, dtype = engine.model.device, engine.dtype
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
                        [], [], "8x")  # fmt: skip
@@ -87,11 +88,13 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
         out = root / "merged"
         shutil.rmtree(out, ignore_errors=True)
         spent: dict[str, float] = {}
-        spent["merge"], model = timed(lambda: by_command(recipe("ties", named, number), out))
+        spent["merge"], model = timed(
+            lambda: by_command(recipe("ties", named, number), out).to(device=device, dtype=dtype)
+        )
         ids = runner.prompt_ids
         width = max(map(len, ids))
-        padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids])
-        mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids])
+        padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids], device=device)
+        mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids], device=device)
         end = engine.tokenizer.eos_token_id
         spent["generate"], generated = timed(
             lambda: model.generate(
@@ -147,7 +150,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
     shutil.rmtree(run, ignore_errors=True)
     short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
     plan = resolve_config(CONFIG, {"output": str(run), **short})
-    runner = _runner(plan)
+    runner = open_runner(plan)
     folders = plan.family.folders
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     seconds, memory = [], []

@@ -103,10 +103,11 @@ class ActivationsConfig(Strict):
 class CaptureConfig(ActivationsConfig):
     """The activations of a search."""
 
-    capture: Literal["all", "none"] = Field(
+    capture: Literal["all", "final", "none"] = Field(
         default="all",
-        description="none: trials are only answered, for objectives that are read from answers; NEX and the other "
-        "columns that need a second pass over the responses stay empty, and `nex-merge rescore --capture` fills them",
+        description="final: only who reaches the final, for objectives that are read from answers; none: nobody; NEX "
+        "and the other columns that need a second pass over the responses stay empty for the others, and `nex-merge "
+        "rescore --capture` fills them",
     )
 
 

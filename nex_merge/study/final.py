@@ -45,8 +45,11 @@ def play_final(
     chosen = [row["trial"] for row in complete[: config.study.final.top]]
     anchors = [row["trial"] for row in rows if row["kind"] != "merge" or row["reference"]]
     final = _open(run, chosen)
-    unraced = config.model_copy(update={"study": config.study.model_copy(update={"pruner": "none"})})
-    runner = TrialRunner(engine, unraced, members, final, reference, observer.on_stage, is_final=True)
+    # Who only votes is not captured where `activations.capture` is final.
+    runner, voting = (
+        TrialRunner(engine, _in_final(config, capture), members, final, reference, observer.on_stage, is_final=True)
+        for capture in ("all", "none")
+    )
     needed = dict.fromkeys([*members, *anchors, *chosen])
     results = {result.trial: result for result in run.results()}
     taking_part = dict.fromkeys([*needed, *(row["trial"] for row in complete)])
@@ -66,8 +69,16 @@ def play_final(
                     f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote"
                 )
                 break
-        _answer(run, final, runner, result)
+        _answer(run, final, runner if result.trial in needed else voting, result)
     rescore_run(final, config.nex)
+
+
+def _in_final(config: RunConfig, capture: str) -> RunConfig:
+    """The configuration of trials of the final: not raced; `capture` where the search leaves that to the final."""
+    study = config.study.model_copy(update={"pruner": "none"})
+    kept = config.activations.capture
+    activations = config.activations.model_copy(update={"capture": capture if kept == "final" else kept})
+    return config.model_copy(update={"study": study, "activations": activations})
 
 
 def _open(run: Run, chosen: list[str]) -> Run:

@@ -119,13 +119,15 @@ def check_samples(config: RunConfig) -> None:
 
 
 def check_capture(config: RunConfig) -> None:
-    """Raise InputError if an objective or a constraint reads activations that would not be captured."""
+    """Raise InputError if what is asked for reads activations that would not be captured, or captures without a final."""
     for key, name in _asked_for(config.study):
         if config.activations.capture != "all" and MEASURES[name].reads_activations:
             raise InputError(
                 f"activations.capture: {key} {name} is computed from activations; use all, or what is read from "
                 "answers, such as consensus"
             )
+    if config.activations.capture == "final" and config.study.final is None:
+        raise InputError("activations.capture: final needs study.final; set that, or use all or none")
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:

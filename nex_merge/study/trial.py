@@ -31,8 +31,12 @@ from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig, StudyConfig
 from nex_merge.setup.prompts import load_prompts
+from nex_merge.study.neighbours import nearest
 from nex_merge.study.pool import GrowingPool
 from nex_merge.study.race import Race, Stop
+
+# Earlier merges whose answers are drafts; what more of them gain is in results/studies/speed.md.
+NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,9 @@ class TrialRunner:
         settings = ObserveSettings(self._config.generation, activations, self._config.nex)
         with timed("generate", seconds, self._notify):
             if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
-                responses, stop = self._race(trial, sha256)
+                responses, stop = self._race(trial, recipe, sha256)
             else:
-                responses, stop = self._ask(self.asked, self._drafts(trial)), None
+                responses, stop = self._ask(self.asked, self._drafts(trial, recipe)), None
         observation = observe(self.engine, self.prompt_ids, settings, responses=responses, notify=self._notify)
         files.write_responses(folder, observation.responses)
         if activations is not None:
@@ -101,10 +105,10 @@ class TrialRunner:
         """Whether this is the merge with equal weights: it answers everything, as others are held against it."""
         return recipe.kind == "merge" and dict(recipe.parameters) == self._reference
 
-    def _race(self, trial: str, sha256: str) -> tuple[list[Response], Stop | None]:
+    def _race(self, trial: str, recipe: MergeRecipe, sha256: str) -> tuple[list[Response], Stop | None]:
         """The responses to the prompts, block by block, up to where the trial ends. Finished blocks are kept."""
         folder, name = self._run.folder(trial), f"blocks-{sha256[:16]}.jsonl"
-        earlier, drafts = self.pool.earlier(trial), self._drafts(trial)
+        earlier, drafts = self.pool.earlier(trial), self._drafts(trial, recipe)
         race = Race(self._config, self.asked, [v for v in earlier if v.kind != "merge"], self.pool.questions)
         responses = files.read_responses(folder, name) if (folder / name).exists() else []
         done = {response.prompt for response in responses}
@@ -134,9 +138,15 @@ class TrialRunner:
 
         return self.engine.answer(self.prompt_ids, self._config.generation, drafts, generated, prompts)
 
-    def _drafts(self, trial: str) -> list[Response]:
-        """Drafts: the responses of the baselines that precede this trial, the same after a resume."""
-        before = itertools.takewhile(lambda name: name != trial, self._members)
+    def _drafts(self, trial: str, recipe: MergeRecipe) -> list[Response]:
+        """Drafts: the responses of the baselines that precede this trial, and of the earlier merges nearest to it.
+
+        The same after a resume. What comes last is continued where several texts could be.
+        """
+        before = list(itertools.takewhile(lambda name: name != trial, self._members))
+        if recipe.kind == "merge":
+            merges = {r.trial: r.parameters for r in self._run.results() if r.kind == "merge" and r.trial < trial}
+            before += nearest(recipe.parameters, merges, NEIGHBOURS)
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]
 

@@ -59,6 +59,25 @@ def test_the_final_leads_and_says_so(played):
     assert len(voters) == 8 - len({*own[:2], equal}), "the others vote, and can't be picked"
 
 
+def test_only_who_reaches_the_final_is_captured_if_so_asked(toy_config, tmp_path):
+    settings = {**SETTINGS, "activations": {"capture": "final"}}
+    rows, _ = search(toy_config, engine=Skilled(), **settings)
+    run = Run(tmp_path / "run")
+    assert all("capture" not in result.seconds for result in run.results())
+    leading = {row["trial"] for row in rows if row["stage"] == "final"}
+    captured = {result.trial for result in run.final.results() if "capture" in result.seconds}
+    assert captured == leading and len(run.final.results()) > len(leading), "those that only vote are not captured"
+    assert all((row["nex"] is not None) == (row["trial"] in leading) for row in rows)
+
+
+def test_capture_in_a_final_needs_a_final(toy_config):
+    settings = {"study": {"objective": "consensus"}, "activations": {"capture": "final"}}
+    with pytest.raises(
+        InputError, match=r"activations\.capture: final needs study\.final; set that, or use all or none"
+    ):
+        search(toy_config, **settings)
+
+
 def search_ranking(run):
     return read_rows(run, final=False)
 

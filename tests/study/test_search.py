@@ -143,7 +143,9 @@ def test_batch_size_does_not_matter(toy_config, toy_rows):
     assert rows == toy_rows
 
 
-def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, toy_rows, tmp_path, monkeypatch):
+def test_answers_of_members_and_earlier_merges_are_drafts_and_change_nothing(
+    toy_config, toy_rows, tmp_path, monkeypatch
+):
     from nex_merge.engines.transformers import FamilyEngine
 
     seen = []
@@ -155,8 +157,8 @@ def test_answers_of_baselines_are_drafts_and_change_nothing(toy_config, toy_rows
 
     monkeypatch.setattr(FamilyEngine, "answer", without)
     assert search(toy_config)[0] == toy_rows
-    assert seen[-7:] == [0, 1, 2, 3, 3, 3, 3], "after the rehearsal, if any: base, a and b, then four merges"
-    # Without base and parents there is nothing to draft from.
+    assert seen[-7:] == [0, 1, 2, 3, 4, 5, 6], "after the rehearsal, if any: base, a and b, then four merges"
+    # The first merge has nothing to be drafted from without base and parents.
     assert len(search(toy_config, output=str(tmp_path / "alone"), study={"trials": 2, "baselines": False})[0]) == 2
 
 
@@ -238,7 +240,7 @@ def test_an_engine_of_ones_own_is_all_that_a_search_needs(toy_config, tmp_path):
     rows, recorder = search(toy_config, engine=engine)
     assert recorder.ended == TRIALS and len(rows) == 7
     assert engine.answered == engine.captured == 7
-    assert engine.drafts == [0, 4, 8, 12, 12, 12, 12]
+    assert engine.drafts == [0, 4, 8, 12, 16, 20, 24]
 
 
 def test_pool_scores_everyone_under_the_same_weights(toy_config, toy_rows, tmp_path):

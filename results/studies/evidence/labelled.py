@@ -14,6 +14,7 @@ from ranking.measure import opened
 
 from nex_merge.errors import TrialError
 from nex_merge.generation import generate
+from nex_merge.merging import method_specs
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.prompts import encode_prompts
@@ -30,7 +31,8 @@ class Rival:
         self._folders, self._merger, self._tokenizer, self._problems, _ = opened(family, 1)
         texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in self._problems]
         self._ids = encode_prompts(texts, self._tokenizer, PromptsConfig(file=""))
-        self._space, self._models = load_space("ties"), list(FAMILIES[family][1])
+        self._models = list(FAMILIES[family][1])
+        self._space = load_space("ties", method_specs(), self._models)
         self._drafts: list[Response] = []
         for name, folder in self._folders.items():
             self._drafts += self._answer(passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))

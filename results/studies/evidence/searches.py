@@ -27,7 +27,7 @@ from nex_merge.setup.prompts import encode_prompts
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data" / "searches"
 TRIALS, PROMPTS_PER_KIND, SEEDS, MAX_TOKENS = 40, 32, (0, 1, 2), 640
-PER_KIND = 1024  # problems of each kind for the accuracy of a pick: 2,048 in all
+PER_KIND = 512  # problems of each kind for the accuracy of a pick: 1,024 in all
 LAMBDAS = {"low": 0.0, "high": 1.2}
 POPULATION = 8  # of NSGA-II: five generations in 40 trials
 ARMS: dict[str, dict[str, Any]] = {
