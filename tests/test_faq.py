@@ -1,0 +1,130 @@
+"""What docs/faq.md quotes is what nex-merge says: copies of qwen3-tiny are spoiled, and its words are in both."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nex_merge.errors import InputError
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.preflight import estimate
+from tests.pages import ROOT
+
+FAQ = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
+WEIGHTS = ROOT / "nex_merge" / "families" / "qwen3_tiny" / "weights"
+UP, EMBEDDINGS = "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"
+Family = dict[str, Path]
+Spoil = Callable[[Family], dict | None]
+
+
+def change(folder: Path, how: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    how(tensors)
+    save_file(
+        {name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+
+
+def set_json(file: Path, **values) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def larger_vocabulary(family: Family) -> None:
+    rows_without_config(family)
+    set_json(family["pairs"] / "config.json", vocab_size=198)
+
+
+def rows_without_config(family: Family) -> None:
+    change(family["pairs"], lambda t: t.update({EMBEDDINGS: torch.cat([t[EMBEDDINGS], t[EMBEDDINGS][:8]])}))
+
+
+def copy_of_base(family: Family) -> None:
+    shutil.copytree(family["base"], family["pairs"], dirs_exist_ok=True)
+
+
+def no_template(family: Family) -> None:
+    (family["base"] / "chat_template.jinja").unlink()
+
+
+def other_template(family: Family) -> None:
+    file = family["base"] / "chat_template.jinja"
+    file.write_text(file.read_text() + " ")
+
+
+def not_a_number(family: Family) -> None:
+    change(family["pairs"], lambda t: t[UP].view(-1)[:1].fill_(float("nan")))
+
+
+def beyond_float16(family: Family) -> dict:
+    def grow(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[UP] = tensors[UP].float()
+        tensors[UP][0, 0] = 7e4
+
+    change(family["pairs"], grow)
+    return {"dtype": "float16"}
+
+
+def overflowing_merge(family: Family) -> dict:
+    for name in ("pairs", "signs"):
+        change(family[name], lambda t: t[UP][0].fill_(3e4))
+    return {"dtype": "float16"}
+
+
+def other_base(family: Family) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def redraw(tensors: dict[str, torch.Tensor]) -> None:
+        for name, value in tensors.items():
+            if value.dim() > 1:
+                drawn = torch.randn(value.shape, generator=generator) * value.float().std()
+                tensors[name] = drawn.to(value.dtype)
+
+    change(family["base"], redraw)
+
+
+def other_head(family: Family) -> None:
+    change(family["pairs"], lambda t: t.update({"lm_head.weight": t[EMBEDDINGS] + 0.1}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (larger_vocabulary, "cannot be merged with base: vocab_size: expected 190, got 198 (config.json)"),
+        (rows_without_config, "the embeddings have 198 rows: they were resized without the config"),
+        (copy_of_base, "the same weights as base, element by element: its task vector is zero"),
+        (no_template, "the tokenizer has no chat template"),
+        (other_template, "chat template differs from base's; all variants are asked with the donor's"),
+        (not_a_number, "has 1 of 196,608 elements that are NaN or infinite"),
+        (beyond_float16, "has values up to 7e+04, beyond the range of float16 (±65504)"),
+        (overflowing_merge, "is not finite"),
+        (
+            other_base,
+            "its weights differ from base's by 1.42 times their size, as unrelated models do. base is probably not the "
+            "model it was trained from",
+        ),
+        (
+            other_head,
+            "lm_head.weight differs from the embeddings, though config.json has tie_word_embeddings: true",
+        ),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_symptom(spoil: Spoil, words, tmp_path):
+    family = {name: Path(shutil.copytree(WEIGHTS / name, tmp_path / name)) for name in ("base", "pairs", "signs")}
+    more = spoil(family) or {}
+    config = {
+        "family": {"base": str(family["base"]), "models": {n: str(family[n]) for n in ("pairs", "signs")}, **more},
+        "search_space": {"methods": ["dare_ties"], "parameters": {"weight": 1.0, "density": 0.2}},
+        "prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 1},
+        "generation": {"max_new_tokens": 16},
+        "output": str(tmp_path / "run"),
+    }
+    try:
+        said = "\n".join(estimate(resolve_config(config)))
+    except InputError as error:
+        said = str(error)
+    assert words in said
+    assert words in FAQ
