@@ -100,7 +100,7 @@ def other_head(family: Family) -> None:
         (other_template, "chat template differs from base's; all variants are asked with the donor's"),
         (not_a_number, "has 1 of 196,608 elements that are NaN or infinite"),
         (beyond_float16, "has values up to 7e+04, beyond the range of float16 (±65504)"),
-        (overflowing_merge, "is not finite"),
+        (overflowing_merge, "is not finite. Remove the method, or change the family (dtype: bfloat16 has room"),
         (
             other_base,
             "its weights differ from base's by 1.42 times their size, as unrelated models do. base is probably not the "

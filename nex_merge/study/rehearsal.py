@@ -197,9 +197,10 @@ def _merge(engine: FamilyEngine, recipe: MergeRecipe) -> None:
     except TrialError as error:
         if PARAMETER in recipe.parameters:
             raise InputError(f"study.recipes: {recipe.parameters[PARAMETER]}: {error}. Correct or remove it") from None
+        wider = " (dtype: bfloat16 has room for larger values)" if engine.out_dtype == "float16" else ""
         raise InputError(
             f"search_space: {recipe.method} cannot merge {', '.join(engine.family.models)}: {error}. Remove the "
-            "method, or change the family"
+            f"method, or change the family{wider}"
         ) from None
 
 
