@@ -35,7 +35,7 @@ def _pools(pool: Pool) -> Iterator[tuple[str, list[Pool], dict[str, Any]]]:
         yield f"all, {count} prompts", parts, _interval(pool) if count == prompts else _nothing()
     better = sorted(merges, key=lambda i: -pool.accuracy[i])[: len(merges) // 2]
     yield "better half of the merges", [pool.of(better, range(prompts))], _interval(pool.of(better, range(prompts)))
-    for size in SIZES:
+    for size in (size for size in SIZES if size < len(merges)):
         drawn = [
             pool.of([*members, *rng.choice(merges, size, replace=False).tolist()], range(prompts)) for _ in range(DRAWS)
         ]
