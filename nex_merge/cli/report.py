@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, app, path_value
+from nex_merge.cli.app import LOOK, Run, app, example, path_value, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup.paths import check_writable_file
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("report results/qwen3_ties --open"))
 def report(
     run: Run,
     out: Annotated[
@@ -35,7 +35,9 @@ def report(
 
     size = write_report(opened, file, datetime.now().astimezone(), lambda text: typer.echo(text, err=True))
     typer.echo(f"{file}: {size / 1e6:.1f} MB")
-    if show:
+    if not show:
+        say_next("Open it", "report", run, *(() if out is None else ("--out", out)), "--open")
+    else:
         import webbrowser
 
         if not webbrowser.open(file.resolve().as_uri()):

@@ -41,9 +41,7 @@ def choose_all(
     `done`: tokens of the responses so far. Raises TrialError if the logits of a chosen token are not finite.
     """
     # All places of all drafts at once: a round trip to the device per place would take longer than the pass.
-    places = [
-        (row, place) for row, job in enumerate(rows) if job is not None for place in range(len(drafts[row]) + 1)
-    ]
+    places = [(row, place) for row, job in enumerate(rows) if job is not None for place in range(len(drafts[row]) + 1)]
     at_once = max(1, LOGITS_AT_ONCE // logits.shape[-1])
     found = [
         _choose_places(logits, places[start : start + at_once], rows, done, config)
@@ -87,9 +85,7 @@ def _choose_alone(model: PreTrainedModel, job: Job, before: Sequence[int], confi
     return int(choose(logits, _noise([(job, len(before))], logits, config), config)[0])
 
 
-def _noise(
-    positions: Sequence[tuple[Job, int]], logits: torch.Tensor, config: GenerationConfig
-) -> torch.Tensor | None:
+def _noise(positions: Sequence[tuple[Job, int]], logits: torch.Tensor, config: GenerationConfig) -> torch.Tensor | None:
     """The noise that belongs to logits [positions, V], on their device; None if the choice is greedy."""
     if config.temperature == 0:
         return None

@@ -17,7 +17,7 @@ from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
 from nex_merge.runs import files
 from nex_merge.runs.advice import lead, next_steps, of_last_stage, verdict_lines
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
@@ -52,7 +52,7 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
         "number": data.number,
         "measure_title": measure_title,
         "label": trial_label,
-        "trial_name": words.trial_name,
+        "trial_name": trial_name,
         "correlation": words.correlation,
     }
     parts = {**_pick(snapshot), **_setup(snapshot), **_ranking(snapshot), **_figures(snapshot)}
@@ -73,7 +73,7 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     verdicts = [] if reliability is None else verdict_lines(reliability, objective.name, objective.names)
     return {
         "objective": objective,
-        "lead": [line.strip() for line in lead(rows, objective, reliability, folder)],
+        "lead": [line.strip() for line in lead(rows, objective, reliability)],
         "verdicts": [line.strip().removeprefix("- ") for line in verdicts[1:]],
         "steps": next_steps(rows, objective, reliability, folder),
         "progress": words.progress(snapshot),
@@ -157,7 +157,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "front_name": front_name,
         "volume": volume,
         "reference": "" if volume is None else reference_in_words(volume),
-        "front_text": ", ".join(words.trial_name(row["trial"]) for row in front),
+        "front_text": ", ".join(trial_name(row["trial"]) for row in front),
         "parallel_width": parallel[1] if parallel else 0,
         "importance_merges": len(values),
         "importance_parameters": len(shares),

@@ -12,11 +12,6 @@ from nex_merge.runs.leaderboard import Row
 FEW = 10
 
 
-def trial_name(trial: str) -> str:
-    """A trial as a sentence names it: `trial 7`, but `base` and the parents' names as they are."""
-    return f"trial {trial_label(trial)}" if trial.isdigit() else trial
-
-
 def progress(snapshot: Snapshot) -> str:
     done, planned = snapshot.merges, snapshot.planned
     merges = "merge" if planned == 1 else "merges"

@@ -143,18 +143,20 @@ class Run:
             if result.trial == wanted:
                 return result
         raise InputError(
-            f"trial {trial!r}: not in this run. Trials: {', '.join(r.trial for r in results) or 'none yet'}"
+            f"trial {trial!r}: not in this run. Trials: "
+            f"{', '.join(files.trial_label(result.trial) for result in results) or 'none yet'}"
         )
 
     def find_scored(self, trial: str) -> TrialResult:
         """The result with this id. Raises InputError if there is none, it has no responses, or was not captured."""
         result = self.find(trial)
         if result.state not in files.SCORED:
-            why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
-            raise InputError(f"trial {result.trial} has no responses ({why})")
+            why = f"it has the same recipe as {files.trial_name(result.same_as)}" if result.same_as else result.reason
+            raise InputError(f"{files.trial_name(result.trial)} has no responses ({why})")
         if result.score is None:
             fill = command("rescore", self.path, "--capture", files.trial_label(result.trial))
-            raise InputError(f"trial {result.trial}: its activations were not captured. Capture them: {fill}")
+            name = files.trial_name(result.trial)
+            raise InputError(f"{name}: its activations were not captured. Capture them: {fill}")
         return result
 
     def folder(self, trial: str) -> Path:

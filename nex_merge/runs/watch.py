@@ -88,8 +88,7 @@ def status(view: View) -> str:
     live = view.live
     if live is None:
         return f"{len(view.rows)} of {view.total} trials done; no search is running in this folder"
-    what = live.trial if live.method in ("base", "parent") else f"{live.trial} ({live.method})"
-    parts = [f"[{live.done}/{live.total}] trial {what}: {live.stage}"]
+    parts = [f"[{live.done}/{live.total}] {files.trial_in_words(live.trial, live.method)}: {live.stage}"]
     elapsed = live.told - live.stage_began
     if live.stage == "generate" and live.amount:
         speed = f", {live.amount / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
@@ -143,13 +142,16 @@ def _volumes(run: Run, view: View, width: int) -> list[Text]:
     ]
 
 
-def watch(run: Run, once: bool, top: int) -> None:
-    """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs."""
+def watch(run: Run, once: bool, top: int) -> View:
+    """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs.
+
+    Returns what was last shown.
+    """
     console = Console(highlight=False)
     view = look(run)
     if once or view.live is None or not console.is_terminal:
         console.print(screen(run, view, console.width if console.is_terminal else 80, top))
-        return
+        return view
     with LiveScreen(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
         while view.live is not None:
             # The table gets the lines that title, status, curve and blank lines leave.
@@ -158,6 +160,7 @@ def watch(run: Run, once: bool, top: int) -> None:
             time.sleep(EVERY)
             view = look(run)
         shown.update(screen(run, view, console.width, top), refresh=True)
+    return view
 
 
 def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:
