@@ -81,7 +81,8 @@ def correlate(
         from nex_merge.labels.accuracy_files import attach_accuracy
 
         attach_accuracy(opened, Path(accuracy))
-    rows = write_leaderboard(opened)
+    write_leaderboard(opened)
+    rows = read_rows(opened, final=False)  # of all variants, on the same prompts
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)

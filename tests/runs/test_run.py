@@ -95,9 +95,9 @@ def test_only_what_answered_has_responses_to_look_at(run):
     ):
         write_result(run.path, item)
     assert run.find_scored("0").trial == "0000" and run.find_scored("1").trial == "0001"
-    with pytest.raises(InputError, match=r"trial 0002 has no responses \(not finite\)"):
+    with pytest.raises(InputError, match=r"trial 2 has no responses \(not finite\)"):
         run.find_scored("2")
-    with pytest.raises(InputError, match=r"trial 0003 has no responses \(it has the same recipe as 0000\)"):
+    with pytest.raises(InputError, match=r"trial 3 has no responses \(it has the same recipe as trial 0\)"):
         run.find_scored("3")
 
 

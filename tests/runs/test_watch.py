@@ -61,7 +61,7 @@ def test_the_best_so_far_skips_what_has_no_score():
 
 def test_the_status_says_stage_speed_and_time():
     view = View((row("0000", 0.5),), 15, Objective("nex", 1), live())
-    assert "[3/15] trial 0001 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
+    assert "[3/15] trial 1 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
     assert "no search is running" in status(View((), 15, Objective("nex", 1), None))
 
 
