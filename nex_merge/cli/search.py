@@ -45,6 +45,7 @@ def search(
     overrides = _overrides(settings, trials, family, out, seed)
     if dry_run:
         _print_estimate(config, overrides, fresh)
+        _name_search(config, trials, family, out, seed, settings)
         return
     resolved = resolve_config(config, overrides)
     # Heavy imports come last, so that invalid input fails fast.
@@ -78,6 +79,18 @@ def validate(
 ) -> None:
     """Check a search before the first merge, and estimate its cost."""
     _print_estimate(config, _overrides(settings, trials, family, out, seed))
+    _name_search(config, trials, family, out, seed, settings)
+
+
+def _name_search(
+    config: str,
+    trials: int | None,
+    family: str | None,
+    out: Path | None,
+    seed: int | None,
+    settings: list[str] | None,
+) -> None:
+    """Name the search that was checked, with its options."""
     options = {"--trials": trials, "--family": family, "--out": out, "--seed": seed}
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
     say_next("Search", "search", config, *given, *(word for item in settings or () for word in ("--set", item)))

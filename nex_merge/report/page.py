@@ -72,7 +72,7 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     verdicts = [] if reliability is None else verdict_lines(reliability, objective.name, objective.names)
     return {
         "objective": objective,
-        "lead": [line.strip() for line in lead(rows, objective, reliability)],
+        "lead": [_capitalized(line.strip()) for line in lead(rows, objective, reliability)],
         "verdicts": [line.strip().removeprefix("- ") for line in verdicts[1:]],
         "steps": words.steps(next_steps(rows, objective, reliability, folder)),
         "progress": words.progress(snapshot),
@@ -85,6 +85,10 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
         "reliability_figures": [] if reliability is None else data.reliability_figures(reliability),
         "recipe": None if pick is None else data.recipe_of(snapshot, pick),
     }
+
+
+def _capitalized(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}"
 
 
 def _setup(snapshot: data.Snapshot) -> dict[str, Any]:

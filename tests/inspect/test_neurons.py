@@ -144,7 +144,7 @@ def test_random_sets_overlap_as_predicted_by_chance():
 @pytest.mark.parametrize(
     ("trial", "message"),
     [
-        ("7", "trial '7': not in this run. Trials: base, a, 0000, 0001, 0002"),
+        ("7", "trial '7': not in this run. Trials: base, a, 0, 1, 2"),
         ("2", "trial 2 has no responses"),
         ("1", "trial 1: no neuron has a weight, because no response of 1 earned credit (calibration self)"),
     ],

@@ -81,7 +81,7 @@ def test_finding_a_trial(run):
         "base", "0007", "0007", "0007", "10000",
     ]  # fmt: skip
     assert run.trial(7).trial == "0007"
-    with pytest.raises(InputError, match=r"trial 'b': not in this run\. Trials: base, 0007, 10000"):
+    with pytest.raises(InputError, match=r"trial 'b': not in this run\. Trials: base, 7, 10000"):
         run.find("b")
 
 
