@@ -28,7 +28,7 @@ SUBSTITUTES = {
     "responses.jsonl": "{files}/responses.jsonl",
     "--out best": "--out {files}/best",
     "--model best": f"--model {MODEL} --set prompts.limit=1",
-    "--data builtin": "--data builtin --limit 1 --set prompts.limit=2",
+    "--data builtin": "--data builtin --limit 1 --set prompts.limit=2 --set generation.max_new_tokens=48",
 }
 # Command -> how the last line on stderr begins, and the command that it names; None: there is no next step.
 NEXT = {
@@ -90,6 +90,7 @@ def files(tmp_path):
         write(tmp_path / f"{name}.jsonl", [{"prompt": t, "response": f"So {i + seed}"} for i, t in enumerate(texts)])
     answers = ["so 1", "it is 1", "2"]
     write(tmp_path / "responses.jsonl", [{"prompt": text, "responses": answers} for text in texts[:2]])
+    (tmp_path / "accuracy.csv").write_text("trial,accuracy\nbase,0.1\npairs,0.3\n0,0.2\n1,0.5\n")
     (tmp_path / "labels.csv").write_text("index,answer\n0,7\n1,8\n2,9\n")
     return tmp_path
 
@@ -150,7 +151,7 @@ def test_help_ends_with_the_example(name):
         "leaderboard {run} --format json", "leaderboard {run} --format csv", "phases {run} --json",
         "neurons {run} --trial pairs --json", "agreement {run} --annotations builtin --json",
         "audit {run} --labels {files}/labels.csv --format json", "score --cache {run}/trials/base/cache --format json",
-        "correlate {run} --accuracy builtin --format json",
+        "correlate {run} --accuracy {files}/accuracy.csv --format json",
     ],
 )  # fmt: skip
 def test_output_for_programs_comes_without_advice(line, run, files):
