@@ -7,7 +7,6 @@ import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import command
 
 
 def _overrides(
@@ -58,7 +57,6 @@ def search(
     objective = objective_of(resolved.config.study)
     progress = Progress(objective)
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
-    progress.on_note(f"the ranking so far, from another terminal: {command('watch', resolved.run)}")
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)

@@ -38,13 +38,13 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     named, out = out, out.resolve()
     if trial is not None and by is not None:
         raise InputError("export: expected either --trial or --by, got both")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out: expected a new or empty folder, got {named}, which is not empty; choose another name")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
     if trial is None and by is None and (above := _above(run, result.trial)):
         yield f"note: {above} above {trial_name(result.trial)}, the best merge; see: {command('leaderboard', run.path)}"
     # The figures shown are those of the leaderboard, which may have been rescored since.
     result = next(item for item in latest_results(run) if item.trial == result.trial)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: expected a new or empty folder, got {out}, which is not empty")
     remerger = Remerger(run)
     recipe = remerger.load(result)
     sha256 = str(result.weights_sha256)[:16]

@@ -100,8 +100,8 @@ def print_table(
     table, left_out = ranking_table(rows, objective.names, console.width, sorted_by)
     console.print(table)
     if left_out:
-        say(left_out)
-    for line in LEGEND:
+        wrap(left_out)
+    for line in LEGEND if any(column.header in ("beats", "vs =") for column in table.columns) else ():
         wrap(line)
     for row in rows:
         if row["reason"] is not None and row["state"] != "pruned":

@@ -17,6 +17,7 @@ from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.watch import duration
+from nex_merge.setup.paths import command
 from nex_merge.study.observers import Observer
 
 _UNITS = {"generate": "tokens", "capture": "responses"}
@@ -36,6 +37,8 @@ class Progress(Observer):
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
         self._total, self._done = total, len(finished)
+        if self._done < total:
+            self.on_note(f"the ranking so far, from another terminal: {command('watch', Path(run))}")
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()

@@ -155,5 +155,5 @@ def test_phases_found_anew_from_the_kept_rows_are_those_that_were_kept(toy_run, 
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(InputError, match=r"not a run folder: it has no config\.yaml"):
+    with pytest.raises(InputError, match=r"not a run folder: there is no such folder"):
         Run(tmp_path / "nowhere")

@@ -40,6 +40,7 @@ def test_a_line_says_how_many_the_value_and_the_time_left(clock, capsys):
     shown = progress.Progress(NEX)
     earlier = [ended("base", 0.4, kind="base"), ended("0000", 0.7), ended("0001", 0.9, state="collapsed", reason="x")]
     shown.on_start("run", 6, earlier)
+    assert capsys.readouterr().err == "the ranking so far, from another terminal: nex-merge watch run\n"
     clock[0] += 10
     shown.on_trial_end(ended("0002", 0.6))
     clock[0] += 20
@@ -57,6 +58,7 @@ def test_a_line_says_how_many_the_value_and_the_time_left(clock, capsys):
 def test_of_several_objectives_all_are_shown(clock, capsys):
     shown = progress.Progress(Objective("nex", 1, (Objective("mean_tokens", -1), Objective("consensus", 1))))
     shown.on_start("run", 2, [])
+    capsys.readouterr()
     estimates = {"nex": Estimate(0.7), "mean_tokens": Estimate(31.6)}
     shown.on_trial_end(replace(ended("0000", 0.7), estimates=estimates))
     line = "[1/2] trial 0 (ties): nex 0.7000, mean_tokens 32, consensus not defined yet, 3.5 s, 0:00 left\n"
@@ -66,6 +68,7 @@ def test_of_several_objectives_all_are_shown(clock, capsys):
 def test_base_and_parents_go_by_their_names_and_a_collapse_by_its_reason(clock, capsys):
     shown = progress.Progress(NEX)
     shown.on_start("run", 3, [])
+    capsys.readouterr()
     for result in (
         ended("base", 0.4, kind="base", method="passthrough"),
         ended("math", 0.5, kind="parent", method="passthrough"),
