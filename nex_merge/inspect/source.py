@@ -7,7 +7,7 @@ from pathlib import Path
 from nex_merge.errors import InputError
 from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
-from nex_merge.runs.files import trial_label, trial_name
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import first_trial
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
@@ -100,7 +100,7 @@ def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResp
         else:
             skipped += 1
     if not groups:
-        raise InputError(f"--trial: expected a trial that {path} annotates, got {trial_label(trial)}")
+        raise InputError(f"--trial: expected a trial that {path} annotates, got {trial}")
     pairs, trials = [], sorted({name for name, _ in groups})
     for name in trials:
         by_response = {number: items for (of, number), items in groups.items() if of == name}

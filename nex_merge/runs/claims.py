@@ -20,7 +20,6 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from nex_merge.errors import RunError
 from nex_merge.runs.database import undisturbed
-from nex_merge.runs.files import trial_name
 
 # Seconds without a heartbeat after which a claim may be taken over; between two heartbeats; and after one that failed.
 EXPIRY = 120.0
@@ -187,7 +186,7 @@ def claimed(
         held = claims.holder(trial)
         by = f" ({describe(held.owner)})" if held is not None else ""
         raise RunError(
-            f"{trial_name(trial)} of this study is being evaluated by another search{by}. Wait for it, or search in "
+            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or search in "
             "another folder (--out)"
         )
     done = threading.Event()
@@ -209,7 +208,7 @@ def claimed(
         done.set()
         heart.join()
         if not patiently(lambda: claims.beat(trial, owner)):
-            raise RunError(f"{trial_name(trial)} was taken over by another search while this process sent no heartbeat")
+            raise RunError(f"trial {trial} was taken over by another search while this process sent no heartbeat")
     finally:
         done.set()
         heart.join()
