@@ -83,6 +83,8 @@ def correlate(
         attach_accuracy(opened, Path(accuracy))
     write_leaderboard(opened)
     rows = read_rows(opened, final=False)  # of all variants, on the same prompts
+    if opened.final is not None:
+        typer.echo("Values of the search, where all variants answered the same prompts, not of the final.", err=True)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)
