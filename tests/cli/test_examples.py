@@ -28,7 +28,7 @@ SUBSTITUTES = {
     "responses.jsonl": "{files}/responses.jsonl",
     "--out best": "--out {files}/best",
     "--model best": f"--model {MODEL} --set prompts.limit=1",
-    "--data builtin": "--data builtin --limit 1 --set prompts.limit=2 --set generation.max_new_tokens=48",
+    "--data builtin": "--data builtin --limit 1 --set prompts.limit=2",
 }
 # Command -> how the last line on stderr begins, and the command that it names; None: there is no next step.
 NEXT = {
