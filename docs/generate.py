@@ -172,6 +172,8 @@ def _command(name: str, command: Any) -> str:
         f"```\n{' '.join(usage)}\n```",
         table(("argument", "value", "description"), argument_rows),
         table(("option", "value", "default", "description"), option_rows),
+        "For example:" if command.epilog else "",
+        f"```\n{command.epilog.removeprefix('Example: ')}\n```" if command.epilog else "",
     )
     return "\n\n".join(block for block in blocks if block)
 

@@ -16,7 +16,7 @@ from nex_merge.errors import NexMergeError
 
 # Importing these registers their commands, in the order of --help.
 # isort: off
-from nex_merge.cli import search, report, labels, consensus, audit, score, select, phases, neurons, catalogue  # noqa: F401
+from nex_merge.cli import search, labels, audit, report, consensus, score, select, phases, neurons, catalogue  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

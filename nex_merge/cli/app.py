@@ -1,21 +1,66 @@
 """The typer application, and arguments shared by commands."""
 
 import importlib.metadata
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nex_merge.setup.paths import expand_for
+from nex_merge.setup.paths import command, expand_for
+
+if TYPE_CHECKING:
+    from nex_merge.measures.estimates import Objective
+    from nex_merge.records import Reliability
+    from nex_merge.runs.leaderboard import Row
 
 app = typer.Typer(
     help="Search merge recipes without labels: variants are ranked by how they recruit and reuse neurons (NEX).",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",  # for the panels; without it, help is one list of commands
 )
+
+# What one wants, as `nex-merge --help` groups the commands.
+SEARCH, LOOK, MEASURE, USE = (
+    "Search: run one, and what configurations can name",
+    "Look: at the ranking, responses and neurons of a run",
+    "Measure: is the ranking right?",
+    "Use: the pick as a checkpoint; scores without a search",
+)
+FIRST_STEPS = """\
+nex-merge searches mergekit recipes without labels. To begin:
+
+  nex-merge search configs/qwen3_ties.yaml --trials 12
+      The demo: merges of a small family that the package carries. Minutes on
+      two cores, without GPU or network.
+  nex-merge validate configs/qwen3_4b_ties.yaml --family my_family.yaml --set prompts.file=my_prompts.jsonl
+      Your own models: what a search would cost. my_family.yaml names them
+      (base: PATH, models: {NAME: PATH, NAME: PATH}).
+  nex-merge --help
+      All commands. nex-merge COMMAND --help: the options of one, and an example."""
+
+
+def example(line: str) -> str:
+    """What the help of a command ends with. `line`: what follows `nex-merge`; a test runs it."""
+    return f"Example: nex-merge {line}"
+
+
+def say_next(sentence: str, *words: object) -> None:
+    """The step after this command, on stderr, so that results on stdout can be piped."""
+    typer.echo(f"{sentence}: {command(*words)}", err=True)
+
+
+def say_next_steps(
+    rows: "Sequence[Row]", objective: "Objective", reliability: "Reliability | None", run: Path, audited: bool = False
+) -> None:
+    """What to do with a run, on stderr. `rows`: the whole leaderboard; `audited`: without the advice to audit it."""
+    from nex_merge.runs.advice import next_steps
+
+    steps = next_steps(rows, objective, reliability, run)
+    for line in [step for step in steps if not (audited and command("audit", run) in step)]:
+        typer.echo(line, err=True)
 
 
 class Format(StrEnum):
@@ -45,13 +90,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST_STEPS, err=True)
+        raise typer.Exit(2)  # as where typer prints the help for want of a command
 
 
 Run = Annotated[Path, typer.Argument(help="a run folder", show_default=False, callback=path_value)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, ShortFormat, app, path_value
+from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next, say_next_steps
 from nex_merge.errors import InputError
 from nex_merge.setup.paths import command
 
@@ -23,7 +23,7 @@ _RESPONSE_LINES, _PROMPT_LINES, _LINE = 3, 12, 200
 _QUIT, _NOT_SURE, _WHOLE, _NONE = "q", "s", "w", "0"
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE, epilog=example("audit results/qwen3_ties --n 20"))
 def audit(
     run: Run,
     n: Annotated[int, typer.Option("--n", min=1, help="prompts to draw, with those of earlier audits")] = 12,
@@ -71,7 +71,7 @@ def audit(
     if form is ShortFormat.json:
         typer.echo(json.dumps(_as_json(outcome), indent=1))
     else:
-        _print(opened, outcome, silent, len(known.drawn) - silent - outcome.audit.n)
+        _print(opened, run, outcome, silent, len(known.drawn) - silent - outcome.audit.n)
 
 
 def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, seed: int) -> "AuditLabels":
@@ -193,7 +193,8 @@ def _as_json(outcome: "Outcome") -> Mapping[str, object]:
     }  # fmt: skip
 
 
-def _print(run: "RunFolder", outcome: "Outcome", silent: int, unsure: int) -> None:
+def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsure: int) -> None:
+    """`folder`: of the run that was named; `run` is its final, if it has one."""
     from nex_merge.labels.audit import CONTRADICTED, IN_LINE
     from nex_merge.runs.files import trial_label
     from nex_merge.runs.results import read_reliability
@@ -211,13 +212,14 @@ def _print(run: "RunFolder", outcome: "Outcome", silent: int, unsure: int) -> No
     elif outcome.standing == IN_LINE:
         typer.echo("The labels are in line with what consensus claims.")
     else:
-        typer.echo(f"These are too few labels to tell; for more: {command('audit', run.path, '--n', 2 * found.n)}")
+        typer.echo("These are too few labels to tell.")
     for count, why in ((silent, "no variant concludes anything"), (unsure, "you were not sure")):
         if count:
             typer.echo(f"Left out: {_times(count, 'prompt')} on which {why}.")
     typer.echo()
+    reliability = read_reliability(run.path)
     title = f"{run.path}: {count_trials(outcome.rows)}, scored with {_times(found.n, 'known truth')}"
-    print_table(outcome.rows, title, run.objective, read_reliability(run.path), run.path)
+    print_table(outcome.rows, title, run.objective, reliability, outcome.rows)
     typer.echo()
     before, after = (None if t is None else trial_label(t) for t in (outcome.pick_before, outcome.pick_after))
     pick = f"The pick stays trial {after}" if before == after else f"The pick was trial {before} and is trial {after}"
@@ -226,3 +228,6 @@ def _print(run: "RunFolder", outcome: "Outcome", silent: int, unsure: int) -> No
     by = run.objective.name
     aside = "" if by == "consensus" else f" They are by {by}, which takes no labels."
     typer.echo(f"{pick}; {outcome.changed} of the first {outcome.top} ranks changed.{aside}")
+    if outcome.standing not in (CONTRADICTED, IN_LINE):
+        say_next("More labels", "audit", folder, "--n", 2 * found.n)
+    say_next_steps(outcome.rows, run.objective, reliability, folder, audited=True)

@@ -2,12 +2,12 @@
 
 import typer
 
-from nex_merge.cli.app import app
+from nex_merge.cli.app import SEARCH, app, example
 from nex_merge.setup.config import find_file, known_names
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("methods"))
 def methods() -> None:
     """List the merge methods that can be searched, with their parameters."""
     from nex_merge.merging import method_specs
@@ -25,7 +25,7 @@ def methods() -> None:
             typer.echo(f"    {parameter.name}: {parameter.type}, {value}{', per model' if parameter.per_model else ''}")
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("families"))
 def families() -> None:
     """List the model families that configurations can name."""
     from nex_merge.setup.families import read_family
@@ -38,7 +38,7 @@ def families() -> None:
             typer.echo(f"    {model}: {location.path}{adapter}")
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("spaces"))
 def spaces() -> None:
     """List the search spaces that configurations can name."""
     for name in known_names("search_spaces"):
@@ -49,7 +49,7 @@ def spaces() -> None:
             typer.echo(f"    {parameter}: {as_yaml(value)}")
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("measures"))
 def measures() -> None:
     """List the measures of variants, and which can be the objective."""
     from nex_merge.measures.registry import MEASURES

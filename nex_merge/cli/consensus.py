@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import ShortFormat, app
+from nex_merge.cli.app import USE, ShortFormat, app, example
 from nex_merge.setup.paths import expand_for
 
 
-@app.command()
+@app.command(rich_help_panel=USE, epilog=example("consensus answers/a.jsonl answers/b.jsonl answers/c.jsonl"))
 def consensus(
     files: Annotated[
         list[str],

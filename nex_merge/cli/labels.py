@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, ShortFormat, app, path_value
+from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_folder
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE, epilog=example("benchmark results/qwen3_ties --data problems.jsonl --top 3"))
 def benchmark(
     run: Run,
     data: Annotated[Path, typer.Option(callback=path_value, help="JSONL with prompt or messages, and answer")],
@@ -23,6 +23,7 @@ def benchmark(
 ) -> None:
     """Measure the accuracy of a run's variants on labelled prompts; the search never uses it."""
     from nex_merge.labels.benchmark import benchmark, choose_trials
+    from nex_merge.labels.correlate import FEWEST
     from nex_merge.labels.items import load_items
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
@@ -32,11 +33,16 @@ def benchmark(
     opened = RunFolder(run)
     chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
     benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
-    rows = [row for row in write_leaderboard(opened) if row["trial"] in chosen]
+    every = write_leaderboard(opened)
+    rows = [row for row in every if row["trial"] in chosen]
     print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts", opened.objective, sorted_by="accuracy")
+    if sum(row["accuracy"] is not None and row["rank"] is not None for row in every) >= FEWEST:
+        say_next("Whether the measures agree with it", "correlate", run)
+    else:
+        say_next("To compare it with the measures, measure all", "benchmark", run, "--data", data, "--match", match)
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE, epilog=example("correlate results/qwen3_ties --accuracy builtin"))
 def correlate(
     run: Run,
     accuracy: Annotated[
@@ -75,7 +81,10 @@ def correlate(
         from nex_merge.labels.accuracy_files import attach_accuracy
 
         attach_accuracy(opened, Path(accuracy))
-    rows = write_leaderboard(opened)
+    write_leaderboard(opened)
+    rows = read_rows(opened, final=False)  # of all variants, on the same prompts
+    if opened.final is not None:
+        typer.echo("Values of the search, where all variants answered the same prompts, not of the final.", err=True)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)
@@ -99,6 +108,7 @@ def correlate(
         return
     from nex_merge.labels.agreement_table import print_agreement, print_legend
     from nex_merge.labels.plots import scatter_text
+    from nex_merge.runs.files import trial_label
 
     print_agreement(overall)
     for name, group in groups.items():
@@ -108,3 +118,8 @@ def correlate(
     print_legend(overall)
     typer.echo()
     typer.echo(scatter_text(rows, opened.objective.name))
+    best = trial_label(overall["best_trial"])
+    if best.isdecimal():
+        say_next(f"The most accurate, trial {best}, as a checkpoint", "export", run, "--trial", best, "--out", "DIR")
+    else:
+        typer.echo(f"No merge is more accurate than {best}.", err=True)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, Set, app, path_value
+from nex_merge.cli.app import LOOK, USE, Run, Set, app, example, path_value, say_next
 from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 SETS = ("effective", "redundant", "random", "alike")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("neurons results/qwen3_ties --trial pairs --top 5"))
 def neurons(
     run: Run,
     trial: Annotated[str, typer.Option(help="trial id, such as base or 7")],
@@ -38,7 +38,8 @@ def neurons(
     from nex_merge.inspect.neurons import read_neurons, save_neurons
     from nex_merge.runs.run import Run as RunFolder
 
-    found = read_neurons(RunFolder(run), trial)
+    opened = RunFolder(run)
+    found = read_neurons(opened, trial)
     if npz is not None:
         save_neurons(npz, found.neurons)
         typer.echo(f"wrote {npz}", err=True)
@@ -49,9 +50,26 @@ def neurons(
         typer.echo(json.dumps(as_mapping(found, top), indent=1))
     else:
         print_neurons(found, run, top)
+        prompts, family = opened.config.prompts.file, opened.config.family
+        if npz is not None:
+            say_next("Score a model under them", "score", "--model", "MODEL", "--prompts", prompts, "--weights", npz)
+        elif found.trial.isdecimal() or not isinstance(family, str):
+            say_next(
+                "To copy them into another model with `transfer`, first write this one as a checkpoint",
+                *("export", run, "--trial", trial, "--out", "DIR"),
+            )
+        else:
+            pair = ("--family", family, "--from", found.trial, "--into", "MODEL", "--count", "N", "--prompts", prompts)
+            say_next("What they do in another model", "transfer", *pair, "--data", "FILE")
 
 
-@app.command()
+@app.command(
+    rich_help_panel=USE,
+    epilog=example(
+        "transfer --family qwen3-tiny --from pairs --into signs --count 32 "
+        "--prompts configs/prompts/qwen3_tiny.jsonl --data builtin"
+    ),
+)
 def transfer(
     donor: Annotated[
         str,
@@ -153,6 +171,15 @@ def transfer(
     if out is not None:
         for line in export.export_transplant(pair, chosen[0], about, out):
             typer.echo(line, err=as_json)
+    if not as_json:
+        if out is not None:
+            say_next("Its score", "score", "--model", out, "--prompts", prompts)
+        else:
+            of = () if family is None else ("--family", family)
+            pair = ("--from", donor, "--into", recipient, "--prompts", prompts, "--neurons", names[0])
+            say_next(
+                "One set of neurons as a checkpoint", "transfer", *of, *pair, "--count", counts[-1], "--out", "DIR"
+            )
 
 
 def _log(text: str) -> None:

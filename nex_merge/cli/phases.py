@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Run, Set, app, path_value
+from nex_merge.cli.app import LOOK, MEASURE, Run, Set, app, example, path_value, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
@@ -14,7 +14,7 @@ from nex_merge.setup.paths import check_writable_file
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("phases results/qwen3_ties --trial 3 --response 0"))
 def phases(
     run: Annotated[Path | None, typer.Argument(help="run folder", show_default=False, callback=path_value)] = None,
     trial: Annotated[
@@ -54,7 +54,7 @@ def phases(
         check_writable_file(html, "--html")
     from nex_merge.inspect.show import as_mapping, render_page
     from nex_merge.inspect.terminal import print_reading
-    from nex_merge.runs.files import write_atomically
+    from nex_merge.runs.files import trial_label, write_atomically
 
     number = response or 0
     if run is not None:
@@ -79,9 +79,11 @@ def phases(
         typer.echo(json.dumps({**about, **as_mapping(view.reading)}, indent=1))
         return
     print_reading(view.reading, facts)
+    if view.trial is not None:
+        say_next("The neurons behind it", "neurons", run, "--trial", trial_label(view.trial))
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE, epilog=example("agreement results/qwen3_ties --annotations builtin"))
 def agreement(
     run: Run,
     annotations: Annotated[
@@ -118,3 +120,4 @@ def agreement(
         return
     typer.echo(labelled.title)
     print_agreement(found)
+    say_next("The phases of a response", "phases", run, *(() if trial is None else ("--trial", trial)))

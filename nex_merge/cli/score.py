@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Set, ShortFormat, app, path_value
+from nex_merge.cli.app import USE, Set, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
@@ -26,7 +26,7 @@ def announce_defaults(family: str | None) -> None:
         typer.echo(f"using the defaults of family {family}; --set overrides them", err=True)
 
 
-@app.command()
+@app.command(rich_help_panel=USE, epilog=example("score --model best --prompts configs/prompts/qwen3_tiny.jsonl"))
 def score(
     cache: Annotated[
         Path | None,
@@ -80,3 +80,14 @@ def score(
     if weights_out is not None:
         save_weights(weights_out, result.weights)
     print_score(result, form.value)
+    of = ("--model", model, "--prompt", "TEXT") if cache is None else _trial_of(cache)
+    if of and form is ShortFormat.table:
+        say_next("Where the score comes from, in a response", "phases", *of)
+
+
+def _trial_of(cache: Path) -> tuple[object, ...]:
+    """The run and the trial that a cache belongs to, as `phases` takes them; empty if it lies in no run."""
+    from nex_merge.runs import files
+
+    trial, run = cache.absolute().parent, cache.parent.parent.parent
+    return (run, "--trial", files.trial_label(trial.name)) if (run / files.CONFIG).is_file() else ()

@@ -1,18 +1,12 @@
-"""Commands for searches: run, watch, rank, rescore, export."""
+"""Commands for searches: run, watch, rank, rescore."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from nex_merge.cli.app import Format, Run, Set, app, path_value
+from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import check_writable_folder, command
-
-if TYPE_CHECKING:
-    from nex_merge.measures.estimates import Objective
-    from nex_merge.runs.leaderboard import Row
 
 
 def _overrides(
@@ -33,7 +27,7 @@ Out = Annotated[Path | None, typer.Option(help="the run folder", callback=path_v
 Seed = Annotated[int | None, typer.Option(min=0, help="seed of the sampler and of stochastic merges")]
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("search configs/qwen3_ties.yaml --trials 12"))
 def search(
     config: Config,
     trials: Trials = None,
@@ -50,6 +44,7 @@ def search(
     overrides = _overrides(settings, trials, family, out, seed)
     if dry_run:
         _print_estimate(config, overrides, fresh)
+        _name_search(config, trials, family, out, seed, settings)
         return
     resolved = resolve_config(config, overrides)
     # Heavy imports come last, so that invalid input fails fast.
@@ -64,22 +59,14 @@ def search(
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
-    print_table(rows, title, objective, read_reliability(resolved.run), resolved.run)
-    _say_next_steps(rows, objective, resolved.run)
-    typer.echo(f"Write an HTML report: {command('report', resolved.run, '--open')}", err=True)
+    reliability = read_reliability(resolved.run)
+    print_table(rows, title, objective, reliability, rows)
+    typer.echo(err=True)
+    say_next_steps(rows, objective, reliability, resolved.run)
+    say_next("Write an HTML report", "report", resolved.run, "--open")
 
 
-def _say_next_steps(rows: "Sequence[Row]", objective: "Objective", run: Path) -> None:
-    """What to do with a run, on stderr, so that the ranking on stdout can be piped. `rows`: all of the leaderboard."""
-    from nex_merge.runs.advice import next_steps
-    from nex_merge.runs.results import read_reliability
-
-    typer.echo("", err=True)
-    for line in next_steps(rows, objective, read_reliability(run), run):
-        typer.echo(line, err=True)
-
-
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("validate configs/qwen3_ties.yaml --trials 12"))
 def validate(
     config: Config,
     trials: Trials = None,
@@ -90,6 +77,21 @@ def validate(
 ) -> None:
     """Check a search before the first merge, and estimate its cost."""
     _print_estimate(config, _overrides(settings, trials, family, out, seed))
+    _name_search(config, trials, family, out, seed, settings)
+
+
+def _name_search(
+    config: str,
+    trials: int | None,
+    family: str | None,
+    out: Path | None,
+    seed: int | None,
+    settings: list[str] | None,
+) -> None:
+    """Name the search that was checked, with its options."""
+    options = {"--trials": trials, "--family": family, "--out": out, "--seed": seed}
+    given = [word for name, value in options.items() if value is not None for word in (name, value)]
+    say_next("Search", "search", config, *given, *(word for item in settings or () for word in ("--set", item)))
 
 
 def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False) -> None:
@@ -102,7 +104,7 @@ def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False)
         typer.echo(line)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("leaderboard results/qwen3_ties --sort consensus --top 5"))
 def leaderboard(
     run: Run,
     top: Annotated[int | None, typer.Option(min=1, help="show the top N")] = None,
@@ -126,13 +128,15 @@ def leaderboard(
     if form is Format.table:
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
         title = f"{title}, by {sort or 'rank'}"
-        print_table(rows, title, opened.objective, read_reliability(run), run, column, every)
-        _say_next_steps(every, opened.objective, run)
+        reliability = read_reliability(run)
+        print_table(rows, title, opened.objective, reliability, every, column)
+        typer.echo(err=True)
+        say_next_steps(every, opened.objective, reliability, run)
     else:
         typer.echo(render(rows, form.value))
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH, epilog=example("watch results/qwen3_ties"))
 def watch(
     run: Run,
     once: Annotated[bool, typer.Option("--once", help="print the current state and exit")] = False,
@@ -142,10 +146,17 @@ def watch(
     from nex_merge.runs.run import Run as RunFolder
     from nex_merge.runs.watch import watch
 
-    watch(RunFolder(run), once, top)
+    opened = RunFolder(run)
+    view = watch(opened, once, top)
+    if view.live is not None:
+        say_next("Follow it", "watch", run)
+    elif len(view.rows) < view.total:
+        say_next("Go on with the search", "search", run / "config.yaml")
+    else:
+        say_next("What to make of it", "leaderboard", run)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK, epilog=example("rescore results/qwen3_ties --calibration crossfit"))
 def rescore(
     run: Run,
     calibration: Annotated[str | None, typer.Option(help="self, crossfit, parents or pool; default: the run's")] = None,
@@ -182,27 +193,7 @@ def rescore(
             recapture(opened, uncaptured(opened, scored if capture == ["all"] else capture), typer.echo)
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
-    print_table(rows, title, opened.objective, read_reliability(run), run)
-    _say_next_steps(rows, opened.objective, run)
-
-
-@app.command()
-def export(
-    run: Run,
-    out: Annotated[Path, typer.Option(help="the folder to write", callback=path_value)],
-    trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MEASURE",
-            help="the best merge by this measure instead of the objective; of several objectives, one",
-        ),
-    ] = None,
-) -> None:
-    """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
-    check_writable_folder(out, "--out")
-    from nex_merge.runs.export import export_trial
-    from nex_merge.runs.run import Run as RunFolder
-
-    for line in export_trial(RunFolder(run), trial, out, by):
-        typer.echo(line)
+    reliability = read_reliability(run)
+    print_table(rows, title, opened.objective, reliability, rows)
+    typer.echo(err=True)
+    say_next_steps(rows, opened.objective, reliability, run)

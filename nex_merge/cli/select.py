@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from nex_merge.cli.app import Set, app, path_value
+from nex_merge.cli.app import USE, Set, app, example, path_value
 from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
 
 
-@app.command()
+@app.command(rich_help_panel=USE, epilog=example("select responses.jsonl --model best --match number"))
 def select(
     responses: Annotated[
         str,

@@ -8,7 +8,7 @@ import numpy as np
 
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_label, trial_name
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
 _SOURCES = {
@@ -75,7 +75,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
 
     neurons, scoring, variants = found.neurons, found.scoring, len(found.variants)
     good, bad = neurons.is_effective, ~neurons.is_effective
-    say(f"{run}, trial {trial_label(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
+    say(f"{run}, {trial_name(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
     say(
         f"Weights: calibration {scoring.calibration}, from {_SOURCES[scoring.calibration]} (rho {scoring.rho:g}, "
         f"min_run {scoring.min_run})"
@@ -170,7 +170,7 @@ def draw_neurons(found: TrialNeurons, path: Path) -> None:
     figure.legend(handles, names, loc="lower center", ncol=3, frameon=False, fontsize=9)
     names = {"self": "its own weights", "crossfit": "its own weights, all folds"}
     under = names.get(found.scoring.calibration, f"shared weights ({found.scoring.calibration})")
-    figure.suptitle(f"Neurons of trial {trial_label(found.trial)} under {under}")
+    figure.suptitle(f"Neurons of {trial_name(found.trial)} under {under}")
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -18,6 +18,7 @@ from nex_merge.nex.credit import sum_credit
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import clean_masses
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, SparseGroups
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import NexConfig
 
@@ -117,8 +118,9 @@ def read_neurons(run: Run, trial: str) -> TrialNeurons:
     neurons = weighted_neurons(sum_credit([credit[source] for source in sources]), keys, mass)
     if len(neurons.keys) == 0:
         raise InputError(
-            f"trial {name}: no neuron has a weight, because no response of {', '.join(sources) or 'any trial'} earned "
-            f"credit (calibration {nex.calibration}). Credit requires two cycles in a response: generate longer "
+            f"{trial_name(name)}: no neuron has a weight, because no response of "
+            f"{', '.join(map(trial_label, sources)) or 'any trial'} earned credit "
+            f"(calibration {nex.calibration}). Credit requires two cycles in a response: generate longer "
             "responses or use shorter rows (activations.slice_tokens)"
         )
     by_trial = {source: neuron_weights(total) for source, total in credit.items()}

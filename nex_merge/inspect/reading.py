@@ -111,7 +111,7 @@ def read_trial(run: Run, trial: str, responses: Sequence[int] | None = None) -> 
     for number in numbers:
         if not 0 <= number < len(recorded):
             raise InputError(
-                f"response {number}: expected 0 to {len(recorded) - 1}, because trial {result.trial} has "
+                f"response {number}: expected 0 to {len(recorded) - 1}, because {files.trial_name(result.trial)} has "
                 f"{len(recorded)} responses"
             )
     tokenizer = load_tokenizer(run.tokenizer_folder)

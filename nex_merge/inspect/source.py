@@ -7,6 +7,7 @@ from pathlib import Path
 from nex_merge.errors import InputError
 from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import first_trial
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
@@ -21,6 +22,7 @@ class ResponseView:
     title: str
     count: int  # responses available from the same source
     settings: str
+    trial: str | None = None  # None: not of a run
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,16 @@ def view_response(run: Run, trial: str | None, number: int) -> ResponseView:
     trial, title = _find(run, trial)
     (reading,) = read_trial(run, trial, [number])
     settings = describe_settings(run.config.activations, run.scoring())
-    return ResponseView(reading, title, len(run.responses(trial)), settings)
+    return ResponseView(reading, title, len(run.responses(trial)), settings, trial)
 
 
 def _find(run: Run, trial: str | None) -> tuple[str, str]:
     """(trial id, title); None: the first of the leaderboard."""
     if trial is None:
         first = first_trial(run)
-        return first, f"{run.path}: trial {first} (first of the leaderboard)"
+        return first, f"{run.path}: {trial_name(first)} (first of the leaderboard)"
     found = run.find(trial).trial
-    return found, f"{run.path}: trial {found}"
+    return found, f"{run.path}: {trial_name(found)}"
 
 
 def label_trial(run: Run, trial: str | None) -> LabelledResponses:
@@ -69,8 +71,8 @@ def label_trial(run: Run, trial: str | None) -> LabelledResponses:
         if 2 * malformed >= lines:
             raise InputError(
                 f"--annotations builtin: expected a run of family {BUNDLED_FAMILY}, got family {run.family_name!r}: "
-                f"{malformed} of {lines} lines of trial {trial} do not follow the grammar of its problems. Give a "
-                "file of annotations"
+                f"{malformed} of {lines} lines of {trial_name(trial)} do not follow the grammar of its problems. "
+                "Give a file of annotations"
             )
     return LabelledResponses(pairs, f"{title}, {len(pairs)} responses, labelled line by line by the problems' grammar")
 

@@ -32,7 +32,7 @@ def attach_accuracy(run: Run, file: Path) -> None:
             raise InputError(f"{where}: {error}") from None
         if trial in places:
             raise InputError(
-                f"{where}: expected one accuracy per trial, got another of trial {trial}, as in "
+                f"{where}: expected one accuracy per trial, got another of {files.trial_name(trial)}, as in "
                 f"{places[trial].removeprefix(str(file)).strip()}. If the rows are tasks, give their mean, or one file "
                 "per task"
             )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nex_merge.labels.correlate import TOPS
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.tables import console_of
 
 WIDTH = 80  # where stdout is no terminal and COLUMNS says nothing
@@ -43,7 +43,7 @@ def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
     collapsed = f" ({result['collapsed']} collapsed)" if result["collapsed"] else ""
     say(
         f"{title}{result['trials']} variants with accuracy{collapsed}; best "
-        f"{result['best_accuracy']:.3f} (trial {trial_label(result['best_trial'])})"
+        f"{result['best_accuracy']:.3f} ({trial_name(result['best_trial'])})"
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
     say(INTERVALS)

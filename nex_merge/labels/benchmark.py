@@ -13,6 +13,7 @@ from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.labels.items import Item, judge
 from nex_merge.runs import files
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import PromptsConfig
@@ -26,7 +27,8 @@ def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[
         results = [run.find(trial) for trial in ids]
         for result in results:
             if result.state == "failed":
-                raise InputError(f"--trials: trial {result.trial} failed ({result.reason}); it cannot be measured")
+                name = trial_name(result.trial)
+                raise InputError(f"--trials: {name} failed ({result.reason}); it cannot be measured")
         return [result.trial for result in results]
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
@@ -53,7 +55,7 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
             accuracy |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
             files.write_accuracy(run.path, trial, accuracy)
         note(
-            f"[{done}/{len(chosen)}] trial {trial}: {accuracy['right']} of {accuracy['n']} right, "
+            f"[{done}/{len(chosen)}] {trial_name(trial)}: {accuracy['right']} of {accuracy['n']} right, "
             f"{accuracy['accuracy']:.3f} [{accuracy['accuracy_low']:.3f}, {accuracy['accuracy_high']:.3f}]"
         )
 

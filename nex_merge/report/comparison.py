@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.inspect.show import render_fragment, visible
+from nex_merge.labels.audit import prompt_texts
 from nex_merge.report.data import Snapshot, number
 from nex_merge.runs.files import trial_label
 
@@ -35,14 +36,15 @@ def compare_responses(snapshot: Snapshot) -> tuple[list[ComparedPrompt], str]:
     variants = {f"Pick: trial {trial_label(pick['trial'])}": pick["trial"]}
     variants |= {f"Parent {trial}": trial for trial in sorted(row["trial"] for row in snapshot.of("parent"))}
     readings = {name: list(read_trial(snapshot.run, trial, chosen)) for name, trial in variants.items()}
-    compared, size = [], 0
+    compared, size, texts = [], 0, prompt_texts(snapshot.run)
     for at in range(len(chosen)):
-        item = _compared({name: found[at] for name, found in readings.items()})
+        item = _compared({name: found[at] for name, found in readings.items()}, texts)
         size += sum(len(fragment.encode()) for _, fragment in item.columns)
         if size > BUDGET:
             break
         compared.append(item)
-    return compared, _note(len(compared), len(chosen), len(variants) - 1)
+    note = _note(len(compared), len(chosen), len(variants) - 1)
+    return compared, f"{note} They are from the search." if snapshot.has_final else note
 
 
 def spread(scores: Sequence[float | None], count: int) -> list[int]:
@@ -53,12 +55,13 @@ def spread(scores: Sequence[float | None], count: int) -> list[int]:
     return [order[place][1] for place in places]
 
 
-def _compared(readings: Mapping[str, Reading]) -> ComparedPrompt:
+def _compared(readings: Mapping[str, Reading], texts: Sequence[str] | None) -> ComparedPrompt:
+    """`texts`: of the prompts, without the chat template; None if they are not known any more."""
     first = next(iter(readings.values()))
-    prompt = visible(" ".join(first.prompt.split()))
+    prompt = visible(" ".join((first.prompt if texts is None else texts[first.response.prompt]).split()))
     start = prompt if len(prompt) <= _TITLE_CHARACTERS else f"{prompt[:_TITLE_CHARACTERS]} …"
     scores = ", ".join(number(reading.score, 3) for reading in readings.values())
-    title = f"Prompt {first.response.prompt} (Good-Mass Fractions {scores}): {start}"
+    title = f"Prompt {first.response.prompt} (scores {scores}): {start}"
     return ComparedPrompt(title, [(name, render_fragment(reading)) for name, reading in readings.items()])
 
 
@@ -72,5 +75,6 @@ def _note(shown: int, chosen: int, parents: int) -> str:
     omitted = f" {chosen - shown} of {chosen} selected responses are omitted to limit the size of this page."
     return (
         f"{count} of the pick, evenly spread from its lowest score to its highest, {beside}. Explore rows recruit new "
-        f"neurons, exploit rows reuse known ones.{omitted if shown < chosen else ''}"
+        "neurons, exploit rows reuse known ones; a response's score, its Good-Mass Fraction, is the share of its "
+        f"activation on neurons that earned credit, and NEX is the mean.{omitted if shown < chosen else ''}"
     )

@@ -14,6 +14,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES, measure_title
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.advice import of_last_stage
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
 from nex_merge.runs.results import read_reliability
@@ -28,7 +29,8 @@ class Snapshot:
     """A run as its folder has it at one moment."""
 
     run: Run
-    rows: Sequence[Row]  # the leaderboard
+    rows: Sequence[Row]  # the leaderboard; after a final, first the rows of the final
+    searched: Sequence[Row]  # the search's own ranking, on its prompts
     results: Mapping[str, TrialResult]  # by trial, with the leaderboard's scores
     reliability: Reliability | None
     unfinished: Sequence[str]  # trials without a result: in progress or interrupted
@@ -41,6 +43,15 @@ class Snapshot:
     def pick(self) -> Row | None:
         """The complete merge that ranks first; of several objectives, the best of the front by the first."""
         return next((row for row in self.of("merge") if row["state"] == "complete"), None)
+
+    @property
+    def latest(self) -> Sequence[Row]:
+        """The rows of the last stage: those of the final, if there was one, else all."""
+        return of_last_stage(self.rows)
+
+    @property
+    def has_final(self) -> bool:
+        return any(row["stage"] == "final" for row in self.rows)
 
     def of(self, kind: str) -> list[Row]:
         """The ranked rows of base, parents or merges, best first."""
@@ -60,10 +71,10 @@ def take_snapshot(run: Run) -> Snapshot:
     """The run as it is now, which need not be finished."""
     # In this order, every row has its result, and a trial that finishes meanwhile is not unfinished as well.
     begun = run.begun()
-    rows = read_rows(run)
+    rows, searched = read_rows(run), read_rows(run, final=False)
     results = {result.trial: result for result in latest_results(run)}
     unfinished = [trial for trial in begun if trial not in results]
-    return Snapshot(run, rows, results, read_reliability(run.path), unfinished)
+    return Snapshot(run, rows, searched, results, read_reliability(run.path), unfinished)
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]
     covered = {keys.get(heading, heading) for heading in headings}
     lead = [name for name in objective.names if name not in covered]
     outcome = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
+    outcome += ["stage"] if snapshot.has_final else []
     shown = [*headings, *lead, *outcome]
     # A terminal heading covers the column that it is sorted by, except for the interval's.
     covered = {*covered, *shown} - {keys["95 %"]}
@@ -156,6 +168,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
         "accuracy_high": "upper end of the accuracy's 95 % interval",
         "accuracy_source": "the data that accuracy was measured on",
         "violation": "above 0: collapsed or infeasible",
+        "stage": "whether the values are from the search or from the final, on other prompts",
         "s": "duration of the trial in seconds",
         "seconds": "duration of the trial in seconds",
     }.get(name, "")
@@ -200,19 +213,20 @@ def front(rows: Sequence[Row], objective: Objective) -> list[Row]:
 
 
 def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
-    """The run's agreement with accuracy (`labels.correlate`); or None, and why."""
-    if all(row["accuracy"] is None for row in snapshot.rows):
+    """The search's agreement with accuracy (`labels.correlate`); or None, and why."""
+    rows = snapshot.searched
+    if all(row["accuracy"] is None for row in rows):
         return None, "no variant has an accuracy"
     try:
-        return agreement(snapshot.rows, labelled_run(snapshot.run, snapshot.rows)), ""
+        return agreement(rows, labelled_run(snapshot.run, rows)), ""
     except InputError as error:
         return None, str(error)
 
 
 def scored_values(snapshot: Snapshot) -> dict[str, float]:
-    """The objective of every complete merge, by trial: what importances explain."""
+    """The objective of every complete merge in the search, by trial: what importances explain."""
     name = snapshot.objective.name
-    merges = [row for row in snapshot.of("merge") if row["state"] == "complete"]
+    merges = [row for row in snapshot.searched if row["kind"] == "merge" and row["state"] == "complete"]
     return {row["trial"]: row[name] for row in merges if row[name] is not None}
 
 

@@ -16,10 +16,9 @@ from nex_merge.measures.registry import OBJECTIVES, measure_title
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
 from nex_merge.runs import files
-from nex_merge.runs.advice import lead, next_steps, of_last_stage, verdict_lines
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.advice import lead, next_steps, verdict_lines
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
-from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
 from nex_merge.study.importances import importances
 
@@ -52,7 +51,7 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
         "number": data.number,
         "measure_title": measure_title,
         "label": trial_label,
-        "trial_name": words.trial_name,
+        "trial_name": trial_name,
         "correlation": words.correlation,
     }
     parts = {**_pick(snapshot), **_setup(snapshot), **_ranking(snapshot), **_figures(snapshot)}
@@ -73,12 +72,12 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     verdicts = [] if reliability is None else verdict_lines(reliability, objective.name, objective.names)
     return {
         "objective": objective,
-        "lead": [line.strip() for line in lead(rows, objective, reliability, folder)],
+        "lead": [_capitalized(line.strip()) for line in lead(rows, objective, reliability)],
         "verdicts": [line.strip().removeprefix("- ") for line in verdicts[1:]],
-        "steps": next_steps(rows, objective, reliability, folder),
+        "steps": words.steps(next_steps(rows, objective, reliability, folder)),
         "progress": words.progress(snapshot),
         "pick": pick,
-        "standing": words.standing(snapshot),
+        "no_parents": words.no_parents(snapshot),
         "no_pick": words.no_pick(snapshot),
         "reliability": reliability,
         "verdict": verdicts[0] if verdicts else "",
@@ -86,6 +85,10 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
         "reliability_figures": [] if reliability is None else data.reliability_figures(reliability),
         "recipe": None if pick is None else data.recipe_of(snapshot, pick),
     }
+
+
+def _capitalized(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}"
 
 
 def _setup(snapshot: data.Snapshot) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
         "columns": columns,
         "cells": cells,
         "counts": words.counts(snapshot),
+        "finalists": len(snapshot.latest) if snapshot.has_final else 0,
         "states": sorted(data.states(snapshot)),
         "methods": sorted({row["kind"] if row["kind"] != "merge" else row["method"] for row in rows}),
         "failed": ", ".join(trial_label(row["trial"]) for row in rows if row["state"] == "failed"),
@@ -119,8 +123,9 @@ def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
 
 
 def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
-    rows, objective, pick = snapshot.rows, snapshot.objective, snapshot.pick
-    name = objective.name
+    # The search has every variant on the same prompts; the last stage has the values that lead.
+    rows, latest, objective, pick = snapshot.searched, snapshot.latest, snapshot.objective, snapshot.pick
+    name, (search_note, final_note) = objective.name, words.stages(snapshot)
     made: dict[str, Any] = {"history": figures.history(rows, objective, pick)}
     agreement, no_agreement = data.find_agreement(snapshot)
     has_accuracy = any(row["accuracy"] is not None for row in rows)
@@ -128,24 +133,25 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     if has_accuracy:
         made |= {f"accuracy-{one}": figures.scatter(rows, one, "accuracy", pick) for one in (name, *others)}
     made |= {f"measure-{other}": figures.scatter(rows, other, name, pick) for other in others}
-    front, front_name = data.front(rows, objective), data.front_objective(objective).name
-    volume = volume_over(read_rows(snapshot.run, final=False), objective)
+    front, front_name = data.front(latest, objective), data.front_objective(objective).name
+    volume = volume_over(rows, objective)
     if objective.others:
-        latest = of_last_stage(rows)
         front = first_front(latest)
         made["front"] = figures.objectives(latest, objective, front, pick)
         made["volume"] = volume and figures.volume(volume)
     else:
-        made["front"] = figures.pareto(rows, front, pick, front_name)
+        made["front"] = figures.pareto(latest, front, pick, front_name)
     parallel = figures.parallel(rows, objective)
     made["parallel"] = parallel and parallel[0]
     values = data.scored_values(snapshot)
     shares, no_shares = _importances(snapshot, values)
     made["importance"] = figures.importance_bars(shares) if shares else None
-    searched = {key.removeprefix("p.") for row in snapshot.of("merge") for key in row if key.startswith("p.")}
+    searched = {key.removeprefix("p.") for row in rows for key in row if key.startswith("p.")}
     drawn = {id: figures.as_json(figure) for id, figure in made.items() if figure is not None}
     return {
         "figures": drawn,
+        "search_note": search_note,
+        "final_note": final_note,
         "has_accuracy": has_accuracy,
         "agreement": agreement,
         "no_agreement": no_agreement,
@@ -157,7 +163,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "front_name": front_name,
         "volume": volume,
         "reference": "" if volume is None else reference_in_words(volume),
-        "front_text": ", ".join(words.trial_name(row["trial"]) for row in front),
+        "front_text": ", ".join(trial_name(row["trial"]) for row in front),
         "parallel_width": parallel[1] if parallel else 0,
         "importance_merges": len(values),
         "importance_parameters": len(shares),

@@ -1,27 +1,25 @@
 """The report's sentences about a run, from its snapshot. No HTML, no figures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nex_merge.measures.registry import MEASURES, measure_title
-from nex_merge.report.data import MISSING, Snapshot, number, states
+from nex_merge.measures.registry import measure_title
+from nex_merge.report.data import MISSING, Snapshot, states
 from nex_merge.runs.files import trial_label
-from nex_merge.runs.leaderboard import Row
 
 # Merges per parameter below which importances come with a warning.
 FEW = 10
-
-
-def trial_name(trial: str) -> str:
-    """A trial as a sentence names it: `trial 7`, but `base` and the parents' names as they are."""
-    return f"trial {trial_label(trial)}" if trial.isdigit() else trial
 
 
 def progress(snapshot: Snapshot) -> str:
     done, planned = snapshot.merges, snapshot.planned
     merges = "merge" if planned == 1 else "merges"
     if done >= planned and not snapshot.unfinished:
-        return f"The search is finished: {done} of {planned} {merges}."
+        final = (
+            f" In the final, {len(snapshot.latest)} variants answered prompts that the search had not seen; the pick "
+            "and its values are from there."
+        )
+        return f"The search is finished: {done} of {planned} {merges}.{final if snapshot.has_final else ''}"
     trials = ", ".join(trial_label(trial) for trial in snapshot.unfinished)
     unfinished = f" In progress or interrupted: {trials}." if trials else ""
     return f"The search is not finished: {done} of {planned} {merges} when this page was created.{unfinished}"
@@ -45,55 +43,31 @@ def no_pick(snapshot: Snapshot) -> str:
     return f"{finished} complete; for example, trial {trial_label(first['trial'])} {first['state']}: {first['reason']}."
 
 
-def standing(snapshot: Snapshot) -> list[str]:
-    """How certain the pick's value is, and how it compares with the parents."""
-    pick = snapshot.pick
-    return [] if pick is None else [*_intervals(snapshot, pick), *_against_parents(snapshot, pick)]
+def no_parents(snapshot: Snapshot) -> str:
+    """Why the pick is compared with no parent; "" if it is."""
+    if snapshot.of("parent"):
+        return ""
+    if not snapshot.run.config.study.baselines:
+        return "There are no parents to compare it with: the run was set up with study.baselines: false."
+    return "There are no parents to compare it with: none of them has a score."
 
 
-def _intervals(snapshot: Snapshot, pick: Row) -> list[str]:
-    name, measure = snapshot.objective.name, measure_title(snapshot.objective.name)
-    estimates = snapshot.results[pick["trial"]].estimates
-    lead, nex = estimates.get(name), estimates.get("nex")
-    if lead is not None and lead.low is not None:
-        lines = [f"95 % interval over prompts: {number(lead.low)} to {number(lead.high)}."]
-    elif MEASURES[name].with_interval:
-        lines = ["There is no 95 % interval: it requires at least two prompts."]
-    else:
-        lines = [f"There is no 95 % interval of {measure}."]
-    if name != "nex" and nex is not None and nex.value is not None:
-        interval = "" if nex.low is None else f" (95 % interval {number(nex.low)} to {number(nex.high)})"
-        lines.append(f"Its NEX is {number(nex.value)}{interval}.")
-    return lines
+def steps(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """(sentence, command) of what to do next; without a command, ""."""
+    parts = [line.partition(": nex-merge ") for line in lines]
+    return [(f"{sentence}:" if words else sentence, words and f"nex-merge {words}") for sentence, _, words in parts]
 
 
-def _against_parents(snapshot: Snapshot, pick: Row) -> list[str]:
-    name, measure, parents = snapshot.objective.name, measure_title(snapshot.objective.name), snapshot.of("parent")
-    if not parents:
-        if not snapshot.run.config.study.baselines:
-            return ["There are no parents to compare it with: the run was set up with study.baselines: false."]
-        return ["There are no parents to compare it with: none of them has a score."]
-    lines, best = [], parents[0]
-    if pick["beats_parent"] is not None:
-        confidence = f"{pick['beats_parent']:.2f}"
-        lines.append(
-            f"Confidence that it beats every parent by {measure}: {confidence}, corrected for selection among merges."
-        )
-    if snapshot.objective.others:
-        return lines  # ranks go by fronts; what the sentences above the leaderboard say of parents is about those
-    if best["rank"] < pick["rank"]:
-        lines.append(
-            f"The best parent, {best['trial']} with {number(best[name])}, ranks higher: by {measure}, no merge of this "
-            "run is better."
-        )
-    else:
-        lines.append(f"The best parent is {best['trial']} with {number(best[name])}.")
-    return lines
+def stages(snapshot: Snapshot) -> tuple[str, str]:
+    """Sentences for the captions of figures of the search and of the last stage; without a final, none is needed."""
+    if not snapshot.has_final:
+        return "", ""
+    return "Values of the search, on its prompts.", "Values of the final, on its prompts."
 
 
 def verdict_age(snapshot: Snapshot) -> str:
     """A note on a verdict older than the latest trials; "" if it is up to date."""
-    reliability, complete = snapshot.reliability, states(snapshot)["complete"]
+    reliability, complete = snapshot.reliability, sum(row["state"] == "complete" for row in snapshot.latest)
     if reliability is None or reliability.variants == complete:
         return ""
     return (

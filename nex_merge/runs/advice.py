@@ -38,14 +38,14 @@ def of_last_stage(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
     return [row for row in rows if row.get("stage") == "final"] or rows
 
 
-def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
-    """What to do, in a line or two above the table: the pick, and a measure that is sound and disagrees.
+def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> Iterator[str]:
+    """The result, in a few lines above the table: the pick, and a measure that is sound and disagrees.
 
     With several objectives, the merges of the first front take the place of the pick.
     """
     rows = of_last_stage(rows)
     if objective.others:
-        yield from _front(rows, objective, reliability, run)
+        yield from _front(rows, objective, reliability)
         return
     pick = best_by(rows, objective.name, objective.sign)
     if pick is None:
@@ -63,10 +63,9 @@ def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | N
     for name, other in _dissenters(rows, pick, objective, reliability):
         trial = trial_label(other["trial"])
         yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
-        yield f"    {_export(run, name)}"
 
 
-def _front(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> Iterator[str]:
+def _front(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> Iterator[str]:
     """The merges of the first front, the best of them by each objective, and who else would be on it."""
     front = first_front(rows)
     if not front:
@@ -185,6 +184,10 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
         return [f"No merge can be recommended for export: none is {what}{why}."]
     if verdict is None or verdict.level != "insufficient":
         steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
+        steps += [
+            f"Or the pick by {measure_title(name)} (sound): {_export(run, name)}"
+            for name, _ in _dissenters(of_last_stage(rows), pick, objective, reliability)
+        ]
         return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
     steps = [
         f"Export the pick by {measure_title(name)} ({level}): {_export(run, name)}"

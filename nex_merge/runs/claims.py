@@ -186,8 +186,8 @@ def claimed(
         held = claims.holder(trial)
         by = f" ({describe(held.owner)})" if held is not None else ""
         raise RunError(
-            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or search in another "
-            "folder (--out)"
+            f"trial {trial} of this study is being evaluated by another search{by}. Wait for it, or search in "
+            "another folder (--out)"
         )
     done = threading.Event()
 

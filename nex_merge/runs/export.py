@@ -18,6 +18,7 @@ from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.card import figures, model_card, write_settings
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
@@ -37,16 +38,17 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     named, out = out, out.resolve()
     if trial is not None and by is not None:
         raise InputError("export: expected either --trial or --by, got both")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out: expected a new or empty folder, got {named}, which is not empty; choose another name")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
     if trial is None and by is None and (above := _above(run, result.trial)):
-        yield f"note: {above} above trial {result.trial}, the best merge; see: {command('leaderboard', run.path)}"
+        yield f"note: {above} above {trial_name(result.trial)}, the best merge; see: {command('leaderboard', run.path)}"
     # The figures shown are those of the leaderboard, which may have been rescored since.
     result = next(item for item in latest_results(run) if item.trial == result.trial)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: expected a new or empty folder, got {out}, which is not empty")
     remerger = Remerger(run)
     recipe = remerger.load(result)
-    yield f"trial {result.trial}: merged again, the same tensors as scored (SHA-256 {str(result.weights_sha256)[:16]})"
+    sha256 = str(result.weights_sha256)[:16]
+    yield f"{trial_name(result.trial)}: merged again, the same tensors as scored (SHA-256 {sha256})"
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _write(remerger, result, recipe, partial)
@@ -69,7 +71,7 @@ def _exportable(run: Run, trial: str) -> TrialResult:
     """The trial asked for. Raises InputError where it failed."""
     result = run.find(trial)
     if result.state == "failed":
-        raise InputError(f"trial {result.trial} failed ({result.reason}); there is nothing to export")
+        raise InputError(f"{trial_name(result.trial)} failed ({result.reason}); there is nothing to export")
     return result
 
 

@@ -47,6 +47,19 @@ def trial_label(trial: str) -> str:
     return str(int(trial)) if trial.isdigit() else trial
 
 
+def trial_name(trial: str) -> str:
+    """A trial as a sentence names it: `trial 7`, but `base` and the parents' names as they are."""
+    return f"trial {trial_label(trial)}" if trial.isdigit() else trial
+
+
+def trial_in_words(trial: str, kind: str) -> str:
+    """A trial as the progress of a search names it: `base`, `parent math`, `trial 7 (ties)`.
+
+    `kind`: base, parent, or the method of a merge.
+    """
+    return {"base": trial, "parent": f"parent {trial}"}.get(kind, f"{trial_name(trial)} ({kind})")
+
+
 def trial_folder(run: Path, trial: str) -> Path:
     return run / TRIALS / trial
 

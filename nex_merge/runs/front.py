@@ -13,7 +13,7 @@ import numpy as np
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.pareto import fronts, fronts_among, hypervolume
 from nex_merge.records import TrialResult
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.run import trial_order
 
 Row = Mapping[str, Any]
@@ -103,8 +103,5 @@ def volume_over(rows: Sequence[Row], objective: Objective) -> Volume | None:
 
 def reference_in_words(volume: Volume) -> str:
     """Where the hypervolume is measured from, and whose values those are."""
-    parts = [
-        f"{item.objective.name} {item.value:.4g} ({'trial ' if item.trial.isdigit() else ''}{trial_label(item.trial)})"
-        for item in volume.reference
-    ]
+    parts = [f"{item.objective.name} {item.value:.4g} ({trial_name(item.trial)})" for item in volume.reference]
     return f"the worst of all complete variants, {', '.join(parts)}"

@@ -29,7 +29,7 @@ def uncaptured(run: Run, trials: Sequence[str]) -> list[TrialResult]:
     for result in found:
         if result.state not in files.SCORED:
             why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
-            raise InputError(f"trial {result.trial} has no responses to capture ({why})")
+            raise InputError(f"{files.trial_name(result.trial)} has no responses to capture ({why})")
     return [result for result in found if result.score is None]
 
 
@@ -51,4 +51,4 @@ def recapture(run: Run, trials: Sequence[TrialResult], note: Callable[[str], Non
         found = score(observation.evidence, observation.analyses, "self")
         seconds = {**result.seconds, **observation.seconds}
         run.write(replace(result, score=found, seconds=seconds), observation)
-        note(f"trial {files.trial_label(result.trial)}: captured, {observation.seconds['capture']:.1f} s")
+        note(f"{files.trial_name(result.trial)}: captured, {observation.seconds['capture']:.1f} s")

@@ -3,6 +3,7 @@
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.runs.files import trial_name
 from nex_merge.runs.run import Run
 from nex_merge.setup.families import Family
 from nex_merge.setup.fingerprints import settings_of
@@ -23,8 +24,9 @@ class Remerger:
         sha256 = self.engine.load(recipe)
         if sha256 != result.weights_sha256:
             raise RunError(
-                f"trial {result.trial}: merged again, its tensors differ from those scored (SHA-256 {sha256[:12]}, was "
-                f"{(result.weights_sha256 or '-')[:12]}): the parents or the libraries have changed since"
+                f"{trial_name(result.trial)}: merged again, its tensors differ from those scored (SHA-256 "
+                f"{sha256[:12]}, was {(result.weights_sha256 or '-')[:12]}): "
+                "the parents or the libraries have changed since"
             )
         return recipe
 

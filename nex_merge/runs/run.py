@@ -1,5 +1,6 @@
 """A run folder as an object: its configuration, its trials (each result read once), and its pool of variants."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import pandas
 
 
+MOST = 20  # trials that a message lists
+
+
 class Run:
     """A run folder. Reading changes nothing; a search holds the folder's lock while it writes (see `custody`)."""
 
@@ -33,9 +37,9 @@ class Run:
         """Raises InputError if `path` is not a run folder, or is one of a newer version."""
         self.path = Path(path)
         if not (self.path / files.CONFIG).is_file():
-            raise InputError(
-                f"{path}: not a run folder: it has no {files.CONFIG}. Give the folder that `nex-merge search` printed"
-            )
+            why = f"it has no {files.CONFIG}" if self.path.is_dir() else "it is a file"
+            why = why if self.path.exists() else "there is no such folder"
+            raise InputError(f"{path}: not a run folder: {why}. Give the folder that `nex-merge search` printed")
         self._saved = files.read_yaml_mapping(self.path / files.CONFIG)
         results.check_schema(self._saved, self.path / files.CONFIG)
         self._results: dict[str, tuple[TrialResult, Figures]] = {}
@@ -142,19 +146,23 @@ class Run:
         for result in results:
             if result.trial == wanted:
                 return result
-        raise InputError(
-            f"trial {trial!r}: not in this run. Trials: {', '.join(r.trial for r in results) or 'none yet'}"
-        )
+        labels = [files.trial_label(result.trial) for result in results]
+        close = difflib.get_close_matches(trial, labels, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close and not trial.isdigit() else ""
+        if len(labels) > MOST:
+            labels = [*labels[:MOST], f"and {len(labels) - MOST} more up to {labels[-1]}"]
+        raise InputError(f"trial {trial!r}: not in this run.{hint} Trials: {', '.join(labels) or 'none yet'}")
 
     def find_scored(self, trial: str) -> TrialResult:
         """The result with this id. Raises InputError if there is none, it has no responses, or was not captured."""
         result = self.find(trial)
         if result.state not in files.SCORED:
-            why = f"it has the same recipe as {result.same_as}" if result.same_as else result.reason
-            raise InputError(f"trial {result.trial} has no responses ({why})")
+            why = f"it has the same recipe as {files.trial_name(result.same_as)}" if result.same_as else result.reason
+            raise InputError(f"{files.trial_name(result.trial)} has no responses ({why})")
         if result.score is None:
             fill = command("rescore", self.path, "--capture", files.trial_label(result.trial))
-            raise InputError(f"trial {result.trial}: its activations were not captured. Capture them: {fill}")
+            name = files.trial_name(result.trial)
+            raise InputError(f"{name}: its activations were not captured. Capture them: {fill}")
         return result
 
     def folder(self, trial: str) -> Path:

@@ -3,14 +3,13 @@
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ TABLE = (
     "acc",
     "s",
 )
+SENTENCES = 80  # columns; wider ones are hard to read
 LEGEND = (
     "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
     "Both: bootstrap over prompts, corrected for choosing among many merges.",
@@ -78,13 +78,12 @@ def print_table(
     title: str,
     objective: Objective,
     reliability: Reliability | None = None,
-    run: Path | None = None,
-    sorted_by: str | None = None,
     every: Sequence[Row] | None = None,
+    sorted_by: str | None = None,
 ) -> None:
-    """Print what to do, the ranking, the reasons of failures, and the verdicts.
+    """Print the pick, the ranking, the reasons of failures, and the verdicts.
 
-    `run`: the folder that commands name; None: the table alone. `every`: all rows, where `rows` are some of them.
+    `every`: all rows of the leaderboard, of which `rows` may be some; None: without the pick.
     """
     console = console_of()
 
@@ -92,21 +91,21 @@ def print_table(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def wrap(line: str) -> None:
-        say(wrapped(line, console.width))
+        say(wrapped(line, min(console.width, SENTENCES)))
 
     # Not as the table's title, which rich wraps at the table's width.
     say(title)
-    for line in () if run is None else lead(rows if every is None else every, objective, reliability, run):
+    for line in () if every is None else lead(every, objective, reliability):
         wrap(line)
     table, left_out = ranking_table(rows, objective.names, console.width, sorted_by)
     console.print(table)
     if left_out:
-        say(left_out)
-    for line in LEGEND:
-        say(line)
+        wrap(left_out)
+    for line in LEGEND if any(column.header in ("beats", "vs =") for column in table.columns) else ():
+        wrap(line)
     for row in rows:
         if row["reason"] is not None and row["state"] != "pruned":
-            say(f"trial {trial_label(row['trial'])} {row['state']}: {row['reason']}")
+            wrap(f"{trial_name(row['trial'])} {row['state']}: {row['reason']}")
     if finalists := sum(row["stage"] == "final" for row in rows):
         wrap(
             f"The first {finalists} ranks are from the final, on prompts that the search had not seen; the other rows "

@@ -28,24 +28,25 @@ class View:
     """A snapshot of a run folder."""
 
     rows: tuple[Row, ...]  # best first
+    searched: tuple[Row, ...]  # the search's own ranking: without a final, the same
     total: int  # trials planned
     objective: Objective
     live: Live | None  # None: no search is running
 
     @property
     def by_time(self) -> list[Row]:
-        """Merges in the order of their trials."""
-        return sorted((row for row in self.rows if row["kind"] == "merge"), key=lambda row: int(row["trial"]))
+        """Merges in the order of their trials, with the values of the search."""
+        return sorted((row for row in self.searched if row["kind"] == "merge"), key=lambda row: int(row["trial"]))
 
 
 def look(run: Run) -> View:
     """A snapshot of the folder now."""
     live = files.read_live(run.path)
     live = live if live is not None and at_work(live) else None
-    rows = tuple(read_rows(run))
+    rows, searched = tuple(read_rows(run)), tuple(read_rows(run, final=False))
     # A run may have more trials than were last asked for.
     total = max(run.config.study.trials + run.baselines, len(rows))
-    return View(rows, total, run.objective, live)
+    return View(rows, searched, total, run.objective, live)
 
 
 def at_work(live: Live) -> bool:
@@ -88,8 +89,7 @@ def status(view: View) -> str:
     live = view.live
     if live is None:
         return f"{len(view.rows)} of {view.total} trials done; no search is running in this folder"
-    what = live.trial if live.method in ("base", "parent") else f"{live.trial} ({live.method})"
-    parts = [f"[{live.done}/{live.total}] trial {what}: {live.stage}"]
+    parts = [f"[{live.done}/{live.total}] {files.trial_in_words(live.trial, live.method)}: {live.stage}"]
     elapsed = live.told - live.stage_began
     if live.stage == "generate" and live.amount:
         speed = f", {live.amount / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
@@ -104,7 +104,7 @@ def status(view: View) -> str:
 def screen(run: Run, view: View, width: int, top: int) -> Group:
     """Title, status, the objective over trials (of several, their hypervolume), and the best rows."""
     parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
-    parts += _volumes(run, view, width) if view.objective.others else _values(view, width)
+    parts += _volumes(view, width) if view.objective.others else _values(view, width)
     if view.rows:
         table, left_out = ranking_table(view.rows[:top], view.objective.names, width)
         parts += [Text(), table, *([Text(left_out, style="dim")] if left_out else [])]
@@ -122,15 +122,16 @@ def _values(view: View, width: int) -> list[Text]:
     curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
     if not curve:
         return []
-    parents = [row[name] for row in view.rows if row["kind"] == "parent" and row["state"] == "complete"]
+    parents = [row[name] for row in view.searched if row["kind"] == "parent" and row["state"] == "complete"]
     best_parent = best_so_far(parents, view.objective.sign)
     parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
-    return [Text(), Text(f"{name} over merges (o), best so far (-){parent}", style="dim"), Text(curve)]
+    stage = " in the search" if any(row["stage"] == "final" for row in view.rows) else ""
+    return [Text(), Text(f"{name} over merges{stage} (o), best so far (-){parent}", style="dim"), Text(curve)]
 
 
-def _volumes(run: Run, view: View, width: int) -> list[Text]:
+def _volumes(view: View, width: int) -> list[Text]:
     """The hypervolume after every merge; nothing before the first."""
-    volume = volume_over(read_rows(run, final=False), view.objective)
+    volume = volume_over(view.searched, view.objective)
     if volume is None:
         return []
     title = f"hypervolume over merges (-), now {volume.values[-1]:.4g}; base and parents {volume.baselines:.4g}"
@@ -143,13 +144,16 @@ def _volumes(run: Run, view: View, width: int) -> list[Text]:
     ]
 
 
-def watch(run: Run, once: bool, top: int) -> None:
-    """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs."""
+def watch(run: Run, once: bool, top: int) -> View:
+    """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs.
+
+    Returns what was last shown.
+    """
     console = Console(highlight=False)
     view = look(run)
     if once or view.live is None or not console.is_terminal:
         console.print(screen(run, view, console.width if console.is_terminal else 80, top))
-        return
+        return view
     with LiveScreen(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
         while view.live is not None:
             # The table gets the lines that title, status, curve and blank lines leave.
@@ -158,6 +162,7 @@ def watch(run: Run, once: bool, top: int) -> None:
             time.sleep(EVERY)
             view = look(run)
         shown.update(screen(run, view, console.width, top), refresh=True)
+    return view
 
 
 def curve_text(values: Sequence[float | None], best: Sequence[float | None], width: int, height: int) -> str:

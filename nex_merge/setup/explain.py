@@ -53,6 +53,9 @@ def _explain_key(model: type[BaseModel], keys: Sequence[str], errors: Sequence[M
     parent, first = _model_at(model, keys[:-1]), errors[0]
     if first["type"] == "extra_forbidden":
         prefix = f"{'.'.join(keys[:-1])}: " if keys[:-1] else ""
+        elsewhere = [] if keys[:-1] else _paths_of(model, keys[-1])
+        if elsewhere:
+            return f"unknown key {keys[-1]!r}. Did you mean {' or '.join(map(repr, elsewhere))}?"
         return f"{prefix}unknown key {keys[-1]!r}.{nearest(keys[-1], list(parent.model_fields), 'keys')}"
     key = ".".join(keys)
     if first["type"] == "missing":
@@ -63,6 +66,12 @@ def _explain_key(model: type[BaseModel], keys: Sequence[str], errors: Sequence[M
     if ", got " in expected:
         return f"{key}: expected {expected}"
     return f"{key}: expected {expected}, got {as_yaml(first['input'])}{_spelling(first['input'], expected)}"
+
+
+def _paths_of(model: type[BaseModel], key: str) -> list[str]:
+    """Where a key that is unknown at the top is known: trials -> study.trials."""
+    sections = {name: _model_at(model, [name]) for name in model.model_fields}
+    return [f"{name}.{key}" for name, inner in sections.items() if inner is not model and key in inner.model_fields]
 
 
 def _expected(field: FieldInfo | None, error: Mapping[str, Any]) -> str:

@@ -122,6 +122,11 @@ def read_family(entry: str | Mapping[str, Any]) -> tuple[FamilyConfig, str]:
         return _checked(parse(FamilyConfig, entry, "family"), "family"), "custom"
     path = find_file(expand_for(entry, "family"), "configs/families")
     if path is None:
+        if entry.endswith((".yaml", ".yml")):
+            raise InputError(
+                f"family: no such file: {entry!r}. Write one that names base and models, or name a known family: "
+                f"{', '.join(known_names('configs/families'))}"
+            )
         raise InputError(
             f"family: unknown family {entry!r}.{nearest(entry, known_names('configs/families'), 'families')}"
         )

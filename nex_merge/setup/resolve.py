@@ -95,6 +95,11 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
     check_writable_folder(Path(config.output), f"{source}: output")
     family = open_family(config.family, config.models)
     prompts = find_file(config.prompts.file) or Path(config.prompts.file)
+    if not prompts.exists():
+        raise InputError(
+            f"{source}: prompts.file: no such file: {str(prompts)!r}. Expected a .jsonl, .txt, .csv or .parquet file "
+            "of prompts; relative paths start at the working directory"
+        )
     check_readable(prompts, f"{source}: prompts.file")
     options = {str(i): p.options for i, p in enumerate(load_prompts(config.prompts)) if p.options}
     space = config.search_space

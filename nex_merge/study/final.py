@@ -98,8 +98,8 @@ def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> N
         answered = runner.answer(result.trial, result.name, recipe)
         if answered.weights_sha256 != result.weights_sha256:
             raise RunError(
-                f"{final.path}: trial {result.trial}: merged again, its tensors differ from those of the search: the "
-                "parents or the libraries have changed since"
+                f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of "
+                "the search: the parents or the libraries have changed since"
             )
         runner.finish(answered, None)
     except TrialError as error:

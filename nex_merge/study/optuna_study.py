@@ -276,7 +276,7 @@ def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, spac
         result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
     else:
         files.write_recipe(run.folder(number), recipe)
-        reason = f"the same recipe as trial {earlier.trial}"
+        reason = f"the same recipe as {files.trial_name(earlier.trial)}"
         result = replace(
             earlier,
             trial=number,

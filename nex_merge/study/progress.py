@@ -17,6 +17,7 @@ from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.watch import duration
+from nex_merge.setup.paths import command
 from nex_merge.study.observers import Observer
 
 _UNITS = {"generate": "tokens", "capture": "responses"}
@@ -31,14 +32,13 @@ class Progress(Observer):
         self._total = self._done = 0
         self._status: Status | None = None
         self._trial = ""
-        self._best: tuple[float, str] | None = None
         self._began = time.monotonic()
         self._here = 0  # trials finished by this process, for estimating the time left
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
         self._total, self._done = total, len(finished)
-        for result in finished:
-            self._take_best(result)
+        if self._done < total:
+            self.on_note(f"the ranking so far, from another terminal: {command('watch', Path(run))}")
         if self._console.is_terminal:
             self._status = self._console.status("starting")
             self._status.start()
@@ -51,39 +51,30 @@ class Progress(Observer):
         self._console.print(text, markup=False, soft_wrap=True)
 
     def on_trial_start(self, trial: str, method: str) -> None:
-        self._trial = trial if method in ("base", "parent") else f"{trial} ({method})"
+        self._trial = files.trial_in_words(trial, method)
 
     def on_stage(self, stage: str, amount: int) -> None:
         if self._status is not None:
             shown = f" {amount} {_UNITS[stage]}" if stage in _UNITS else ""
-            self._status.update(f"[{self._done}/{self._total}] trial {self._trial}: {stage}{shown}")
+            self._status.update(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}")
 
     def on_trial_end(self, result: TrialResult) -> None:
         self._done += 1
         self._here += 1
         self._total = max(self._total, self._done)  # another search on the same study may add trials
-        value = self._take_best(result)
-        name, others = self._objective.name, self._objective.others
-        digits = MEASURES[name].digits
-        if value is not None:
+        name = self._objective.name
+        # No best so far: the values of earlier trials may change with every variant that joins the pool.
+        if result.state == "complete" and result.value(name) is not None:
             shown = ", ".join(_shown(one, result) for one in self._objective.names)
         else:  # the first variant has no others to be compared with
             shown = f"{result.state}: {result.reason}" if result.reason else f"{name} not defined yet"
-        of = f" {name}" if others else ""
-        best = f", best{of} {self._best[0]:.{digits}f} (trial {self._best[1]})" if self._best is not None else ""
+        kind = result.method if result.kind == "merge" else result.kind
         left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.on_note(
-            f"[{self._done}/{self._total}] trial {result.trial} {result.method}: {shown}, "
-            f"{sum(result.seconds.values()):.1f} s{best}, {duration(left)} left"
+            f"[{self._done}/{self._total}] {files.trial_in_words(result.trial, kind)}: {shown}, "
+            f"{sum(result.seconds.values()):.1f} s, {duration(left)} left"
         )
         sys.stderr.flush()
-
-    def _take_best(self, result: TrialResult) -> float | None:
-        """The objective of a complete trial, else None; updates the best so far."""
-        value = result.value(self._objective.name) if result.state == "complete" else None
-        if value is not None and (self._best is None or self._objective.sign * (value - self._best[0]) > 0):
-            self._best = (value, result.trial)
-        return value
 
 
 def _shown(name: str, result: TrialResult) -> str:

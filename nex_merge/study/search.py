@@ -106,7 +106,7 @@ def run_search(
             return runner.pool.values(objective, number)
 
         for trial, why in run.damaged().items():
-            dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Trial {trial} is evaluated again")
+            dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Evaluated again: {files.trial_name(trial)}")
             run.discard(trial)
         study = MergeStudy(run, config.study, objective, start, seen, database, dispatch, sampler)
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
@@ -250,7 +250,7 @@ def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         _rank_what_is_done(run)
         first = (str(error).strip().splitlines() or [""])[0]
-        at = f"trial {dispatch.trial}: " if dispatch.trial else ""
+        at = f"{files.trial_name(dispatch.trial)}: " if dispatch.trial else ""
         raise RunError(
             f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command "
             "resumes the search"

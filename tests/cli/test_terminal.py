@@ -118,6 +118,22 @@ def test_readers_that_stop_and_disks_that_are_full(toy_run):
             "output: expected a folder, got the file 'README.md'",
         ),
         (("validate", "configs/qwen3_ties.yaml", "--set", "study.seed=010"), "got '010'; write 10 (or, if it is meant"),
+        (("search", "configs/qwen3_tie.yaml"), "no such file. Did you mean 'qwen3_ties'? Known configurations: "),
+        (("validate", "configs/qwen3_ties.yaml", "--set", "trials=3"), "'trials'. Did you mean 'study.trials'?"),
+        (("validate", "configs/qwen3_ties.yaml", "--set", "study.trails=3"), "'trails'. Did you mean 'trials'? Known"),
+        (("validate", "configs/qwen3_ties.yaml", "--set", "study.trials"), "--set: expected key=value, got 'study.tri"),
+        (("validate", "configs/qwen3_ties.yaml", "--set", "study.objective=nexx"), "'nexx'. Did you mean 'nex'? Known"),
+        (
+            ("validate", "configs/qwen3_ties.yaml", "--set", "prompts.file=mine.jsonl"),
+            "prompts.file: no such file: 'mine.jsonl'. Expected a .jsonl, .txt, .csv or .parquet file of prompts",
+        ),
+        (
+            ("validate", "configs/qwen3_ties.yaml", "--family", "mine.yaml"),
+            "family: no such file: 'mine.yaml'. Write one that names base and models, or name a known family: qwen3-0",
+        ),
+        (("leaderboard", "results/none"), "results/none: not a run folder: there is no such folder. Give the folder"),
+        (("leaderboard", "README.md"), "README.md: not a run folder: it is a file. Give the folder that"),
+        (("leaderboard", "configs"), "configs: not a run folder: it has no config.yaml. Give the folder that"),
         (("validate", "configs/qwen3_ties.yaml", "--set", "prompts=x"), "prompts: expected a mapping, got 'x'"),
         (
             ("validate", "configs/qwen3_ties.yaml", "--set", "nex.rho.x=1"),
@@ -130,6 +146,43 @@ def test_mistakes_on_the_command_line(args, message):
     done = subprocess.run([sys.executable, "-m", "nex_merge", *args], capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--trial", "99"), "trial '99': not in this run. Trials: base, a, b, 0, 1, 2, 3"),
+        (("--trial", "bas"), "trial 'bas': not in this run. Did you mean 'base'? Trials: "),
+        (("--by", "accuracy"), "--by: unknown measure 'accuracy'. Known measures: nex, consensus, "),
+        (
+            ("--out", "configs"),
+            "--out: expected a new or empty folder, got configs, which is not empty; choose another",
+        ),
+    ],
+)
+def test_mistakes_in_an_export(toy_run, tmp_path, args, message):
+    done = run("export", toy_run, "--out", tmp_path / "x", *args)
+    assert done.returncode == 2 and message in done.stderr and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("typed", ["2", "0002"])
+def test_a_trial_is_typed_with_or_without_zeros_and_shown_without(toy_run, typed):
+    done = run("phases", toy_run, "--trial", typed, env={"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    assert f"{toy_run}: trial 2, response 0" in done.stdout and "0002" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_sentences_fit_the_terminal(toy_run, width):
+    """Commands stay in one piece, to be copied; so do the title, which names the folder, and the columns left out."""
+    for columns in (width, 200):
+        lines = run("leaderboard", toy_run, env={"COLUMNS": str(columns)}).stdout.splitlines()
+        at = next(i for i, line in enumerate(lines) if line.startswith("Verdict on "))
+        above = next(i for i, line in enumerate(lines) if line.split()[:2] == ["#", "trial"])
+        assert max(map(len, [*lines[1:above], *lines[at:]])) <= min(columns, 80)
+        legend = [line for line in lines if line.startswith("beats: ")]
+        assert len(legend) == ("beats" in lines[above]) and all(len(line) <= 80 for line in legend)
 
 
 def test_the_version():

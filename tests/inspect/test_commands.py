@@ -47,7 +47,7 @@ def refused(*args):
 def test_default_is_the_first_response_of_the_first_trial(toy_run, tmp_path):
     out = run("phases", toy_run)
     first = json.loads((toy_run / "leaderboard.json").read_text())[0]["trial"]
-    assert f"trial {first} (first of the leaderboard), response 0 of 4 (use --response 0 to 3 to choose)" in out
+    assert f"{first} (first of the leaderboard), response 0 of 4 (use --response 0 to 3 to choose)" in out
     assert "rows of 2 tokens, 8 highest scores per row (logit_contribution); rho 0.95, min_run 2" in out
     data = json.loads(run("phases", toy_run, "--trial", "a", "--response", 1, "--json", "--html", tmp_path / "p.html"))
     opened = Run(toy_run)
@@ -125,8 +125,8 @@ def test_a_checkpoint_answers_a_prompt(toy, tmp_path):
         (("--model", "m", "--prompt", "p", "--family", "qwen"), "family: unknown family 'qwen'"),
         (("--model", "m", "--prompt", "p", "--response", "1"), "--response: expected 0 to 0, got 1"),
         (("nowhere",), "nowhere: not a run folder"),
-        (("RUN", "--trial", "zz"), "trial 'zz': not in this run. Trials: base, a, b, 0000"),
-        (("RUN", "--response", "4"), "response 4: expected 0 to 3, because trial"),
+        (("RUN", "--trial", "zz"), "trial 'zz': not in this run. Trials: base, a, b, 0"),
+        (("RUN", "--response", "4"), "response 4: expected 0 to 3, because b has 4"),
         (("RUN", "--response", "-1"), "response -1: expected 0 to 3"),
         (("RUN", "--html", "tests"), "--html: expected a file name, got the folder 'tests'"),
     ],
@@ -163,7 +163,7 @@ def test_annotations_equal_to_the_phases_agree_perfectly(toy_run, tmp_path):
     assert found["rows"]["kappa"]["value"] == found["tokens"]["kappa"]["value"] == found["f1"]["value"] == 1
     assert found["responses"] == count and found["tokens"]["compared"] == sum(x["end"] - x["start"] for x in lines)
     out = run("agreement", toy_run, "--annotations", path, "--trial", "a")
-    assert f"trial a, {count} responses annotated in" in out and "kappa, rows" in out and "100.0% equal" in out
+    assert f"a, {count} responses annotated in" in out and "kappa, rows" in out and "100.0% equal" in out
     more = annotations(tmp_path, *lines, {"trial": "base", "response": 0, "start": 0, "end": 9, "label": "explore"})
     assert "1 lines about other trials skipped" in run("agreement", toy_run, "--annotations", more, "--trial", "a")
     assert f"trials a, base, {count + 1} responses" in run("agreement", toy_run, "--annotations", more)

@@ -144,9 +144,9 @@ def test_random_sets_overlap_as_predicted_by_chance():
 @pytest.mark.parametrize(
     ("trial", "message"),
     [
-        ("7", "trial '7': not in this run. Trials: base, a, 0000, 0001, 0002"),
-        ("2", "trial 0002 has no responses"),
-        ("1", "trial 0001: no neuron has a weight, because no response of 0001 earned credit (calibration self)"),
+        ("7", "trial '7': not in this run. Trials: base, a, 0, 1, 2"),
+        ("2", "trial 2 has no responses"),
+        ("1", "trial 1: no neuron has a weight, because no response of 1 earned credit (calibration self)"),
     ],
 )
 def test_trials_without_neurons_are_rejected(run, trial, message):
@@ -183,7 +183,7 @@ def test_the_table_names_the_calibration(run):
     done = CliRunner().invoke(app, ["neurons", str(run), "--trial", "base"])
     assert done.exit_code == 0
     for text in (
-        "trial base: 2 effective and 1 redundant neurons",
+        "base: 2 effective and 1 redundant neurons",
         "Weights: calibration self, from the trial's own responses (rho 0.95, min_run 2)",
         "the other 3 variants, each under its own credit: Jaccard 0.000 to 0.500",
     ):

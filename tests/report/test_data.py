@@ -9,7 +9,6 @@ import pytest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
-from nex_merge.records import Estimate
 from nex_merge.report import words
 from nex_merge.report.comparison import spread
 from nex_merge.report.data import front, leaderboard_table, reliability_figures, stage_times, take_snapshot
@@ -74,10 +73,6 @@ def test_another_objective_leads_the_page(tmp_path):
     figure = history(snapshot.rows, snapshot.objective, snapshot.pick)
     best = next(trace for trace in figure.data if trace.name == "best so far")
     assert list(best.y) == sorted(best.y, reverse=True)
-    interval, nex, odds, *_ = words.standing(snapshot)
-    low = snapshot.results[snapshot.pick["trial"]].estimates["perplexity"].low
-    assert interval.startswith(f"95 % interval over prompts: {low:.4g} to")
-    assert nex.startswith("Its NEX is") and "every parent by perplexity: 0.70" in odds
     meanings = {column.name: column.meaning for column in leaderboard_table(snapshot)[0]}
     assert "beats every parent by perplexity" in meanings["beats"]
 
@@ -191,9 +186,11 @@ def test_sentences_about_a_run(tmp_path):
     older = replace(snapshot, reliability=replace(snapshot.reliability, variants=4))
     assert "with 4 complete variants; there are now 6" in words.verdict_age(older)
     assert "fewer than 10" in words.importance(12, 4) and words.importance(40, 4) == ""
-    low = take_snapshot(plant(tmp_path / "low", 1, **{"0000": {"estimates": {"nex": Estimate(0.1)}}}))
-    assert "There is no 95 % interval: it requires at least two prompts." in words.standing(low)
-    assert any("ranks higher: by NEX, no merge of this run is better" in line for line in words.standing(low))
+    assert words.no_parents(snapshot) == "" and words.stages(snapshot) == ("", "")
+    assert words.steps(["More prompts: nex-merge search x", "Use another match."]) == [
+        ("More prompts:", "nex-merge search x"),
+        ("Use another match.", ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from nex_merge.cli import app
 from nex_merge.errors import InputError
+from nex_merge.measures.registry import MEASURES
 from nex_merge.report import write_report
 from nex_merge.report.comparison import compare_responses
 from nex_merge.report.data import take_snapshot
@@ -39,7 +40,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
     assert size == len(whole.encode()) < LIMIT
     page = whole.partition("<script>/**")[0]
     pick = take_snapshot(run).pick
-    assert f"Trial {int(pick['trial'])} (ties): NEX {pick['nex']:.4g}" in page
+    assert f"Pick by NEX (weak): trial {int(pick['trial'])} (ties), {pick['nex']:.4f} [" in page
     assert page.count("<tr data-state=") == 103
     for text in (
         "created <time datetime=\"2026-01-02T03:04:00+00:00\">2026-01-02 03:04 UTC</time>", "is not updated",
@@ -88,8 +89,8 @@ def test_a_run_of_version_0_1_0(tmp_path):
     expected, _ = page_of(plant(tmp_path / "new" / "run", 10, study=study))
     page, notes = page_of(as_first_version(plant(tmp_path / "old" / "run", 10, study=study)))
     pick = take_snapshot(plant(tmp_path / "run", 10, study=study)).pick
-    assert f"Trial {int(pick['trial'])} (ties): entropy {pick['entropy']:.4g}" in page and not notes
-    assert "There is no 95 % interval of entropy." in page and "no 95 % interval" not in expected
+    lead = f"Pick by entropy: trial {int(pick['trial'])} (ties), {pick['entropy']:.{MEASURES['entropy'].digits}f}"
+    assert f"{lead}</p>" in page and f"{lead}</p>" in expected and not notes
     assert "5 responses of the pick" in page and page.count("<tr data-state=") == 13
 
 
@@ -129,7 +130,7 @@ def test_with_a_single_objective_nothing_is_said_of_fronts(tmp_path):
 
 def test_a_single_merge(tmp_path):
     page, _ = page_of(plant(tmp_path / "run", 1))
-    assert "Trial 0 (ties)" in page and "1 of 1 merge." in page
+    assert "trial 0 (ties)" in page and "1 of 1 merge." in page
     assert "requires at least two merges" in page and 'id="plot-history"' in page
 
 

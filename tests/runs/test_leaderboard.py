@@ -120,7 +120,7 @@ def test_the_front_is_a_column_of_the_table_where_there_are_several():
 def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     verdict = reliability(nex="weak", advice=("more prompts",))
     rows, run = rank(TWO, SEVERAL), Path("results/x")
-    assert list(lead(rows, SEVERAL, verdict, run)) == [
+    assert list(lead(rows, SEVERAL, verdict)) == [
         "Front by NEX and mean tokens: trials 1, 0 and 2.",
         "  Best NEX (weak): trial 1 (ties), 0.8000 [0.8000, 0.8000]",
         "  Best mean tokens: trial 2 (ties), 20",
@@ -139,13 +139,13 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     assert "Verdict on mean tokens: insufficient: all alike." in verdict_lines(both, "nex", SEVERAL.names)
     assert not any("tokens" in line for line in verdict_lines(both, "nex"))
     none = rank(TWO[:3], SEVERAL)
-    assert list(lead(none, SEVERAL, verdict, run)) == []
+    assert list(lead(none, SEVERAL, verdict)) == []
     assert next_steps(rank(TWO[7:8], SEVERAL), SEVERAL, verdict, run) == [
         "No merge can be recommended for export: none is complete with every objective, and 1 is beyond "
         "study.constraints."
     ]
     many = rank([two(f"{i:04d}", i / 100, float(i)) for i in range(15)], SEVERAL)
-    assert next(iter(lead(many, SEVERAL, verdict, run))).endswith(
+    assert next(iter(lead(many, SEVERAL, verdict))).endswith(
         "trials 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3 and 3 more."
     )
 
@@ -209,7 +209,7 @@ def measured(trial, nex, consensus, kind="merge", **fields):
 
 def told(objective, verdict, *results):
     rows, run = rank(results, Objective(objective, 1)), Path("results/x")
-    leading = list(lead(rows, Objective(objective, 1), verdict, run))
+    leading = list(lead(rows, Objective(objective, 1), verdict))
     return leading, next_steps(rows, Objective(objective, 1), verdict, run)
 
 
@@ -230,15 +230,19 @@ def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
     assert best_by(rank(FOUR, NEX), "consensus", 1)["trial"] == "0002"
 
 
-def test_a_measure_that_is_sound_and_disagrees_is_named_with_its_command():
+def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_once():
     leading, steps = told("nex", reliability(nex="insufficient"), *FOUR)
     assert leading[0] == "Pick by NEX (insufficient): trial 1 (ties), 0.9000 [0.9000, 0.9000]"
     assert leading[1] == "  no other measure puts it above every parent and equal weights."
-    assert leading[2:] == [
-        "  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]",
-        "    nex-merge export results/x --by consensus --out DIR",
+    assert leading[2:] == ["  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]"]
+    export = "nex-merge export results/x --by consensus --out DIR"
+    assert steps == [f"Export the pick by consensus (sound): {export}"]
+    leading, steps = told("nex", reliability(nex="weak"), *FOUR)
+    assert "consensus is sound and disagrees" in leading[-1]
+    assert steps == [
+        "Export the pick: nex-merge export results/x --out DIR",
+        f"Or the pick by consensus (sound): {export}",
     ]
-    assert steps == ["Export the pick by consensus (sound): nex-merge export results/x --by consensus --out DIR"]
 
 
 def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_command():
@@ -281,7 +285,7 @@ def test_a_parent_above_every_merge_is_said():
         ("a.json", "[", "not valid JSON"),
         ("a.json", "[]", "got no rows"),
         ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "line 3: expected one accuracy per trial, got an"),
-        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "another of trial base, as in line 2. If the"),
+        ("a.csv", "trial,task,accuracy\nbase,x,0.5\nbase,y,0.7\n", "another of base, as in line 2. If the"),
         ("a.csv", "trial,accuracy\nbase,0,5\n", "line 2: expected 2 fields, as in the header, got 3"),
         ("a.csv", "trial,accuracy\nbase,NA\n", "line 2: accuracy: expected a number between 0 and 1, got 'NA'"),
         ("a.csv", "trial,accuracy\nbase,\n", "line 2: accuracy: expected a number between 0 and 1, got ''"),

@@ -53,7 +53,7 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
 def test_a_failed_trial_has_nothing_to_export(toy_run_copy, tmp_path):
     run = Run(toy_run_copy)
     run.write(TrialResult("0009", "merge", "ties", "ties", 0, "failed", reason="not finite"))
-    with pytest.raises(InputError, match=r"trial 0009 failed \(not finite\); there is nothing to export"):
+    with pytest.raises(InputError, match=r"trial 9 failed \(not finite\); there is nothing to export"):
         next(export_trial(run, "9", tmp_path / "out"))
     with pytest.raises(InputError, match="trial '77': not in this run"):
         next(export_trial(run, "77", tmp_path / "out"))

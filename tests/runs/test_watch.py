@@ -43,15 +43,15 @@ def test_a_killed_search_is_not_at_work():
 
 def test_time_left_is_that_of_the_trials_that_are_left():
     objective = Objective("nex", 1)
-    assert seconds_left(View((), 15, objective, live())) is None
+    assert seconds_left(View((), (), 15, objective, live())) is None
     # Base and parents stand in before the first merge: what is left of one of 6 s, and eleven more.
-    assert seconds_left(View((row("base", 0.5, seconds=6.0, kind="base"),), 15, objective, live())) == pytest.approx(
-        1 + 66, abs=0.5
-    )
+    assert seconds_left(
+        View((row("base", 0.5, seconds=6.0, kind="base"),), (), 15, objective, live())
+    ) == pytest.approx(1 + 66, abs=0.5)
     rows = (row("0000", 0.5, seconds=8.0), row("0001", 0.4, seconds=12.0), row("0002", None, seconds=0.1))
     # Ten a trial: five of this one, and eleven more.
-    assert seconds_left(View(rows, 15, objective, live())) == pytest.approx(5 + 110, abs=0.5)
-    assert seconds_left(View(rows, 15, objective, None)) is None
+    assert seconds_left(View(rows, rows, 15, objective, live())) == pytest.approx(5 + 110, abs=0.5)
+    assert seconds_left(View(rows, rows, 15, objective, None)) is None
 
 
 def test_the_best_so_far_skips_what_has_no_score():
@@ -60,9 +60,9 @@ def test_the_best_so_far_skips_what_has_no_score():
 
 
 def test_the_status_says_stage_speed_and_time():
-    view = View((row("0000", 0.5),), 15, Objective("nex", 1), live())
-    assert "[3/15] trial 0001 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
-    assert "no search is running" in status(View((), 15, Objective("nex", 1), None))
+    view = View((row("0000", 0.5),), (), 15, Objective("nex", 1), live())
+    assert "[3/15] trial 1 (ties): generate  500 tokens, 250 tokens/s  about 1:55 left" in status(view)
+    assert "no search is running" in status(View((), (), 15, Objective("nex", 1), None))
 
 
 def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
@@ -86,4 +86,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_merges_are_in_the_order_of_their_numbers():
     rows = (row("10000", 0.5), row("9999", 0.4), row("base", 0.3, kind="base"))
-    assert [item["trial"] for item in View(rows, 15, Objective("nex", 1), None).by_time] == ["9999", "10000"]
+    assert [item["trial"] for item in View(rows, rows, 15, Objective("nex", 1), None).by_time] == ["9999", "10000"]

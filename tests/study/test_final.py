@@ -1,8 +1,14 @@
 """The final: other prompts than the search has, who takes part, what leads afterwards, interruptions."""
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 
 from nex_merge.errors import InputError
+from nex_merge.report.data import take_snapshot
+from nex_merge.report.page import render
+from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
@@ -76,6 +82,30 @@ def test_capture_in_a_final_needs_a_final(toy_config):
         InputError, match=r"activations\.capture: final needs study\.final; set that, or use all or none"
     ):
         search(toy_config, **settings)
+
+
+def test_each_figure_of_the_report_shows_one_stage(played):
+    _, _, run = played
+    page = render(take_snapshot(run), datetime.now(UTC), lambda note: None)
+    figures = json.loads(page.partition('id="figures">')[2].partition("</script>")[0])
+    rows = {"search": search_ranking(run), "final": [r for r in read_rows(run) if r["stage"] == "final"]}
+    values = {stage: {r["trial"]: r["consensus"] for r in of if r["rank"]} for stage, of in rows.items()}
+    assert values["final"].items() - values["search"].items(), "the stages differ"
+    for name, stage in (("history", "search"), ("measure-nex", "search"), ("front", "final")):
+        points = [
+            (text.removeprefix("trial ").partition(",")[0], y)
+            for trace in figures[name]["data"]
+            for text, y in zip(trace.get("text", ()), trace["y"], strict=False)
+        ]
+        expected = {trial_label(trial): value for trial, value in values[stage].items()}
+        assert points and all(expected[trial] == y for trial, y in points), name
+        assert len(points) == sum(name != "history" or trial.isdigit() for trial in expected)
+    for stage, captions in (("search", 3), ("final", 1)):
+        assert page.count(f"Values of the {stage}, on its prompts.") >= captions
+    lead = page.partition("How reliable")[0]
+    pick = next(row for row in rows["final"] if row["kind"] == "merge")
+    assert f"{pick['consensus']:.3f} [{pick['consensus_low']:.3f}, {pick['consensus_high']:.3f}]" in lead
+    assert f"In the final, {len(rows['final'])} variants answered" in lead
 
 
 def search_ranking(run):

@@ -1,4 +1,4 @@
-"""What a search says of how far it is: counts, the best so far, time left, and live.json for whoever looks on."""
+"""What a search says of how far it is: counts, values, time left, and live.json for whoever looks on."""
 
 import io
 import re
@@ -24,8 +24,8 @@ NEX = Objective("nex", 1)
 def ended(trial, value, measure="nex", kind="merge", **changes):
     estimates = {} if value is None else {measure: Estimate(value)}
     seconds = {"merge": 1.5, "generate": 2.0}
-    return TrialResult(trial, kind, "x", "ties", 0, **{"state": "complete", **changes}, estimates=estimates,
-                       seconds=seconds)  # fmt: skip
+    fields = {"method": "ties", "state": "complete", **changes}
+    return TrialResult(trial, kind, "x", seed=0, **fields, estimates=estimates, seconds=seconds)
 
 
 @pytest.fixture
@@ -36,10 +36,11 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_line_says_how_many_the_best_so_far_and_the_time_left(clock, capsys):
+def test_a_line_says_how_many_the_value_and_the_time_left(clock, capsys):
     shown = progress.Progress(NEX)
     earlier = [ended("base", 0.4, kind="base"), ended("0000", 0.7), ended("0001", 0.9, state="collapsed", reason="x")]
     shown.on_start("run", 6, earlier)
+    assert capsys.readouterr().err == "the ranking so far, from another terminal: nex-merge watch run\n"
     clock[0] += 10
     shown.on_trial_end(ended("0002", 0.6))
     clock[0] += 20
@@ -48,39 +49,37 @@ def test_a_line_says_how_many_the_best_so_far_and_the_time_left(clock, capsys):
     shown.on_trial_end(ended("0004", 0.75))
     assert capsys.readouterr().err.splitlines() == [
         # One trial took 10 seconds, and two are left; then two took 30, and one is left.
-        "[4/6] trial 0002 ties: nex 0.6000, 3.5 s, best 0.7000 (trial 0000), 0:20 left",
-        "[5/6] trial 0003 ties: failed: not finite, 3.5 s, best 0.7000 (trial 0000), 0:15 left",
-        "[6/6] trial 0004 ties: nex 0.7500, 3.5 s, best 0.7500 (trial 0004), 0:00 left",
+        "[4/6] trial 2 (ties): nex 0.6000, 3.5 s, 0:20 left",
+        "[5/6] trial 3 (ties): failed: not finite, 3.5 s, 0:15 left",
+        "[6/6] trial 4 (ties): nex 0.7500, 3.5 s, 0:00 left",
     ]
 
 
-def test_of_several_objectives_all_are_shown_and_the_best_is_by_the_first(clock, capsys):
+def test_of_several_objectives_all_are_shown(clock, capsys):
     shown = progress.Progress(Objective("nex", 1, (Objective("mean_tokens", -1), Objective("consensus", 1))))
     shown.on_start("run", 2, [])
+    capsys.readouterr()
     estimates = {"nex": Estimate(0.7), "mean_tokens": Estimate(31.6)}
     shown.on_trial_end(replace(ended("0000", 0.7), estimates=estimates))
-    line = (
-        "[1/2] trial 0000 ties: nex 0.7000, mean_tokens 32, consensus not defined yet, 3.5 s, best nex 0.7000 (trial 0"
-    )
-    assert capsys.readouterr().err.startswith(line)
+    line = "[1/2] trial 0 (ties): nex 0.7000, mean_tokens 32, consensus not defined yet, 3.5 s, 0:00 left\n"
+    assert capsys.readouterr().err == line
 
 
-def test_the_best_is_that_of_the_objective_and_its_direction(clock, capsys):
-    shown = progress.Progress(Objective("mean_tokens", -1))
-    shown.on_start("run", 3, [])
-    for trial, tokens in (("0000", 30.0), ("0001", 20.4), ("0002", 25.0)):
-        shown.on_trial_end(ended(trial, tokens, "mean_tokens"))
-    lines = capsys.readouterr().err.splitlines()
-    assert [re.search(r"mean_tokens (\d+), .* best (\d+) \(trial (\d+)\)", line).groups() for line in lines] == [
-        ("30", "30", "0000"), ("20", "20", "0001"), ("25", "20", "0001"),
-    ]  # fmt: skip
-
-
-def test_where_nothing_is_complete_there_is_no_best(clock, capsys):
+def test_base_and_parents_go_by_their_names_and_a_collapse_by_its_reason(clock, capsys):
     shown = progress.Progress(NEX)
-    shown.on_start("run", 2, [ended("base", None, kind="base", state="failed", reason="x")])
-    shown.on_trial_end(ended("0000", 0.9, state="collapsed", reason="loops"))
-    assert capsys.readouterr().err == "[2/2] trial 0000 ties: collapsed: loops, 3.5 s, 0:00 left\n"
+    shown.on_start("run", 3, [])
+    capsys.readouterr()
+    for result in (
+        ended("base", 0.4, kind="base", method="passthrough"),
+        ended("math", 0.5, kind="parent", method="passthrough"),
+        ended("0012", 0.9, state="collapsed", reason="loops"),
+    ):
+        shown.on_trial_end(result)
+    assert [line.partition(", ")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "[1/3] base: nex 0.4000",
+        "[2/3] parent math: nex 0.5000",
+        "[3/3] trial 12 (ties): collapsed: loops",
+    ]
 
 
 def test_a_terminal_shows_the_stage_at_work(clock):
@@ -90,22 +89,22 @@ def test_a_terminal_shows_the_stage_at_work(clock):
     try:
         shown.on_trial_start("a", "parent")
         shown.on_stage("generate", 120)
-        assert shown._status.status == "[1/4] trial a: generate 120 tokens"
+        assert shown._status.status == "[1/4] parent a: generate 120 tokens"
         shown.on_trial_start("0000", "ties")
         shown.on_stage("merge", 0)
-        assert shown._status.status == "[1/4] trial 0000 (ties): merge"
+        assert shown._status.status == "[1/4] trial 0 (ties): merge"
     finally:
         shown.on_end([])
     assert not shown._console._live_stack, "the live line is given back"
 
 
 def lines_of(config, capsys, **overrides):
-    """(done, total, trial, best trial) of the lines that a search with the fake engine shows."""
+    """(done, total, trial) of the lines that a search with the fake engine shows."""
     capsys.readouterr()
     with suppress(KeyboardInterrupt):
         run_search(resolve_config(str(config), overrides), observers=[progress.Progress(NEX)], engine=FakeEngine())
-    found = re.findall(r"\[(\d+)/(\d+)\] trial (\w+) .* best \S+ \(trial (\w+)\)", capsys.readouterr().err)
-    return [(int(done), int(total), trial, best) for done, total, trial, best in found]
+    found = re.findall(r"\[(\d+)/(\d+)\] (?:trial |parent )?(\w+)", capsys.readouterr().err)
+    return [(int(done), int(total), trial) for done, total, trial in found]
 
 
 def test_trials_of_earlier_processes_count_after_a_kill_between_result_and_tell(
@@ -120,13 +119,9 @@ def test_trials_of_earlier_processes_count_after_a_kill_between_result_and_tell(
 
     monkeypatch.setattr(optuna_study, "_tell", dies)
     first = lines_of(toy_config, capsys)
-    assert [line[:3] for line in first] == [
-        (i, 7, t) for i, t in enumerate(["base", "a", "b", "0000", "0001", "0002"], 1)
-    ]
+    assert first == [(i, 7, t) for i, t in enumerate(["base", "a", "b", "0", "1", "2"], 1)]
     monkeypatch.setattr(optuna_study, "_tell", tell)
-    best = max(Run(tmp_path / "run").results(), key=lambda result: result.value("nex"))
-    ((*counts, named),) = lines_of(toy_config, capsys)
-    assert counts == [7, 7, "0003"] and named == best.trial != "0003"
+    assert lines_of(toy_config, capsys) == [(7, 7, "3")]
 
 
 def test_a_trial_that_was_begun_does_not_go_beyond_fewer_trials(toy_config, tmp_path, monkeypatch, capsys):
@@ -142,16 +137,15 @@ def test_a_trial_that_was_begun_does_not_go_beyond_fewer_trials(toy_config, tmp_
         run_search(resolve_config(str(toy_config)), engine=Dies())
     assert Run(tmp_path / "run").begun() == ["0002"]
     assert lines_of(toy_config, capsys, study={"trials": 1}) == []
-    assert [line[:3] for line in lines_of(toy_config, capsys, study={"trials": 3})] == [(6, 6, "0002")]
+    assert lines_of(toy_config, capsys, study={"trials": 3}) == [(6, 6, "2")]
 
 
 def test_a_lost_trial_counts_once_and_nothing_counts_past_the_total(toy_config, tmp_path, capsys):
     run_search(resolve_config(str(toy_config)), engine=FakeEngine())
     shutil.rmtree(tmp_path / "run" / "trials" / "0001")
-    assert [line[:3] for line in lines_of(toy_config, capsys, study={"trials": 2})] == [(7, 7, "0001")]
+    assert lines_of(toy_config, capsys, study={"trials": 2}) == [(7, 7, "1")]
     shutil.rmtree(tmp_path / "run" / "trials" / "0001")
-    lines = lines_of(toy_config, capsys, study={"trials": 5})
-    assert [line[:3] for line in lines] == [(7, 8, "0001"), (8, 8, "0004")]
+    assert lines_of(toy_config, capsys, study={"trials": 5}) == [(7, 8, "1"), (8, 8, "4")]
 
 
 def test_trials_that_another_search_adds_raise_the_total(clock, capsys):

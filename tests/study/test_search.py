@@ -168,7 +168,7 @@ def test_identical_recipes_are_evaluated_once(toy_config, tmp_path):
     states = {row["trial"]: (row["state"], row["reason"], row["nex"]) for row in rows if row["kind"] == "merge"}
     nex = states["0000"][2]
     assert states["0000"] == ("complete", None, nex)
-    assert states["0003"] == ("duplicate", "the same recipe as trial 0000", nex)
+    assert states["0003"] == ("duplicate", "the same recipe as trial 0", nex)
     assert [row["rank"] for row in rows if row["state"] == "duplicate"] == [None] * 3
 
 
@@ -220,7 +220,7 @@ def test_what_a_recipe_causes_is_a_failed_trial(toy_config):
 )  # fmt: skip
 def test_anything_else_ends_the_run_with_its_traceback_in_a_log(toy_config, tmp_path, error):
     engine = Faulty(error)
-    with pytest.raises(RunError, match=rf"^trial 0001: {type(error).__name__}: .* traceback in .*error\.log"):
+    with pytest.raises(RunError, match=rf"^trial 1: {type(error).__name__}: .* traceback in .*error\.log"):
         search(toy_config, engine=engine)
     log = (tmp_path / "run" / "error.log").read_text()
     assert log.startswith("Traceback") and "Faulty" not in log.splitlines()[-1] and type(error).__name__ in log
