@@ -78,11 +78,14 @@ def desk(tmp_path_factory) -> Path:
     return folder
 
 
-@pages
+RUNNING = sorted(
+    {block.page for block in ALL if block.reason is None and (block.commands or block.language == "python")}
+)
+
+
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.stem)
 def test_what_a_page_shows_runs(page, desk, tmp_path, monkeypatch):
     found = [block for block in blocks(page) if block.reason is None]
-    if not any(block.commands or block.language == "python" for block in found):
-        pytest.skip("nothing to run")
     place = Path(shutil.copytree(desk, tmp_path / "desk"))
     monkeypatch.chdir(place)
     for block in found:
