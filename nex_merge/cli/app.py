@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nex_merge.runs.leaderboard import Row
 
 app = typer.Typer(
-    help="Search merge recipes without labels: variants are ranked by how they recruit and reuse neurons (NEX).",
+    help="Search mergekit recipes without labels: merges are ranked by what they conclude, and by their neurons (NEX).",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",  # for the panels; without it, help is one list of commands

@@ -161,6 +161,22 @@ def test_logits_that_are_not_finite_fail(model):
         choose_all(model, logits, [job], [[1]], {job: []}, GREEDY)
 
 
+@pytest.mark.parametrize("config", [GREEDY, GenerationConfig(temperature=0.8, seed=3)], ids=["greedy", "sampled"])
+def test_places_are_chosen_alike_however_many_at_once(model, monkeypatch, config):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 7, generator=generator)
+    rows = [Job(0, 0, (1,)), None, Job(1, 0, (2,))]
+    done = {job: [5] for job in rows if job is not None}
+    first = choose_all(model, logits, rows, [[], [], []], done, config)
+    assert [len(tokens) for tokens in first] == [1, 0, 1]
+    # Drafts that begin with what is chosen are accepted up to their first wrong token.
+    drafts = [[first[0][0], 6, 6], [], [(first[2][0] + 1) % 7]]
+    found = choose_all(model, logits, rows, drafts, done, config)
+    assert found[0][:1] == first[0] and len(found[0]) >= 2 and found[1:] == [[], first[2]]
+    monkeypatch.setattr(sampling, "LOGITS_AT_ONCE", 1)
+    assert choose_all(model, logits, rows, drafts, done, config) == found
+
+
 def test_waiting_prompts_replace_finished_ones(model, tokenizer, monkeypatch):
     """Two rows, six responses of different lengths: as many passes as there are tokens to generate, not more."""
     forward, rows = type(model).forward, []
