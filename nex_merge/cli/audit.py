@@ -56,7 +56,9 @@ def audit(
         if labels is not None:
             from nex_merge.labels.audit_files import read_truths
 
-            known = with_labels(known, read_truths(labels, pool, prompt_texts(opened)))
+            truths, inside = read_truths(labels, pool, prompt_texts(opened))
+            _say_inside(inside, pool.match)
+            known = with_labels(known, truths)
         else:
             known = _interview(opened, pool, known, n, opened.config.study.seed if seed is None else seed)
         outcome = conclude_audit(opened, pool, known)
@@ -72,6 +74,17 @@ def audit(
         typer.echo(json.dumps(_as_json(outcome), indent=1))
     else:
         _print(opened, run, outcome, silent, len(known.drawn) - silent - outcome.audit.n)
+
+
+def _say_inside(inside: "Mapping[int, str]", match: str) -> None:
+    """Which labels tell nothing, as answers are read in another way than the labels are written."""
+    if inside:
+        prompt, example = next(iter(inside.items()))
+        _say(
+            f"Left out: {_times(len(inside), 'prompt')} on which the label is no conclusion but stands inside one, "
+            f"such as prompt {prompt}: {example}. Conclusions are read as {match}; give the whole of one as the label, "
+            "or search with a reading that fits the answers (consensus.match)."
+        )
 
 
 def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, seed: int) -> "AuditLabels":

@@ -4,6 +4,7 @@ If most variants share one wrong answer, consensus ranks them upside down, and n
 prompts drawn at random audit honestly. Knows nothing of terminals or of files of labels.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -152,6 +153,15 @@ def truth_of(pool: Pool, prompt: int, answer: str) -> Key | None:
     # Several spellings of one value may have keys of their own.
     pooled = pool.fit.pooled.get(prompt)
     return pooled if isinstance(pooled, Key) and pooled in right else next(iter(right), gold.key)
+
+
+def containing(pool: Pool, prompt: int, truth: Key) -> Key | None:
+    """A conclusion to a prompt that holds the right one as words; None if one equals it, or none holds it."""
+    found = [option.key for option in options(pool, prompt)]
+    if pool.match != "text" or truth in found:
+        return None
+    words = re.compile(rf"(?<!\w){re.escape(str(truth))}(?!\w)")
+    return next((key for key in found if words.search(str(key))), None)
 
 
 def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> Outcome | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nex_merge.answers.conclusions import Key
 from nex_merge.errors import InputError
-from nex_merge.labels.audit import truth_of
+from nex_merge.labels.audit import containing, truth_of
 from nex_merge.measures.measure import Pool
 from nex_merge.setup import textfiles
 from nex_merge.setup.paths import check_readable
@@ -15,8 +16,11 @@ from nex_merge.setup.yaml_files import as_yaml
 _FORMATS = ".jsonl or .csv"
 
 
-def read_truths(path: Path, pool: Pool, texts: Sequence[str] | None) -> dict[int, str | None]:
+def read_truths(path: Path, pool: Pool, texts: Sequence[str] | None) -> tuple[dict[int, Key | None], dict[int, str]]:
     """The right conclusions by prompt, of the lines of a file with `index` or `prompt`, and `answer`.
+
+    Also, by prompt, the answers that are no variant's conclusion but stand inside one, as "paris" does in "the capital
+    is paris": whether those are right can't be told by equal conclusions, so they are among neither.
 
     `texts`: what the prompts say; None: not known, so that lines have to give the index. Raises InputError, naming the
     line, for one that names no prompt of the run, or several, or contradicts another, and for an answer that can't be
@@ -34,16 +38,21 @@ def read_truths(path: Path, pool: Pool, texts: Sequence[str] | None) -> dict[int
             )
     if not answers:
         raise InputError(f"--labels: {path} holds no labels")
-    truths = {}
+    truths: dict[int, Key | None] = {}
+    inside: dict[int, str] = {}
     for prompt, (where, answer) in answers.items():
         try:
-            truths[prompt] = truth_of(pool, prompt, answer)
+            truth = truth_of(pool, prompt, answer)
+            if truth is not None and (whole := containing(pool, prompt, truth)) is not None:
+                inside[prompt] = f"{truth!s} in {whole!s}"
+            else:
+                truths[prompt] = truth
         except ValueError as error:
             raise InputError(
                 f"{where}: answer {answer!r} cannot be read as {pool.match}: {error}. Where no variant is right, leave "
                 "it empty"
             ) from None
-    return truths
+    return truths, inside
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -73,7 +73,9 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
     return {
         "objective": objective,
         "lead": [_capitalized(line.strip()) for line in lead(rows, objective, reliability)],
-        "verdicts": [line.strip().removeprefix("- ") for line in verdicts[1:]],
+        # Reasons are indented; what is not says something else.
+        "reasons": [line.strip().removeprefix("- ") for line in verdicts[1:] if line.startswith("  - ")],
+        "other_verdicts": [line.strip() for line in verdicts[1:] if not line.startswith("  - ")],
         "steps": words.steps(next_steps(rows, objective, reliability, folder)),
         "progress": words.progress(snapshot),
         "pick": pick,

@@ -8,6 +8,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS
 from nex_merge.records import Reliability, Verdict
+from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import AnyRow, first_front
 from nex_merge.setup.paths import command
@@ -195,7 +196,11 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     ]
     if steps and "(sound)" in steps[0]:
         return steps
-    return list(dict.fromkeys([*steps, *(_step(item, rows, run) for item in verdict.advice)]))
+    advised = [_step(item, rows, run) for item in verdict.advice]
+    by_command: dict[str, str] = {}
+    for step in [*steps, *advised]:
+        by_command.setdefault(step.rpartition(": ")[2], step)  # of two sentences with one command, the first
+    return list(by_command.values())
 
 
 def _front_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
@@ -214,14 +219,20 @@ def _front_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabi
 
 
 def _better(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> list[tuple[str, str]]:
-    """The other measures of accuracy whose verdict is not insufficient, with it, sound ones first."""
+    """The other measures of accuracy that have a pick worth exporting, with their verdicts, sound ones first.
+
+    The verdict is not insufficient, and by the measure no parent, nor base, is better than the pick.
+    """
     found = []
     for name, measure in MEASURES.items():
         verdict = None if reliability is None else reliability.of(name)
         if name == objective.name or not measure.claims_accuracy or verdict is None:
             continue
-        if verdict.level != "insufficient" and best_by(rows, name, measure.direction) is not None:
-            found.append((name, verdict.level))
+        pick = best_by(rows, name, measure.direction)
+        if verdict.level != "insufficient" and pick is not None:
+            members = [row[name] for row in of_last_stage(rows) if row["kind"] != "merge" and row[name] is not None]
+            if all(measure.direction * (value - pick[name]) <= 0 for value in members):
+                found.append((name, verdict.level))
     return sorted(found, key=lambda item: item[1] != "sound")
 
 
@@ -243,6 +254,9 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
     if "benchmark" in advice:
         return f"{sentence}: {command('benchmark', run, '--data', 'FILE')}"
     if "prompts" in advice:
+        prompts = files.read_yaml_mapping(config).get("prompts", {}) if config.is_file() else {}
+        if prompts.get("limit") is None and "file" in prompts:  # all of the file's were asked
+            return f"{sentence}, added to {prompts['file']}: {command('search', config, '--out', 'DIR')}"
         return f"{sentence}: {_again(config, 'prompts.limit=N')}"
     return f"{sentence}."
 

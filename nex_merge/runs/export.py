@@ -14,13 +14,16 @@ from nex_merge.engines.comparison import first_departure, mean_logprob, toleranc
 from nex_merge.engines.transformers import TransformersEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.generation import end_tokens
+from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.advice import of_last_stage
 from nex_merge.runs.card import figures, model_card, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.setup.paths import command
 
@@ -41,8 +44,8 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: expected a new or empty folder, got {named}, which is not empty; choose another name")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
-    if trial is None and by is None and (above := _above(run, result.trial)):
-        yield f"note: {above} above {trial_name(result.trial)}, the best merge; see: {command('leaderboard', run.path)}"
+    if trial is None:
+        yield from _doubts(run, result.trial, by or run.objective.name)
     # The figures shown are those of the leaderboard, which may have been rescored since.
     result = next(item for item in latest_results(run) if item.trial == result.trial)
     remerger = Remerger(run)
@@ -75,14 +78,20 @@ def _exportable(run: Run, trial: str) -> TrialResult:
     return result
 
 
-def _above(run: Run, trial: str) -> str:
-    """Which of base and parents rank above a trial, for a sentence; empty where none does."""
-    ranked = [row for row in read_rows(run) if row["rank"] is not None]
-    place = next((row["rank"] for row in ranked if row["trial"] == trial), None)
-    names = [row["trial"] for row in ranked if row["kind"] != "merge" and place is not None and row["rank"] < place]
-    if not names:
-        return ""
-    return f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
+def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
+    """What speaks against the best merge by a measure: an insufficient verdict; base or a parent that is better."""
+    reliability = read_reliability(run.path)
+    verdict = None if reliability is None else reliability.of(by)
+    if verdict is not None and verdict.level == "insufficient":
+        yield f"note: the verdict on {by} is insufficient: {'; '.join(verdict.reasons)}"
+    rows = of_last_stage(read_rows(run))
+    sign = run.objective.sign if by == run.objective.name else MEASURES[by].direction
+    value = next((row[by] for row in rows if row["trial"] == trial), None)
+    others = [row for row in rows if row["kind"] != "merge" and row[by] is not None]
+    names = [row["trial"] for row in others if value is not None and sign * (row[by] - value) > 0]
+    if names:
+        better = f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
+        yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"
 
 
 def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:

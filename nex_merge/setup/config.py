@@ -156,12 +156,18 @@ def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
         raise InputError("\n".join(f"{source}: {line}" for line in explain(model, error.errors()))) from None
 
 
-def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`low` updated with `high`, recursively: where both hold a mapping, the two are merged."""
+def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any], section: str = "") -> dict[str, Any]:
+    """`low` updated with `high`, recursively: where both hold a mapping, the two are merged.
+
+    Within a section, an empty mapping takes the place of another, as in `study.constraints: {}`.
+    """
     merged = dict(low)
     for key, value in high.items():
         old = merged.get(key)
-        merged[key] = merge_mappings(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and (value or not section):
+            merged[key] = merge_mappings(old, value, f"{section}{key}.")
+        else:
+            merged[key] = value
     return merged
 
 

@@ -16,6 +16,7 @@ from nex_merge.measures.consensus import FEWEST_SAMPLES
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.trust import TELLING
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
@@ -26,7 +27,7 @@ from nex_merge.setup.search_space import load_space
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import described
 from nex_merge.study.proposal import count_recipes
-from nex_merge.study.race import check_race
+from nex_merge.study.race import FEWEST_RIVALS, check_race
 from nex_merge.study.recipes import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
@@ -68,8 +69,8 @@ def check(
     whatever is wrong with the input, RunError if the run folder is in use.
     """
     config, family = resolved.config, resolved.family
-    custody.check(resolved, fresh)
     check_samples(config)
+    custody.check(resolved, fresh)
     warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
     made = engine or FamilyEngine(family, config.runtime)
     if isinstance(made, FamilyEngine):
@@ -87,6 +88,11 @@ def check(
     searched, _ = split_prompts(config.study, len(ids))
     check_race(config, len(searched))
     check_capture(config)
+    if "consensus" in objective_of(config.study).names and len(searched) < TELLING[1]:
+        note(
+            f"warning: the search has {len(searched)} prompts; the verdict on consensus is never sound with fewer than "
+            f"{TELLING[1]} that tell variants apart"
+        )
     rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, ids, made, out_dtype, rehearsal, recipes, warm_start)
 
@@ -173,8 +179,8 @@ def estimate(
         )
     if config.study.pruner != "none":
         yield (
-            f"racing         in blocks of {config.study.block} prompts: merges that are clearly worse than the best so "
-            "far end before they have answered all"
+            f"racing         in blocks of {config.study.block} prompts: once {FEWEST_RIVALS} merges are complete, "
+            "those that are clearly worse than the best so far end before they have answered all"
         )
     if budgets := described(config.study):
         yield f"budget         {budgets}; once reached, no further trial is started"

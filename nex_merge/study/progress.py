@@ -79,7 +79,10 @@ class Progress(Observer):
 
 def _shown(name: str, result: TrialResult) -> str:
     value = result.value(name)
-    return f"{name} not defined yet" if value is None else f"{name} {value:.{MEASURES[name].digits}f}"
+    if value is None:
+        return f"{name} not defined yet"
+    # A value against the pool changes with every variant that joins it.
+    return f"{name} {value:.{MEASURES[name].digits}f}{' so far' if MEASURES[name].needs_pool else ''}"
 
 
 class Beacon(Observer):

@@ -139,8 +139,16 @@ TEXTS = ["What is 3 + 4?", "Twice", "Twice"]
     ],
 )
 def test_files_of_labels(tmp_path, name, text):
-    found = read_truths(labels_file(tmp_path, text, name), pool(["7"] * 3, ["8"] * 3), TEXTS)
-    assert found[0] == "7" and found.get(2) is None
+    found, inside = read_truths(labels_file(tmp_path, text, name), pool(["7"] * 3, ["8"] * 3), TEXTS)
+    assert found[0] == "7" and found.get(2) is None and inside == {}
+
+
+def test_a_label_inside_a_conclusion_tells_nothing(tmp_path):
+    said = ["The capital is Paris.", "Paris", "Rome"], ["The capital is Paris.", "It is Paris.", "Parisian"]
+    labels = "".join(f'{{"index": {i}, "answer": "Paris"}}\n' for i in range(3))
+    found, inside = read_truths(labels_file(tmp_path, labels), pool(*said, match="text"), TEXTS)
+    assert found == {1: "paris", 2: "paris"}, "some variant concludes it, or none says it"
+    assert list(inside) == [0] and inside[0].startswith("paris in ") and "capital" in inside[0]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +175,7 @@ def test_a_line_that_cannot_be_meant_is_named(tmp_path, line, message):
 
 def test_without_the_prompts_lines_need_an_index(tmp_path):
     asked = pool(["7"], ["8"])
-    assert read_truths(labels_file(tmp_path, '{"index": 0, "prompt": "x", "answer": 7}'), asked, None) == {0: "7"}
+    assert read_truths(labels_file(tmp_path, '{"index": 0, "prompt": "x", "answer": 7}'), asked, None)[0] == {0: "7"}
     with pytest.raises(InputError, match=r'file has changed since the run was started\. Give "index" instead'):
         read_truths(labels_file(tmp_path, '{"prompt": "x", "answer": 7}'), asked, None)
 

@@ -1,11 +1,14 @@
 """What export says beside what it writes."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from nex_merge.errors import InputError, RunError
+from nex_merge.measures.estimates import Objective
+from nex_merge.records import Verdict
 from nex_merge.runs import export
 from nex_merge.runs.run import Run
 from tests.conftest import toy_settings
@@ -23,12 +26,32 @@ from tests.searches import search
 )
 def test_parents_that_rank_above_the_best_merge_are_named(tmp_path, monkeypatch, order, told):
     rows = [
-        {"rank": place, "trial": trial, "kind": "merge" if trial == "7" else "parent"}
+        {
+            "rank": place,
+            "trial": trial,
+            "kind": "merge" if trial == "7" else "parent",
+            "nex": -place,
+            "consensus": place,
+        }
         for place, trial in enumerate(order, 1)
     ]
-    failed = {"rank": None, "trial": "8", "kind": "merge"}
+    failed = {"rank": None, "trial": "8", "kind": "merge", "nex": None, "consensus": None}
     monkeypatch.setattr(export, "read_rows", lambda run: [*rows, failed])
-    assert export._above(tmp_path, "7") == told
+    run = SimpleNamespace(path=tmp_path, objective=Objective("nex", 1))
+    see = f"above trial 7, the best merge; see: nex-merge leaderboard {tmp_path}"
+    assert list(export._doubts(run, "7", "nex")) == ([f"note: {told} {see}"] if told else [])
+    # By another measure, those that are better by it, here all that come after the merge.
+    after = order[order.index("7") + 1 :]
+    assert len(list(export._doubts(run, "7", "consensus"))) == bool(after)
+
+
+def test_an_export_by_a_measure_whose_verdict_is_insufficient_says_so(tmp_path, monkeypatch):
+    verdict = Verdict("insufficient", ("half of it is noise", "few prompts"), (), {})
+    monkeypatch.setattr(export, "read_rows", lambda run: [])
+    monkeypatch.setattr(export, "read_reliability", lambda path: SimpleNamespace(of={"nex": verdict}.get))
+    run = SimpleNamespace(path=tmp_path, objective=Objective("consensus", 1))
+    said = "note: the verdict on nex is insufficient: half of it is noise; few prompts"
+    assert list(export._doubts(run, "7", "nex")) == [said] and list(export._doubts(run, "7", "consensus")) == []
 
 
 @pytest.fixture

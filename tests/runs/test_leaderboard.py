@@ -262,6 +262,22 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
     assert told("consensus", reliability(), FOUR[0])[1] == ["No merge can be recommended for export: none is complete."]
 
 
+def test_a_pick_that_a_parent_beats_is_not_offered_instead():
+    weak = reliability(of_consensus="insufficient", advice=("more prompts",))
+    steps = told("consensus", weak, *FOUR, measured("q", 0.95, 0.1, "parent"))[1]
+    assert [step.partition(":")[0] for step in steps] == ["More prompts"], "by NEX, q is better than every merge"
+
+
+def test_one_command_is_advised_once_and_says_where_prompts_are_lacking(tmp_path):
+    advice = ("more prompts, or harder ones", "more prompts")
+    verdict = reliability(nex="insufficient", of_consensus="insufficient", advice=advice)
+    (tmp_path / "config.yaml").write_text("prompts: {file: mine.csv, limit: null}")
+    rows = rank(FOUR, Objective("consensus", 1))
+    steps = next_steps(rows, Objective("consensus", 1), verdict, tmp_path)
+    search = f"nex-merge search {tmp_path / 'config.yaml'} --out DIR"
+    assert steps == [f"More prompts, or harder ones, added to mine.csv: {search}"]
+
+
 def test_a_parent_above_every_merge_is_said():
     leading, _ = told("consensus", reliability(), *FOUR, measured("q", 0.1, 0.95, "parent"))
     assert "  Above it: q 0.950. By consensus, no merge is better." in leading

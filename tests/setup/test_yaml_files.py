@@ -3,7 +3,7 @@
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.setup.config import GenerationConfig, override, parse
+from nex_merge.setup.config import GenerationConfig, merge_mappings, override, parse
 from nex_merge.setup.search_space import RangeConfig
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
@@ -121,3 +121,11 @@ def test_values_in_messages():
     ]  # fmt: skip
     assert len(as_yaml(list(range(1000)))) == 100
     assert parse_value(" 5 ") == 5
+
+
+def test_an_empty_mapping_within_a_section_replaces_what_was_there():
+    low = {"study": {"constraints": {"mean_tokens": "<= 400"}, "trials": 3}, "nex": {"rho": 0.9}}
+    assert merge_mappings(low, override(["study.constraints={}"]))["study"] == {"constraints": {}, "trials": 3}
+    assert merge_mappings(low, {"nex": {}}) == low, "a section without settings sets nothing"
+    more = merge_mappings(low, {"study": {"constraints": {"finished": ">= 0.9"}}})
+    assert set(more["study"]["constraints"]) == {"mean_tokens", "finished"}
