@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
+	@echo "nex-merge is in $(VENV); for the commands above: source $(BIN)/activate"
 
 # Two workers with a thread each: torch's own threads would stall one another.
 test: $(VENV)/installed-test

@@ -12,7 +12,7 @@ from nex_merge.records import Prompt, Response
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
 from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_text
+from nex_merge.setup.textfiles import check_text, file_type
 from nex_merge.setup.yaml_files import as_yaml
 
 # Entry point group. Name: a family; object: a function that makes `count` problems of each kind.
@@ -55,6 +55,8 @@ def load_items(file: Path, match: str) -> list[Item]:
     """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
     check_match(match)
     check_readable(file, "--data", "a JSONL file")
+    if file_type(file) in (".csv", ".parquet"):
+        raise InputError(f'--data: expected JSONL, a line {{"prompt": ..., "answer": ...}} per problem, got {file}')
     items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
     if not items:
         raise InputError(f"--data: {file} contains no labelled prompts")

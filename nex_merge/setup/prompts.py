@@ -151,7 +151,8 @@ def _check_column(path: Path, column: str, columns: Sequence[str]) -> None:
     if column not in columns:
         known = [name for name in columns if name]
         raise InputError(
-            f"prompts.column: expected a column of {path}, got {column!r}.{nearest(column, known, 'columns')}"
+            f"prompts.column: expected a column of {path}, got {column!r}.{nearest(column, known, 'columns')} Name the "
+            "one with the prompts (--set prompts.column=NAME)"
         )
 
 

@@ -149,3 +149,9 @@ def test_choosing_trials(toy_run):
         choose_trials(run, 2, ["base"], rows)
     with pytest.raises(InputError, match="trial '9': not in this run"):
         choose_trials(run, None, ["9"], rows)
+
+
+def test_labelled_problems_as_csv_are_told_the_format(tmp_path):
+    (tmp_path / "bench.csv").write_text("question,answer\nWho?,me\n")
+    with pytest.raises(InputError, match=r'--data: expected JSONL, a line \{"prompt": \.\.\., "answer": \.\.\.\}'):
+        load_items(tmp_path / "bench.csv", "text")

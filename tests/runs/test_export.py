@@ -35,7 +35,7 @@ def test_parents_that_rank_above_the_best_merge_are_named(tmp_path, monkeypatch,
         }
         for place, trial in enumerate(order, 1)
     ]
-    failed = {"rank": None, "trial": "8", "kind": "merge", "nex": None, "consensus": None}
+    failed = {"trial": "8", "kind": "merge", "nex": None, "consensus": None}
     monkeypatch.setattr(export, "read_rows", lambda run: [*rows, failed])
     run = SimpleNamespace(path=tmp_path, objective=Objective("nex", 1))
     see = f"above trial 7, the best merge; see: nex-merge leaderboard {tmp_path}"
