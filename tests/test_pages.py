@@ -131,6 +131,9 @@ def test_a_command_line_can_be_read(command):
     name, _, rest = command.partition(" ")
     if name == "make":
         assert re.search(rf"^{rest.split()[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
+    elif name == "source":
+        folder = rest.removesuffix("/bin/activate")
+        assert re.search(rf"^VENV := {re.escape(folder)}$", (ROOT / "Makefile").read_text(), re.MULTILINE), command
     elif name == "pip":
         for pin in re.findall(r"\S+==\S+", command):
             assert pin in (ROOT / "constraints.txt").read_text().splitlines(), command
