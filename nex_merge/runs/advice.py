@@ -170,9 +170,10 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
 def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
     """What to do next, each step once with its command.
 
-    An export is offered where the objective's verdict is not insufficient; else the pick of a measure with a better
-    verdict, if there is one, and, unless that is sound, what would make the ranking sound. With several objectives, one
-    of the front is offered where no objective's verdict is insufficient, else the best by one whose verdict is not.
+    An export is offered where the objective's verdict is not insufficient. Else it is the pick of a measure with a
+    better verdict and, unless that is sound, what would make the ranking sound; without such a pick, the merge with
+    equal weights comes last. With several objectives, one of the front is offered where no objective's verdict is
+    insufficient, else the best by one whose verdict is not.
     """
     pick = best_by(rows, objective.name, objective.sign)
     verdict = None if reliability is None else reliability.of(objective.name)
@@ -200,6 +201,10 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     by_command: dict[str, str] = {}
     for step in [*steps, *advised]:
         by_command.setdefault(step.rpartition(": ")[2], step)  # of two sentences with one command, the first
+    equal = next((row for row in rows if row.get("reference") and row["state"] == "complete"), None)
+    if not steps and equal is not None:
+        export = command("export", run, "--trial", trial_label(equal["trial"]), "--out", "DIR")
+        return [*by_command.values(), f"Until then, equal weights need no ranking: {export}"]
     return list(by_command.values())
 
 
