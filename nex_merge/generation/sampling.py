@@ -52,7 +52,7 @@ def choose_all(
     for (row, place), token, is_sure, is_finite in zip(places, tokens, sure, finite, strict=True):
         job, new = rows[row], chosen[row]
         # Logits after a rejected token belong to another text.
-        if job is None or len(new) < place or new != list(drafts[row][:place]):
+        if job is None or new != list(drafts[row][:place]):
             continue
         if not is_finite:
             raise TrialError(NOT_FINITE)

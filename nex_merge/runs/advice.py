@@ -34,6 +34,12 @@ def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
     return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
 
 
+def better_members(rows: Sequence[Row], pick: Row, name: str, sign: int) -> list[str]:
+    """Base and the parents that are better than a merge by a measure."""
+    members = [row for row in of_last_stage(rows) if row["kind"] != "merge" and row[name] is not None]
+    return [row["trial"] for row in members if sign * (row[name] - pick[name]) > 0]
+
+
 def of_last_stage(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
     """The rows of the final, if there was one, else all."""
     return [row for row in rows if row.get("stage") == "final"] or rows
@@ -234,10 +240,10 @@ def _better(rows: Sequence[Row], objective: Objective, reliability: Reliability 
         if name == objective.name or not measure.claims_accuracy or verdict is None:
             continue
         pick = best_by(rows, name, measure.direction)
-        if verdict.level != "insufficient" and pick is not None:
-            members = [row[name] for row in of_last_stage(rows) if row["kind"] != "merge" and row[name] is not None]
-            if all(measure.direction * (value - pick[name]) <= 0 for value in members):
-                found.append((name, verdict.level))
+        if verdict.level == "insufficient" or pick is None:
+            continue
+        if not better_members(rows, pick, name, measure.direction):
+            found.append((name, verdict.level))
     return sorted(found, key=lambda item: item[1] != "sound")
 
 

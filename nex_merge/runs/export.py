@@ -18,7 +18,7 @@ from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.advice import of_last_stage
+from nex_merge.runs.advice import better_members, of_last_stage
 from nex_merge.runs.card import figures, model_card, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
@@ -86,10 +86,8 @@ def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
         yield f"note: the verdict on {by} is insufficient: {'; '.join(verdict.reasons)}"
     rows = of_last_stage(read_rows(run))
     sign = run.objective.sign if by == run.objective.name else MEASURES[by].direction
-    value = next((row[by] for row in rows if row["trial"] == trial), None)
-    others = [row for row in rows if row["kind"] != "merge" and row[by] is not None]
-    names = [row["trial"] for row in others if value is not None and sign * (row[by] - value) > 0]
-    if names:
+    pick = next((row for row in rows if row["trial"] == trial and row[by] is not None), None)
+    if pick is not None and (names := better_members(rows, pick, by, sign)):
         better = f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
         yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"
 

@@ -146,7 +146,8 @@ class TrialRunner:
         """
         before = list(itertools.takewhile(lambda name: name != trial, self._members))
         if recipe.kind == "merge":
-            merges = {r.trial: r.parameters for r in self._run.results() if r.kind == "merge" and r.trial < trial}
+            answered = [r for r in self._run.results() if r.kind == "merge" and r.state in files.SCORED]
+            merges = {r.trial: r.parameters for r in answered if int(r.trial) < int(trial)}
             before += nearest(recipe.parameters, merges, NEIGHBOURS)
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]

@@ -11,6 +11,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nex_merge.generation.batches import PASS_TOKENS, best_draft_length, should_refill
 from nex_merge.generation.drafts import Draft
@@ -48,13 +49,13 @@ def passes(responses: Sequence[Response], references: Sequence[Response]) -> tup
     return count, read
 
 
-def rows(name: str, runs: Sequence[Run], counted: set[int]) -> list[dict[str, object]]:
+def rows(name: str, runs: Sequence[Run], counted: set[int]) -> list[dict[str, Any]]:
     """A row per merge that is counted and number of neighbours, in the order of the trials."""
     merges = [(run, r) for run in runs for r in run.results() if r.kind == "merge" and r.same_as is None]
     found = [run.responses(r.trial) for run, r in merges]
     members = [x for r in runs[0].results() if r.kind != "merge" for x in runs[0].responses(r.trial)]
     recipes = [r.parameters for _, r in merges]
-    out: list[dict[str, object]] = []
+    out: list[dict[str, Any]] = []
     for t in sorted(counted & set(range(len(merges)))):
         for k in NEIGHBOURS:
             near = nearest(recipes[t], {str(i): recipes[i] for i in range(t)}, k)
@@ -66,15 +67,15 @@ def rows(name: str, runs: Sequence[Run], counted: set[int]) -> list[dict[str, ob
     return out
 
 
-def tell(found: list[dict[str, object]]) -> None:
+def tell(found: list[dict[str, Any]]) -> None:
     """Cost of the passes relative to drafts from base and parents alone, by search and part of it."""
     for name in dict.fromkeys(row["search"] for row in found):
         for first, last in ((0, 12), (12, 40), (40, 100)):
             cost = {
                 k: sum(
-                    int(row["passes"]) * PASS_TOKENS + int(row["read"])  # type: ignore[call-overload]
+                    row["passes"] * PASS_TOKENS + row["read"]
                     for row in found
-                    if row["search"] == name and row["neighbours"] == k and first <= int(str(row["trial"])) < last
+                    if row["search"] == name and row["neighbours"] == k and first <= row["trial"] < last
                 )
                 for k in NEIGHBOURS
             }
