@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.activations.capture import capture, gated_mlps
@@ -34,6 +35,10 @@ from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsC
 from nex_merge.setup.families import Family, Location, locate
 from nex_merge.setup.prompts import encode_prompts
 
+# Attention without cuDNN's kernels. torch prefers those in half precision where a GPU has them, and they are planned
+# anew for every length, while lengths change with every pass; results/studies/speed.md has what that cost.
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
 
 class TransformersEngine:
     """A model in memory that answers and is captured."""
@@ -61,7 +66,8 @@ class TransformersEngine:
         notify: Callable[[int], None] = lambda tokens: None,
         only: Collection[int] | None = None,
     ) -> list[Response]:
-        return generate(self.model, self.tokenizer, prompts, config, notify, drafts, only)
+        with sdpa_kernel(ATTENTION):
+            return generate(self.model, self.tokenizer, prompts, config, notify, drafts, only)
 
     def capture(
         self,
@@ -69,7 +75,8 @@ class TransformersEngine:
         config: ActivationsConfig,
         notify: Callable[[int], None] = lambda done: None,
     ) -> Captured:
-        rows, stats = capture(self.model, responses, config, notify)
+        with sdpa_kernel(ATTENTION):
+            rows, stats = capture(self.model, responses, config, notify)
         neurons = sum(projection.in_features for projection in gated_mlps(self.model))
         return Captured(rows, stats, neurons)
 
