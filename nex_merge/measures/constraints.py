@@ -1,5 +1,6 @@
 """Bounds on measures that a merge has to keep (`study.constraints`), and how far it is beyond them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,19 @@ class Constraint:
 
 
 def constraints_of(study: StudyConfig) -> tuple[Constraint, ...]:
-    """The constraints of a study. Raises InputError if one names no measure."""
+    """The constraints of a study. Raises InputError if one names no measure, or no value of it can keep the bound."""
     found = []
     for name, text in study.constraints.items():
         if name not in MEASURES:
             raise InputError(f"study.constraints: unknown measure {name!r}.{nearest(name, list(MEASURES))}")
         sign, bound = split_bound(text)
+        highest = MEASURES[name].highest
+        if (sign == ">=" and bound > highest) or (sign == "<=" and bound < 0):
+            between = "never below 0" if math.isinf(highest) else f"between 0 and {highest:g}"
+            raise InputError(
+                f"study.constraints.{name}: no merge can keep {text!r}, as {name} is {between}. Use a bound that "
+                "it can keep"
+            )
         found.append(Constraint(name, 1 if sign == "<=" else -1, bound))
     return tuple(found)
 

@@ -135,6 +135,7 @@ class Measure:
     needs_pool: bool = False  # whether a variant's value takes the other variants' answers
     claims_accuracy: bool = False  # whether it is meant to rank variants by how often they are right
     reads_activations: bool = False  # whether it takes a second pass over the responses
+    highest: float = 1.0  # the largest value it can have, 1 for shares; the smallest is 0
 
     def values(self, pool: Pool) -> list[Value]:
         """One value per variant of the pool, in order."""

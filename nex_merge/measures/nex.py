@@ -1,5 +1,6 @@
 """NEX (arXiv 2602.05805) and its intermediate figures, as measures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,15 @@ class Cycles(Measure):
 NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True,
           claims_accuracy=True, reads_activations=True)  # fmt: skip
 LOG_GAP = OfScore(
-    "log_gap", 1, "", 4, "-log10(1 - nex)", is_objective=False, reads_activations=True, figure=lambda s: s.log_gap
+    "log_gap",
+    1,
+    "",
+    4,
+    "-log10(1 - nex)",
+    is_objective=False,
+    reads_activations=True,
+    figure=lambda s: s.log_gap,
+    highest=math.inf,
 )
 EXPLORE_SHARE = ExploreShare("explore_share", -1, "", 4, "share of explore rows", reads_activations=True)
 CYCLES = Cycles(
@@ -102,6 +111,7 @@ CYCLES = Cycles(
     1,
     "explore-exploit cycles per response; credit requires two",
     reads_activations=True,
+    highest=math.inf,
 )
 WEIGHTED_MASS = OfScore(
     "weighted_mass", 1, "", 4, "share of activation mass on neurons with a weight", is_objective=False,

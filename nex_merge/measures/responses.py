@@ -1,5 +1,6 @@
 """Measures that are means over responses: length, token statistics, neurons used, text statistics."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -86,22 +87,24 @@ def _text(name: str, direction: int, meaning: str) -> PerResponse:
     return PerResponse(name, direction, "", 4, meaning, is_objective=False, figures=figures)
 
 
-MEAN_TOKENS = PerResponse("mean_tokens", -1, "tokens", 0, "mean tokens per response", heading="tokens", figures=_tokens)
+MEAN_TOKENS = PerResponse(
+    "mean_tokens", -1, "tokens", 0, "mean tokens per response", heading="tokens", figures=_tokens, highest=math.inf
+)
 ENTROPY = PerResponse(
     "entropy", -1, "nats", 4, "mean entropy of the next-token distribution", figures=_stat("entropy"),
-    reads_activations=True,
+    reads_activations=True, highest=math.inf,
 )  # fmt: skip
 ENTROPY_SPREAD = PerResponse(
     "entropy_spread", -1, "nats", 4, "standard deviation of the next-token entropy over a response",
-    figures=_stat("entropy_spread"), reads_activations=True,
+    figures=_stat("entropy_spread"), reads_activations=True, highest=math.inf,
 )  # fmt: skip
 SELF_CERTAINTY = PerResponse(
     "self_certainty", 1, "nats", 4, "mean KL divergence of the next-token distribution from uniform (arXiv 2502.18581)",
-    figures=_stat("self_certainty"), reads_activations=True,
+    figures=_stat("self_certainty"), reads_activations=True, highest=math.inf,
 )  # fmt: skip
 PERPLEXITY = Perplexity(
     "perplexity", -1, "", 4, "exp of the mean negative log-probability of a response's tokens",
-    figures=_stat("logprob", -1), reads_activations=True,
+    figures=_stat("logprob", -1), reads_activations=True, highest=math.inf,
 )  # fmt: skip
 UTILIZATION = Utilization(
     "utilization", -1, "", 4, "share of the model's neurons that a response uses", figures=_distinct_neurons,
@@ -109,7 +112,7 @@ UTILIZATION = Utilization(
 )  # fmt: skip
 NOVELTY = PerResponse(
     "novelty", -1, "neurons per token", 4, "new neurons per token", figures=_novelty,
-    reads_activations=True,
+    reads_activations=True, highest=math.inf,
 )  # fmt: skip
 TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new_tokens")
 DISTINCT_RATIO = _text("distinct_ratio", 1, "share of distinct token 4-grams")

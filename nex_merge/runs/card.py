@@ -9,8 +9,9 @@ import yaml
 
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.generation import end_tokens
+from nex_merge.measures.registry import measure_title
 from nex_merge.merging import generation_config
-from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.records import MergeRecipe, TrialResult, Verdict
 from nex_merge.setup.families import Family, plain_folders
 
 
@@ -89,6 +90,12 @@ def figures(result: TrialResult) -> list[str]:
     if score is not None:
         lines.append(f"| mean token entropy, nats | {_number(result.value('entropy'))} |")
     return lines
+
+
+def verdict_line(measure: str, verdict: Verdict | None) -> str:
+    """The line of a card's table that says how far a ranking by this measure can be trusted."""
+    told = "-" if verdict is None else "; ".join([verdict.level, *verdict.reasons])
+    return f"| verdict on the ranking by {measure_title(measure)} | {told.replace('|', '/')} |"
 
 
 def _number(value: float | None, digits: int = 6) -> str:

@@ -19,7 +19,7 @@ from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.advice import better_members, of_last_stage
-from nex_merge.runs.card import figures, model_card, write_settings
+from nex_merge.runs.card import figures, model_card, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
 from nex_merge.runs.remerge import Remerger
@@ -54,7 +54,8 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     yield f"{trial_name(result.trial)}: merged again, the same tensors as scored (SHA-256 {sha256})"
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _write(remerger, result, recipe, partial)
+    name = by or run.objective.name
+    _write(remerger, result, recipe, partial, name)
     found = checkpoint_digest(partial)
     if found != result.weights_sha256:
         raise RunError(
@@ -65,7 +66,6 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     if out.exists():
         out.rmdir()
     partial.replace(out)
-    name = by or run.objective.name
     value = result.value(name)
     yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f})")
 
@@ -92,7 +92,8 @@ def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
         yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"
 
 
-def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path) -> None:
+def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path, name: str) -> None:
+    """The checkpoint's files; `name`: the measure that the merge was chosen by."""
     engine = remerger.engine
     out_dtype = getattr(torch, engine.out_dtype)
     # Exact: the resident tensors were rounded to this dtype before they were widened.
@@ -106,7 +107,8 @@ def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder:
     (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
-    lines = figures(result)
+    reliability = read_reliability(remerger.run.path)
+    lines = [*figures(result), verdict_line(name, None if reliability is None else reliability.of(name))]
     about = f"Trial {result.trial} of a search"
     (folder / "README.md").write_text(model_card(engine, recipe, text, about, lines, result.weights_sha256), "utf-8")
 

@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.measures.estimates import Objective
@@ -32,6 +32,7 @@ TABLE = (
     "s",
 )
 SENTENCES = 80  # columns; wider ones are hard to read
+REASONS = 4  # of merges that ended in the same state
 LEGEND = (
     "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
     "Both: bootstrap over prompts, corrected for choosing among many merges.",
@@ -73,6 +74,19 @@ def wrapped(line: str, width: int) -> str:
     return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent + "  "))
 
 
+def _reasons(rows: Sequence[Row]) -> Iterator[str]:
+    """Why merges did not end as complete, a few of each state; those that ended early are told together."""
+    by_state: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["reason"] is not None and row["state"] != "pruned":
+            by_state.setdefault(row["state"], []).append(row)
+    for state, found in by_state.items():
+        for row in found[:REASONS]:
+            yield f"{trial_name(row['trial'])} {state}: {row['reason']}"
+        if (more := len(found) - REASONS) > 0:
+            yield f"{more} more {state}; leaderboard.csv has why."
+
+
 def print_table(
     rows: Sequence[Row],
     title: str,
@@ -103,9 +117,8 @@ def print_table(
         wrap(left_out)
     for line in LEGEND if any(column.header in ("beats", "vs =") for column in table.columns) else ():
         wrap(line)
-    for row in rows:
-        if row["reason"] is not None and row["state"] != "pruned":
-            wrap(f"{trial_name(row['trial'])} {row['state']}: {row['reason']}")
+    for line in _reasons(rows):
+        wrap(line)
     if finalists := sum(row["stage"] == "final" for row in rows):
         wrap(
             f"The first {finalists} ranks are from the final, on prompts that the search had not seen; the other rows "
@@ -114,7 +127,7 @@ def print_table(
     if pruned := sum(row["state"] == "pruned" for row in rows):
         asked = sum(row["answered"] for row in rows if row["state"] == "pruned") / pruned
         wrap(
-            f"{pruned} merges ended early (pruned), clearly worse than the best so far on the prompts that both had "
+            f"{pruned} merges ended early (pruned), unlikely to overtake the best so far by the prompts that they had "
             f"answered, {asked:.0%} on average. Their values are estimates for all prompts; leaderboard.csv has why."
         )
     if reliability is not None:

@@ -19,7 +19,7 @@ from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
-from nex_merge.runs.tables import as_markdown, table_cells
+from nex_merge.runs.tables import as_markdown, print_table, table_cells
 from nex_merge.setup.study_config import StudyConfig
 
 NEX = Objective("nex", 1)
@@ -148,6 +148,16 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     assert next(iter(lead(many, SEVERAL, verdict))).endswith(
         "trials 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3 and 3 more."
     )
+
+
+def test_a_few_reasons_are_told_of_each_state(capsys):
+    beyond = [result(f"{i:04d}", 0.5, state="infeasible", reason=f"got {i}") for i in range(7)]
+    failed = [result("0007", None, state="failed", reason="not finite")]
+    print_table(rank([*beyond, *failed], NEX), "title", NEX)
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if "infeasible" in line and "got" in line]
+    assert len(told) == 4 and "3 more infeasible; leaderboard.csv has why." in lines
+    assert "trial 7 failed: not finite" in lines
 
 
 def test_another_objective_and_direction():

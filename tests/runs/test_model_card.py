@@ -9,6 +9,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import TrialResult
 from nex_merge.runs.export import checkpoint_digest, export_trial
 from nex_merge.runs.leaderboard import latest_results
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 
 
@@ -36,6 +37,7 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
     score, nex = result.score, result.estimates["nex"]
     tokens = [len(response.token_ids) for response in run.responses(trial)]
     cut = [response.truncated for response in run.responses(trial)]
+    verdict = read_reliability(run.path).of("nex")
     rows = dict(line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ") and line[2] != "w")
     assert rows == {
         "consensus: agreement with what all variants conclude": "-",
@@ -47,7 +49,9 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
         "mean tokens of a response": f"{sum(tokens) / 4:.1f}",
         "truncated": f"{sum(cut) / 4:.3f}",
         "mean token entropy, nats": f"{result.value('entropy'):.6f}",
+        "verdict on the ranking by NEX": "; ".join([verdict.level, *verdict.reasons]),
     }
+    assert verdict.reasons, "four prompts are too few"
 
 
 def test_a_failed_trial_has_nothing_to_export(toy_run_copy, tmp_path):

@@ -370,6 +370,8 @@ def test_a_token_budget_of_earlier_versions_is_a_constraint(toy_config, tmp_path
     ("study", "message"),
     [
         ({"constraints": {"finishd": ">= 1"}}, r"study\.constraints: unknown measure 'finishd'\. Did you mean 'finish"),
+        ({"constraints": {"finished": ">= 2"}}, r"finished: no merge can keep '>= 2', as finished is between 0 and 1"),
+        ({"constraints": {"entropy": "<= -1"}}, r"entropy: no merge can keep '<= -1', as entropy is never below 0"),
         ({"constraints": {"finished": ">= 1"}, "max_mean_tokens": 800},
          r"study: expected either constraints or max_mean_tokens.* got both; write constraints\.mean_tokens: '<= 800'"),
         ({"max_mean_tokens": "many"}, r"study: expected max_mean_tokens to be a positive number, got 'many'"),
