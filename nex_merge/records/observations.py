@@ -78,7 +78,7 @@ class Variant:
     is_reference: bool = False  # the merge with equal weights
     score: NexScore | None = None  # as last computed, with the phases and cycles of `observation`
     recorded: Mapping[str, float | None] = field(default_factory=dict)  # values by measure, as written by the trial
-    lost_to: str | None = None  # if pruned: the trial that it was clearly worse than
+    lost_to: str | None = None  # if pruned: the trial that it was unlikely to overtake
 
     @property
     def number(self) -> int | None:

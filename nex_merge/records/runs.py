@@ -43,7 +43,7 @@ class TrialResult:
     tokens: int | None = None  # generated, over all responses; None: not recorded (older versions, failed trials)
     is_reference: bool = False  # the merge with equal weights, which other merges are compared with
     answered: float = 1.0  # share of the prompts; less if the trial ended early
-    lost_to: str | None = None  # if pruned: the trial that it was clearly worse than
+    lost_to: str | None = None  # if pruned: the trial that it was unlikely to overtake
 
     def value(self, measure: str) -> float | None:
         """A measure's value, None if it has none."""

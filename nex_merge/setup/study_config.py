@@ -83,11 +83,15 @@ class StudyConfig(Strict):
     )
     pruner: Literal["wilcoxon", "none"] = Field(
         default="none",
-        description="wilcoxon: merges answer the prompts in blocks, and one that is clearly worse than the best so far "
-        "on the prompts that both have answered ends early (objectives that are read from answers); none: every merge "
-        "answers all prompts",
+        description="wilcoxon: merges answer the prompts in blocks, and one that is unlikely to overtake the best so "
+        "far, by the prompts that both have answered, ends early (objectives that are read from answers); none: every "
+        "merge answers all prompts",
     )
-    block: int = Field(default=8, ge=1, description="prompts in a block, after each of which a merge may end early")
+    block: int = Field(
+        default=8,
+        ge=1,
+        description="prompts after which a merge may first end early; next after twice as many, and so on",
+    )
     final: FinalConfig | None = Field(
         default=None,
         description="afterwards, the best merges, base, parents and equal weights answer prompts that the search has "

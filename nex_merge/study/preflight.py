@@ -179,8 +179,8 @@ def estimate(
         )
     if config.study.pruner != "none":
         yield (
-            f"racing         in blocks of {config.study.block} prompts: once {FEWEST_RIVALS} merges are complete, "
-            "those that are clearly worse than the best so far end before they have answered all"
+            f"racing         first after {config.study.block} prompts: once {FEWEST_RIVALS} merges are complete, those "
+            "that are unlikely to overtake the best so far end before they have answered all"
         )
     if budgets := described(config.study):
         yield f"budget         {budgets}; once reached, no further trial is started"

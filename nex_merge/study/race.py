@@ -1,12 +1,14 @@
-"""Racing: a merge answers the prompts in blocks, and ends early where it is clearly worse than the best so far.
+"""Racing: a merge answers the prompts in blocks, and ends early where it is unlikely to overtake the best so far.
 
 Deterministic: the order of the prompts follows from the study's seed and the baselines' answers, and a decision from
 the answers of the trials before and of the blocks so far. So an interrupted trial goes on as if it had not been.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,10 +20,10 @@ from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.records import Observation, Questions, Variant
 from nex_merge.setup.config import RunConfig
 
-# One-sided level of the signed-rank test after each block, not corrected for there being several: ending a good merge
-# costs one of many, and going on with bad ones costs most of the tokens. results/studies/search-efficiency.md has what
-# that does to the pick.
-LEVEL = 0.1
+# A merge ends below this chance to overtake the best, after each block, not corrected for there being several: ending a
+# good merge costs one of many, and going on with bad ones costs most of the tokens. What that does to the pick is in
+# results/studies/search-efficiency.md.
+LEVEL = 0.2
 # Merges that have to have answered all prompts first, infeasible ones included. With fewer, base, parents and a few
 # merges near one of them make up a pool that ranks little (Spearman with accuracy 0.70 with 4 merges, 0.95 with 6,
 # results/studies/ranking.md), and it would end what is better than all of them.
@@ -77,10 +79,15 @@ class Race:
         self._order = _order(Pool(baselines, config.nex, config.consensus, questions=questions), prompts, config)
 
     def blocks(self) -> Iterator[list[int]]:
-        """The prompts, block by block."""
-        size = self._config.study.block
-        for start in range(0, len(self._order), size):
-            yield self._order[start : start + size]
+        """The prompts, block by block: from the second on, each doubles the prompts that are answered.
+
+        A block costs the passes of its longest response, however few prompts it has; and fewer looks end fewer merges
+        by chance.
+        """
+        start, end = 0, self._config.study.block
+        while start < len(self._order):
+            yield self._order[start:end]
+            start, end = end, 2 * end
 
     def stop(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
         """Whether a merge that has answered some of the prompts should end; `earlier`: the variants before it."""
@@ -100,7 +107,7 @@ class Race:
         return Stop("collapsed", reason, violation) if reason is not None and violation > RUINED else None
 
     def _beaten(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
-        """Whether the merge is clearly worse than the best complete one on the prompts that both have answered.
+        """Whether the merge is unlikely to overtake the best complete one, by the prompts that both have answered.
 
         Both are valued in one pool, which the merge is part of: under one posterior, where consensus is the objective.
         """
@@ -114,19 +121,24 @@ class Race:
         best = max(rivals, key=lambda i: (sign * (values[i].value or 0.0), -i))
         mine, its = _ratios(values[-1]), _ratios(values[best])
         both = np.isfinite(mine) & np.isfinite(its)
-        chance = chance_of_lag(sign * (mine - its)[both])
+        chance = chance_to_overtake(sign * (mine - its)[both], len(self._order))
         if chance >= LEVEL:
             return None
         name, digits = self._objective.name, self._objective.measure.digits
         reason = (
-            f"clearly worse than trial {int(pool.variants[best].trial)} after {both.sum()} prompts: {name} "
-            f"{mine[both].mean():.{digits}f} against {its[both].mean():.{digits}f} on them (p = {chance:.2g})"
+            f"unlikely to overtake trial {int(pool.variants[best].trial)} after {both.sum()} prompts: {name} "
+            f"{mine[both].mean():.{digits}f} against {its[both].mean():.{digits}f} on them (chance {chance:.2g})"
         )
         return Stop("pruned", reason, lost_to=pool.variants[best].trial)
 
 
-def chance_of_lag(differences: np.ndarray) -> float:
-    """One-sided p-value of Wilcoxon's signed-rank test that differences, float64 [n], are below zero; 1 without any."""
+def chance_to_overtake(differences: np.ndarray, prompts: int) -> float:
+    """How likely the differences on all prompts favour a merge that is behind on n < prompts of them; 1 if it isn't.
+
+    `differences`: the merge's value minus the best's, float64 [n]. The one-sided p-value of Wilcoxon's signed-rank
+    test, with the correction for a finite population (Cochran, Sampling Techniques, 1977, section 2.6): what is asked
+    is who is ahead on these prompts, not on all that there could be, and n of them are known already.
+    """
     from scipy.stats import wilcoxon  # slow to import
 
     if not (differences != 0).any() or differences.mean() >= 0:
@@ -136,7 +148,11 @@ def chance_of_lag(differences: np.ndarray) -> float:
         warnings.simplefilter("ignore", UserWarning)  # ties
         # The normal approximation, scipy's choice where there are ties, calls two prompts clear (p = 0.08 for 0.25).
         found = wilcoxon(differences, alternative="less", method="exact" if few else "asymptotic")
-    return float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    chance = float(found.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
+    if not 0 < chance < 1:
+        return chance
+    normal = NormalDist()
+    return normal.cdf(normal.inv_cdf(chance) / math.sqrt(1 - len(differences) / prompts))
 
 
 def _order(baselines: Pool, prompts: Sequence[int], config: RunConfig) -> list[int]:

@@ -12,7 +12,7 @@ from nex_merge.records import Response
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
 from nex_merge.study import race
-from nex_merge.study.race import chance_of_lag
+from nex_merge.study.race import chance_to_overtake
 from nex_merge.study.samplers import stable_seed
 from tests.engines.fakes import FakeEngine
 from tests.searches import search, without_times
@@ -169,7 +169,7 @@ def test_a_merge_that_ended_early_is_held_to_constraints_by_its_estimates(toy_co
     pruned = [row for row in rows if row["state"] == "pruned"]
     told = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'run' / 'study.db'}").trials
     assert any(
-        "clearly worse than trial" in row["reason"] and "constraints.consensus" in row["reason"] for row in pruned
+        "unlikely to overtake trial" in row["reason"] and "constraints.consensus" in row["reason"] for row in pruned
     )
     for row in pruned:
         beyond = (0.9 - Run(tmp_path / "run").find(row["trial"]).value("consensus")) / 0.9
@@ -178,10 +178,28 @@ def test_a_merge_that_ended_early_is_held_to_constraints_by_its_estimates(toy_co
 
 
 def test_two_prompts_are_not_clear():
-    assert chance_of_lag(np.array([-1.0, -1.0])) == 0.25
-    assert chance_of_lag(np.array([-1.0] * 4)) == 1 / 16
-    assert chance_of_lag(np.array([-1.0, 1.0, 1.0])) == 1.0 and chance_of_lag(np.zeros(8)) == 1.0
-    assert chance_of_lag(np.full(60, -1.0)) < 1e-6
+    many = 10**9
+    assert chance_to_overtake(np.array([-1.0, -1.0]), many) == pytest.approx(0.25)
+    assert chance_to_overtake(np.array([-1.0] * 4), many) == pytest.approx(1 / 16)
+    assert chance_to_overtake(np.array([-1.0, 1.0, 1.0]), 4) == 1.0 and chance_to_overtake(np.zeros(8), 9) == 1.0
+    assert chance_to_overtake(np.full(60, -1.0), many) < 1e-6
+
+
+def test_the_chance_to_overtake_is_how_often_it_happens():
+    """Of merges that are somewhat behind on 24 of 32 prompts, with leads of all sizes, as many overtake as said."""
+    rng, n, prompts = np.random.default_rng(0), 24, 32
+    told, happened = [], []
+    for lead in rng.normal(0, 0.5, 2_500):
+        differences = rng.normal(lead, 1, prompts)
+        chance = chance_to_overtake(differences[:n], prompts)
+        if 0.05 < chance < 0.4:
+            told.append(chance)
+            happened.append(differences.sum() > 0)
+    assert len(told) > 200
+    assert abs(np.mean(told) - np.mean(happened)) < 0.05
+    assert chance_to_overtake(np.array([-1.0, -1.0, 1.0, -1.0, -2.0]), 6) < 0.5 * chance_to_overtake(
+        np.array([-1.0, -1.0, 1.0, -1.0, -2.0]), 10**9
+    )
 
 
 @pytest.mark.parametrize(

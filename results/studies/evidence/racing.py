@@ -5,22 +5,36 @@ order. Each answers the prompts in blocks, those first on which the three disagr
 it. Unraced, everything is answered, and the pick is the merge with the highest consensus.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evidence import pretrained, public, toy, worlds
 from evidence.pools import Pool, rank_correlation
 from nex_merge.measures.votes import Conclusions, Votes
-from nex_merge.study.race import FEWEST_RIVALS, LEVEL, chance_of_lag
+from nex_merge.study.race import FEWEST_RIVALS, LEVEL, chance_to_overtake
 
 BASELINES, BLOCK = 3, 8
-# Ways to race: the level of the test; the posterior under which a merge and the best are compared, of the pool with
-# the merge's votes so far or before it; and how many merges have to be complete first.
+ENDLESS = 10**9  # of so many prompts, those that are answered are nothing
+
+
+class Way(NamedTuple):
+    """A way to race."""
+
+    level: float = LEVEL
+    posterior: str = "with"  # the pool's, with the merge's votes so far, or from before it
+    complete_first: int = FEWEST_RIVALS  # merges
+    blocks: str = "doubling"  # or equal
+    of_all: bool = True  # the chance is that of overtaking on these prompts, not on all that there could be
+    first: str = "baselines"  # whose disagreement puts a prompt first: the baselines', or the complete merges'
+
+
 WAYS = (
-    (LEVEL, "with", FEWEST_RIVALS), (LEVEL / 2, "with", FEWEST_RIVALS), (2 * LEVEL, "with", FEWEST_RIVALS),
-    (LEVEL, "before", FEWEST_RIVALS), (LEVEL, "with", 1),
+    Way(), Way(level=LEVEL / 2), Way(level=2 * LEVEL), Way(blocks="equal"), Way(of_all=False),
+    Way(level=LEVEL / 2, blocks="equal", of_all=False), Way(first="merges"), Way(posterior="before"),
+    Way(complete_first=1),
 )  # fmt: skip
 
 
@@ -45,23 +59,28 @@ def pools(draws: int) -> Iterator[tuple[str, Pool]]:
             yield family, toy.load(family)
 
 
-def replay(pool: Pool, seed: int, level: float, posterior: str, fewest: int) -> dict[str, Any]:
-    """One race: share of the prompts answered by merges, regret of the pick raced and unraced, and Spearman."""
+def replay(pool: Pool, seed: int, way: Way) -> dict[str, Any]:
+    """One race: share of the prompts answered by merges, blocks a merge, regret raced and unraced, and Spearman."""
     rng = np.random.default_rng(seed)
     prompts, order = len(pool.truths), rng.permutation(len(pool.names))
     answers = [pool.conclusions[int(i)] for i in order]
     told, complete = [dict(item) for item in answers[:BASELINES]], [False] * BASELINES
-    blocks = _order(told, rng.permutation(prompts).tolist())
+    by_baselines = _order(told, rng.permutation(prompts).tolist())
+    ends = [*_ends(prompts, way.blocks), prompts]
+    blocks = 0
     for merge in answers[BASELINES:]:
         asked: dict[int, Any] = {}
         rivals = [i for i, done in enumerate(complete) if done]
-        ended = False
-        for start in range(0, prompts, BLOCK):
-            asked |= {p: merge[p] for p in blocks[start : start + BLOCK]}
+        order, ended = by_baselines, False
+        if way.first == "merges" and len(rivals) >= way.complete_first:
+            order = sorted(by_baselines, key=lambda p, rivals=rivals: _agreement([told[i][p] for i in rivals]))
+        for end in ends:
+            asked |= {p: merge[p] for p in order[len(asked) : end]}
+            blocks += 1
             if (
-                len(rivals) >= fewest
+                len(rivals) >= way.complete_first
                 and len(asked) < prompts
-                and _is_behind(told, asked, rivals, prompts, level, posterior)
+                and _is_behind(told, asked, rivals, prompts, way)
             ):
                 ended = True
                 break
@@ -72,6 +91,7 @@ def replay(pool: Pool, seed: int, level: float, posterior: str, fewest: int) -> 
     pick = max((i for i, done in enumerate(complete) if done), key=lambda i: raced[i])
     return {
         "answered": sum(len(item) for item in told[BASELINES:]) / prompts / len(accuracy),
+        "blocks": blocks / len(accuracy),
         "complete": np.mean(complete[BASELINES:]),
         "regret": accuracy.max() - accuracy[pick - BASELINES],
         "regret_unraced": accuracy.max() - accuracy[int(np.argmax(whole[BASELINES:]))],
@@ -85,10 +105,20 @@ def _order(baselines: Sequence[Conclusions], shuffled: list[int]) -> list[int]:
     return sorted(shuffled, key=lambda p: p not in tell)
 
 
-def _is_behind(
-    told: list[dict[int, Any]], asked: dict[int, Any], rivals: list[int], prompts: int, level: float, posterior: str
-) -> bool:
-    if posterior == "with":
+def _ends(prompts: int, blocks: str) -> list[int]:
+    """How many prompts are answered after each block but the last."""
+    if blocks == "equal":
+        return list(range(BLOCK, prompts, BLOCK))
+    return [BLOCK << i for i in range(prompts.bit_length()) if BLOCK << i < prompts]
+
+
+def _agreement(concluded: Sequence[Sequence[Any]]) -> int:
+    """The sum of squares of how many conclude the same."""
+    return sum(count * count for count in Counter(key for keys in concluded for key in keys).values())
+
+
+def _is_behind(told: list[dict[int, Any]], asked: dict[int, Any], rivals: list[int], prompts: int, way: Way) -> bool:
+    if way.posterior == "with":
         values = Votes([*told, asked], prompts).fit().by_prompt
         mine = values[-1]
     else:
@@ -100,7 +130,7 @@ def _is_behind(
             mine[p] = np.mean([q.get((p, key), 0.0) for key in keys])
     best = max(rivals, key=lambda i: np.nanmean(values[i]))
     both = np.isfinite(mine) & np.isfinite(values[best])
-    return chance_of_lag(mine[both] - values[best][both]) < level
+    return chance_to_overtake(mine[both] - values[best][both], prompts if way.of_all else ENDLESS) < way.level
 
 
 def _estimates(told: list[dict[int, Any]], complete: list[bool], prompts: int) -> np.ndarray:
@@ -116,13 +146,13 @@ def _estimates(told: list[dict[int, Any]], complete: list[bool], prompts: int) -
 
 
 def rows(draws: int) -> list[dict[str, Any]]:
-    """A row per pool, level and posterior, means over the draws."""
-    found: dict[tuple[str, float, str, int], list[dict[str, Any]]] = {}
+    """A row per pool and way, means over the draws."""
+    found: dict[tuple[str, Way], list[dict[str, Any]]] = {}
     for seed, (name, pool) in enumerate(pools(draws)):
         for way in WAYS:
-            found.setdefault((name, *way), []).append(replay(pool, seed, *way))
+            found.setdefault((name, way), []).append(replay(pool, seed, way))
     return [
-        {"pool": name, "level": level, "posterior": posterior, "complete_first": fewest, "draws": len(items),
+        {"pool": name, **way._asdict(), "draws": len(items),
          **{k: float(np.mean([i[k] for i in items if i[k] is not None])) for k in items[0]}}
-        for (name, level, posterior, fewest), items in found.items()
+        for (name, way), items in found.items()
     ]  # fmt: skip

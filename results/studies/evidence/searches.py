@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.samplers import NSGAIISampler
+from optuna.samplers import BaseSampler, NSGAIISampler
 from ranking.families import FAMILIES
 from ranking.measure import opened
 
 import nex_merge
+from evidence.groups import CoarseToFine, by_activations, by_norm
 from evidence.labelled import Rival
 from nex_merge.generation import generate
 from nex_merge.records import MergeRecipe, Prompt, Response, TrialResult
@@ -29,6 +30,8 @@ DATA = HERE.parent / "study_data" / "searches"
 SEEDS, MAX_TOKENS = (0, 1, 2), 640
 PER_KIND = 512  # problems of each kind for the accuracy of a pick: 1,024 in all
 LAMBDAS = {"low": 0.0, "high": 1.2}
+TIES = {"weight": {"low": 0.0, "high": 1.2}, "density": {"low": 0.2, "high": 1.0, "step": 0.05}, "lambda": 1.0}
+LAYERS = 4
 POPULATION = 8  # of NSGA-II: five generations in 40 trials
 ARMS: dict[str, dict[str, Any]] = {
     "raced": {"study": {"objective": "consensus", "pruner": "wilcoxon"}, "activations": {"capture": "none"}},
@@ -42,13 +45,22 @@ ARMS: dict[str, dict[str, Any]] = {
         "activations": {"capture": "none"},
         "search_space": {"methods": ["task_arithmetic"], "parameters": {"weight": 1.0, "lambda": LAMBDAS}},
     },
+    # Every layer with parameters of its own: all at once, or freed one after the other.
+    **{
+        arm: {
+            "study": {"objective": "consensus"},
+            "activations": {"capture": "none"},
+            "search_space": {"methods": ["ties"], "parameters": TIES, "layer_groups": LAYERS},
+        }
+        for arm in ("groups_flat", "groups_norm", "groups_activations")
+    },
 }
 LABELLED = "labelled"
 
 
 def search(family: str, arm: str, seed: int, trials: int) -> Path:
     """The run folder of one search, finished."""
-    folder, nsga2 = DATA / family / f"{arm}-{seed}", arm == "nsga2"
+    folder = DATA / family / f"{arm}-{seed}"
     root, kinds = FAMILIES[family]
     problems = opened(family, 1).prompts
     DATA.mkdir(parents=True, exist_ok=True)
@@ -65,8 +77,22 @@ def search(family: str, arm: str, seed: int, trials: int) -> Path:
         **ARMS[arm],
     }
     settings["study"] = {**settings["study"], "trials": trials, "seed": seed}
-    nex_merge.search(settings, sampler=NSGAIISampler(population_size=POPULATION, seed=seed) if nsga2 else None)
+    nex_merge.search(settings, sampler=_sampler(family, arm, seed))
     return folder
+
+
+def _sampler(family: str, arm: str, seed: int) -> BaseSampler | None:
+    """The arm's own sampler; None: the configured one."""
+    if arm == "nsga2":
+        return NSGAIISampler(population_size=POPULATION, seed=seed)
+    if arm == "groups_norm":
+        return CoarseToFine(by_norm(family, LAYERS), seed)
+    if arm == "groups_activations":
+        folders, merger, tokenizer, problems, _ = opened(family, 1)
+        texts = [Prompt(({"role": "user", "content": p.prompt},), p.prompt) for p in problems]
+        ids = encode_prompts(texts, tokenizer, PromptsConfig(file=""))
+        return CoarseToFine(by_activations(folders, merger, ids, LAYERS), seed)
+    return None
 
 
 class Grader:
