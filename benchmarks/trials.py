@@ -3,22 +3,17 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import psutil
-import torch
-from transformers import PreTrainedModel
 
-from benchmarks import plain
+from benchmarks.by_hand import by_hand
 from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
-from benchmarks.merging import by_command, recipe
-from nex_merge.activations.capture import build_rows
+from benchmarks.merging import recipe
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.records import SparseGroups, SparseRows
 from nex_merge.runs import custody, files
 from nex_merge.setup.resolve import ResolvedConfig, resolve_config
 from nex_merge.study.proposal import passthrough
@@ -35,42 +30,6 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
         return TrialRunner(engine, resolved.config, list(resolved.family.folders), run)
 
 
-@torch.no_grad()
-def dense_capture(model: PreTrainedModel, texts: Sequence[tuple[list[int], list[int]]], config: Any) -> SparseRows:
-    """As one would by hand: hooks that keep every dense activation, all of it scored, then cut."""
-    parts = []
-    unembedding = model.get_output_embeddings().weight  # pyright: ignore[reportOptionalMemberAccess]
-    for prompt, tokens in texts:
-        kept: list[torch.Tensor] = []
-
-        def keep(module: object, inputs: tuple[torch.Tensor, ...], kept: list[torch.Tensor] = kept) -> None:
-            kept.append(inputs[0][0])
-
-        layers = model.model.layers
-        handles = [layer.mlp.down_proj.register_forward_pre_hook(keep) for layer in layers]
-        model(torch.tensor([prompt + tokens], device=model.device))
-        for handle in handles:
-            handle.remove()
-        where = slice(len(prompt) - 1, len(prompt) - 1 + len(tokens))
-        emitted = unembedding[torch.tensor(tokens, device=model.device)]
-        scores = torch.stack([
-            a[where] * (emitted @ layer.mlp.down_proj.weight) for a, layer in zip(kept, layers, strict=True)
-        ]).float().cpu().numpy()  # fmt: skip
-        keys, masses, ptr = [], [], [0]
-        for start in range(0, len(tokens), config.slice_tokens):
-            row = scores[:, start : start + config.slice_tokens].transpose(1, 0, 2).ravel()
-            best = np.argsort(-row)[: config.top_k]
-            best = best[row[best] > 0]
-            place = best % (scores.shape[0] * scores.shape[2])
-            layer, unit = place // scores.shape[2], place % scores.shape[2]
-            unique, inverse = np.unique(layer << 16 | unit, return_inverse=True)
-            keys.append(unique.astype(np.uint32))
-            masses.append(np.bincount(inverse, row[best]).astype(np.float16))
-            ptr.append(ptr[-1] + len(unique))
-        parts.append(SparseGroups(np.array(ptr), np.concatenate(keys), np.concatenate(masses)))
-    return build_rows(parts, [len(tokens) for _, tokens in texts], config.slice_tokens)
-
-
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     """qwen3-tiny, ties: merge, answer, capture, score; a trial of a search, whose base and parents are answered for."""
     run = root / "trial"
@@ -79,36 +38,12 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     config, folders = plan.config, plan.family.folders
     runner = open_runner(plan)
     engine = runner.engine
-    device, dtype = engine.model.device, engine.dtype
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
                        [], [], "8x")  # fmt: skip
 
-    def by_hand(number: int) -> float:
-        out = root / "merged"
-        shutil.rmtree(out, ignore_errors=True)
-        spent: dict[str, float] = {}
-        spent["merge"], model = timed(
-            lambda: by_command(recipe("ties", named, number), out).to(device=device, dtype=dtype)
-        )
-        ids = runner.prompt_ids
-        width = max(map(len, ids))
-        padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids], device=device)
-        mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids], device=device)
-        end = engine.tokenizer.eos_token_id
-        spent["generate"], generated = timed(
-            lambda: model.generate(
-                padded, attention_mask=mask, max_new_tokens=config.generation.max_new_tokens, do_sample=False,
-                eos_token_id=end, pad_token_id=0,
-            )
-        )  # fmt: skip
-        answers = generated[:, width:].tolist()
-        texts = []
-        for own, answer in zip(ids, answers, strict=True):
-            tokens = answer[: answer.index(end) + 1] if end in answer else answer
-            texts.append((list(own), tokens))
-        spent["capture"], cache = timed(lambda: dense_capture(model, texts, config.activations))
-        spent["score"], nex = timed(lambda: plain.score(cache, config.nex.rho, config.nex.min_run))
+    def theirs(number: int) -> float:
+        spent, nex = by_hand(recipe("ties", named, number), runner.prompt_ids, config, engine, root / "merged")
         theirs_by_stage.append(spent)
         return nex
 
@@ -127,12 +62,12 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     stages.clear()
     scores = []
     for number in range(1, runs + 1):
-        seconds, theirs = timed(lambda number=number: by_hand(number))
+        seconds, nex = timed(lambda number=number: theirs(number))
         found.baseline.append(seconds)
         with PeakMemory() as peak:
             seconds, own = timed(lambda number=number: ours(number))
         found.ours.append(seconds)
-        scores.append((theirs, own))
+        scores.append((nex, own))
         found.notes["peak_resident_bytes"] = max(peak.resident, found.notes.get("peak_resident_bytes", 0))
     found.notes |= {
         "scores_by_hand_and_ours": scores,
