@@ -189,8 +189,13 @@ def rescore(
         if capture:
             from nex_merge.runs.recapture import recapture, uncaptured
 
-            scored = [result.trial for result in opened.results() if result.state in files.SCORED]
-            recapture(opened, uncaptured(opened, scored if capture == ["all"] else capture), typer.echo)
+            named = None if capture == ["all"] else [opened.find(trial).trial for trial in capture]
+            for stage in (opened, opened.final):
+                if stage is not None:
+                    scored = [result.trial for result in stage.results() if result.state in files.SCORED]
+                    # Not every trial is in the final.
+                    wanted = named if named and stage is opened else [t for t in scored if named is None or t in named]
+                    recapture(stage, uncaptured(stage, wanted), typer.echo)
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     reliability = read_reliability(run)

@@ -19,6 +19,7 @@ from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import clean_masses
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, SparseGroups
 from nex_merge.runs.files import trial_label, trial_name
+from nex_merge.runs.leaderboard import shown_in
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import NexConfig
 
@@ -90,7 +91,7 @@ class TrialNeurons:
     teachers: tuple[str, ...]  # the trials whose credit the weights are computed from
     neurons: Neurons
     layers: tuple[Layer, ...]
-    variants: tuple[str, ...]  # the scored trials of the run, including this one
+    variants: tuple[str, ...]  # the captured trials of the run, including this one
     effective_in: np.ndarray  # int64 [n]: number of variants in which it is effective, each under its own credit
     redundant_in: np.ndarray  # int64 [n]
     overlaps: tuple[Overlap, ...]  # with the other trials, in descending order
@@ -101,13 +102,16 @@ def read_neurons(run: Run, trial: str) -> TrialNeurons:
 
     Raises InputError if the trial has no responses, or none of its neurons has a weight.
     """
+    run = shown_in(run, run.find(trial).trial)
     name = run.find_scored(trial).trial
     nex = run.scoring()
-    variants = {variant.trial: variant for variant in run.variants(nex)}
+    # Not every variant has to be captured (`activations.capture`).
+    captured = [(variant, variant.observation.evidence) for variant in run.variants(nex)]
+    variants = {variant.trial: variant for variant, evidence in captured if evidence is not None}
     credit, masses = {}, {}
-    for variant in variants.values():
-        evidence = variant.observation.evidence
-        assert evidence is not None, "scored"
+    for variant, evidence in captured:
+        if evidence is None:
+            continue
         credit[variant.trial] = total_credit(evidence.credits)
         masses[variant.trial] = total_masses(evidence.base)
     if nex.calibration in ("self", "crossfit"):

@@ -8,7 +8,7 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.runs.files import trial_name
-from nex_merge.runs.leaderboard import first_trial
+from nex_merge.runs.leaderboard import first_trial, shown_in
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
 from nex_merge.setup.families import BUNDLED_FAMILY
@@ -43,19 +43,18 @@ def describe_settings(activations: ActivationsConfig, phases: PhasesConfig) -> s
 
 def view_response(run: Run, trial: str | None, number: int) -> ResponseView:
     """A response of a trial (None: the first of the leaderboard). Raises InputError if there is no such response."""
-    trial, title = _find(run, trial)
+    run, trial, title = _find(run, trial)
     (reading,) = read_trial(run, trial, [number])
     settings = describe_settings(run.config.activations, run.scoring())
     return ResponseView(reading, title, len(run.responses(trial)), settings, trial)
 
 
-def _find(run: Run, trial: str | None) -> tuple[str, str]:
-    """(trial id, title); None: the first of the leaderboard."""
-    if trial is None:
-        first = first_trial(run)
-        return first, f"{run.path}: {trial_name(first)} (first of the leaderboard)"
-    found = run.find(trial).trial
-    return found, f"{run.path}: {trial_name(found)}"
+def _find(run: Run, trial: str | None) -> tuple[Run, str, str]:
+    """(the run with the responses that the leaderboard shows, trial id, title); None: the first of the leaderboard."""
+    found = first_trial(run) if trial is None else run.find(trial).trial
+    stage = shown_in(run, found)
+    first = " (first of the leaderboard)" if trial is None else ""
+    return stage, found, f"{stage.path}: {trial_name(found)}{first}"
 
 
 def label_trial(run: Run, trial: str | None) -> LabelledResponses:
@@ -63,7 +62,7 @@ def label_trial(run: Run, trial: str | None) -> LabelledResponses:
 
     Raises InputError if the responses do not follow that grammar.
     """
-    trial, title = _find(run, trial)
+    run, trial, title = _find(run, trial)
     pairs = [(reading, label_problem(reading)) for reading in read_trial(run, trial)]
     if run.family_name != BUNDLED_FAMILY:
         lines = sum(len([line for line in r.response.text.split("\n") if line.strip()]) for r, _ in pairs)

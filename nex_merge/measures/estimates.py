@@ -149,7 +149,7 @@ def _extrapolated(measure: Measure, value: Value, rival: Value) -> Value:
     lead = (value.parts[both] / value.weights[both] - rival.parts[both] / rival.weights[both]).mean()
     # No measure is negative.
     ratio = np.maximum(rival.parts.sum() / rival.weights.sum() + lead, 0.0)
-    return Value(float(measure.finish(ratio)))
+    return Value(min(float(measure.finish(ratio)), measure.highest))
 
 
 def _resamples(pool: Pool) -> np.ndarray:

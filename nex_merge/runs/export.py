@@ -21,7 +21,7 @@ from nex_merge.runs import files
 from nex_merge.runs.advice import better_members, of_last_stage
 from nex_merge.runs.card import figures, model_card, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
-from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows
+from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, shown_in
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
@@ -46,8 +46,9 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
     if trial is None:
         yield from _doubts(run, result.trial, by or run.objective.name)
-    # The figures shown are those of the leaderboard, which may have been rescored since.
-    result = next(item for item in latest_results(run) if item.trial == result.trial)
+    # The figures shown are those of the leaderboard, which may have been rescored since, or come from a final.
+    stage = shown_in(run, result.trial)
+    shown = next(item for item in latest_results(stage) if item.trial == result.trial)
     remerger = Remerger(run)
     recipe = remerger.load(result)
     sha256 = str(result.weights_sha256)[:16]
@@ -55,7 +56,7 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     name = by or run.objective.name
-    _write(remerger, result, recipe, partial, name)
+    _write(remerger, shown, recipe, partial, name, stage is not run)
     found = checkpoint_digest(partial)
     if found != result.weights_sha256:
         raise RunError(
@@ -66,8 +67,8 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     if out.exists():
         out.rmdir()
     partial.replace(out)
-    value = result.value(name)
-    yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f})")
+    value, where = shown.value(name), " in the final" if stage is not run else ""
+    yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f}{where})")
 
 
 def _exportable(run: Run, trial: str) -> TrialResult:
@@ -92,8 +93,10 @@ def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
         yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"
 
 
-def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path, name: str) -> None:
-    """The checkpoint's files; `name`: the measure that the merge was chosen by."""
+def _write(
+    remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path, name: str, in_final: bool
+) -> None:
+    """The checkpoint's files. `name`: the measure it was chosen by. `in_final`: whether the result is from a final."""
     engine = remerger.engine
     out_dtype = getattr(torch, engine.out_dtype)
     # Exact: the resident tensors were rounded to this dtype before they were widened.
@@ -108,7 +111,8 @@ def _write(remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder:
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     reliability = read_reliability(remerger.run.path)
-    lines = [*figures(result), verdict_line(name, None if reliability is None else reliability.of(name))]
+    stage = ["| prompts | those of the final, which the search had not seen |"] if in_final else []
+    lines = [*stage, *figures(result), verdict_line(name, None if reliability is None else reliability.of(name))]
     about = f"Trial {result.trial} of a search"
     (folder / "README.md").write_text(model_card(engine, recipe, text, about, lines, result.weights_sha256), "utf-8")
 

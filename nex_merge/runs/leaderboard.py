@@ -138,6 +138,14 @@ def latest_results(run: Run) -> list[TrialResult]:
     return rescored
 
 
+def shown_in(run: Run, trial: str) -> Run:
+    """The run whose values and responses of a trial the leaderboard shows: its final's if the trial stands in it."""
+    final = run.final
+    if final is not None and any(row["trial"] == trial and row["rank"] is not None for row in read_rows(final)):
+        return final
+    return run
+
+
 def write_leaderboard(run: Run) -> list[Row]:
     """Rank the run's trials and write leaderboard.csv and leaderboard.json."""
     rows = read_rows(run)
@@ -170,7 +178,10 @@ def best_merge(run: Run, by: str | None = None) -> TrialResult:
             f"the front with --trial ({trials}), or the best by one measure with --by (such as {run.objective.name})"
         )
     if by is None or run.objective.names == (by,):
-        first = next((row for row in rows if row["kind"] == "merge" and row["state"] == "complete"), None)
+        # After a final, one of those that stood in it.
+        first = next(
+            (row for row in of_last_stage(rows) if row["kind"] == "merge" and row["state"] == "complete"), None
+        )
     else:
         first = best_by(rows, by, signs.get(by, OBJECTIVES[by].direction))
     if first is None:

@@ -4,16 +4,20 @@ The best of many merges on the prompts that they were chosen by looks better tha
 A final is a run folder in the run folder, whose trials are those of the run that take part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from nex_merge.engines.engine import Engine
 from nex_merge.errors import RunError, TrialError
+from nex_merge.measures.constraints import constraints_of
+from nex_merge.measures.estimates import Objective
+from nex_merge.measures.registry import MEASURES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.front import first_front
+from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
@@ -33,8 +37,8 @@ def play_final(
     """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
 
     All other complete merges answer too, to vote, the best first, until the search's budget of tokens is spent; they
-    can't be picked. What was answered before is kept. The caller scores the run afterwards. Raises RunError if a
-    merge's tensors differ from those of the search.
+    can't be picked. What was answered before is kept, unless a final of these merges alone would have another result.
+    The caller scores the run afterwards. Raises RunError if a merge's tensors differ from those of the search.
     """
     assert config.study.final is not None, "asked for"
     rows = read_rows(run, final=False)
@@ -42,7 +46,7 @@ def play_final(
     if not complete:
         observer.on_note("study.final: no merge is complete, so there is no final")
         return
-    chosen = [row["trial"] for row in complete[: config.study.final.top]]
+    chosen = _finalists(complete, run.objective, config.study.final.top)
     anchors = [row["trial"] for row in rows if row["kind"] != "merge" or row["reference"]]
     final = _open(run, chosen)
     # Who only votes is not captured where `activations.capture` is final.
@@ -53,8 +57,10 @@ def play_final(
     needed = dict.fromkeys([*members, *anchors, *chosen])
     results = {result.trial: result for result in run.results()}
     taking_part = dict.fromkeys([*needed, *(row["trial"] for row in complete)])
-    todo = [results[t] for t in taking_part if t in results and final.result(t) is None]
-    todo = [result for result in todo if result.state in files.SCORED]
+    order = [trial for trial in taking_part if trial in results and results[trial].state in files.SCORED]
+    for trial in _stale(final, config, order, needed):
+        final.discard(trial)
+    todo = [results[trial] for trial in order if final.result(trial) is None]
     if todo:
         observer.on_note(
             f"final: {len(todo)} variants answer {len(runner.asked)} prompts that the search has not seen; picks come "
@@ -69,8 +75,41 @@ def play_final(
                     f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote"
                 )
                 break
+        observer.on_trial_start(result.trial, "final")
         _answer(run, final, runner if result.trial in needed else voting, result)
     rescore_run(final, config.nex)
+
+
+def forget_final(run: Run) -> None:
+    """Until the next final is over, that of a shorter search must not lead, with other finalists."""
+    (run.path / files.FINAL / files.SCORES).unlink(missing_ok=True)
+
+
+def _finalists(complete: Sequence[Row], objective: Objective, top: int) -> list[str]:
+    """The best merges; with several objectives, the best of the front by each in turn, before those behind it."""
+    order = [row["trial"] for row in complete]
+    if objective.others:
+        front = first_front(complete)
+        ways = [sorted(front, key=lambda row, one=one: -one.sign * row[one.name]) for one in objective.all]
+        order = [way[place]["trial"] for place in range(len(front)) for way in ways] + order
+    return list(dict.fromkeys(order))[:top]
+
+
+def _stale(final: Run, config: RunConfig, order: Sequence[str], needed: Collection[str]) -> list[str]:
+    """The merges in the folder that would have another result there if this were the first final.
+
+    They were captured and now only vote, or the other way round; or constraints look at a measure that takes the whole
+    pool, and other merges had answered before them.
+    """
+    kept = {result.trial: result for result in final.results()}
+    merges = [trial for trial, result in kept.items() if result.kind == "merge"]
+    look_at_pool = any(MEASURES[each.measure].needs_pool for each in constraints_of(config.study))
+    if look_at_pool and {*order[: len(kept)]} != {*kept}:
+        return merges
+    if config.activations.capture != "final":
+        return []
+    scored = [trial for trial in merges if kept[trial].state in files.SCORED]
+    return [trial for trial in scored if (kept[trial].score is not None) != (trial in needed)]
 
 
 def _in_final(config: RunConfig, capture: str) -> RunConfig:
@@ -86,8 +125,7 @@ def _open(run: Run, chosen: list[str]) -> Run:
     content = files.read_yaml_mapping(run.path / files.CONFIG)
     content["resolved"] = {**content["resolved"], "finalists": chosen}
     folder = run.path / files.FINAL
-    # Until this final is over, that of a shorter search must not lead, with other finalists.
-    (folder / files.SCORES).unlink(missing_ok=True)
+    forget_final(run)
     files.write_atomically(folder / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
     return Run(folder)
 
@@ -101,6 +139,7 @@ def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> N
                 f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of "
                 "the search: the parents or the libraries have changed since"
             )
-        runner.finish(answered, None)
+        # Base and parents are their own teachers, and answer before any merge.
+        runner.finish(answered, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
     except TrialError as error:
         final.write(failed(result.trial, result.name, recipe, error, 0.0))

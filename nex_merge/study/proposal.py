@@ -241,7 +241,7 @@ def _nearest_value(dimension: Dimension, target: Any) -> Any:
     if dimension.step is not None:
         steps = math.floor((dimension.high - dimension.low) / dimension.step + 1e-9)
         value = dimension.low + min(math.floor((value - dimension.low) / dimension.step + 0.5), steps) * dimension.step
-        value = min(value, dimension.high)  # not 0.8500000000000001
+        value = round(min(value, dimension.high), 12)  # not 0.8500000000000001, as `_suggest` has it
     return round(value) if dimension.type == "int" else float(value)
 
 

@@ -16,7 +16,7 @@ from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.guard import collapse
 from nex_merge.measures.measure import Pool, Value
-from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Observation, Questions, Variant
 from nex_merge.setup.config import RunConfig
 
@@ -61,6 +61,12 @@ def check_race(config: RunConfig, prompts: int) -> None:
             f"defined only once all prompts are answered and captured. Use study.pruner: none, or study.objective: one "
             f"of {able}"
         )
+    for name in config.study.constraints:
+        if not MEASURES[name].is_by_prompt(config.nex):
+            raise InputError(
+                f"study.pruner: wilcoxon ends merges before all prompts are answered, and {name} is defined only then, "
+                f"so they can't be held to study.constraints.{name}. Use study.pruner: none, or leave that bound out"
+            )
     if config.study.block >= prompts:
         raise InputError(
             f"study.block: expected fewer than the {prompts} prompts, as a merge can end early only between blocks, "

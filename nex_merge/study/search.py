@@ -26,7 +26,7 @@ from nex_merge.setup.config import RunConfig
 from nex_merge.setup.families import Family
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.budget import reached
-from nex_merge.study.final import play_final
+from nex_merge.study.final import forget_final, play_final
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, as_told, failed
 from nex_merge.study.preflight import Checked, check
@@ -121,6 +121,8 @@ def run_search(
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
             return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
 
+        if not study.is_complete:
+            forget_final(run)
         study.run_merges(space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if config.study.final is not None and rows:
@@ -161,6 +163,9 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
     if (recipes := run.resolved.get("recipes")) is not None and merges >= len(recipes):
         more = "For other recipes, search in another folder (--out)"
     if study.is_complete and len(results) >= run.baselines + trials:
+        if run.config.study.final is not None and run.final is None:
+            dispatch.on_note(f"{run.path}: its {len(results)} trials are finished; the final is not")
+            return
         dispatch.on_note(
             f"{run.path} is complete: its {len(results)} trials are finished, and nothing is left to evaluate. The "
             f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. {more}; to start over, use --fresh"

@@ -16,6 +16,7 @@ from nex_merge.runs import files
 from nex_merge.runs.custody import differences
 from nex_merge.runs.leaderboard import latest_results
 from nex_merge.runs.run import Run
+from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
 
 
@@ -78,6 +79,12 @@ def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> Warm
             + "\nSearch the same space with the same models and objective, or leave out study.warm_start"
         )  # fmt: skip
     constraints = constraints_of(resolved.config.study)
+    found = [result for result in latest_results(run) if result.kind == "merge" and result.estimates]
+    if lacking := [each.measure for each in constraints if any(each.measure not in r.estimates for r in found)]:
+        raise InputError(
+            f"study.warm_start: {run.path}: an older version did not value {' and '.join(lacking)}, which "
+            f"study.constraints bounds. Value it: {command('rescore', run.path)}"
+        )
     trials = tuple(
         EarlierTrial(dict(result.parameters), values, _violations(result, constraints))
         for result in latest_results(run)

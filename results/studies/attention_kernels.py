@@ -2,7 +2,7 @@
 
     python results/studies/attention_kernels.py      # a minute, on a machine with a CUDA device
 
-Merges of qwen3-tiny answer 64 prompts and are captured, each under every setting in turn. Writes attention_kernels.csv.
+Merges of qwen3-tiny answer 24 prompts and are captured, each under every setting in turn. Writes attention_kernels.csv.
 """
 
 import csv

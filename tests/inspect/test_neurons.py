@@ -95,6 +95,13 @@ def test_weights_masses_and_overlaps(run):
     ]
 
 
+def test_variants_that_were_not_captured_are_left_out(run):
+    plain = Run(run).result("0001")
+    write_result(run, TrialResult("0001", "merge", "ties", "ties", 0, "complete", estimates=plain.estimates))
+    found = read_neurons(Run(run), "base")
+    assert found.variants == ("base", "a", "0000") and [item.trial for item in found.overlaps] == ["a", "0000"]
+
+
 def test_shared_weights_use_summed_credit_and_memberships_each_trials_own(tmp_path):
     found = read_neurons(Run(make_run(tmp_path / "run", "pool")), "a")
     assert found.teachers == ("base", "a", "0000", "0001")

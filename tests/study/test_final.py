@@ -1,18 +1,25 @@
 """The final: other prompts than the search has, who takes part, what leads afterwards, interruptions."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from typer.testing import CliRunner
 
+from nex_merge.cli.app import app
 from nex_merge.errors import InputError
+from nex_merge.inspect.source import view_response
+from nex_merge.measures.estimates import Objective
 from nex_merge.report.data import take_snapshot
 from nex_merge.report.page import render
+from nex_merge.runs.export import export_trial
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.setup.study_config import StudyConfig
+from nex_merge.study.final import _finalists
 from nex_merge.study.trial import split_prompts
 from tests.searches import search
 from tests.study.test_race import PROMPTS, Skilled
@@ -127,8 +134,10 @@ def test_a_final_that_was_interrupted_goes_on(toy_config, tmp_path, played):
         search(toy_config, engine=Dies(), output=output, **SETTINGS)
     assert Run(tmp_path / "killed").final is None, "a final that is not over does not lead"
     rest = Skilled()
-    again, _ = search(toy_config, engine=rest, output=output, **SETTINGS)
+    again, resumed = search(toy_config, engine=rest, output=output, **SETTINGS)
     assert again == rows and len(rest.asked) == len(engine.asked) - searched - 4
+    told = [note for note in resumed.notes if "trials are finished" in note]
+    assert told == [f"{output}: its 11 trials are finished; the final is not"]
 
 
 def test_a_longer_search_plays_its_final_anew(toy_config, tmp_path, played):
@@ -137,6 +146,94 @@ def test_a_longer_search_plays_its_final_anew(toy_config, tmp_path, played):
         toy_config, engine=Skilled(), output=str(tmp_path / "fresh"), **{**SETTINGS, "study": {**FINAL, "trials": 12}}
     )
     assert rows == fresh
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"activations": {"capture": "final"}}, {"study": {"constraints": {"consensus": ">= 0.8"}}}],
+    ids=["captured", "bound"],
+)
+def test_what_an_earlier_final_left_changes_nothing(toy_config, tmp_path, changes):
+    def go(trials, **more):
+        study = {**FINAL, "trials": trials, **changes.get("study", {})}
+        return search(toy_config, engine=Skilled(), **{**SETTINGS, **changes, "study": study, **more})[0]
+
+    for trials in (4, 6, 9):
+        go(trials)
+    assert go(14) == go(14, output=str(tmp_path / "fresh"))
+
+    def found(folder):
+        results = Run(tmp_path / folder).final.results()
+        return {r.trial: (r.state, r.score is None, r.violations) for r in results}
+
+    assert found("run") == found("fresh")
+
+
+@pytest.mark.parametrize("calibration", ["parents", "pool"])
+def test_a_final_with_shared_weights(toy_config, calibration):
+    rows, _ = search(toy_config, engine=Skilled(), nex={"calibration": calibration}, **SETTINGS)
+    leading = [row for row in rows if row["stage"] == "final"]
+    assert len(leading) >= 5 and all(row["nex"] is not None for row in leading)
+
+
+def test_with_several_objectives_both_ends_of_the_front_reach_the_final():
+    def row(trial, consensus, tokens, front):
+        return {"trial": trial, "kind": "merge", "front": front, "consensus": consensus, "mean_tokens": tokens}
+
+    rows = [row("0000", 0.9, 50, 1), row("0001", 0.8, 40, 1), row("0002", 0.7, 30, 1), row("0003", 0.6, 20, 1)]
+    rows += [row("0004", 0.85, 60, 2)]
+    both = Objective("consensus", 1, (Objective("mean_tokens", -1),))
+    assert [_finalists(rows, both, top) for top in (1, 2, 3)] == [["0000"], ["0000", "0003"], ["0000", "0003", "0001"]]
+    assert _finalists(rows, both, 9) == ["0000", "0003", "0001", "0002", "0004"]
+    assert _finalists(rows, Objective("consensus", 1), 2) == ["0000", "0001"]
+
+
+def test_without_a_complete_merge_in_the_final_none_is_picked(played):
+    _, _, run = played
+    for result in run.final.results():
+        if result.kind == "merge":
+            run.final.write(replace(result, state="infeasible", reason="planted"))
+    with pytest.raises(InputError, match="expected a complete merge, got none"):
+        best_merge(Run(run.path))
+
+
+def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(toy_config, tmp_path):
+    settings = {"prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": 8}, "activations": {"capture": "none"}}
+    study = {"trials": 4, "objective": "mean_tokens", "final": {"top": 2, "share": 0.5}}
+    search(toy_config, study=study, **settings)
+    folder = tmp_path / "run"
+    assert CliRunner().invoke(app, ["rescore", str(folder), "--capture", "all"]).exit_code == 0
+    run = Run(folder)
+    leading = [row for row in read_rows(run) if row["stage"] == "final"]
+    assert leading and all(row["nex"] is not None for row in leading)
+    _, final = split_prompts(run.config.study, 8)
+    first = leading[0]["trial"]
+    assert view_response(run, first, 0).reading.response.prompt == final[0]
+    trial = best_merge(run).trial
+    row = next(row for row in leading if row["trial"] == trial)
+    *_, done = export_trial(run, None, tmp_path / "best")
+    assert done.endswith(f"(mean_tokens {row['mean_tokens']:.4f} in the final)")
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "| prompts | those of the final, which the search had not seen |" in card
+    assert f"calibration self | {row['nex']:.6f} |" in card
+    search_value = next(r for r in read_rows(run, final=False) if r["trial"] == trial)["nex"]
+    assert search_value != row["nex"], "or the test shows nothing"
+
+
+def test_the_final_of_a_shorter_search_does_not_lead_while_merges_are_tried(toy_config, played):
+    _, _, run = played
+
+    class Dies(Skilled):
+        """Killed in the second of the four merges that the longer search has more."""
+
+        def answer(self, *args, **kwargs):
+            if len(self.asked) == 1:
+                raise KeyboardInterrupt
+            return super().answer(*args, **kwargs)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
+    assert Run(run.path).final is None
 
 
 def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_over(toy_config, played):
@@ -185,10 +282,6 @@ def test_a_spent_budget_ends_the_votes_and_not_the_final(toy_config, tmp_path):
 
 
 def test_an_audit_of_a_run_with_a_final_checks_the_final(played, tmp_path):
-    from typer.testing import CliRunner
-
-    from nex_merge.cli.app import app
-
     _, _, run = played
     _, final = split_prompts(run.config.study, PROMPTS)
     labels = tmp_path / "labels.csv"

@@ -95,7 +95,7 @@ def test_the_first_guess_stays_inside_the_ranges():
         MODELS,
     )
     assert equal_weights(space, MODELS) == {
-        "weight.a": pytest.approx(0.6), "weight.b": pytest.approx(0.6), "density.a": 0.8, "density.b": 0.8,
+        "weight.a": 0.6, "weight.b": 0.6, "density.a": 0.8, "density.b": 0.8,
         "rescale": True,
     }  # fmt: skip
 

@@ -164,6 +164,18 @@ def test_an_estimate_of_the_whole_is_the_rivals_value_plus_the_mean_difference(t
     assert all(shown[pool.variants[i].trial] == pytest.approx(values[i].value) for i in pruned)
 
 
+def test_an_estimate_stays_within_what_the_measure_can_be():
+    from nex_merge.measures.estimates import _extrapolated
+    from nex_merge.measures.measure import Value
+    from nex_merge.measures.registry import MEASURES
+
+    ones = np.ones(8)
+    rival = Value(0.875, np.array([0.0, 1, 1, 1, 1, 1, 1, 1]), ones)
+    early = Value(1.0, np.array([1.0, 1, 0, 0, 0, 0, 0, 0]), np.array([1.0, 1, 0, 0, 0, 0, 0, 0]))
+    assert _extrapolated(MEASURES["finished"], early, rival).value == 1.0
+    assert _extrapolated(MEASURES["mean_tokens"], early, rival).value == pytest.approx(1.375)
+
+
 def test_a_merge_that_ended_early_is_held_to_constraints_by_its_estimates(toy_config, tmp_path):
     rows, _ = raced(toy_config, constraints={"consensus": ">= 0.9"})
     pruned = [row for row in rows if row["state"] == "pruned"]
@@ -208,8 +220,12 @@ def test_the_chance_to_overtake_is_how_often_it_happens():
         ({"objective": "nex"}, "study.pruner: wilcoxon compares merges prompt by prompt.*one of .*consensus"),
         ({"objective": "entropy"}, "study.pruner: wilcoxon"),
         ({"block": PROMPTS}, f"study.block: expected fewer than the {PROMPTS} prompts"),
+        (
+            {"constraints": {"nex": ">= 0.5"}},
+            r"nex is defined only then, so they can't be held to study\.constraints\.nex",
+        ),
     ],
-    ids=["nex", "entropy", "block"],
+    ids=["nex", "entropy", "block", "constraint"],
 )
 def test_what_can_not_be_raced_is_refused(toy_config, changed, message):
     with pytest.raises(InputError, match=message):

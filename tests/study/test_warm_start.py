@@ -68,6 +68,19 @@ def test_what_is_feasible_is_said_by_the_constraints_of_this_run(warm, tmp_path)
     assert [trial["violations"] for trial in kept["trials"]] == [{"collapse": -1.0, "mean_tokens": 0.5}] * 6
 
 
+def test_a_run_that_lacks_a_bounded_measure_has_to_be_valued_first(warm, tmp_path):
+    """As version 0.1.0 left them."""
+    other = tmp_path / "other"
+    for path in (*other.glob("trials/*/result.json"), other / "scores.json"):
+        item = json.loads(path.read_text())
+        for estimates in [item["estimates"]] if "trial" in item else item["estimates"].values():
+            estimates.pop("finished")
+        path.write_text(json.dumps(item))
+    with pytest.raises(InputError, match=r"an older version did not value finished.*Value it: nex-merge rescore "):
+        warm(study={"constraints": {"finished": ">= 0.5"}})
+    warm()
+
+
 def test_several_objectives(warm, toy_config, tmp_path):
     objectives = {"entropy": "auto", "mean_tokens": "minimize"}
     with pytest.raises(InputError, match="is to maximize nex there, minimize entropy and minimize mean_tokens here"):

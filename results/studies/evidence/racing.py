@@ -71,11 +71,11 @@ def replay(pool: Pool, seed: int, way: Way) -> dict[str, Any]:
     for merge in answers[BASELINES:]:
         asked: dict[int, Any] = {}
         rivals = [i for i, done in enumerate(complete) if done]
-        order, ended = by_baselines, False
+        asking, ended = by_baselines, False
         if way.first == "merges" and len(rivals) >= way.complete_first:
-            order = sorted(by_baselines, key=lambda p, rivals=rivals: _agreement([told[i][p] for i in rivals]))
+            asking = sorted(by_baselines, key=lambda p, rivals=rivals: _agreement([told[i][p] for i in rivals]))
         for end in ends:
-            asked |= {p: merge[p] for p in order[len(asked) : end]}
+            asked |= {p: merge[p] for p in asking[len(asked) : end]}
             blocks += 1
             if (
                 len(rivals) >= way.complete_first
@@ -91,7 +91,7 @@ def replay(pool: Pool, seed: int, way: Way) -> dict[str, Any]:
     pick = max((i for i, done in enumerate(complete) if done), key=lambda i: raced[i])
     return {
         "answered": sum(len(item) for item in told[BASELINES:]) / prompts / len(accuracy),
-        "blocks": blocks / len(accuracy),
+        "blocks_each": blocks / len(accuracy),
         "complete": np.mean(complete[BASELINES:]),
         "regret": accuracy.max() - accuracy[pick - BASELINES],
         "regret_unraced": accuracy.max() - accuracy[int(np.argmax(whole[BASELINES:]))],
