@@ -30,7 +30,7 @@ check: $(VENV)/installed-test
 docs: $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
-# Against what one would do by hand, on this machine; 38 minutes on two cores, 12 GB of memory, 10 GB of disk.
+# Against what one would do by hand, on this machine; an hour on two cores, 12 GB of memory, 10 GB of disk.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
 
