@@ -208,9 +208,11 @@ def _reliability(
     verdicts["nex"] = Verdict(reliability.verdict, reliability.reasons, reliability.advice)
     anchors = [i for i, v in enumerate(pool.variants) if v.kind != "merge"]
     questions = pool.questions
+    pruned = [len(item) for item, v in zip(pool.conclusions, pool.variants, strict=True) if v.lost_to is not None]
+    unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(pool.variants), 1)
     verdicts["consensus"] = assess_consensus(
         pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
-        pool.match,
+        pool.match, unheard,
     )  # fmt: skip
     match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
     return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=match)

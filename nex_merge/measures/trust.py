@@ -37,6 +37,10 @@ TOLERANCE = 0.1
 OVERRULED = (0.2, 0.1)
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
+# A ranking is weak where merges that ended early leave out this share of all votes. Those that contradict the best are
+# the ones that end, and dissent looks smaller: results/studies/search-efficiency.md has a race of which the verdict
+# would have been sound and whose pick was bad.
+UNHEARD = 0.1
 # Words from which equal texts show copies rather than equal answers.
 PROSE_WORDS = 30
 
@@ -55,6 +59,7 @@ OPEN_ENDED = (
 AUDIT = "audit"  # the command is added where it is printed
 MORE_PROMPTS = "more prompts, or harder ones"
 MORE_VARIANTS = "more merges (--trials)"
+UNRACED = "the same search without racing"
 
 
 @dataclass(frozen=True)
@@ -95,17 +100,19 @@ def assess_consensus(
     split_half: float | None = None,
     anchors: Sequence[int] = (),
     match: str = "",
+    unheard: float = 0.0,
 ) -> Verdict:
     """The verdict on the consensus of V variants over `prompts` prompts.
 
     `truths`: known right conclusions, which audit it. `split_half`: reliability of the ranking over halves of the
     prompts. `anchors`: indices of base and parents. `match`: how the conclusions were read, for the reasons.
+    `unheard`: the share of all votes that is missing because merges ended early.
     """
     votes = Votes(conclusions, prompts, options)
     fit = votes.fit()
     figures = dissent_figures(votes, fit, anchors)
     audit = audit_of(fit, truths or {})
-    figures |= {"split_half": split_half, "variants": len(conclusions)}
+    figures |= {"split_half": split_half, "variants": len(conclusions), "unheard": unheard}
     if audit is not None:
         low, high = audit.interval()
         figures |= {"audit_right": audit.right, "audit_n": audit.n, "audit_low": low, "audit_high": high,
@@ -128,7 +135,7 @@ Finding = tuple[int, str, str]  # level, reason, advice ("": none)
 
 
 def _findings(figures: Mapping[str, float | None]) -> list[Finding]:
-    return [*_noise(figures), *_camps(figures), *_anchors(figures)]
+    return [*_noise(figures), *_camps(figures), *_anchors(figures), *_unheard(figures)]
 
 
 def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
@@ -191,6 +198,17 @@ def _anchors(figures: Mapping[str, float | None]) -> list[Finding]:
         "concludes something else"
     )
     return [(int(against < CONTRADICTED[0]), reason, "")]
+
+
+def _unheard(figures: Mapping[str, float | None]) -> list[Finding]:
+    missing = figures["unheard"] or 0.0
+    if missing < UNHEARD:
+        return []
+    reason = (
+        f"{missing:.0%} of the votes are missing, as merges that contradict the best ended early: mistakes that the "
+        "others share would go unnoticed"
+    )
+    return [(1, reason, UNRACED)]
 
 
 def _readings(conclusions: Sequence[Conclusions], match: str) -> list[Finding]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, measure_title
-from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS
+from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
@@ -260,6 +260,8 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
         return f"Check a dozen answers yourself: {command('audit', run)}"
     if advice == MORE_VARIANTS and not any("p.recipe" in row for row in rows):  # a list of recipes has an end
         return f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}"
+    if advice == UNRACED:
+        return f"{sentence}: {_again(config, 'study.pruner=none')}"
     if "max_new_tokens" in advice:
         return f"{sentence}: {_again(config, 'generation.max_new_tokens=N')}"
     if "benchmark" in advice:

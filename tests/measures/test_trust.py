@@ -118,6 +118,13 @@ def test_open_ended_answers_have_no_ranking():
     assert [row.consensus for row in found.rows] == [None] * 5 and found.verdict == "insufficient"
 
 
+def test_votes_that_a_race_left_out_make_a_verdict_weak():
+    voters = [{p: ["a" if p % 8 >= v else f"{v}"] for p in range(PROMPTS)} for v in range(6)]
+    levels = [assess_consensus(voters, PROMPTS, split_half=0.9, unheard=share).level for share in (0.0, 0.05, 0.1, 0.4)]
+    assert levels == ["sound", "sound", "weak", "weak"]
+    assert assess_consensus(voters, PROMPTS, split_half=0.9, unheard=0.4).advice[0] == "the same search without racing"
+
+
 def test_a_few_who_are_taken_for_reliable_outvoting_a_larger_number_is_a_sign_against():
     """Four variants agree on 44 prompts, where the others scatter; on 20 more, all others agree on something else."""
     few = [{p: ["a"] for p in range(PROMPTS)} for _ in range(4)]

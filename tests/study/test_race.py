@@ -10,6 +10,7 @@ import pytest
 from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.study import race
 from nex_merge.study.race import chance_to_overtake
@@ -63,6 +64,10 @@ def test_merges_that_are_clearly_worse_end_early_and_the_pick_stays(toy_config, 
     pruned = [row for row in search_rows if row["state"] == "pruned"]
     assert pruned and all(0 < row["answered"] < 1 for row in pruned)
     assert search_rows[0]["trial"] == whole[0]["trial"], "the best trial was not ended"
+    verdict, unraced = (read_reliability(tmp_path / name).of("consensus") for name in ("raced", "run"))
+    missing = sum(1 - row["answered"] for row in search_rows) / len(search_rows)
+    assert verdict.figures["unheard"] == pytest.approx(missing) and unraced.figures["unheard"] == 0
+    assert verdict.level != "sound" and any("of the votes are missing" in reason for reason in verdict.reasons)
     complete = [int(row["trial"]) for row in search_rows if row["kind"] == "merge" and row["state"] == "complete"]
     assert int(min(row["trial"] for row in pruned)) > sorted(complete)[race.FEWEST_RIVALS - 1], "not with few merges"
     states = [row["state"] for row in search_rows]

@@ -171,24 +171,27 @@ def _tokens(run: Run) -> int:
 
 
 def write(family: str) -> None:
-    """A row per finished search of a family, as CSV beside the study."""
-    with open(HERE / f"search_efficiency_{family}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["family", "arm", "seed", "trials", "trial", "accuracy", "problems", "tokens", "seconds", "pruned"]
-        )
-        for kept in sorted((DATA / family).glob("*.accuracy.json")):
-            name = kept.name.removesuffix(".accuracy.json")
-            arm, _, seed = name.rpartition("-")
-            if arm == LABELLED:
-                trial, trials, seconds, pruned = "", "", "", 0
-                tokens = json.loads((DATA / family / f"{name}.json").read_text(encoding="utf-8"))["tokens"]
-            else:
-                run = Run(DATA / family / name)
-                trial, tokens = run.best().trial, _tokens(run)
-                merges = _merges(run)
-                trials, pruned = len(merges), sum(result.state == "pruned" for result in merges)
-                seconds = f"{sum(sum(result.seconds.values()) for result in merges):.0f}"
-            accuracy = json.loads(kept.read_text(encoding="utf-8"))
-            row = [family, arm, seed, trials, trial, f"{accuracy:.4f}", 2 * PER_KIND, tokens, seconds, pruned]
-            writer.writerow(row)
+    """A row per finished search of a family, as CSV beside the study. Rows of searches that are not at hand stay."""
+    columns = ("family", "arm", "seed", "trials", "trial", "accuracy", "problems", "tokens", "seconds", "pruned")
+    file = HERE / f"search_efficiency_{family}.csv"
+    known = list(csv.DictReader(file.open(encoding="utf-8"))) if file.exists() else []
+    rows = {(row["arm"], row["seed"]): row for row in known}
+    for kept in sorted((DATA / family).glob("*.accuracy.json")):
+        name = kept.name.removesuffix(".accuracy.json")
+        arm, _, seed = name.rpartition("-")
+        if arm == LABELLED:
+            trial, trials, seconds, pruned = "", "", "", 0
+            tokens = json.loads((DATA / family / f"{name}.json").read_text(encoding="utf-8"))["tokens"]
+        else:
+            run = Run(DATA / family / name)
+            trial, tokens = run.best().trial, _tokens(run)
+            merges = _merges(run)
+            trials, pruned = len(merges), sum(result.state == "pruned" for result in merges)
+            seconds = f"{sum(sum(result.seconds.values()) for result in merges):.0f}"
+        accuracy = json.loads(kept.read_text(encoding="utf-8"))
+        row = [family, arm, seed, trials, trial, f"{accuracy:.4f}", 2 * PER_KIND, tokens, seconds, pruned]
+        rows[arm, seed] = dict(zip(columns, row, strict=True))
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
