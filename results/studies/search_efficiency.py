@@ -1,7 +1,9 @@
 """What does a search cost, and how good is its pick? Writes the tables of search-efficiency.md.
 
-python results/studies/search_efficiency.py replay             # races replayed on known answers; 25 minutes of a core
+python results/studies/search_efficiency.py replay             # races replayed on known answers; 8 minutes of a core
 python results/studies/search_efficiency.py search FAMILY...   # whole searches, resumable; an hour of a core a seed
+
+The labelled rival needs `pip install cmaes`.
 """
 
 import argparse
