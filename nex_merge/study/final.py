@@ -103,7 +103,8 @@ def _stale(final: Run, config: RunConfig, order: Sequence[str], needed: Collecti
     """
     kept = {result.trial: result for result in final.results()}
     merges = [trial for trial, result in kept.items() if result.kind == "merge"]
-    look_at_pool = any(MEASURES[each.measure].needs_pool for each in constraints_of(config.study))
+    bounded = [MEASURES[each.measure] for each in constraints_of(config.study)]
+    look_at_pool = any(measure.needs_pool or measure.is_pooled(config.nex) for measure in bounded)
     if look_at_pool and {*order[: len(kept)]} != {*kept}:
         return merges
     if config.activations.capture != "final":

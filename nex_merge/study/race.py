@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.guard import collapse
 from nex_merge.measures.measure import Pool, Value
@@ -61,7 +62,7 @@ def check_race(config: RunConfig, prompts: int) -> None:
             f"defined only once all prompts are answered and captured. Use study.pruner: none, or study.objective: one "
             f"of {able}"
         )
-    for name in config.study.constraints:
+    for name in [each.measure for each in constraints_of(config.study)]:
         if not MEASURES[name].is_by_prompt(config.nex):
             raise InputError(
                 f"study.pruner: wilcoxon ends merges before all prompts are answered, and {name} is defined only then, "

@@ -229,8 +229,9 @@ def test_the_chance_to_overtake_is_how_often_it_happens():
             {"constraints": {"nex": ">= 0.5"}},
             r"nex is defined only then, so they can't be held to study\.constraints\.nex",
         ),
+        ({"constraints": {"finishd": ">= 0.5"}}, r"study\.constraints: unknown measure 'finishd'"),
     ],
-    ids=["nex", "entropy", "block", "constraint"],
+    ids=["nex", "entropy", "block", "constraint", "misspelt"],
 )
 def test_what_can_not_be_raced_is_refused(toy_config, changed, message):
     with pytest.raises(InputError, match=message):
