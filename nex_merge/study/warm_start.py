@@ -87,8 +87,8 @@ def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> Warm
         )
     trials = tuple(
         EarlierTrial(dict(result.parameters), values, _violations(result, constraints))
-        for result in latest_results(run)
-        if result.kind == "merge" and (values := objective.values(result)) is not None
+        for result in found
+        if (values := objective.values(result)) is not None
     )
     if not trials:
         raise InputError(

@@ -220,37 +220,24 @@ def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(t
     assert search_value != row["nex"], "or the test shows nothing"
 
 
-def test_the_final_of_a_shorter_search_does_not_lead_while_merges_are_tried(toy_config, played):
+@pytest.mark.parametrize(("answered", "merges"), [(1, 9), (4, 12)], ids=["among its merges", "in its final"])
+def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_over(
+    toy_config, played, answered, merges
+):
     _, _, run = played
 
     class Dies(Skilled):
-        """Killed in the second of the four merges that the longer search has more."""
+        """Killed after so many of the four merges that the longer search has more."""
 
         def answer(self, *args, **kwargs):
-            if len(self.asked) == 1:
-                raise KeyboardInterrupt
-            return super().answer(*args, **kwargs)
-
-    with pytest.raises(KeyboardInterrupt):
-        search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
-    assert Run(run.path).final is None
-
-
-def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_over(toy_config, played):
-    _, _, run = played
-
-    class Dies(Skilled):
-        """Killed in the final, after the four merges of the longer search."""
-
-        def answer(self, *args, **kwargs):
-            if len(self.asked) == 4:
+            if len(self.asked) == answered:
                 raise KeyboardInterrupt
             return super().answer(*args, **kwargs)
 
     with pytest.raises(KeyboardInterrupt):
         search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
     again = Run(run.path)
-    assert len([result for result in again.results() if result.kind == "merge"]) == 12
+    assert len([result for result in again.results() if result.kind == "merge"]) == merges
     assert again.final is None and {row["stage"] for row in read_rows(again)} == {"search"}
 
 
