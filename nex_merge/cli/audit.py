@@ -11,6 +11,7 @@ import typer
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next, say_next_steps
 from nex_merge.errors import InputError
 from nex_merge.setup.paths import command
+from nex_merge.wording import counted
 
 if TYPE_CHECKING:
     from nex_merge.labels.audit import Option, Outcome
@@ -81,7 +82,7 @@ def _say_inside(inside: "Mapping[int, str]", match: str) -> None:
     if inside:
         prompt, example = next(iter(inside.items()))
         _say(
-            f"Left out: {_times(len(inside), 'prompt')} on which the label is no conclusion but stands inside one, "
+            f"Left out: {counted(len(inside), 'prompt')} on which the label is no conclusion but stands inside one, "
             f"such as prompt {prompt}: {example}. Conclusions are read as {match}; give the whole of one as the label, "
             "or search with a reading that fits the answers (consensus.match)."
         )
@@ -89,7 +90,7 @@ def _say_inside(inside: "Mapping[int, str]", match: str) -> None:
 
 def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, seed: int) -> "AuditLabels":
     """Ask on the terminal, on stderr as stdout has the result; what is said is kept after every answer."""
-    from nex_merge.inspect.show import visible
+    from nex_merge.inert import visible
     from nex_merge.labels.audit import draw, pages, prompt_texts
     from nex_merge.runs.questions import AuditLabels, write_labels
 
@@ -105,9 +106,9 @@ def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, see
     count = sum(p in pool.fit.pooled for p in known.drawn)
     total = count + len(asked)
     if not asked and total >= n:
-        _say(f"{_times(count, 'prompt')} asked already; a larger --n asks for more.")
+        _say(f"{counted(count, 'prompt')} asked already; a larger --n asks for more.")
     if total < n:
-        _say(f"The run has only {_times(total, 'prompt')} with a conclusion.")
+        _say(f"The run has only {counted(total, 'prompt')} with a conclusion.")
     texts = prompt_texts(run) if asked else None
     for prompt in further:
         labels = dict(known.by_prompt)
@@ -127,12 +128,12 @@ def _interview(run: "RunFolder", pool: "Pool", known: "AuditLabels", n: int, see
 
 def _ask(shown: "Sequence[Sequence[Option]]", prompt: str) -> str:
     """What is right: "=" and a conclusion, or the key for none, not sure or quit."""
-    from nex_merge.inspect.show import visible
+    from nex_merge.inert import visible
 
     for number, options in enumerate(shown):
         rest = sum(len(page) for page in shown[number + 1 :])
         for i, option in enumerate(options, 1):
-            _say(f"\n  {i}  {visible(str(option.key))}   ({_times(option.variants, 'variant')})")
+            _say(f"\n  {i}  {visible(str(option.key))}   ({counted(option.variants, 'variant')})")
             _say(_indented(_tail(visible(option.response)), "       "))
         none = f"0 none of these: show {rest} more" if rest else "0 none of these"
         keys = "1" if len(options) == 1 else f"1 to {len(options)}"
@@ -178,7 +179,7 @@ def _say(text: str, end: str = "\n") -> None:
 
 def _head(text: str) -> str:
     lines = text.strip().split("\n")
-    more = [f"... ({_times(len(lines) - _PROMPT_LINES, 'line')} more)"] if len(lines) > _PROMPT_LINES else []
+    more = [f"... ({counted(len(lines) - _PROMPT_LINES, 'line')} more)"] if len(lines) > _PROMPT_LINES else []
     return "\n".join([*lines[:_PROMPT_LINES], *more])
 
 
@@ -191,10 +192,6 @@ def _tail(text: str) -> str:
 
 def _indented(text: str, by: str = "  ") -> str:
     return "\n".join(by + line for line in text.split("\n"))
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _as_json(outcome: "Outcome") -> Mapping[str, object]:
@@ -228,10 +225,10 @@ def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsu
         typer.echo("These are too few labels to tell.")
     for count, why in ((silent, "no variant concludes anything"), (unsure, "you were not sure")):
         if count:
-            typer.echo(f"Left out: {_times(count, 'prompt')} on which {why}.")
+            typer.echo(f"Left out: {counted(count, 'prompt')} on which {why}.")
     typer.echo()
     reliability = read_reliability(run.path)
-    title = f"{run.path}: {count_trials(outcome.rows)}, scored with {_times(found.n, 'known truth')}"
+    title = f"{run.path}: {count_trials(outcome.rows)}, scored with {counted(found.n, 'known truth')}"
     print_table(outcome.rows, title, run.objective, reliability, outcome.rows)
     typer.echo()
     before, after = (None if t is None else trial_label(t) for t in (outcome.pick_before, outcome.pick_after))

@@ -5,6 +5,7 @@ from typing import Any
 from nex_merge.inspect.answer_files import RankedFiles
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
 from nex_merge.runs.tables import console_of, wrapped
+from nex_merge.wording import counted
 
 DIGITS = 3
 
@@ -36,7 +37,7 @@ def print_ranked(ranked: RankedFiles) -> None:
 
     console, ranking = console_of(), ranked.ranking
     shared = "" if ranked.shared == ranked.prompts else f", {ranked.shared} of them in all files"
-    asked = "1 prompt" if ranked.prompts == 1 else f"{ranked.prompts} prompts"
+    asked = counted(ranked.prompts, "prompt")
     head = f"{len(ranking.rows)} models on {asked}{shared}; conclusions read as {ranked.match}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

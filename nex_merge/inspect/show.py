@@ -1,6 +1,5 @@
 """A reading as HTML (a fragment to embed, or a page) and as JSON. Knows nothing of runs or models."""
 
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from nex_merge.inert import visible
 from nex_merge.inspect.reading import Reading, outcome
 
 # Orange and blue are distinguishable for the colour-blind; the marks E and X repeat what the colours say. Everything is
@@ -32,23 +32,6 @@ STYLE = """\
 .reading table { border-collapse: collapse; font-size: .9em; }
 .reading th, .reading td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--rule); }
 """
-
-
-def visible(text: str) -> str:
-    """Text with control and format characters replaced by visible symbols, except line feeds and tabs.
-
-    Escape sequences and bidirectional marks in a response would otherwise act on the terminal.
-    """
-    return "".join(_symbol(character) for character in text)
-
-
-def _symbol(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's control pictures
-    return "\u2421" if code == 0x7F else "\ufffd"
 
 
 @cache

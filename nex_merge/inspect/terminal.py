@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
-from nex_merge.inspect.show import visible
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
 # Both set the text colour too, so that they are legible on dark and on light backgrounds.

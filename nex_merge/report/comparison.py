@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nex_merge.inert import visible
 from nex_merge.inspect.reading import Reading, read_trial
-from nex_merge.inspect.show import render_fragment, visible
+from nex_merge.inspect.show import render_fragment
 from nex_merge.labels.audit import prompt_texts
 from nex_merge.report.data import Snapshot, number
 from nex_merge.runs.files import trial_label
+from nex_merge.wording import counted
 
 PROMPTS = 5
 # Responses beyond this size are left out, and the page says how many.
@@ -70,7 +72,7 @@ def _note(shown: int, chosen: int, parents: int) -> str:
         return "No response of the pick has a score, so none is shown."
     if shown == 0:
         return "The responses are too long to show here; nex-merge phases shows them one at a time."
-    count = "1 response" if shown == 1 else f"{shown} responses"
+    count = counted(shown, "response")
     beside = "beside its parents' responses to the same prompts" if parents else "without parents, which have no scores"
     omitted = f" {chosen - shown} of {chosen} selected responses are omitted to limit the size of this page."
     return (

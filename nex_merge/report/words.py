@@ -6,6 +6,7 @@ from typing import Any
 from nex_merge.measures.registry import measure_title
 from nex_merge.report.data import MISSING, Snapshot, states
 from nex_merge.runs.files import trial_label
+from nex_merge.wording import counted
 
 # Merges per parameter below which importances come with a warning.
 FEW = 10
@@ -28,7 +29,7 @@ def progress(snapshot: Snapshot) -> str:
 def counts(snapshot: Snapshot) -> str:
     total = len(snapshot.rows)
     each = ", ".join(f"{count} {state}" for state, count in states(snapshot).items())
-    return f"{total} {'trial' if total == 1 else 'trials'}: {each}."
+    return f"{counted(total, 'trial')}: {each}."
 
 
 def no_pick(snapshot: Snapshot) -> str:

@@ -11,6 +11,7 @@ from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
+from nex_merge.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,7 +52,7 @@ def column_named(name: str) -> str:
 
 def count_trials(rows: Sequence[Row], shown: int | None = None) -> str:
     """'1 trial', '8 trials', or 'the first 3 of 8 trials' where not all are shown."""
-    trials = f"{len(rows)} {'trial' if len(rows) == 1 else 'trials'}"
+    trials = f"{counted(len(rows), 'trial')}"
     return trials if shown is None or shown == len(rows) else f"the first {shown} of {trials}"
 
 
@@ -169,7 +170,7 @@ def ranking_table(
     for row, cells in zip(rows, shown, strict=True):
         style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
         table.add_row(*(Text(cells[name]) for name in widths), style=style)
-    what = f"{len(left_out)} {'column' if len(left_out) == 1 else 'columns'}"
+    what = f"{counted(len(left_out), 'column')}"
     note = f"{what} left out for want of width: {', '.join(left_out)}" if left_out else ""
     return table, note
 

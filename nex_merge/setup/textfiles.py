@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.wording import counted
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
@@ -167,7 +168,7 @@ def read_csv(path: Path, wanted: str) -> Iterator[tuple[str, Mapping[str, str]]]
             continue
         if len(fields) != len(header):
             raise InputError(
-                f"{where}: expected {len(header)} {'field' if len(header) == 1 else 'fields'}, as in the header, got "
+                f"{where}: expected {counted(len(header), 'field')}, as in the header, got "
                 f'{len(fields)}. Put a field that holds a comma or a line break in quotes: "..."'
             )
         for name, field in zip(header, fields, strict=True):

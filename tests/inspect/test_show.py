@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nex_merge.inspect.show import STYLE, as_mapping, render_fragment, render_page, visible
+from nex_merge.inert import visible
+from nex_merge.inspect.show import STYLE, as_mapping, render_fragment, render_page
 from nex_merge.inspect.terminal import print_reading
 from tests.inspect.fakes import CYCLE, reading
 
