@@ -23,6 +23,12 @@ _CAUSAL: Mapping[str, str] = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 _BACKBONES: Mapping[str, Any] = modeling_auto.MODEL_MAPPING_NAMES
 # Parts of a config that belong to a model of more than text.
 _OTHER_SENSES = ("vision", "audio", "image", "video", "speech", "visual")
+# How a forward pass is computed, which is a matter of the machine: whoever trained a member may have had other kernels.
+_KERNELS = {
+    f"{start}{kind}_implementation{end}": f"_{kind}_implementation"
+    for kind in ("attn", "experts")
+    for start, end in (("", ""), ("_", ""), ("_", "_internal"))
+}
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "talker_config")
 
 
@@ -50,6 +56,7 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
     for key in ("quantization_config", "compression_config", "auto_map"):
         if hasattr(config, key):
             delattr(config, key)
+    notes += _without_kernels(raw, config)
     causal = _CAUSAL[config.model_type]
     listed = raw.get("architectures")
     config.architectures = [causal]
@@ -58,6 +65,16 @@ def mended_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> tuple[Pr
     if raw.get("auto_map"):
         notes.append(f"{FILE}: auto_map dropped: its code is not run; transformers' own {causal} is used")
     return config, notes
+
+
+def _without_kernels(raw: Mapping[str, Any], config: PreTrainedConfig) -> list[str]:
+    """Take the wish for certain kernels out of a config; all members run with transformers' default."""
+    for attribute in set(_KERNELS.values()):
+        setattr(config, attribute, None)
+    asked = [(key, raw[key]) for key in _KERNELS if raw.get(key) not in (None, "sdpa")]
+    return [
+        f"{FILE}: {key}: {value!r} ignored: members and merges run with transformers' default" for key, value in asked
+    ]
 
 
 def architecture_of(config: PreTrainedConfig) -> str:

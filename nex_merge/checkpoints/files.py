@@ -72,12 +72,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def weight_map(index: Path) -> dict[str, str]:
     """An index's mapping from tensors to files of its folder. Raises InputError if it is none."""
-    found = read_json(index).get("weight_map")
+    data = read_json(index)
+    found = data.get("weight_map")
     if not isinstance(found, dict) or not found:
         raise InputError(f"{index}: expected a mapping weight_map from tensors to files; {fetch_again(index.parent)}")
     for tensor, file in found.items():
         if not isinstance(file, str) or not file.endswith(".safetensors") or Path(file).is_absolute() or ".." in file:
             raise InputError(f"{index}: weight_map: {tensor}: expected a safetensors file in this folder, got {file!r}")
+    if not isinstance(data.get("metadata"), dict | None):
+        raise InputError(f"{index}: metadata: expected a mapping, got {_kind(data['metadata'])}; remove the key")
     return found
 
 
@@ -207,6 +210,23 @@ def _other_weights(folder: Path, names: list[str]) -> str | None:
             kind, advice = _OTHER_WEIGHTS[suffix]
             return f"{kind} (*{suffix}), which are never loaded; {advice.format(folder=folder)}"
     return None
+
+
+def as_checkpoint(folder: Path, empty: Path) -> Path:
+    """A folder that transformers loads as the checkpoint in `folder`: that folder itself, or links to it in `empty`.
+
+    transformers would load an adapter left beside full weights on top of them, and can't read an index without
+    metadata, which changes nothing.
+    """
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {"metadata": {}}
+    if not (folder / ADAPTER).is_file() and index.get("metadata") is not None:
+        return folder
+    for path in folder.iterdir():
+        if not path.name.startswith("adapter_") and path.name != INDEX:
+            (empty / path.name).symlink_to(path.resolve())
+    if (folder / INDEX).is_file():
+        (empty / INDEX).write_text(json.dumps({**index, "metadata": index.get("metadata") or {}}), encoding="utf-8")
+    return empty
 
 
 def leftovers(folder: Path, used: set[Path]) -> list[str]:

@@ -13,6 +13,8 @@ FILE = "tokenizer.json"
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SLOW = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tiktoken.model", "tekken.json")
 
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -57,6 +59,25 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         raise InputError(f"{jinja}: expected UTF-8; {fetch_again(folder)}") from None
     template = written or beside.get("tokenizer_config.json", {}).get("chat_template")
     return Vocabulary(tokens, pairs, rules, template if isinstance(template, str) else None)
+
+
+def check_special_tokens(folder: Path) -> None:
+    """Raise InputError if a special token in the files beside tokenizer.json is none that transformers reads."""
+    for path in (folder / "tokenizer_config.json", folder / "special_tokens_map.json"):
+        data = read_json(path) if path.is_file() else {}
+        for key in _SPECIAL:
+            if data.get(key) is not None and not _is_token(data[key]):
+                raise InputError(f"{path}: {key}: expected a token, got {data[key]!r}; correct the file")
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            listed = data.get(key) or []
+            tokens = listed.values() if isinstance(listed, dict) else listed
+            if not isinstance(listed, list | dict) or not all(map(_is_token, tokens)):
+                raise InputError(f"{path}: {key}: expected a list of tokens, got {listed!r}; correct the file")
+
+
+def _is_token(value: Any) -> bool:
+    text = value.get("content") if isinstance(value, dict) else value
+    return isinstance(text, str)
 
 
 def _tokens(data: dict[str, Any], config: dict[str, Any]) -> dict[int, str]:

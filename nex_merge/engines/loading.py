@@ -14,32 +14,34 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nex_merge.checkpoints.adapters import CONFIG as ADAPTER
+from nex_merge.checkpoints.files import as_checkpoint, first_line
+from nex_merge.checkpoints.tokenizers import check_special_tokens
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises InputError if it has none."""
+    """The tokenizer of a checkpoint. Raises InputError if it has none that transformers can load."""
+    check_special_tokens(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: cannot load a tokenizer: {str(error).splitlines()[0]}") from None
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # whatever a tokenizer class makes of a wrong value
+        raise InputError(f"{folder}: cannot load a tokenizer: {first_line(error)}") from None
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise InputError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length: expected a number, got "
+            f"{tokenizer.model_max_length!r}; correct the file"
+        )
+    return tokenizer
 
 
 def load_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """A checkpoint's full weights as transformers loads them, and its report on missing and unexpected tensors.
 
-    An adapter left beside them, which transformers would load on top, is no part of the checkpoint. Raises InputError
-    if transformers can't load it.
+    See `as_checkpoint` for what is no part of them. Raises InputError if transformers can't load it.
     """
     with tempfile.TemporaryDirectory(prefix="nex-merge-") as name:
-        source = folder
-        if (folder / ADAPTER).is_file():
-            source = Path(name)
-            for path in folder.iterdir():
-                if not path.name.startswith("adapter_"):
-                    (source / path.name).symlink_to(path.resolve())
+        source = as_checkpoint(folder, Path(name))
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=dtype, config=config, trust_remote_code=False, output_loading_info=True

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.activations.capture import capture, gated_mlps
+from nex_merge.checkpoints.files import about
 from nex_merge.engines.engine import Captured
 from nex_merge.engines.loading import (
     check_context,
@@ -113,7 +114,8 @@ class FamilyEngine(TransformersEngine):
         self.tensors = preflight(family.folders, family.donor, family.donor_named)
         # What merged weights are stored in: most of the base's.
         self.out_dtype = weights_dtype(self.tensors, family.dtype)
-        tokenizer = load_tokenizer(family.folders[family.donor])
+        with about(family.donor):
+            tokenizer = load_tokenizer(family.folders[family.donor])
         device = resolve_device(runtime.device)
         self.dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)
         self.merger = Merger(family.folders, family.donor, device, self.dtype, family.merged)

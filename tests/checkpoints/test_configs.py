@@ -1,10 +1,12 @@
 """config.json: mended where transformers and mergekit would stumble, refused where it is no decoder of text."""
 
 import pytest
+import torch
 
 from nex_merge.checkpoints.configs import mended_config
 from nex_merge.checkpoints.weights import stored_tensors
 from nex_merge.errors import InputError
+from nex_merge.merging import make_model
 from tests.checkpoints.conftest import edit
 
 pytestmark = pytest.mark.quick
@@ -78,6 +80,17 @@ def test_custom_code_of_a_known_model_is_not_run_and_said(folder):
     config, notes = mended(folder)
     assert notes == [f"config.json: auto_map dropped: its code is not run; transformers' own {OURS} is used"]
     assert "auto_map" not in config.to_dict()
+
+
+@pytest.mark.parametrize("value", ["flash_attention_2", "eager", {"": "flex_attention"}, ["x"], 3])
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_experts_implementation"])
+def test_kernels_that_a_member_asks_for_are_ignored_and_said(folder, tmp_path, key, value):
+    edit(folder / "config.json", **{key: value})
+    config, notes = mended(folder)
+    assert notes == [f"config.json: {key}: {value!r} ignored: members and merges run with transformers' default"]
+    make_model(config, torch.float32)
+    config.save_pretrained(tmp_path / "saved")
+    assert key not in (tmp_path / "saved" / "config.json").read_text()
 
 
 def test_a_vision_language_model_is_refused_in_words(tmp_path, toy):
