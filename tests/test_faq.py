@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nex_merge.errors import InputError
+from nex_merge.inspect.answer_files import rank_files
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import estimate
 from tests.pages import ROOT
@@ -128,3 +129,16 @@ def test_the_words_of_a_symptom(spoil: Spoil, words, tmp_path):
         said = str(error)
     assert words in said
     assert words in FAQ
+
+
+def test_the_words_about_files_that_lack_prompts(tmp_path):
+    files = [tmp_path / f"{name}.jsonl" for name in "abcde"]
+    for count, file in zip((24, 24, 24, 24, 9), files, strict=True):
+        lines = [json.dumps({"prompt": f"{n} + 1?", "response": f"{n + 1}"}) for n in range(count)]
+        file.write_text("\n".join(lines))
+    found = rank_files(files)
+    said = " ".join([found.ranking.verdict, *found.ranking.reasons, *found.notes])
+    for words in (
+        "lacks 15 of 24 prompts, which count as not answered", "insufficient", "only 9 of 24 prompts are in all files",
+    ):  # fmt: skip
+        assert words in said and words in FAQ

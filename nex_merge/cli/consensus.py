@@ -23,13 +23,20 @@ def consensus(
     match: Annotated[
         str, typer.Option(help="how conclusions are read: auto, number, choice, text or regex:PATTERN")
     ] = "auto",
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared",
+            help="rank on the prompts that all files have; else a prompt that a file lacks counts as not answered",
+        ),
+    ] = False,
     form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:
     """Rank models by files of their answers to the same prompts; no labels, no merging, no model is loaded."""
     from nex_merge.inspect.answer_files import rank_files
     from nex_merge.inspect.ranked import as_json, print_ranked
 
-    ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match)
+    ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared)
     if form is ShortFormat.json:
         typer.echo(json.dumps(as_json(ranked), indent=1))
     else:

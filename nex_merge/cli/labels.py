@@ -24,12 +24,14 @@ def benchmark(
     """Measure the accuracy of a run's variants on labelled prompts; the search never uses it."""
     from nex_merge.labels.benchmark import benchmark, choose_trials
     from nex_merge.labels.correlate import FEWEST
-    from nex_merge.labels.items import load_items
+    from nex_merge.labels.items import load_items, unlike
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
     from nex_merge.runs.tables import print_table
 
     items = load_items(data, match)
+    for line in unlike([item.answer for item in items], match):
+        typer.echo(f"{data}: {line}", err=True)
     opened = RunFolder(run)
     chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
     benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))

@@ -1,34 +1,30 @@
-"""Files of models' answers to the same prompts -> the models ranked by consensus. No model is loaded."""
+"""Files of models' answers to the same prompts -> the models ranked by consensus. No model is loaded.
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+A prompt that a file lacks counts as not answered: a model that left out the hard prompts would win otherwise.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from nex_merge.answers.conclusions import Gold, check_match, conclude, read_gold
+from nex_merge.answers.conclusions import Gold, Key, check_match, read_gold
 from nex_merge.errors import InputError
+from nex_merge.inspect.answer_lines import AnswerFile, KnownAnswer, Prompts, read_answers, translated
+from nex_merge.labels.items import unlike
 from nex_merge.measures.concluding import choose_match, conclusions_of
 from nex_merge.measures.ranking import Ranking, consensus
-from nex_merge.records import Observation, Response
-from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import options_of, read_jsonl
-from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_unicode, file_type
-from nex_merge.setup.yaml_files import as_yaml
+from nex_merge.measures.trust import TELLING
+from nex_merge.wording import counted
 
 FEWEST_FILES = 2
-# A prompt as files have it: its text, or its messages as JSON.
-Question = str
+# Below the first share of prompts that all files have, a ranking is insufficient, below the second it is weak.
+SHARED = (0.5, 0.9)
+CUT = 0.1  # share of a file's responses from which on it is said that they were cut off
+SAME_PROMPTS = "the answers that a file lacks, or the files without it, or the ranking on the shared prompts (--shared)"
+_LEVELS = ("insufficient", "weak", "sound")
 
-
-@dataclass
-class _Prompts:
-    """The prompts of all files, in the order in which they first occur."""
-
-    number: dict[Question, int] = field(default_factory=dict)
-    options: dict[int, int] = field(default_factory=dict)
-    answers: dict[int, tuple[str, str]] = field(default_factory=dict)  # by prompt: (place, answer)
+Conclusions = dict[int, list[Key | None]]  # by prompt, one for each sample
 
 
 @dataclass(frozen=True)
@@ -39,16 +35,21 @@ class RankedFiles:
     match: str  # how conclusions were read
     prompts: int  # in any of the files
     shared: int  # in all of them
-    concluded: Mapping[str, float]  # by file: share of the responses that conclude something
-    accuracy: Mapping[str, float]  # by file: share of the responses that are right; empty without known answers
+    ranked: int  # those that the ranking rests on
+    answered: Mapping[str, int]  # by file: how many of those it has
+    concluded: Mapping[str, float]  # by file: share of its responses that conclude something
+    accuracy: Mapping[str, float]  # by file: share of the known answers that it gives; empty without known answers
     labelled: int  # prompts with a known answer
+    notes: tuple[str, ...]  # on what is missing, cut off or doubtful
 
 
-def rank_files(files: Sequence[Path], match: str = "auto") -> RankedFiles:
+def rank_files(files: Sequence[Path], match: str = "auto", shared: bool = False) -> RankedFiles:
     """Rank models by files of their answers: JSONL with `prompt` or `messages`, and `response` or `responses`.
 
-    Lines with the same prompt are samples of it. With an `answer`, known answers measure accuracy and audit the
-    verdict; the ranking itself never uses them. `choices` or `options` say how many options a question has.
+    Prompts are matched by their text; lines with the same one are samples of it. A prompt that a file lacks counts as
+    not answered; `shared`: rank on the prompts that all files have. Those that only one file has are left out. With an
+    `answer`, known answers measure accuracy and audit the verdict; the ranking itself never uses them. `choices` or
+    `options` say how many options a question has, and in which order.
 
     Raises InputError, naming file and line, for whatever can't be read as that.
     """
@@ -56,106 +57,138 @@ def rank_files(files: Sequence[Path], match: str = "auto") -> RankedFiles:
         check_match(match)
     if len(files) < FEWEST_FILES:
         raise InputError(f"consensus: expected at least two files, one for each model, got {len(files)}")
-    names = [str(file) for file in files]
     for i, file in enumerate(files):
         if any(file.resolve() == other.resolve() for other in files[:i]):
             raise InputError(f"{file}: given twice; one model's answers would count as two models that agree")
-    prompts = _Prompts()
-    observed = {name: _read(file, prompts) for name, file in zip(names, files, strict=True)}
-    chosen = choose_match(list(observed.values())) if match == "auto" else match
-    conclusions = {name: conclusions_of(seen, chosen, prompts.options) for name, seen in observed.items()}
-    asked = [set(item) for item in conclusions.values()]
-    if not any(one & other for i, one in enumerate(asked) for other in asked[:i]):
-        raise InputError(
-            f"{names[0]}, {names[1]}: no two files have a prompt in common; consensus needs the same prompts"
-        )
-    golds = {p: _gold(place, answer, chosen, prompts.options.get(p)) for p, (place, answer) in prompts.answers.items()}
-    right, truths = _grade(observed, golds, chosen, prompts.options)
-    ranking = consensus(conclusions, options=prompts.options, audit=truths, match=chosen)
+    prompts = Prompts()
+    read = {str(file): read_answers(file, prompts) for file in files}
+    chosen = choose_match([one.observed for one in read.values()]) if match == "auto" else match
+    if chosen != "number":
+        prompts.check_letters()
+    found = {name: _conclusions(one, chosen, prompts) for name, one in read.items()}
+    everywhere, kept = _kept(found, shared)
+    given = {name: len(item) for name, item in found.items()}
+    found = {name: {p: keys for p, keys in item.items() if p in kept} for name, item in found.items()}
+    golds = {p: gold for p, gold in _golds(prompts.answers, chosen, prompts.options).items() if p in kept}
+    accuracy, truths = _grade(read, found, golds, chosen)
+    # An empty list: asked, and no response. It agrees with nobody, and is no response that concludes nothing.
+    asked = {name: {p: item.get(p, []) for p in sorted(kept)} for name, item in found.items()}
+    ranking = consensus(asked, options=prompts.options, audit=truths, match=chosen)
+    # Of two that agree as often, who answered more comes first.
+    rows = sorted(ranking.rows, key=lambda r: (1.0 if r.consensus is None else -r.consensus, -given[r.name]))
+    ranking = _weakened(replace(ranking, rows=tuple(rows)), len(everywhere), len(kept))
     return RankedFiles(
-        ranking,
-        chosen,
-        len(prompts.number),
-        len(set.intersection(*asked)),
-        {name: _share(key is not None for keys in item.values() for key in keys) for name, item in conclusions.items()},
-        {name: _share(values) for name, values in right.items() if values},
-        len(golds),
-    )
+        ranking, chosen, len(prompts.number), len(everywhere), len(kept),
+        {name: len(item) for name, item in found.items()},
+        {name: _share(key is not None for keys in item.values() for key in keys) for name, item in found.items()},
+        accuracy, len(golds), tuple(_notes(read, found, prompts, kept, shared, chosen)),
+    )  # fmt: skip
 
 
-def _read(file: Path, prompts: _Prompts) -> Observation:
-    check_readable(file, "consensus", "a JSONL file with prompt, and response or responses")
-    if (kind := file_type(file)) in (".csv", ".tsv", ".parquet", ".txt", ".md"):
-        raise InputError(f"{file}: expected a JSONL file with prompt, and response or responses, got a {kind} file")
-    texts: dict[int, list[tuple[str, bool]]] = {}
-    for where, data, prompt in read_jsonl(file, "prompt"):
-        question = prompt.raw if prompt.raw is not None else json.dumps([dict(item) for item in prompt.messages])
-        number = prompts.number.setdefault(question, len(prompts.number))
-        if (options := options_of(data)) is not None:
-            prompts.options[number] = len(options)
-        _keep_answer(where, data, number, prompts)
-        texts.setdefault(number, []).extend((text, data.get("truncated") is True) for text in _texts(where, data))
-    if not texts:
-        raise InputError(f"{file}: expected at least one prompt with a response, got none")
-    return Observation(
-        [
-            Response(number, sample, (), (), text, truncated)
-            for number in sorted(texts)
-            for sample, (text, truncated) in enumerate(texts[number])
-        ]
-    )
+def _conclusions(read: AnswerFile, match: str, prompts: Prompts) -> Conclusions:
+    found = conclusions_of(read.observed, match, prompts.options)
+    if match == "number" or not read.orders:
+        return found
+    return {p: [read.translated(key, p, sample) for sample, key in enumerate(keys)] for p, keys in found.items()}
 
 
-def _texts(where: str, data: Mapping[str, Any]) -> list[str]:
-    given = [data[key] for key in ("response", "responses") if data.get(key) is not None]
-    if len(given) != 1:
-        got = "both" if given else "neither"
-        raise InputError(f'{where}: expected "response" with a text, or "responses" with a list of texts, got {got}')
-    texts = [given[0]] if "responses" not in data or data["responses"] is None else given[0]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{where}: expected texts as responses, got {as_yaml(given[0])[:60]}")
-    for number, text in enumerate(texts):
-        check_unicode(text, f"{where}: responses.{number}")
-    return texts
+def _kept(found: Mapping[str, Conclusions], shared: bool) -> tuple[Set[int], Set[int]]:
+    """The prompts of all files, and those that the files are ranked on."""
+    asked = {name: set(item) for name, item in found.items()}
+    everywhere = set.intersection(*asked.values())
+    times = Counter(p for item in asked.values() for p in item)
+    twice = {p for p, count in times.items() if count > 1}
+    for name, item in asked.items():
+        if not item & twice:
+            what = "no two files have a prompt in common" if not twice else "has no prompt in common with the others"
+            raise InputError(f"{name}: {what}; consensus needs answers to the same prompts, which are matched by text")
+    if shared and not everywhere:
+        raise InputError(f"--shared: expected prompts that all {len(found)} files have, got none")
+    return everywhere, everywhere if shared else twice
 
 
-def _keep_answer(where: str, data: Mapping[str, Any], number: int, prompts: _Prompts) -> None:
-    answer = data.get("answer")
-    if answer is None:
-        return
-    text = str(answer) if is_number(answer) else answer
-    if not isinstance(text, str):
-        raise InputError(f'{where}: expected "answer" with text or a number, got {as_yaml(answer)}')
-    place, earlier = prompts.answers.setdefault(number, (where, text))
-    if earlier.strip() != text.strip():
-        raise InputError(f"{where}: answer {text!r}: the same prompt has the answer {earlier!r} in {place}")
-
-
-def _gold(where: str, answer: str, match: str, options: int | None) -> Gold:
-    try:
-        return read_gold(answer, match, options)
-    except ValueError as error:
-        raise InputError(f"{where}: answer {answer!r} cannot be read as {match}: {error}") from None
+def _golds(answers: Iterable[KnownAnswer], match: str, options: Mapping[int, int]) -> dict[int, Gold]:
+    """By prompt, its known answer. Raises InputError, naming the line, if it can't be read or two differ."""
+    found: dict[int, tuple[KnownAnswer, Gold]] = {}
+    for answer in answers:
+        try:
+            gold = read_gold(answer.text, match, answer.choices or options.get(answer.prompt))
+        except ValueError as error:
+            raise InputError(f"{answer.where}: answer {answer.text!r} cannot be read as {match}: {error}") from None
+        gold = replace(gold, key=translated(gold.key, answer.order))
+        earlier, first = found.setdefault(answer.prompt, (answer, gold))
+        if (gold.key, gold.expression) != (first.key, first.expression) and (gold.key is None or gold.key != first.key):
+            raise InputError(
+                f"{answer.where}: answer {answer.text!r}: the same prompt has the answer {earlier.text!r} in "
+                f"{earlier.where}"
+            )
+    return {prompt: gold for prompt, (_, gold) in found.items()}
 
 
 def _grade(
-    observed: Mapping[str, Observation], golds: Mapping[int, Gold], match: str, options: Mapping[int, int]
-) -> tuple[dict[str, list[bool]], dict[int, str | None]]:
-    """By file, whether each response to a prompt with a known answer is right; and by prompt, the right conclusion."""
-    right: dict[str, list[bool]] = {}
+    read: Mapping[str, AnswerFile], found: Mapping[str, Conclusions], golds: Mapping[int, Gold], match: str
+) -> tuple[dict[str, float], dict[int, str | None]]:
+    """By file, the share of the known answers that it gives, of all that there are; by prompt, the right conclusion."""
+    accuracy: dict[str, float] = {}
     # Equal mathematics may have another key than the known answer.
     truths: dict[int, str | None] = {}
-    for name, seen in observed.items():
-        right[name] = []
-        for response in seen.responses:
-            if response.prompt in golds:
-                is_right = not response.truncated and golds[response.prompt].is_answered_by(response.text)
-                right[name].append(is_right)
-                if is_right:
-                    truths.setdefault(response.prompt, conclude(response.text, match, options.get(response.prompt)))
-    return right, {p: truths.get(p, gold.key) for p, gold in golds.items()}
+    for name, one in read.items():
+        right: dict[int, list[bool]] = {p: [] for p in golds}
+        for response in one.observed.responses:
+            if (gold := golds.get(response.prompt)) is None:
+                continue
+            key = found[name][response.prompt][response.sample]
+            is_right = key is not None and key == gold.key
+            # Mathematics may be equal without equal keys.
+            is_right |= match == "number" and not response.truncated and gold.is_answered_by(response.text)
+            right[response.prompt].append(is_right)
+            if is_right:
+                truths.setdefault(response.prompt, key)
+        if golds:
+            accuracy[name] = sum(_share(values) for values in right.values() if values) / len(golds)
+    return accuracy, {p: truths.get(p, gold.key) for p, gold in golds.items()}
 
 
-def _share(values: Any) -> float:
+def _weakened(ranking: Ranking, shared: int, ranked: int) -> Ranking:
+    """The ranking, its verdict no better than the prompts that all files have allow."""
+    if shared == ranked:
+        return ranking
+    limits = zip(SHARED, TELLING, strict=True)
+    level = sum(shared >= share * ranked and shared >= count for share, count in limits)
+    if level == len(SHARED):
+        return ranking
+    reason = f"only {shared} of {counted(ranked, 'prompt')} are in all files; the others say nothing of who lacks them"
+    advice = tuple(dict.fromkeys((SAME_PROMPTS, *ranking.advice)))
+    verdict = _LEVELS[min(level, _LEVELS.index(ranking.verdict))]
+    return replace(ranking, verdict=verdict, reasons=(reason, *ranking.reasons), advice=advice)
+
+
+def _notes(
+    read: Mapping[str, AnswerFile],
+    found: Mapping[str, Conclusions],
+    prompts: Prompts,
+    kept: Set[int],
+    shared: bool,
+    match: str,
+) -> Iterator[str]:
+    for name, item in found.items():
+        if missing := len(kept) - len(item):
+            yield f"{name}: lacks {missing} of {counted(len(kept), 'prompt')}, which count as not answered"
+    if missing := len(prompts.number) - len(kept):
+        where = "that not all files have" if shared else "that only one file has"
+        yield f"left out: {counted(missing, 'prompt')} {where}"
+    for name, one in read.items():
+        responses = one.observed.responses
+        if (cut := sum(response.truncated for response in responses)) > CUT * len(responses):
+            yield f"{name}: {cut} of {counted(len(responses), 'response')} cut off, which conclude nothing"
+        yield from one.notes
+    if prompts.reordered:
+        what = counted(len(prompts.reordered), "prompt")
+        yield f"choices of {what} come in different orders; letters stand for the choices of their own line"
+    golds = {answer.prompt: answer.text for answer in prompts.answers}
+    yield from unlike(list(golds.values()), match)
+
+
+def _share(values: Iterable[bool]) -> float:
     found = list(values)
     return sum(found) / len(found)

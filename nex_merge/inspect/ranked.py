@@ -15,6 +15,7 @@ def as_json(ranked: RankedFiles) -> dict[str, Any]:
     rows = []
     for row in ranked.ranking.rows:
         item: dict[str, Any] = {"name": row.name, "consensus": row.consensus, "low": row.low, "high": row.high}
+        item["answered"] = ranked.answered[row.name]
         item["concluded"] = ranked.concluded[row.name]
         if row.name in ranked.accuracy:
             item["accuracy"] = ranked.accuracy[row.name]
@@ -27,7 +28,9 @@ def as_json(ranked: RankedFiles) -> dict[str, Any]:
         "match": ranked.match,
         "prompts": ranked.prompts,
         "shared_prompts": ranked.shared,
+        "ranked_prompts": ranked.ranked,
         "labelled_prompts": ranked.labelled,
+        "notes": list(ranked.notes),
     }
 
 
@@ -36,18 +39,22 @@ def print_ranked(ranked: RankedFiles) -> None:
     from rich.table import Table
 
     console, ranking = console_of(), ranked.ranking
-    shared = "" if ranked.shared == ranked.prompts else f", {ranked.shared} of them in all files"
-    asked = counted(ranked.prompts, "prompt")
+    shared = "" if ranked.shared == ranked.ranked else f", {ranked.shared} of them in all files"
+    asked = counted(ranked.ranked, "prompt")
     head = f"{len(ranking.rows)} models on {asked}{shared}; conclusions read as {ranked.match}"
-    console.print(head, markup=False, highlight=False, soft_wrap=True)
+    for line in (head, *(f"  {note}" for note in ranked.notes)):
+        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
+    missing = any(count < ranked.ranked for count in ranked.answered.values())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right")
     table.add_column("file", overflow="fold")
-    for heading in ("consensus", "95 %", "concluded", *(["accuracy"] if ranked.accuracy else [])):
+    headings = ("consensus", "95 %", *(["answered"] if missing else []), "concluded")
+    for heading in (*headings, *(["accuracy"] if ranked.accuracy else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, row in enumerate(ranking.rows, 1):
         interval = "-" if row.low is None else f"{row.low:.{DIGITS}f}-{row.high:.{DIGITS}f}"
-        cells = [_number(row.consensus), interval, f"{ranked.concluded[row.name]:.0%}"]
+        cells = [_number(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
+        cells += [f"{ranked.concluded[row.name]:.0%}"]
         cells += [_number(ranked.accuracy.get(row.name))] if ranked.accuracy else []
         table.add_row("-" if row.consensus is None else str(place), row.name, *cells)
     console.print(table)

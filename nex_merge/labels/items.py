@@ -1,6 +1,7 @@
 """Labelled prompts, from files or a family's built-in problems, and grading of responses."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,11 +13,15 @@ from nex_merge.records import Prompt, Response
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
 from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_text, file_type
+from nex_merge.setup.textfiles import check_text, file_type, parse_number
 from nex_merge.setup.yaml_files import as_yaml
+from nex_merge.wording import counted
 
 # Entry point group. Name: a family; object: a function that makes `count` problems of each kind.
 PROBLEMS = "nex_merge.problems"
+# From this share of the known answers on it is said that they are read otherwise than they look.
+MANY = 0.25
+_LETTER = re.compile(r"\(?[A-Z][).]?")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ def labelled(where: str, data: Mapping[str, Any], prompt: Prompt, match: str) ->
         return Item(prompt, answer, matcher(match, answer, options_of(data)))
     except ValueError as error:
         raise InputError(f"{where}: answer {answer!r} cannot be read as {match}: {error}") from None
+
+
+def unlike(answers: Sequence[str], match: str) -> Iterator[str]:
+    """What is said of known answers that are read as texts though many of them are numbers or letters."""
+    if match != "text":  # other ways to read refuse what they can't read
+        return
+    numbers = sum(parse_number(answer.replace(",", "")) is not None for answer in answers)
+    letters = sum(_LETTER.fullmatch(answer.strip()) is not None for answer in answers)
+    for count, what, way in ((numbers, "numbers", "number"), (letters, "letters of choices", "choice")):
+        if count >= MANY * len(answers) > 0:
+            yield (
+                f"{count} of {counted(len(answers), 'known answer')} are {what}, but responses are compared as texts; "
+                f"--match {way} reads which {way} a response concludes"
+            )
 
 
 def load_items(file: Path, match: str) -> list[Item]:

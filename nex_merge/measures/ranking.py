@@ -49,9 +49,10 @@ def consensus(
 
     `conclusions`: by model, its conclusions: a mapping from prompts, or a sequence in the order of the prompts. Each is
     one conclusion (any hashable; None: it concludes nothing) or a list of one per sample. A prompt that a mapping lacks
-    was not asked. `options`: how many options a prompt offers, where known. `truths`: conclusions known to be right
-    (None: none is), which count as such and audit the rest; `audit`: the same, but used for the verdict alone.
-    `match`: how the conclusions were read, for the verdict's reasons.
+    was not asked; one with an empty list was asked and not answered, and agrees with nobody. `options`: how many
+    options a prompt offers, where known. `truths`: conclusions known to be right (None: none is), which count as such
+    and audit the rest; `audit`: the same, but used for the verdict alone. `match`: how the conclusions were read, for
+    the verdict's reasons.
 
     Raises InputError with fewer than two models.
 

@@ -82,11 +82,15 @@ def options_of(data: Mapping[str, Any]) -> list[str] | None:
     """The options of a line's multiple-choice question; None where it names none.
 
     They are in `choices` or `options`, as data sets hold them: a list of texts, a mapping of letters to texts, or a
-    mapping with a list under `text`.
+    mapping with a list under `text`. What a server returned, under `choices` too, is none.
     """
     given = data.get("choices", data.get("options"))
-    texts = given.get("text", list(given.values())) if isinstance(given, Mapping) else given
+    if isinstance(given, Mapping):
+        given = given.get("text", [given[key] for key in sorted(given, key=str.upper)])
+    texts = given
     if not isinstance(texts, list) or not 2 <= len(texts) <= 26:
+        return None
+    if any(isinstance(text, Mapping) and ("finish_reason" in text or "message" in text) for text in texts):
         return None
     return [str(text) for text in texts]
 

@@ -104,6 +104,143 @@ def test_files_that_cannot_be_compared_are_refused(files, tmp_path):
         rank_files(files)
 
 
+def sums(path, answers, **more):
+    return write(
+        path,
+        [{"prompt": f"{n} + 1?", "response": f"It is {a}.", **more} for n, a in enumerate(answers) if a is not None],
+    )
+
+
+def test_a_prompt_that_a_file_lacks_is_not_answered(tmp_path):
+    full = [
+        sums(tmp_path / f"m{k}.jsonl", [n + 1 if n < 9 or n % 4 != k else 100 * k + n for n in range(24)])
+        for k in range(1, 4)
+    ]
+    easy = sums(tmp_path / "easy.jsonl", range(1, 10))
+    prefix = write(tmp_path / "prefix.jsonl", [json.loads(line) for line in full[0].read_text().splitlines()[:20]])
+    found = rank_files([easy, prefix, *full])
+    assert names(found)[-1] == "easy.jsonl" and found.ranking.rows[-1].consensus == pytest.approx(9 / 24, abs=0.01)
+    assert names(found).index("m1.jsonl") < names(found).index("prefix.jsonl")
+    assert found.answered[str(easy)] == 9 and found.concluded[str(easy)] == 1
+    assert f"{easy}: lacks 15 of 24 prompts, which count as not answered" in found.notes
+    assert found.ranking.verdict == "insufficient"
+    assert found.ranking.reasons[0].startswith("only 9 of 24 prompts are in all files")
+    assert not any("conclude anything" in reason for reason in found.ranking.reasons)  # nothing was read from no text
+    shared = rank_files([easy, prefix, *full], shared=True)
+    assert (shared.ranked, shared.shared, shared.prompts) == (9, 9, 24)
+    assert [row.consensus for row in shared.ranking.rows] == [pytest.approx(1, abs=0.01)] * 5
+    assert "left out: 15 prompts that not all files have" in shared.notes
+    # The whole file comes before its own beginning also where nothing else tells them apart.
+    assert names(rank_files([prefix, full[0]]))[0] == "m1.jsonl"
+
+
+def test_prompts_that_one_file_alone_has_win_nothing(files, tmp_path):
+    lines = [json.loads(line) for line in files[4].read_text().splitlines()]
+    write(files[4], [*lines, *({"prompt": f"mine {n}?", "response": f"{n}"} for n in range(200))])
+    found = rank_files(files)
+    assert names(found)[-1] == "bad.jsonl" and (found.prompts, found.ranked, found.shared) == (220, 20, 20)
+    assert "left out: 200 prompts that only one file has" in found.notes and found.ranking.verdict == "sound"
+    with pytest.raises(InputError, match=r"--shared: expected prompts that all 3 files have, got none"):
+        rank_files(
+            [sums(tmp_path / f"{k}.jsonl", [None if n % 3 == k else n + 1 for n in range(9)], x=1) for k in range(3)],
+            shared=True,
+        )
+    alone = write(tmp_path / "alone.jsonl", [{"prompt": "else?", "response": "1"}])
+    with pytest.raises(InputError, match=r"alone.jsonl: has no prompt in common with the others"):
+        rank_files([*files, alone])
+
+
+def test_accuracy_counts_the_known_answers_that_a_file_lacks(files):
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    write(files[0], [{**line, "answer": n + 1} for n, line in enumerate(lines)])
+    write(files[1], [json.loads(line) for line in files[1].read_text().splitlines()[10:]])
+    found = rank_files(files)
+    assert found.accuracy[str(files[1])] == 0.5 and found.accuracy[str(files[0])] == 1
+
+
+def test_messages_and_prompt_with_the_same_text_are_the_same_prompt_and_repeats_are_said(files, tmp_path):
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    as_messages = [
+        {"messages": [{"role": "user", "content": f"{line['prompt']}\n"}], "response": line["response"]}
+        for line in lines
+    ]
+    found = rank_files([*files, write(tmp_path / "chat.jsonl", [*as_messages, as_messages[0]])])
+    assert found.shared == found.prompts == 20
+    assert [note for note in found.notes if "chat.jsonl: 1 prompt on several lines, which count as samples" in note]
+
+
+def test_cut_responses_conclude_nothing_whatever_the_key_is(files, tmp_path):
+    cut = sums(tmp_path / "cut.jsonl", range(1, 21), finish_reason="length")
+    found = rank_files([*files, cut])
+    assert names(found)[-1] == "cut.jsonl" and found.concluded[str(cut)] == 0
+    assert f"{cut}: 20 of 20 responses cut off, which conclude nothing" in found.notes
+
+
+CHOICES = ["Rome", "Paris", "Bern"]
+
+
+def quiz(path, right, order, answer=None, said="The answer is {}."):
+    """Six questions on which a model picks the right option, the first, on so many; its choices in an order."""
+    lines = []
+    for n in range(6):
+        options = [f"{CHOICES[i]} {n}" for i in order]
+        letter = "ABC"[order.index(0 if n < right else 1 + n % 2)]
+        lines.append({"prompt": f"Which, {n}?", "choices": options, "response": said.format(letter)})
+        if answer:
+            lines[-1]["answer"] = "ABC"[order.index(0)] if answer == "letter" else options[order.index(0)]
+    return write(path, lines)
+
+
+def test_letters_stand_for_the_choices_of_their_own_line(tmp_path):
+    files = [
+        quiz(tmp_path / "a.jsonl", 6, [0, 1, 2], "letter"),
+        quiz(tmp_path / "b.jsonl", 6, [2, 1, 0], "text"),
+        quiz(tmp_path / "c.jsonl", 5, [1, 2, 0]),
+        quiz(tmp_path / "d.jsonl", 2, [0, 2, 1]),
+    ]
+    found = rank_files(files)
+    assert found.match == "choice" and names(found) == ["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]
+    assert [found.accuracy[str(file)] for file in files] == [1, 1, 5 / 6, 2 / 6]
+    assert (
+        "choices of 6 prompts come in different orders; letters stand for the choices of their own line" in found.notes
+    )
+    # As they would be, had they all been asked in one order.
+    same = [quiz(tmp_path / f"{k}.jsonl", right, [0, 1, 2]) for k, right in enumerate((6, 6, 5, 2))]
+    plain = rank_files(same)
+    assert [row.consensus for row in plain.ranking.rows] == [row.consensus for row in found.ranking.rows]
+    unlabelled = [quiz(tmp_path / "a.jsonl", 6, [0, 1, 2]), quiz(tmp_path / "b.jsonl", 6, [2, 1, 0])]
+    texts = rank_files(unlabelled, match="regex:answer is ([A-C])")
+    assert [row.consensus for row in texts.ranking.rows] == [pytest.approx(1), pytest.approx(1)]
+
+
+def test_choices_that_cannot_be_mapped_are_refused(tmp_path):
+    files = [quiz(tmp_path / "a.jsonl", 6, [0, 1, 2]), quiz(tmp_path / "b.jsonl", 6, [2, 1, 0])]
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    bare = write(tmp_path / "bare.jsonl", [{k: v for k, v in line.items() if k != "choices"} for line in lines])
+    with pytest.raises(InputError, match=r"bare.jsonl line \d: expected choices, because .*b.jsonl line \d has those"):
+        rank_files([*files, bare])
+    assert rank_files([files[0], bare]).match == "choice"
+    other = write(tmp_path / "other.jsonl", [{**line, "choices": ["Oslo", "Rome 0", "Bern 0"]} for line in lines])
+    with pytest.raises(
+        InputError, match=r"other.jsonl line 1: choices: expected those of the same prompt in .*a.jsonl"
+    ):
+        rank_files([files[0], other])
+
+
+def test_numbers_and_letters_that_are_compared_as_texts_are_said(files, tmp_path):
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    write(files[0], [{**line, "answer": n + 1} for n, line in enumerate(lines)])
+    said = "20 of 20 known answers are numbers, but responses are compared as texts; --match number reads"
+    assert [note for note in rank_files(files, match="text").notes if note.startswith(said)]
+    assert not [note for note in rank_files(files).notes if "known answer" in note]
+    letters = [quiz(tmp_path / "a.jsonl", 6, [0, 1, 2], "letter"), quiz(tmp_path / "b.jsonl", 6, [0, 1, 2])]
+    assert [note for note in rank_files(letters, "text").notes if "6 known answers are letters of choices" in note]
+    with pytest.raises(InputError, match=r"line 1: answer 'A' cannot be read as number"):
+        rank_files(letters, "number")
+    with pytest.raises(InputError, match=r"line 1: answer '1' cannot be read as choice"):
+        rank_files(files, "choice")
+
+
 def test_the_command_prints_a_table_or_json(files, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     found = CliRunner().invoke(app, ["consensus", *map(str, files), "--format", "json"])
@@ -117,3 +254,8 @@ def test_the_command_prints_a_table_or_json(files, monkeypatch):
     assert "answers of more models" in few["advice"]
     table = CliRunner().invoke(app, ["consensus", *map(str, files)]).stdout
     assert "5 models on 20 prompts; conclusions read as number" in table and "Verdict: sound." in table
+    write(files[1], [json.loads(line) for line in files[1].read_text().splitlines()[:10]])
+    table = CliRunner().invoke(app, ["consensus", *map(str, files)]).stdout
+    assert "5 models on 20 prompts, 10 of them in all files" in table and "answered" in table
+    shared = CliRunner().invoke(app, ["consensus", *map(str, files), "--shared"]).stdout
+    assert "5 models on 10 prompts; conclusions read as number" in shared and "answered" not in shared

@@ -10,12 +10,13 @@ from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import KINDS
 from nex_merge.labels.benchmark import benchmark, choose_trials
 from nex_merge.labels.correlate import agreement
-from nex_merge.labels.items import Item, builtin_items, load_items, matcher
+from nex_merge.labels.items import Item, builtin_items, load_items, matcher, unlike
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
+from nex_merge.setup.prompts import options_of
 from tests.searches import search
 
 
@@ -85,6 +86,20 @@ def test_the_options_of_a_line_bound_the_letters_and_name_the_answer(tmp_path):
         InputError, match="line 1: answer 'C' cannot be read as choice: expected the letter of one option, \"A\""
     ):
         load_items(tmp_path / "bench.jsonl", "choice")
+
+
+def test_options_by_letter_are_in_the_order_of_their_letters_and_what_a_server_returned_is_none():
+    assert options_of({"options": {"B": "Paris", "A": "Rome"}}) == ["Rome", "Paris"]
+    assert options_of({"choices": [{"message": {"content": "12"}, "finish_reason": "stop"}] * 2}) is None
+
+
+def test_known_answers_that_look_otherwise_than_they_are_read_are_said():
+    assert list(unlike(["12", "1,200", "-3.5", "Paris"], "text")) == [
+        "3 of 4 known answers are numbers, but responses are compared as texts; --match number reads which number a "
+        "response concludes"
+    ]
+    assert [line[:46] for line in unlike(["B", "(C)"], "text")] == ["2 of 2 known answers are letters of choices, b"]
+    assert not [*unlike(["12", *["Paris"] * 9], "text"), *unlike(["12"], "number"), *unlike([], "text")]
 
 
 def test_builtin_problems_are_not_the_search_prompts():
