@@ -31,6 +31,8 @@ def search(
     that was not. Trials finished stay as they are. Give the sampler again to go on with it; without it, the search goes
     on with `study.sampler`.
 
+    Handles no signals: Ctrl-C raises KeyboardInterrupt as ever, after ranking what is done.
+
     Raises InputError if the input is invalid, before any work; RunError if the run folder is in use, every trial
     failed, or something other than a recipe failed (the same call resumes the search).
     """

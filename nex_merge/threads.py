@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from nex_merge import interrupts
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -37,4 +39,9 @@ def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator
     Closing the generator cancels items that have not started. `work` must not call `on_cores` itself: all workers
     could end up waiting for each other.
     """
-    yield from _workers().map(work, items)
+
+    def unless_interrupted(item: Item) -> Result:
+        interrupts.check()  # Python does not exit before its threads have done what they were given
+        return work(item)
+
+    yield from _workers().map(unless_interrupted, items)

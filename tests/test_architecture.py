@@ -12,13 +12,14 @@ pytestmark = pytest.mark.quick
 
 PACKAGE = Path(__file__).parents[1] / "nex_merge"
 # Every folder and module at the top, in the order in which data flows, and what each may import of the others.
-FREE = {"errors", "records", "wording", "inert"}
+FREE = {"errors", "records", "wording", "inert", "interrupts"}
 RULES = {
     "errors": set(),
     "wording": set(),
     "inert": set(),
+    "interrupts": {"inert"},
     "records": {"records"},
-    "threads": set(),
+    "threads": {"interrupts"},
     "resampling": set(),
     "answers": FREE,
     "checkpoints": FREE,

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from nex_merge import interrupts
 from nex_merge.errors import InputError
 from nex_merge.records import RESERVED_LAYER, Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
 from nex_merge.setup.config import ActivationsConfig
@@ -88,6 +89,7 @@ def capture_all(
     def hook(layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def keep(projection: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             assert isinstance(projection, nn.Linear)
+            interrupts.check()
             running.capture.take(layer, projection, inputs[0][0])
 
         return keep

@@ -1,11 +1,16 @@
 """The command line. Commands import heavy modules only when they run.
 
 Results go to stdout, progress and logs to stderr. Exit codes: 0 success, 1 the run failed, 2 invalid input, 130
-interrupted.
+interrupted, 143 ended by SIGTERM.
 """
 
 import os
 import sys
+
+from nex_merge import interrupts
+
+if os.path.basename(sys.argv[0]) == "nex-merge":  # the program itself: what follows takes a while to import
+    interrupts.install()
 
 import typer
 from typer.exceptions import TyperException
@@ -24,6 +29,23 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 def main() -> None:
     """Entry point. Expected failures end with one message and an exit code, without a traceback."""
+    interrupts.install()
+    try:
+        interrupts.begin()
+        code = _run()
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        interrupts.end()
+    except BaseException as error:
+        # Whatever became of an interrupt on its way, it is one.
+        if not (interrupts.arrived() or isinstance(error, KeyboardInterrupt)):
+            raise
+        code = _end_interrupted()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command. Returns the exit code."""
     # Hide progress bars and notices of libraries, unless the user has set these variables.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -35,25 +57,34 @@ def main() -> None:
         code = app(prog_name="nex-merge", standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
+        return code or 0
     except NexMergeError as error:
-        typer.echo(f"nex-merge: {error}", err=True)
-        sys.exit(error.exit_code)
+        return _failed(str(error), error.exit_code)
     except BrokenPipeError:
         drop_output()
-        sys.exit(1)
+        return 1
     except OSError as error:
         drop_output()
-        typer.echo(f"nex-merge: {_described(error)}", err=True)
-        sys.exit(1)
+        return _failed(_described(error), 1)
     except TyperException as error:
-        typer.echo(f"nex-merge: {usage_message(error)}", err=True)
-        sys.exit(2)
-    if code == INTERRUPTED:
-        typer.echo(
-            "nex-merge: interrupted; what is done is kept, and the same search, audit or benchmark command resumes",
-            err=True,
-        )
-    sys.exit(code or 0)
+        return _failed(usage_message(error), 2)
+
+
+def _failed(message: str, code: int) -> int:
+    # The cause would be another one than what was done to it.
+    if not interrupts.arrived():
+        typer.echo(f"nex-merge: {message}", err=True)
+    return code
+
+
+def _end_interrupted() -> int:
+    code = interrupts.finish()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # a reader that the same Ctrl-C ended
+        drop_output()
+    return code
 
 
 def _described(error: OSError) -> str:

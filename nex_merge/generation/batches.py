@@ -7,6 +7,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from nex_merge import interrupts
 from nex_merge.generation.drafts import Draft
 from nex_merge.generation.sampling import Job, choose_all
 from nex_merge.setup.config import GenerationConfig
@@ -189,6 +190,7 @@ class Batch:
 
         `tokens`: tokens of every response so far, modified in place.
         """
+        interrupts.check()
         if not self.running():
             return 0
         drafted = self._draft(tokens, drafts, config)

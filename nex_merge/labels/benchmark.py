@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from nex_merge import interrupts
 from nex_merge.answers.conclusions import READING
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
@@ -53,6 +54,7 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
             accuracy = _accuracy(items, judge(items, responses, prompts.thinking))
             interval = binomtest(accuracy["right"], accuracy["n"]).proportion_ci(method="wilson")
             accuracy |= {"accuracy_low": float(interval.low), "accuracy_high": float(interval.high), "source": source}
+            interrupts.check()
             files.write_accuracy(run.path, trial, accuracy)
         note(
             f"[{done}/{len(chosen)}] {trial_name(trial)}: {accuracy['right']} of {accuracy['n']} right, "

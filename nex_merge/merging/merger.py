@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from nex_merge import interrupts
 from nex_merge.errors import TrialError
 from nex_merge.merging.differences import differing_keys
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
@@ -66,6 +67,7 @@ class Merger:
         # Tensors are checked, hashed and written while the next ones are merged, at most two of them waiting.
         with ThreadPoolExecutor(2, initializer=use_one_core) as checking:
             for name, tensor in self._streamer.tensors(recipe):
+                interrupts.check()
                 if name not in parameters:
                     raise TrialError(f"the merge produced {name}, which is not a parameter of the model")
                 if len(digests) > 1:

@@ -18,8 +18,8 @@ import psutil
 from sqlalchemy import Column, Engine, Float, Integer, MetaData, String, Table, create_engine, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from nex_merge import interrupts
 from nex_merge.errors import RunError
-from nex_merge.runs.database import undisturbed
 
 # Seconds without a heartbeat after which a claim may be taken over; between two heartbeats; and after one that failed.
 EXPIRY = 120.0
@@ -213,5 +213,5 @@ def claimed(
         done.set()
         heart.join()
         # A claim that can't be released now expires by itself.
-        with suppress(SQLAlchemyError), undisturbed():
+        with suppress(SQLAlchemyError), interrupts.held():
             claims.release(trial, owner)

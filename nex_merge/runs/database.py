@@ -6,12 +6,9 @@ fail are rolled back, and a step that is repeated finds what an earlier attempt 
 
 import logging
 import os
-import signal
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +19,16 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
 from nex_merge.errors import InputError, RunError
+from nex_merge.interrupts import held
 from nex_merge.runs import files
 
 LIMIT = 600.0  # seconds that a search waits for its database
 POLL = 0.5  # seconds between two attempts
 SILENT = 2.0  # seconds of waiting that are not worth a message
 REMINDER = 60.0  # seconds between two messages while waiting
-# Seconds that SQLite itself waits for a lock. Short, since Ctrl-C has to wait as well.
+# Seconds that SQLite itself waits for a lock. Short, since an interrupt has to wait as well.
 BUSY = 0.5
-CONNECT = 10  # seconds until a server counts as unreachable
+CONNECT = 4  # seconds until a server counts as unreachable
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
@@ -135,7 +133,7 @@ class Database:
         announce = SILENT  # seconds of waiting until the next message
         while True:
             try:
-                with undisturbed():
+                with held():
                     if not self._read_only:
                         self._probe()
                     result = step()
@@ -212,23 +210,6 @@ def open_in(path: Path) -> list[str]:
         except (psutil.Error, OSError):
             continue
     return found
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Defer Ctrl-C during database access, which would roll back with its own traceback."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield
-        return
-    received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if received:  # also if the access failed
-            raise KeyboardInterrupt
 
 
 def _parse(storage: str) -> URL:

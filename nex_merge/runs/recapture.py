@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nex_merge import interrupts
 from nex_merge.activations.cache import write_cache, write_credits
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
@@ -47,6 +48,7 @@ def recapture(run: Run, trials: Sequence[TrialResult], note: Callable[[str], Non
         observation = observe(remerger.engine, [], settings, responses=run.responses(result.trial))
         observation = replace(observation, text=text_figures(observation.responses))
         assert observation.evidence is not None and observation.analyses is not None, "captured"
+        interrupts.check()
         keep_activations(run, result.trial, result.weights_sha256 or "", observation)
         found = score(observation.evidence, observation.analyses, "self")
         seconds = {**result.seconds, **observation.seconds}

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from nex_merge import interrupts
 from nex_merge.engines.engine import Engine
 from nex_merge.errors import RunError, TrialError
 from nex_merge.measures.constraints import constraints_of
@@ -143,4 +144,5 @@ def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> N
         # Base and parents are their own teachers, and answer before any merge.
         runner.finish(answered, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
     except TrialError as error:
+        interrupts.check()
         final.write(failed(result.trial, result.name, recipe, error, 0.0))

@@ -19,6 +19,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
+from nex_merge import interrupts
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
@@ -273,6 +274,7 @@ def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, spac
         if earlier is None:
             return evaluate(number, recipe.method, recipe)
     except TrialError as error:
+        interrupts.check()
         result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
     else:
         files.write_recipe(run.folder(number), recipe)

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
+from nex_merge import interrupts
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
@@ -54,6 +55,7 @@ class Progress(Observer):
         self._trial = files.trial_in_words(trial, method)
 
     def on_stage(self, stage: str, amount: int) -> None:
+        interrupts.forget_option("--fresh")  # the new run has begun: what goes on with it would begin another one
         if self._status is not None:
             shown = f" {amount} {_UNITS[stage]}" if stage in _UNITS else ""
             self._status.update(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}")

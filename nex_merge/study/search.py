@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from nex_merge import interrupts
 from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import NexMergeError, RunError, TrialError
@@ -226,6 +227,7 @@ def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, dispatch: Observers
     try:
         yield
     except TrialError as error:
+        interrupts.check()
         result = failed(name, name, recipe, error, 0.0)
         run.write(result)
         dispatch.on_trial_end(result)
@@ -251,6 +253,9 @@ def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
         _rank_what_is_done(run)
         raise
     except Exception as error:  # whatever it is, finished trials are ranked and its traceback is kept
+        if interrupts.arrived():  # which it came from
+            _rank_what_is_done(run)
+            raise
         log = run.path / files.ERRORS
         log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         _rank_what_is_done(run)
@@ -260,12 +265,13 @@ def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
             f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command "
             "resumes the search"
         ) from error
-    except BaseException:  # Ctrl-C, SIGTERM: do nothing slow before exiting
+    except BaseException:  # an interrupt: do nothing slow before exiting
         _rank_what_is_done(run)
         raise
 
 
 def _rank_what_is_done(run: Run) -> None:
     """Write the leaderboard of the finished trials; errors here must not hide the first one."""
+    interrupts.stopped()
     with suppress(NexMergeError, OSError):
         write_leaderboard(run)

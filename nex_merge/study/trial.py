@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nex_merge import interrupts
 from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.constraints import constraints_of, violations
@@ -96,6 +97,7 @@ class TrialRunner:
             else:
                 responses, stop = self._ask(self.asked, self._drafts(trial, recipe)), None
         observation = observe(self.engine, self.prompt_ids, settings, responses=responses, notify=self._notify)
+        interrupts.check()
         files.write_responses(folder, observation.responses)
         if activations is not None:
             keep_activations(self._run, trial, sha256, observation)
@@ -119,6 +121,7 @@ class TrialRunner:
             if missing:
                 responses += self._ask(missing, drafts, sum(len(response.token_ids) for response in responses))
                 responses.sort(key=lambda response: (response.prompt, response.sample))
+                interrupts.check()
                 files.write_responses(folder, responses, name)
             asked |= set(block)
             so_far = [response for response in responses if response.prompt in asked]
@@ -205,6 +208,7 @@ class TrialRunner:
             answered=len({response.prompt for response in observation.responses}) / len(self.asked),
             lost_to=lost_to,
         )
+        interrupts.check()
         self._run.write(result, observation)
         for blocks in self._run.folder(answered.trial).glob("blocks-*.jsonl"):
             blocks.unlink()

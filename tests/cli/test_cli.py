@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -149,27 +150,28 @@ def test_input_at_fault_is_exit_2_with_one_message(args, message):
     assert message in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_an_interrupt_is_exit_130_and_keeps_what_is_done(finished, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "nex_merge",
-        "search",
-        finished / "toy.yaml",
-        "--trials",
-        "500",
-        "--out",
-        tmp_path / "r",
-    ]
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "r" / "trials" / "0000" / "result.json").exists():
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ranks_what_is_done_and_names_the_command_that_goes_on(finished, tmp_path, number, code):
+    folder = tmp_path / "a run"
+    words = list(map(str, ("search", finished / "toy.yaml", "--trials", 500, "--out", folder)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nex_merge", *words, "--fresh"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # ignored where the tests run in the background
+    )
+    while not (folder / "trials" / "0000" / "result.json").exists():
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    began = time.monotonic()
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted; what is done is kept" in errors and "Traceback" not in errors
-    assert run("leaderboard", tmp_path / "r").returncode == 0
+    assert process.returncode == code and time.monotonic() - began < 5
+    said = f"nex-merge: interrupted; what is done is kept. To go on: nex-merge {shlex.join(words)}"
+    assert errors.splitlines()[-1] == said and errors.count("nex-merge:") == 1 and "Traceback" not in errors
+    assert "0000" in (folder / "leaderboard.csv").read_text() and not (folder / "live.json").exists()
 
 
 def test_dry_run_and_validate_say_what_would_be_done(finished):

@@ -102,7 +102,15 @@ def test_a_short_wait_is_not_worth_a_message(file, monkeypatch):
         assert Database(None, file.parent, pytest.fail).run(lambda: 1) == 1
 
 
-def test_ctrl_c_ends_the_wait(file):
+@pytest.fixture
+def hearing():
+    """SIGINT as in a terminal: a script that runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_wait(file, hearing):
     database = Database(None, file.parent, lambda text: None)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     began = time.monotonic()
@@ -112,7 +120,7 @@ def test_ctrl_c_ends_the_wait(file):
     assert time.monotonic() - began < 5
 
 
-def test_ctrl_c_in_a_step_that_fails_is_not_lost(file):
+def test_ctrl_c_in_a_step_that_fails_is_not_lost(file, hearing):
     database = Database(None, file.parent, lambda text: None)
 
     def step():

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from nex_merge import interrupts
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import Run
@@ -233,6 +234,29 @@ def test_an_interrupted_search_ranks_what_is_done(toy_config, tmp_path):
         search(toy_config, engine=Faulty(KeyboardInterrupt()))
     assert [row["trial"] for row in json.loads((tmp_path / "run" / "leaderboard.json").read_text())]
     assert not (tmp_path / "run" / "scores.json").exists(), "nothing slow stands between Ctrl-C and the end"
+
+
+@pytest.mark.parametrize("error", [None, TrialError("planted"), RuntimeError("planted")])
+def test_nothing_is_kept_of_what_an_interrupt_got_lost_in(toy_config, tmp_path, monkeypatch, error):
+    """A library swallowed it, or made another error of it, in the fifth answer."""
+
+    class Swallowing(Faulty):
+        def answer(self, *args, **kwargs):
+            if self.answered == 4:
+                interrupts._now.number = signal.SIGINT
+            return super().answer(*args, **kwargs) if self.error else FakeEngine.answer(self, *args, **kwargs)
+
+    monkeypatch.setattr(interrupts, "_now", interrupts._State())
+    engine = Swallowing(error)
+    with pytest.raises((interrupts.Interrupted, RuntimeError)):
+        search(toy_config, engine=engine)
+    run = tmp_path / "run"
+    assert [result.trial for result in Run(run).results()] == ["base", "a", "b", "0000"]
+    assert not (run / "trials" / "0001" / "responses.jsonl").exists() and not (run / "error.log").exists()
+    assert "0000" in (run / "leaderboard.csv").read_text()
+    monkeypatch.setattr(interrupts, "_now", interrupts._State())
+    _, recorder = search(toy_config, engine=engine)
+    assert recorder.ended == ["0001", "0002", "0003"]
 
 
 def test_an_engine_of_ones_own_is_all_that_a_search_needs(toy_config, tmp_path):
