@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from nex_merge.checkpoints.files import TOKENIZER_FILES, check_readable, weights_of
+from nex_merge.checkpoints.files import INDEX, TOKENIZER_FILES, WEIGHTS, check_readable, weights_of
 from nex_merge.errors import InputError
 
 _SAMPLES, _BLOCK = 64, 4096
@@ -43,6 +43,11 @@ def settings_of(folder: Path) -> dict[str, str]:
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     return found
+
+
+def files_of(folder: Path) -> set[Path]:
+    """The files that both are read from, whether or not they exist. Raises InputError for a bad index."""
+    return {*weights_of(folder), *(folder / name for name in (WEIGHTS, INDEX, *_SETTINGS))}
 
 
 def _content(path: Path) -> bytes:

@@ -4,7 +4,8 @@ The best of many merges on the prompts that they were chosen by looks better tha
 A final is a run folder in the run folder, whose trials are those of the run that take part.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import yaml
@@ -34,6 +35,7 @@ def play_final(
     members: list[str],
     reference: Mapping[str, Any] | None,
     observer: Observer,
+    members_unchanged: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
 
@@ -52,7 +54,9 @@ def play_final(
     final = _open(run, chosen)
     # Who only votes is not captured where `activations.capture` is final.
     runner, voting = (
-        TrialRunner(engine, _in_final(config, capture), members, final, reference, observer.on_stage, is_final=True)
+        TrialRunner(
+            engine, _in_final(config, capture), members, final, reference, observer.on_stage, True, members_unchanged
+        )
         for capture in ("all", "none")
     )
     needed = dict.fromkeys([*members, *anchors, *chosen])

@@ -28,6 +28,7 @@ from nex_merge.setup.families import Family
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.budget import reached
 from nex_merge.study.final import forget_final, play_final
+from nex_merge.study.member_files import MemberFiles
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, as_told, failed
 from nex_merge.study.preflight import Checked, check
@@ -92,7 +93,10 @@ def run_search(
             keep_warm_start(run.path, checked.warm_start)
             dispatch.on_note(checked.warm_start.note)
             start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, suggest))
-        runner = TrialRunner(engine, config, list(family.folders), run, reference, dispatch.on_stage)
+        members = MemberFiles(resolved)
+        runner = TrialRunner(
+            engine, config, list(family.folders), run, reference, dispatch.on_stage, members_unchanged=members.unchanged
+        )
         if checked.recipes and config.study.trials < len(checked.recipes):
             dispatch.on_note(
                 f"study.trials: the first {config.study.trials} of {len(checked.recipes)} recipes are tried"
@@ -127,7 +131,7 @@ def run_search(
         study.run_merges(space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if config.study.final is not None and rows:
-            play_final(run, config, engine, list(family.folders), reference, dispatch)
+            play_final(run, config, engine, list(family.folders), reference, dispatch, members.unchanged)
             rows[:] = rescore_run(run, config.nex)
         _fail_without_a_ranking(rows, run)
     return rows

@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,21 +67,30 @@ class TrialRunner:
         reference: Mapping[str, Any] | None = None,
         notify: Notify = quiet,
         is_final: bool = False,
+        members_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
 
-        `is_final`: trials answer the prompts that are kept for the final, not those of the search. Raises InputError if
-        the prompts or the constraints are invalid.
+        `is_final`: trials answer the prompts that are kept for the final, not those of the search. `members_unchanged`:
+        what every variant is merged and answers within (`MemberFiles.unchanged`). Raises InputError if the prompts or
+        the constraints are invalid.
         """
         self.engine, self._config, self._run, self._notify = engine, config, run, notify
-        self._reference = reference
+        self._reference, self._members_unchanged = reference, members_unchanged
         self._members, self._constraints = list(members), constraints_of(config.study)
         self.prompt_ids = encode_run_prompts(engine, config)
         self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
         self.pool = GrowingPool(run, config.nex, config.consensus)
 
     def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
-        """Steps 1 to 3 of a trial. Raises TrialError if the variant can't be merged or run."""
+        """Steps 1 to 3 of a trial. Raises TrialError if the variant can't be merged or run.
+
+        Raises InputError if a member's files changed before or meanwhile.
+        """
+        with self._members_unchanged():
+            return self._answer(trial, name, recipe)
+
+    def _answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
         folder = self._run.folder(trial)
         seconds: dict[str, float] = {}
         # 1. The recipe is on disk before anything can go wrong with it.
