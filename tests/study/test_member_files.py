@@ -98,9 +98,7 @@ def test_half_a_file_is_no_fault_of_the_recipe(config, family, tmp_path):
     assert not (tmp_path / "run" / "trials" / "0001" / "result.json").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "tokenizer_config.json", "generation_config.json", "added_tokens.json"]
-)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "added_tokens.json"])
 def test_files_that_say_how_weights_are_used_count_too(config, family, name):
     file = family["base"] / name
 
