@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from nex_merge.errors import InputError
 from nex_merge.inspect.answer_files import rank_files
@@ -91,12 +93,34 @@ def other_head(family: Family) -> None:
     change(family["pairs"], lambda t: t.update({"lm_head.weight": t[EMBEDDINGS] + 0.1}))
 
 
+def adapter_of(*modules: str, wrapper: str = "") -> Spoil:
+    """A LoRA adapter on the base in place of a model, its tensors named for a `wrapper`."""
+
+    def spoil(family: Family) -> dict:
+        folder = family["base"].parent / "adapter"
+        model = AutoModelForCausalLM.from_pretrained(family["base"])
+        peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=list(modules))).save_pretrained(folder)
+        parts = load_file(folder / "adapter_model.safetensors")
+        named = {key.replace("model.layers", f"model.{wrapper}layers"): value + 0.1 for key, value in parts.items()}
+        save_file(named, folder / "adapter_model.safetensors", {"format": "pt"})
+        members = {"pairs": {"path": "base", "adapter": str(folder)}, "signs": str(family["signs"])}
+        return {"models": members}
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
         (larger_vocabulary, "cannot be merged with base: vocab_size: expected 190, got 198 (config.json)"),
         (rows_without_config, "the embeddings have 198 rows: they were resized without the config"),
         (copy_of_base, "the same weights as base, element by element: its task vector is zero"),
+        (
+            adapter_of("embed_tokens"),
+            "ties its output layer to its embeddings (tie_word_embeddings: true): merged, both would change, which is "
+            "another model than peft's",
+        ),
+        (adapter_of("q_proj", wrapper="language_model."), "tensors that find no place in"),
         (no_template, "the tokenizer has no chat template"),
         (other_template, "chat template differs from base's; all variants are asked with the donor's"),
         (not_a_number, "has 1 of 196,608 elements that are NaN or infinite"),

@@ -213,7 +213,7 @@ def _other_weights(folder: Path, names: list[str]) -> str | None:
 
 
 def as_checkpoint(folder: Path, empty: Path) -> Path:
-    """A folder that transformers loads as the checkpoint in `folder`: that folder itself, or links to it in `empty`.
+    """A folder that transformers loads as the checkpoint in `folder`: that folder itself, or `empty`, with links to it.
 
     transformers would load an adapter left beside full weights on top of them, and can't read an index without
     metadata, which changes nothing.
@@ -221,12 +221,24 @@ def as_checkpoint(folder: Path, empty: Path) -> Path:
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {"metadata": {}}
     if not (folder / ADAPTER).is_file() and index.get("metadata") is not None:
         return folder
+    return linked_checkpoint(folder, empty)
+
+
+def linked_checkpoint(folder: Path, empty: Path) -> Path:
+    """Fill `empty` with links to the files of the checkpoint in `folder`; see `as_checkpoint`."""
     for path in folder.iterdir():
         if not path.name.startswith("adapter_") and path.name != INDEX:
             (empty / path.name).symlink_to(path.resolve())
     if (folder / INDEX).is_file():
+        index = read_json(folder / INDEX)
         (empty / INDEX).write_text(json.dumps({**index, "metadata": index.get("metadata") or {}}), encoding="utf-8")
     return empty
+
+
+def hub_id(folder: Path) -> str | None:
+    """The id of a checkpoint in the hub's cache; None for other folders."""
+    found = _SNAPSHOT.search(folder.as_posix())
+    return f"{found['owner']}/{found['name']}" if found else None
 
 
 def leftovers(folder: Path, used: set[Path]) -> list[str]:

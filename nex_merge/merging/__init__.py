@@ -2,7 +2,7 @@
 
 from nex_merge.checkpoints.tokenizers import check_token_ids
 from nex_merge.checkpoints.weights import weight_files
-from nex_merge.merging.adapters import merge_adapters
+from nex_merge.merging.adapters import adapter_logits, adapter_notes, merge_adapters
 from nex_merge.merging.differences import behaviour_keys, differing_keys
 from nex_merge.merging.given import adopt_recipe
 from nex_merge.merging.members import (
@@ -21,8 +21,8 @@ from nex_merge.merging.references import mergekit_config
 from nex_merge.merging.scan import survey
 
 __all__ = [
-    "Merger", "adopt_recipe", "behaviour_keys", "check_distinct", "check_token_ids", "differing_keys", "digest",
-    "generation_config", "make_model", "member_configs", "member_notes", "merge_adapters", "mergekit_config",
-    "method_specs", "preflight", "rank_bytes", "rounded_members", "share_weights", "stored_dtype", "survey",
-    "tensor_digest", "weight_files", "weights_dtype",
+    "Merger", "adapter_logits", "adapter_notes", "adopt_recipe", "behaviour_keys", "check_distinct",
+    "check_token_ids", "differing_keys", "digest", "generation_config", "make_model", "member_configs",
+    "member_notes", "merge_adapters", "mergekit_config", "method_specs", "preflight", "rank_bytes", "rounded_members",
+    "share_weights", "stored_dtype", "survey", "tensor_digest", "weight_files", "weights_dtype",
 ]  # fmt: skip

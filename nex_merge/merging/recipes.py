@@ -107,11 +107,12 @@ def check_architecture(config: PreTrainedConfig, members: Mapping[str, Mapping[s
         )
 
 
-def merge_adapter(reference: str, folder: Path) -> Path:
-    """Merge `base+adapter` into a checkpoint below `folder`, as `mergekit-yaml` does for a recipe that names it so."""
-    from mergekit.common import ModelReference
+def merge_adapter(base: Path, adapter: Path, folder: Path) -> Path:
+    """Merge an adapter into a checkpoint below `folder`, as `mergekit-yaml` does for a recipe that names both."""
+    from mergekit.common import ModelPath, ModelReference
 
-    return Path(ModelReference.parse(reference).merged(cache_dir=str(folder)).model.path)
+    both = ModelReference(model=ModelPath(path=str(base)), lora=ModelPath(path=str(adapter)))
+    return Path(both.merged(cache_dir=str(folder)).model.path)
 
 
 def rank_bytes(method: str) -> dict[str, int]:

@@ -24,7 +24,7 @@ from nex_merge.engines.comparison import largest_difference, tolerance
 from nex_merge.engines.loading import load_model
 from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError, TrialError
-from nex_merge.merging import member_notes, share_weights, survey
+from nex_merge.merging import adapter_logits, adapter_notes, member_notes, share_weights, survey
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
 from nex_merge.runs import files
 from nex_merge.runs.card import model_card, write_settings
@@ -64,7 +64,8 @@ def rehearse(
     ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
     folders = engine.family.folders
     # Both name an expert that is the base.
-    notes = list(dict.fromkeys([*member_notes(folders), *survey(folders, engine.out_dtype, space.methods)]))
+    said = [*member_notes(folders), *adapter_notes(engine.family.adapters, folders)]
+    notes = list(dict.fromkeys([*said, *survey(folders, engine.out_dtype, space.methods)]))
     off = 0.0
     for name in engine.family.folders:
         found, said = _check_member(engine, name, ids)
@@ -103,7 +104,27 @@ def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[
             f"{off:.3g}, {allowed:.3g} allowed). {'; '.join(causes) or 'The cause is unknown'}. Save the member again "
             "with transformers' save_pretrained, or leave it out (models)"
         )
+    del loaded
+    if name in engine.family.adapters:
+        _check_adapter(engine, name, ids, resident)
     return off, _under_the_donors_config(engine, name, ids, resident, allowed)
+
+
+def _check_adapter(engine: FamilyEngine, name: str, ids: Sequence[int], resident: np.ndarray) -> None:
+    """Compare a resident member with its adapter beside its base, as peft computes them.
+
+    Merged weights are rounded once more; before that, the two are held against each other when an adapter is merged.
+    """
+    member = engine.family.adapters[name]
+    expected = adapter_logits(member, ids, engine.model.device, engine.dtype).numpy()
+    stored = getattr(torch, engine.out_dtype)
+    allowed = 2 * (tolerance(engine.dtype, expected) + tolerance(stored, expected))
+    off = largest_difference(expected, resident)
+    if not off <= allowed:
+        raise InputError(
+            f"{name}: would not be scored as what it is: peft gives other logits for {member.adapter} on {member.base} "
+            f"(difference {off:.3g}, {allowed:.3g} allowed). Use another adapter"
+        )
 
 
 def _load(engine: FamilyEngine, folder: Path) -> tuple[PreTrainedModel, list[str]]:
