@@ -30,12 +30,13 @@ def select(
         int | None, typer.Option(min=1, help="sample N responses to every prompt from the model instead")
     ] = None,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="selector that determines `order`: nex, majority, shortest, entropy, self_certainty, fewest_neurons, "
-            "medoid or neighbours"
+            help="selector that determines `order`: majority (the default; neighbours where no response concludes "
+            "anything), nex, shortest, entropy, self_certainty, fewest_neurons, medoid or neighbours",
+            show_default=False,
         ),
-    ] = "nex",
+    ] = None,
     match: Annotated[
         str, typer.Option(help="how conclusions are read and compared: number, choice, text or regex:PATTERN")
     ] = "text",
@@ -61,7 +62,8 @@ def select(
     ] = None,
     settings: Set = None,
 ) -> None:
-    """Rank several responses to each prompt by NEX and other selectors; with known answers, measure their accuracy."""
+    """Choose among several responses to each prompt by their agreement, or by NEX and other selectors; with known
+    answers, measure how often each is right."""
     check_rho(rho)
     if summary is not None:
         check_writable_file(summary, "--summary")
@@ -73,13 +75,13 @@ def select(
     from nex_merge.inspect.select.selectors import CALIBRATIONS, SELECTORS
     from nex_merge.setup.families import defaults_of
 
-    if by not in SELECTORS:
+    if by is not None and by not in SELECTORS:
         raise InputError(f"--by: unknown selector {by!r}.{configuration.nearest(by, list(SELECTORS), 'selectors')}")
     if calibration is not None and calibration not in CALIBRATIONS:
         raise InputError(f"--calibration: expected {' or '.join(CALIBRATIONS)}, got {calibration!r}")
     defaults, family = defaults_of(model)
     config = questions.configure(responses, samples, configuration.override(settings or []), defaults)
-    read = questions.read_questions(config.prompts, match, samples is not None)
+    read = questions.read_questions(config.prompts, match, samples is not None, _log)
     if summary is not None and read[0].item is None:
         raise InputError('--summary: expected known answers ("answer" in every line), got none')
     announce_defaults(family)
@@ -88,7 +90,7 @@ def select(
     selected = selection.select(model, read, config, match, phases, calibration or "pool", given, _log)
     for line in output.picks(selected, by):
         typer.echo(json.dumps(line))
-    for remark in output.remarks(selected):
+    for remark in (*output.remarks(selected), *output.order_in_words(selected, by)):
         _log(remark)
     if selected.right is None:
         return

@@ -1,21 +1,25 @@
 """Accuracy of each selector, with intervals, by the number of candidates. Pure NumPy.
 
-Accuracy with N of a prompt's n candidates is the mean over seeded random subsets of size N (one subset if N = n). For
-independent samples this equals, in expectation, the accuracy with the first N, with less noise and independent of their
-order. Neuron weights are estimated from the candidates of each subset. Random choice and the oracle are computed in
-closed form. Intervals are over prompts for fixed weights; gains over random choice are paired.
+Accuracy with N of a prompt's n candidates is the mean over all subsets of size N where there are few, else over seeded
+random ones in which every candidate is equally often. For independent samples this equals, in expectation, the accuracy
+with the first N, with less noise and independent of their order. Neuron weights are estimated from the candidates of
+each subset. Random choice and the oracle are computed in closed form, and gains over random choice within each subset,
+so that a choice among ties gains nothing. Intervals are over prompts for fixed weights; gains are paired.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb, gcd
 
 import numpy as np
 
-from nex_merge.inspect.select.rules import any_right, expected_right, undecided
+from nex_merge.inspect.select.rules import DECIMALS, any_right, expected_right, undecided
 from nex_merge.inspect.select.selectors import Candidates, score_sets
-from nex_merge.resampling import interval, resamples
+from nex_merge.resampling import FEWEST_PROMPTS, interval, resamples
 
-SETS = 64
+SETS = 64  # random subsets of a prompt's candidates, at least
+ALL = 100  # up to so many subsets, all are taken
 RESAMPLES = 2000
 RANDOM, ORACLE = "random", "oracle"
 
@@ -25,7 +29,7 @@ class Accuracy:
     """Accuracy of a selector. Ties count as a random choice among the tied candidates."""
 
     accuracy: float
-    low: float | None  # 95 % bootstrap interval over prompts; None: a single prompt
+    low: float | None  # 95 % bootstrap interval over prompts; None: too few prompts
     high: float | None
     gain: float  # accuracy minus that of random choice
     gain_low: float | None
@@ -39,7 +43,7 @@ class SelectorComparison:
 
     candidates: int  # N
     prompts: int  # with at least N candidates
-    sets: int  # subsets per prompt
+    sets: int  # subsets per prompt, at most
     selectors: Mapping[str, Accuracy]
 
 
@@ -59,21 +63,24 @@ def subset_sizes(counts: np.ndarray) -> list[int]:
 
 
 def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> list[np.ndarray]:
-    """`count` random subsets of `size` candidates, int64 [count, size], for every prompt that has enough.
+    """Subsets of `size` candidates, int64 [S, size], for every prompt that has enough: all of them if there are few.
 
-    They are cut from random permutations of a prompt's candidates, so each candidate is in equally many if `size`
-    divides their number.
+    Else they are `count` random ones, or a few more, and each candidate is in equally many: windows of random orders,
+    taken as circles.
     """
-    counts = np.diff(starts)
-    if (counts[counts >= size] == size).all():
-        count = 1
     rng = np.random.default_rng([seed, size])
     found = []
-    for low, n in zip(starts[:-1], counts, strict=True):
-        if n >= size:
-            cuts = n // size
-            orders = rng.permuted(np.tile(np.arange(n), (-(-count // cuts), 1)), axis=1)[:, : cuts * size]
-            found.append(low + np.sort(orders.reshape(-1, size)[:count], axis=1))
+    for low, n in zip(starts[:-1].tolist(), np.diff(starts).tolist(), strict=True):
+        if n < size:
+            continue
+        if comb(n, size) <= ALL:
+            # In random order, because the i-th subsets of all prompts are scored together.
+            found.append(low + rng.permutation(np.array(list(combinations(range(n), size)))))
+            continue
+        windows = n // gcd(n, size)
+        orders = rng.permuted(np.tile(np.arange(n), (-(-count // windows), 1)), axis=1)
+        at = (np.arange(windows)[:, None] * size + np.arange(size)) % n
+        found.append(low + np.sort(orders[:, at].reshape(-1, size), axis=1))
     return found
 
 
@@ -85,21 +92,22 @@ def selector_outcomes(
     `scores`: by selector, the scores of the subsets, one float64 [S, n] per prompt. `right`: whether each candidate is
     correct, bool [R].
     """
+    size, starts = sets[0].shape[1], candidates.starts
+    prompts = [int(candidates.prompts[drawn.flat[0]]) for drawn in sets]
+    of_prompt = [right[starts[p] : starts[p + 1]] for p in prompts]
+    never, by_chance = np.zeros(len(sets)), np.array([group.mean() for group in of_prompt])
     found = {
         name: SelectorOutcome(
-            np.array([expected_right(s, right[drawn]).mean() for s, drawn in zip(by_prompt, sets, strict=True)]),
+            by_chance
+            + [_gain(expected_right(s, right[drawn]), right[drawn]) for s, drawn in zip(by_prompt, sets, strict=True)],
             np.array(
                 [undecided(s, candidates.conclusions[drawn]).mean() for s, drawn in zip(by_prompt, sets, strict=True)]
             ),
         )
         for name, by_prompt in scores.items()
     }
-    size, starts = sets[0].shape[1], candidates.starts
-    prompts = [int(candidates.prompts[drawn.flat[0]]) for drawn in sets]
-    of_prompt = [right[starts[p] : starts[p + 1]] for p in prompts]
-    never = np.zeros(len(sets))
     return {
-        RANDOM: SelectorOutcome(np.array([group.mean() for group in of_prompt]), never),
+        RANDOM: SelectorOutcome(by_chance, never),
         **found,
         ORACLE: SelectorOutcome(
             np.array([any_right(len(group), int(group.sum()), size) for group in of_prompt]), never
@@ -107,12 +115,19 @@ def selector_outcomes(
     }
 
 
+def _gain(chosen: np.ndarray, right: np.ndarray) -> float:
+    """Mean gain over a random choice in the same subsets, float64 [S] and bool [S, n]; rounding errors are no gain."""
+    return round(float((chosen - right.mean(axis=1)).mean()), DECIMALS)
+
+
 def compare_selectors(
     candidates: Candidates, right: np.ndarray, size: int, count: int = SETS, seed: int = 0
 ) -> SelectorComparison:
     """All selectors with `size` candidates. `right`: whether each candidate is correct, bool [R]."""
     sets = draw_sets(candidates.starts, size, count, seed)
-    return summarize(selector_outcomes(score_sets(candidates, sets), candidates, right, sets), size, len(sets[0]))
+    return summarize(
+        selector_outcomes(score_sets(candidates, sets), candidates, right, sets), size, max(map(len, sets))
+    )
 
 
 def summarize(found: Mapping[str, SelectorOutcome], size: int, sets: int) -> SelectorComparison:
@@ -121,11 +136,15 @@ def summarize(found: Mapping[str, SelectorOutcome], size: int, sets: int) -> Sel
     counts = resamples(np.arange(prompts), RESAMPLES)
     result = {}
     for name, outcome in found.items():
-        gain = outcome.right - found[RANDOM].right
-        low, high = interval(counts @ outcome.right / prompts, prompts)
-        gain_low, gain_high = interval(counts @ gain / prompts, prompts)
+        gain = np.round(outcome.right - found[RANDOM].right, DECIMALS)
+        low, high = _bounds(counts @ outcome.right / prompts, prompts)
+        gain_low, gain_high = _bounds(counts @ gain / prompts, prompts)
         result[name] = Accuracy(
             float(outcome.right.mean()), low, high, float(gain.mean()), gain_low, gain_high,
             float(outcome.undecided.mean()),
         )  # fmt: skip
     return SelectorComparison(size, prompts, sets, result)
+
+
+def _bounds(drawn: np.ndarray, prompts: int) -> tuple[float | None, float | None]:
+    return interval(drawn, prompts) if prompts >= FEWEST_PROMPTS else (None, None)

@@ -1,13 +1,14 @@
 """The input of `nex-merge select`: questions from a JSONL file, and given texts as responses. Knows no models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.labels.items import Item, labelled
+from nex_merge.inspect.endings import Endings, read_cut
+from nex_merge.labels.items import Item, labelled, unlike
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -48,6 +49,7 @@ class Question:
     texts: tuple[str, ...]
     item: Item | None
     options: int | None = None  # of a multiple-choice question, where the line names them
+    cut: tuple[bool, ...] = ()  # whether each candidate was cut off
 
 
 def configure(
@@ -74,9 +76,15 @@ def configure(
     return config
 
 
-def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Question]:
-    """The questions in `config.file`; `sampled`: without responses. Raises InputError naming the line at fault."""
+def read_questions(
+    config: PromptsConfig, match: str, sampled: bool, log: Callable[[str], None] | None = None
+) -> list[Question]:
+    """The questions in `config.file`; `sampled`: without responses. Raises InputError naming the line at fault.
+
+    `log` is told what is doubtful about them.
+    """
     check_match(match)
+    endings = Endings()
     path = find_file(config.file) or Path(config.file)
     check_readable(path, "RESPONSES", "a JSONL file with prompt or messages, and responses")
     found = []
@@ -93,7 +101,8 @@ def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Que
             check_unicode(text, f"{where}: responses.{number}")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
         options = options_of(data)
-        found.append(Question(where, prompt, tuple(texts or ()), item, len(options) if options else None))
+        cut = read_cut(data, where, len(texts), endings) if texts else ()
+        found.append(Question(where, prompt, tuple(texts or ()), item, len(options) if options else None, cut))
     if not found:
         raise InputError(f"RESPONSES: expected at least one prompt, got none in {path}")
     found = found[: config.limit]
@@ -101,6 +110,10 @@ def read_questions(config: PromptsConfig, match: str, sampled: bool) -> list[Que
     if any(known) and not all(known):
         lacking = found[known.index(False)]
         raise InputError(f"{lacking.where}: expected an answer, because other lines have one, got none")
+    answers = [question.item.answer for question in found if question.item is not None]
+    if log is not None:
+        for line in (*endings.notes(str(path)), *unlike(answers, match)):
+            log(line)
     return found
 
 
@@ -125,7 +138,9 @@ def encode_texts(
                     f"{len(tokens)}: the prompt has {len(ids)} tokens and the model's context is {context}"
                 )
             visible = _without_end(text, tokenizer.all_special_tokens)
-            responses.append(Response(number, sample, tuple(ids), tokens, visible, truncated=False))
+            responses.append(
+                Response(number, sample, tuple(ids), tokens, visible, question.cut[sample] if question.cut else False)
+            )
     return responses
 
 

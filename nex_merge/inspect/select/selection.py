@@ -85,7 +85,9 @@ def select(
     # 3. Their scores.
     with timed("select", seconds):
         thinking = sampled and config.prompts.thinking
-        conclusions = [conclusion_of(r, match, thinking, questions[r.prompt].options) for r in responses]
+        conclusions = [
+            None if r.truncated else conclusion_of(r, match, thinking, questions[r.prompt].options) for r in responses
+        ]
         candidates = build_candidates(responses, evidence, conclusions, calibration, weights)
         scores = {
             name: [by_set[0] for by_set in found] for name, found in score_sets(candidates, candidates.whole()).items()

@@ -59,8 +59,8 @@ class Candidates:
 def score_sets(candidates: Candidates, sets: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
     """By selector, the scores of subsets of candidates: one float64 [S, n] for each of `sets`, int64 [S, n].
 
-    Each of `sets` holds S subsets of the candidates of one prompt. The i-th subsets of all prompts are scored as if
-    there were no other candidates: neuron weights are estimated from them alone.
+    Each of `sets` holds S subsets of the candidates of one prompt; S may differ. The i-th subsets of all prompts are
+    scored as if there were no other candidates: neuron weights are estimated from them alone.
     """
     fixed = {
         "shortest": -candidates.tokens,
@@ -85,12 +85,17 @@ def _similarity(candidates: Candidates, drawn: np.ndarray) -> np.ndarray:
 
 def _good_mass(candidates: Candidates, sets: Sequence[np.ndarray]) -> list[np.ndarray]:
     pool, weights = candidates.pool, candidates.weights
-    found = []
-    for drawn in zip(*sets, strict=True):
-        together = np.concatenate(drawn)
+    found: list[list[np.ndarray]] = [[] for _ in sets]
+    for i in range(max(map(len, sets))):
+        # A prompt with fewer subsets begins anew, beside the further subsets of the others.
+        drawn = [subsets[i % len(subsets)] for subsets in sets]
         if weights is None and candidates.calibration == "prompt":
-            found.append(np.concatenate([pool.fractions(part, pool.calibrate(part)) for part in drawn]))
+            scores = [pool.fractions(part, pool.calibrate(part)) for part in drawn]
         else:
-            found.append(pool.fractions(together, weights or pool.calibrate(together)))
-    ends = np.cumsum([drawn.shape[1] for drawn in sets])[:-1]
-    return np.split(np.stack(found), ends, axis=1)
+            together = np.concatenate(drawn)
+            fractions = pool.fractions(together, weights or pool.calibrate(together))
+            scores = np.split(fractions, np.cumsum([len(part) for part in drawn])[:-1])
+        for own, subsets, part in zip(found, sets, scores, strict=True):
+            if i < len(subsets):
+                own.append(part)
+    return [np.stack(own) for own in found]

@@ -31,24 +31,40 @@ def test_outcomes_over_all_subsets_are_the_exact_expectation():
     assert found["shortest"].right[0] == pytest.approx(np.mean(picks))
 
 
+def test_few_subsets_are_all_taken_once():
+    for n, size in ((3, 2), (8, 4), (6, 3), (4, 4)):
+        (sets,) = accuracy.draw_sets(np.array([0, n]), size)
+        assert sorted(map(tuple, sets.tolist())) == list(combinations(range(n), size))
+
+
 def test_random_subsets_approximate_all_subsets_and_are_reproducible():
     rng = np.random.default_rng(8)
-    candidates = random_candidates(rng, [6])
-    right = rng.random(6) < 0.5
-    exact = outcomes(candidates, right, [np.array(list(combinations(range(6), 3)))])
-    drawn = accuracy.draw_sets(candidates.starts, 3, count=4000)
-    assert all(len(set(own)) == 3 for own in drawn[0].tolist())
+    candidates = random_candidates(rng, [10])
+    right = rng.random(10) < 0.5
+    exact = outcomes(candidates, right, [np.array(list(combinations(range(10), 4)))])  # 210, more than are all taken
+    drawn = accuracy.draw_sets(candidates.starts, 4, count=4000)
+    assert len(drawn[0]) == 4000 and all(len(set(own)) == 4 for own in drawn[0].tolist())
     found = outcomes(candidates, right, drawn)
     for name, outcome in found.items():
         assert outcome.right == pytest.approx(exact[name].right, abs=0.03), name
-    np.testing.assert_array_equal(drawn[0], accuracy.draw_sets(candidates.starts, 3, count=4000)[0])
+    np.testing.assert_array_equal(drawn[0], accuracy.draw_sets(candidates.starts, 4, count=4000)[0])
 
 
 def test_every_candidate_is_in_equally_many_subsets():
-    for n, size in ((16, 4), (16, 8), (6, 2)):
-        (sets,) = accuracy.draw_sets(np.array([0, n]), size, count=12 * n // size)
-        assert np.bincount(sets.ravel()).tolist() == [12] * n
+    for n, size in ((16, 4), (16, 8), (16, 2), (10, 4), (11, 4)):
+        (sets,) = accuracy.draw_sets(np.array([0, n]), size)
+        assert len(sets) >= accuracy.SETS and len(set(np.bincount(sets.ravel()).tolist())) == 1
         assert all(len(set(own)) == size for own in sets.tolist())
+
+
+@pytest.mark.parametrize(("n", "size"), [(3, 2), (5, 4), (10, 4), (16, 8)])
+def test_a_choice_among_ties_gains_nothing_whatever_the_draw(n, size):
+    rng = np.random.default_rng(12)
+    tied = random_candidates(rng, [n] * 9, tokens=np.ones(9 * n), conclusions=np.full(9 * n, 3))
+    found = accuracy.compare_selectors(tied, rng.random(9 * n) < 0.4, size, seed=3).selectors
+    for name in ("shortest", "majority"):
+        assert (found[name].gain, found[name].gain_low, found[name].gain_high) == (0, 0, 0)
+        assert found[name].accuracy == pytest.approx(found["random"].accuracy)
 
 
 def test_a_selector_with_all_candidates_tied_is_a_random_choice():
@@ -81,4 +97,6 @@ def test_subset_sizes_and_prompts_with_too_few_candidates():
     candidates = random_candidates(np.random.default_rng(11), [1, 4, 2])
     found = accuracy.compare_selectors(candidates, np.ones(7, bool), 4)
     assert (found.prompts, found.sets) == (1, 1) and found.selectors["random"].low is None
-    assert accuracy.compare_selectors(candidates, np.ones(7, bool), 2).sets == accuracy.SETS
+    assert accuracy.compare_selectors(candidates, np.ones(7, bool), 2).sets == 6
+    few = accuracy.compare_selectors(random_candidates(np.random.default_rng(11), [2] * 3), np.arange(6) % 2 == 0, 2)
+    assert few.selectors["shortest"].gain_low is None  # of three prompts, resamples are no estimate

@@ -1,6 +1,8 @@
 """Capturing candidates, and `nex-merge select` as a user runs it."""
 
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from nex_merge.engines.engine import ObserveSettings
 from nex_merge.errors import InputError
 from nex_merge.inspect.select.selection import conclusion_of, observe_candidates
 from nex_merge.inspect.select.selectors import SELECTORS
+from nex_merge.inspect.select.summary import AGREEMENT, FOUND, STUDY, WITHOUT_CONCLUSIONS
 from nex_merge.records import Response
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig
 from tests.engines.fakes import FakeEngine
+from tests.pages import ROOT
 
 SETTINGS = ("--set", "activations.slice_tokens=2", "--set", "activations.top_k=8")
 
@@ -105,6 +109,47 @@ def test_only_empty_responses(toy, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["order"] == [0, 1]
     assert "candidates with undefined scores, which rank last: nex 2" in done.stderr
+
+
+def test_agreement_of_conclusions_is_the_default_and_the_study_is_quoted(toy, tmp_path):
+    texts = ["It is 4. wait no a b", "It is 5.", "It is 5. yes yes", "It is 6."]
+    lines = [
+        {"prompt": "pairs", "responses": texts, "answer": 5},
+        {"prompt": "signs", "responses": ["no", "wait a", "b yes"], "answer": 5},
+        {"prompt": "a b", "responses": texts[:3], "finish_reason": ["stop", "length", "length"], "answer": 5},
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    done = invoke(tmp_path / "r.jsonl", "--model", toy["a"], "--match", "number", *SETTINGS)
+    assert done.exit_code == 0, done.output
+    first, second, third = map(json.loads, done.stdout.splitlines())
+    assert [line["by"] for line in (first, second, third)] == ["majority", "neighbours", "majority"]
+    assert first["order"] == [1, 2, 0, 3] and second["order"][0] == second["picks"]["neighbours"]
+    assert third["order"][0] == 0 and third["scores"]["majority"] == [1, None, None]  # what was cut has no vote
+    for words in (
+        "ordered by majority: most frequent conclusion",
+        "no candidate of 1 of 3 prompts concludes anything; these are ordered by neighbours",
+        "majority:       +0.03 and +0.03 at temperature 0.7, +0.21 and +0.20 at 1.3",
+        "nex:            -0.12 and -0.02 at temperature 0.7, -0.38 and -0.28 at 1.3",
+        "2 cut off, which conclude nothing",
+    ):
+        assert words in done.stderr
+    assert not re.search(r"^majority +\S+ \S+ \[", done.stderr, re.MULTILINE)  # three prompts are no sample
+    done = invoke(tmp_path / "r.jsonl", "--model", toy["a"], "--by", "nex", "--match", "text", *SETTINGS)
+    assert {json.loads(line)["by"] for line in done.stdout.splitlines()} == {"nex"}
+    assert "ordered by nex: highest Good-Mass Fraction" in done.stderr
+    assert "3 of 3 known answers are numbers, but responses are compared as texts" in done.stderr
+
+
+def test_what_is_said_of_the_study_is_what_it_found():
+    with open(ROOT / "results" / "studies" / "best_of_n.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "both" and row["candidates"] == "16"]
+    assert (ROOT / STUDY).exists() and set(FOUND) == set(SELECTORS)
+    for name, gains in FOUND.items():
+        by_run = {row["run"]: f"{float(row['gain']):+.2f}" for row in rows if row["selector"] == name}
+        runs = ("0.75-0.75-at-0.7", "1.0-0.75-at-0.7", "0.75-0.75", "1.0-0.75")
+        assert [f"{gain:+.2f}" for gain in gains] == [by_run[run] for run in runs]
+    best = {name: sum(gains) for name, gains in FOUND.items()}
+    assert {AGREEMENT, WITHOUT_CONCLUSIONS} <= set(sorted(best, key=lambda name: -best[name])[:2])
 
 
 @pytest.mark.parametrize(
