@@ -12,10 +12,9 @@ from nex_merge import interrupts
 if os.path.basename(sys.argv[0]) == "nex-merge":  # the program itself: what follows takes a while to import
     interrupts.install()
 
-import typer
 from typer.exceptions import TyperException
 
-from nex_merge.cli.app import app
+from nex_merge.cli.app import app, say
 from nex_merge.cli.errors import drop_output, replace_unencodable, usage_message
 from nex_merge.errors import NexMergeError
 
@@ -73,7 +72,7 @@ def _run() -> int:
 def _failed(message: str, code: int) -> int:
     # The cause would be another one than what was done to it.
     if not interrupts.arrived():
-        typer.echo(f"nex-merge: {message}", err=True)
+        say(f"nex-merge: {message}")
     return code
 
 

@@ -1,6 +1,8 @@
 """The typer application, and arguments shared by commands."""
 
 import importlib.metadata
+import shutil
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nex_merge.setup.paths import command, expand_for
+from nex_merge.wording import fitted
 
 if TYPE_CHECKING:
     from nex_merge.measures.estimates import Objective
@@ -47,9 +50,16 @@ def example(line: str) -> str:
     return f"Example: nex-merge {line}"
 
 
+def say(text: str) -> None:
+    """A line on stderr; on a terminal, wrapped at blanks."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
+    typer.echo(text, err=True)
+
+
 def say_next(sentence: str, *words: object) -> None:
     """The step after this command, on stderr, so that results on stdout can be piped."""
-    typer.echo(f"{sentence}: {command(*words)}", err=True)
+    say(f"{sentence}: {command(*words)}")
 
 
 def say_next_steps(
@@ -60,7 +70,7 @@ def say_next_steps(
 
     steps = next_steps(rows, objective, reliability, run)
     for line in [step for step in steps if not (audited and command("audit", run) in step)]:
-        typer.echo(line, err=True)
+        say(line)
 
 
 class Format(StrEnum):

@@ -60,7 +60,7 @@ def search(
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)
-    print_table(rows, title, objective, reliability, rows)
+    print_table(rows, title, objective, reliability, rows, run=resolved.run)
     typer.echo(err=True)
     say_next_steps(rows, objective, reliability, resolved.run)
     say_next("Write an HTML report", "report", resolved.run, "--open")
@@ -125,15 +125,15 @@ def leaderboard(
     if column is not None:
         rows = sort_rows(rows, column)
     rows = rows[:top]
+    reliability = read_reliability(run)
     if form is Format.table:
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
         title = f"{title}, by {sort or 'rank'}"
-        reliability = read_reliability(run)
-        print_table(rows, title, opened.objective, reliability, every, column)
+        print_table(rows, title, opened.objective, reliability, every, column, run)
         typer.echo(err=True)
         say_next_steps(every, opened.objective, reliability, run)
     else:
-        typer.echo(render(rows, form.value))
+        typer.echo(render(rows, form.value, opened.objective, reliability, every))
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("watch results/qwen3_ties"))
@@ -199,6 +199,6 @@ def rescore(
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     reliability = read_reliability(run)
-    print_table(rows, title, opened.objective, reliability, rows)
+    print_table(rows, title, opened.objective, reliability, rows, run=run)
     typer.echo(err=True)
     say_next_steps(rows, opened.objective, reliability, run)

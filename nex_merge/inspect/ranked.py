@@ -4,8 +4,8 @@ from typing import Any
 
 from nex_merge.inspect.answer_files import RankedFiles
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
-from nex_merge.runs.tables import console_of, wrapped
-from nex_merge.wording import counted
+from nex_merge.runs.tables import console_of
+from nex_merge.wording import counted, wrapped
 
 DIGITS = 3
 

@@ -13,8 +13,9 @@ import numpy as np
 from nex_merge.answers.conclusions import Key, read_gold
 from nex_merge.errors import InputError
 from nex_merge.measures.dissent import is_defined
+from nex_merge.measures.finishing import shares_of_endings
 from nex_merge.measures.measure import Pool
-from nex_merge.measures.trust import OPEN_ENDED, UNDEFINED, Audit, audit_of
+from nex_merge.measures.trust import Audit, audit_of, why_undefined
 from nex_merge.measures.votes import FEWEST_VARIANTS
 from nex_merge.records import Prompt, Verdict
 from nex_merge.runs import files
@@ -69,9 +70,10 @@ def open_pool(run: Run) -> Pool:
             "more of its trials are finished"
         )
     if not is_defined(pool.votes):
+        reason, cure = why_undefined(shares_of_endings(pool))
         raise InputError(
-            f"{run.path}: there are no conclusions to audit: {UNDEFINED} (conclusions are read as {pool.match}). What "
-            f"would help: {OPEN_ENDED}"
+            f"{run.path}: there are no conclusions to audit: {reason} (conclusions are read as {pool.match}). What "
+            f"would help: {cure}"
         )
     return pool
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.finishing import shares_of_endings
+from nex_merge.measures.guard import ALLOWANCE
 from nex_merge.measures.measure import Measure, Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.trust import assess_consensus
@@ -202,7 +204,8 @@ def _reliability(
         split_halves["nex"],
         estimates[best]["nex"].beats_parent if best is not None else None,
     )
-    verdicts = {name: assess_repeatability(split_halves[name]) for name in MEASURES}
+    silent = [v.trial for v in pool.variants if v.complete and (estimates[v.trial]["empty"].value or 0.0) > ALLOWANCE]
+    verdicts = {name: assess_repeatability(split_halves[name], silent) for name in MEASURES}
     if not pool.scores:
         reliability = replace(reliability, verdict="insufficient", reasons=(UNCAPTURED,), advice=())
     verdicts["nex"] = Verdict(reliability.verdict, reliability.reasons, reliability.advice)
@@ -212,7 +215,8 @@ def _reliability(
     unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(pool.variants), 1)
     verdicts["consensus"] = assess_consensus(
         pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
-        pool.match, unheard,
+        pool.match, unheard, shares_of_endings(pool),
     )  # fmt: skip
     match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
-    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=match)
+    count = sum(variant.complete for variant in pool.variants)
+    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=match, complete=count)

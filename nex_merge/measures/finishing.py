@@ -8,7 +8,7 @@ from enum import Enum
 
 import numpy as np
 
-from nex_merge.measures.concluding import is_over
+from nex_merge.measures.concluding import is_empty, is_over
 from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
 from nex_merge.measures.text import text_figures
 from nex_merge.measures.votes import Key
@@ -24,6 +24,7 @@ class Ending(Enum):
     """How a response ends; the value completes "30 % of the responses ..."."""
 
     FINISHED = "finish"
+    EMPTY = "are empty"
     LOOPS = "loop"
     CUT = "are cut at max_new_tokens"
     UNCLOSED = "don't close their thinking"
@@ -34,8 +35,8 @@ def endings(responses: Sequence[Response], repeated: np.ndarray, conclusions: Se
     """How each of R responses ends.
 
     `repeated`: share of its tokens in a loop, float64 [R]. `conclusions`: what it concludes, None for nothing. Of
-    several reasons not to finish, the first in the order of `Ending` is given: what loops is also cut, and more room
-    would not help it.
+    several reasons not to finish, the first in the order of `Ending` is given: what says nothing may do so in a loop,
+    and what loops is also cut, and more room would not help it.
     """
     return [
         _ending(response, share, key) for response, share, key in zip(responses, repeated, conclusions, strict=True)
@@ -43,6 +44,8 @@ def endings(responses: Sequence[Response], repeated: np.ndarray, conclusions: Se
 
 
 def _ending(response: Response, repeated: float, conclusion: Key | None) -> Ending:
+    if is_empty(response):
+        return Ending.EMPTY
     if repeated > LOOP:
         return Ending.LOOPS
     if response.truncated:
@@ -59,6 +62,12 @@ def endings_of(pool: Pool, index: int) -> list[Ending]:
     # Responses and conclusions are both ordered by prompt, then sample.
     conclusions = [key for keys in pool.conclusions[index].values() for key in keys]
     return endings(observation.responses, text.repeated, conclusions)
+
+
+def shares_of_endings(pool: Pool) -> dict[Ending, float]:
+    """How all responses of a pool end, as shares; empty where there are none."""
+    found = [ending for i in range(len(pool.variants)) for ending in endings_of(pool, i)]
+    return {ending: found.count(ending) / len(found) for ending in Ending} if found else {}
 
 
 class Finished(Measure):

@@ -1,4 +1,4 @@
-"""Detects collapsed merges: they finish far fewer of their responses than the fine-tunes, or their text is garbled.
+"""Detects collapsed merges: they finish far fewer responses than the fine-tunes, say nothing, or their text is garbled.
 
 Degenerate text can game a label-free score: a loop recruits and reuses neurons as well as reasoning does.
 """
@@ -13,7 +13,7 @@ from nex_merge.measures.text import text_figures
 
 # How much worse (absolute difference) than the worst of the references a merge may be.
 # results/studies/does-nex-rank-merges.md shows what this catches and misses.
-ALLOWANCE = 0.25  # of `finished`
+ALLOWANCE = 0.25  # of `finished`; of empty responses whatever the references are, as no parent excuses silence
 NON_TEXT_ALLOWANCE = 0.02  # of `non_text`: garbled text may end by itself
 # A base counts as a reference if it finishes at least this much. A pretrained base that was never taught to stop says
 # nothing about what a merge of fine-tunes may do, and as the worst reference it would excuse everything.
@@ -51,8 +51,8 @@ def collapse(pool: Pool) -> tuple[float, str | None]:
     """(violation, reason or None) of a pool's last variant, a merge, held against the fine-tunes of the pool.
 
     The reference is the worst of the fine-tunes, and of base where it finishes half of its responses; without any,
-    faultless text. The violation is the larger excess over an allowance, as a multiple of the allowance; above 0, the
-    merge has collapsed.
+    faultless text, which is the reference for empty responses in any case. The violation is the largest excess over an
+    allowance, as a multiple of the allowance; above 0, the merge has collapsed.
     """
     merge, references = _health(pool, len(pool.variants) - 1), _references(pool)
     faultless = _Health("faultless text")
@@ -63,9 +63,12 @@ def collapse(pool: Pool) -> tuple[float, str | None]:
         f"{_percent(merge.share(merge.obstacle))} {merge.obstacle.value}"
     )
     garbled = f"{_percent(merge.non_text)} of its characters are no text, {worst.name} {_percent(worst.non_text)}"
+    empty = merge.share(Ending.EMPTY)
     violation, reason = max(
         ((least.finished - merge.finished) / ALLOWANCE - 1, unfinished),
         ((merge.non_text - worst.non_text) / NON_TEXT_ALLOWANCE - 1, garbled),
+        (empty / ALLOWANCE - 1, f"{_percent(empty)} of its responses are empty"),
+        key=lambda item: item[0],
     )
     return violation, reason if violation > 0 else None
 

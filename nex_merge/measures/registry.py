@@ -20,6 +20,7 @@ MEASURES: Mapping[str, Measure] = {
         nex.LOG_GAP,
         responses.MEAN_TOKENS,
         responses.TRUNCATED,
+        responses.LOOPING,
         responses.DISTINCT_RATIO,
         responses.ENTROPY,
         nex.EXPLORE_SHARE,

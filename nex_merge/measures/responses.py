@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from nex_merge.measures.finishing import LOOP
 from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
 from nex_merge.measures.text import text_figures
 from nex_merge.records import Observation, TextFigures, Variant
@@ -78,6 +79,11 @@ def _tokens(observation: Observation) -> np.ndarray:
     return np.array([len(response.token_ids) for response in observation.responses], np.float64)
 
 
+def _looping(observation: Observation) -> np.ndarray:
+    text = observation.text or text_figures(observation.responses)
+    return text.truncated * (text.repeated > LOOP)
+
+
 def _text(name: str, direction: int, meaning: str) -> PerResponse:
     assert name in {item.name for item in fields(TextFigures)}, name
 
@@ -115,6 +121,10 @@ NOVELTY = PerResponse(
     reads_activations=True, highest=math.inf,
 )  # fmt: skip
 TRUNCATED = _text("truncated", -1, "share of responses cut at generation.max_new_tokens")
+LOOPING = PerResponse(
+    "looping", -1, "", 4, "share of responses cut at generation.max_new_tokens in a loop", is_objective=False,
+    figures=_looping,
+)  # fmt: skip
 DISTINCT_RATIO = _text("distinct_ratio", 1, "share of distinct token 4-grams")
 REPEATED = _text("repeated", -1, "share of a response's tokens in a loop")
 EMPTY = _text("empty", -1, "share of empty responses")

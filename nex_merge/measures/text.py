@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nex_merge.measures.concluding import is_empty
 from nex_merge.records import Response, TextFigures
 
 DISTINCT_GRAM = 4
@@ -19,7 +20,7 @@ def text_figures(responses: Sequence[Response]) -> TextFigures:
         truncated=np.array([float(r.truncated) for r in responses]),
         distinct_ratio=np.array([distinct_ratio(r.token_ids) for r in responses]),
         repeated=np.array([repeated_share(r.token_ids) for r in responses]),
-        empty=np.array([float(not r.text.strip()) for r in responses]),
+        empty=np.array([float(is_empty(r)) for r in responses]),
         non_text=np.array([non_text_share(r.text) for r in responses]),
     )
 

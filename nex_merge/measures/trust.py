@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nex_merge.measures.dissent import dissent_figures, is_defined
+from nex_merge.measures.finishing import Ending
 from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
 from nex_merge.records import Verdict
+from nex_merge.wording import counted
 
 # Below the first limit a ranking is insufficient, below the second it is weak.
 # A ranking of reliability r correlates with anything else, accuracy included, at most at the root of r: 0.5 and 0.8.
@@ -56,6 +58,10 @@ OPEN_ENDED = (
     "prompts with short answers, or another consensus.match; else the merge with equal weights, which needs no choice, "
     "or a benchmark"
 )
+HIGHER = "a higher generation.max_new_tokens"
+LOOK = "a look at the responses, and whether prompts and chat template suit these models"
+# Share of the responses that are cut, loop or are empty from which this is why there is nothing to agree on.
+UNANSWERED = 0.1
 AUDIT = "audit"  # the command is added where it is printed
 MORE_PROMPTS = "more prompts, or harder ones"
 MORE_VARIANTS = "more merges (--trials)"
@@ -101,12 +107,14 @@ def assess_consensus(
     anchors: Sequence[int] = (),
     match: str = "",
     unheard: float = 0.0,
+    endings: Mapping[Ending, float] | None = None,
 ) -> Verdict:
     """The verdict on the consensus of V variants over `prompts` prompts.
 
     `truths`: known right conclusions, which audit it. `split_half`: reliability of the ranking over halves of the
     prompts. `anchors`: indices of base and parents. `match`: how the conclusions were read, for the reasons.
-    `unheard`: the share of all votes that is missing because merges ended early.
+    `unheard`: the share of all votes that is missing because merges ended early. `endings`: how all responses end, as
+    shares; None: not known.
     """
     votes = Votes(conclusions, prompts, options)
     fit = votes.fit()
@@ -119,9 +127,10 @@ def assess_consensus(
                     "audit_claimed": audit.claimed}  # fmt: skip
     figures["defined"] = float(is_defined(votes))
     if not figures["defined"]:
-        return Verdict("insufficient", (UNDEFINED,), (OPEN_ENDED,), figures)
+        reason, cure = why_undefined(endings)
+        return Verdict("insufficient", (reason,), (cure,), figures)
     level, reasons, advice = 2, [], []
-    found = (*_audited(audit), *_findings(figures), *_readings(conclusions, match))
+    found = (*_audited(audit), *_findings(figures), *_readings(conclusions, match, endings or {}))
     for at, reason, cure in sorted(found, key=lambda finding: finding[0]):  # the gravest first
         level = min(level, at)
         reasons.append(reason)
@@ -129,6 +138,16 @@ def assess_consensus(
     if audit is None and level < 2:
         advice.append(AUDIT)
     return Verdict(("insufficient", "weak", "sound")[level], tuple(reasons), tuple(dict.fromkeys(advice)), figures)
+
+
+def why_undefined(endings: Mapping[Ending, float] | None = None) -> tuple[str, str]:
+    """Why there is nothing to agree on, and what would help. Answers that are cut or empty are not open-ended."""
+    shares = {ending: (endings or {}).get(ending, 0.0) for ending in (Ending.CUT, Ending.LOOPS, Ending.EMPTY)}
+    if sum(shares.values()) <= UNANSWERED:
+        return UNDEFINED, OPEN_ENDED
+    told = ", ".join(f"{share:.0%} {ending.value}" for ending, share in shares.items() if share >= 0.005)
+    reason = f"hardly any two variants conclude the same on any prompt: of all responses, {told}"
+    return reason, HIGHER if max(shares, key=shares.__getitem__) is Ending.CUT else LOOK
 
 
 Finding = tuple[int, str, str]  # level, reason, advice ("": none)
@@ -143,10 +162,14 @@ def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
     found = []
     telling, voters, halves = figures["telling"] or 0, figures["voters"], figures["split_half"]
     if telling < TELLING[1]:
-        reason = f"only {telling:.0f} prompts tell the variants apart; on the others all agree, or none does"
+        verb = "tells" if telling == 1 else "tell"
+        reason = (
+            f"only {counted(int(telling), 'prompt')} {verb} the variants apart; on the others all agree, or none does"
+        )
         found.append((int(telling >= TELLING[0]), reason, MORE_PROMPTS))
     if (count := figures["variants"] or 0) < FEWEST_VOTING:
-        reason = f"only {count:.0f} variants vote: two that agree outvote the rest"
+        verb = "votes" if count == 1 else "vote"
+        reason = f"only {counted(int(count), 'variant')} {verb}: two that agree outvote the rest"
         found.append((0, reason, MORE_VARIANTS))
     elif voters is not None and voters < VOTERS[1]:
         reason = f"the variants vote like {voters:.1f} independent ones"
@@ -194,8 +217,8 @@ def _anchors(figures: Mapping[str, float | None]) -> list[Finding]:
     if against is None or shared < FEWEST_SHARED or against < CONTRADICTED[1]:
         return []
     reason = (
-        f"on {against:.0%} of the {shared:.0f} prompts on which base and parents agree with one another, the pool "
-        "concludes something else"
+        f"on {against:.0%} of the {counted(int(shared), 'prompt')} on which base and parents agree with one another, "
+        "the pool concludes something else"
     )
     return [(int(against < CONTRADICTED[0]), reason, "")]
 
@@ -211,17 +234,18 @@ def _unheard(figures: Mapping[str, float | None]) -> list[Finding]:
     return [(1, reason, UNRACED)]
 
 
-def _readings(conclusions: Sequence[Conclusions], match: str) -> list[Finding]:
+def _readings(conclusions: Sequence[Conclusions], match: str, endings: Mapping[Ending, float]) -> list[Finding]:
     """Findings about what was read from the responses."""
     keys = [key for by_prompt in conclusions for answers in by_prompt.values() for key in answers]
     read = [key for key in keys if key is not None]
     found: list[Finding] = []
     if 2 * len(read) < len(keys):
-        reason = (
-            f"only {len(read) / len(keys):.0%} of the responses conclude anything; the others are cut off, or nothing "
-            "could be read from them"
-        )
-        found.append((1, reason, "a higher generation.max_new_tokens, or another consensus.match"))
+        shares = {ending: endings.get(ending, 0.0) for ending in Ending if ending is not Ending.FINISHED}
+        told = ", ".join(f"{share:.0%} {ending.value}" for ending, share in shares.items() if share >= 0.005)
+        why = f"of all, {told}" if told else "the others are cut off, or nothing could be read from them"
+        cures = {Ending.CUT: HIGHER, Ending.INCONCLUSIVE: "another consensus.match"}
+        cure = cures.get(max(shares, key=shares.__getitem__), LOOK) if told else f"{HIGHER}, or another consensus.match"
+        found.append((1, f"only {len(read) / len(keys):.0%} of the responses conclude anything; {why}", cure))
     if match == "text" and read and np.median([len(str(key).split()) for key in read]) >= PROSE_WORDS:
         reason = (
             f"whole texts of {PROSE_WORDS} words and more are compared: agreement word for word shows copies of one "
@@ -234,10 +258,11 @@ def _readings(conclusions: Sequence[Conclusions], match: str) -> list[Finding]:
 def _audited(audit: Audit | None) -> list[Finding]:
     if audit is None or not audit.contradicts:
         return []
-    interval = audit.interval()
+    low, high = audit.interval()
     reason = (
-        f"an audit contradicts it: the pool's conclusion is right on {audit.right} of {audit.n} labelled prompts (95 % "
-        f"interval {interval[0]:.0%} to {interval[1]:.0%}), where the fit claims {audit.claimed:.0%}"
+        f"an audit contradicts it: the pool's conclusion is right on {audit.right} of "
+        f"{counted(audit.n, 'labelled prompt')} (95 % interval {low:.0%} to {high:.0%}), where the fit claims "
+        f"{audit.claimed:.0%}"
     )
     # Right on half of them: the values are too high, the order may still hold.
     return [(int(2 * audit.right >= audit.n), reason, "")]

@@ -1,6 +1,7 @@
 """The verdicts on whether NEX, or any measure without a verdict of its own, supports a ranking."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -107,8 +108,21 @@ def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> 
     return float(spearmanr(*zip(*pairs, strict=True))[0])  # pyright: ignore[reportArgumentType]
 
 
-def assess_repeatability(split_half_reliability: float | None) -> Verdict:
-    """Whether other prompts would rank the variants alike: all that is asked of a measure that makes no claim."""
+def assess_repeatability(split_half_reliability: float | None, silent: Sequence[str] = ()) -> Verdict:
+    """Whether other prompts would rank the variants alike: all that is asked of a measure that makes no claim.
+
+    `silent`: the ranked variants that mostly give empty responses. No ranking that has them among its own is sound.
+    """
+    verdict = _repeatability(split_half_reliability)
+    if not silent:
+        return verdict
+    names = silent[0] if len(silent) == 1 else f"{', '.join(silent[:-1])} and {silent[-1]}"
+    reason = f"it ranks what {names} {'gives' if len(silent) == 1 else 'give'} among answers: mostly empty responses"
+    level = "weak" if verdict.level == "sound" else verdict.level
+    return replace(verdict, level=level, reasons=(*verdict.reasons, reason))
+
+
+def _repeatability(split_half_reliability: float | None) -> Verdict:
     figures = {"split_half": split_half_reliability}
     if split_half_reliability is None:
         reason = "too few variants, or too few differences between them, to estimate how reliable their ranking is"

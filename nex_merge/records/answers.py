@@ -48,5 +48,5 @@ class TextFigures:
     truncated: np.ndarray  # 1 where cut by max_new_tokens
     distinct_ratio: np.ndarray  # distinct token 4-grams / all of them
     repeated: np.ndarray  # share of tokens in the longest run of a block repeated four times or more
-    empty: np.ndarray  # 1 where the text is only white space
+    empty: np.ndarray  # 1 where it says nothing: blanks, marks, or thinking with nothing after it
     non_text: np.ndarray  # share of replacement, control and unassigned characters

@@ -149,6 +149,7 @@ class Reliability:
     split_halves: Mapping[str, float | None] = field(default_factory=dict)  # `split_half` of every measure
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # by measure
     match: str | None = None  # how conclusions were read
+    complete: int | None = None  # complete variants of the pool, captured or not; None: an older version kept none
 
     def of(self, measure: str) -> Verdict | None:
         """The verdict on a measure; None where an older version wrote none."""

@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nex_merge.errors import InputError
@@ -14,9 +15,9 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES, measure_title
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.advice import of_last_stage
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
+from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import table_cells
@@ -39,10 +40,28 @@ class Snapshot:
     def objective(self) -> Objective:
         return self.run.objective
 
+    @cached_property
+    def recommended(self) -> Recommendation:
+        return recommend(self.rows, self.objective, self.reliability)
+
     @property
     def pick(self) -> Row | None:
-        """The complete merge that ranks first; of several objectives, the best of the front by the first."""
-        return next((row for row in self.of("merge") if row["state"] == "complete"), None)
+        """The merge that the page shows: the one that is recommended, else the objective's first."""
+        return self.recommended.row or next(iter(candidates(self.rows)), None)
+
+    @property
+    def pick_name(self) -> str:
+        """What the pick is, in a few words; "" without one."""
+        if self.pick is None:
+            return ""
+        what = "Recommended" if self.recommended.row is not None else f"First by {measure_title(self.objective.name)}"
+        return f"{what}: trial {trial_label(self.pick['trial'])}"
+
+    @property
+    def equal_weights(self) -> Row | None:
+        """The merge with equal weights, unless it is the pick; None if there is none."""
+        rows = [row for row in self.latest if row["reference"] and row["rank"] is not None]
+        return next((row for row in rows if row is not self.pick), None)
 
     @property
     def latest(self) -> Sequence[Row]:
@@ -126,17 +145,12 @@ def _keys(objective: Objective) -> dict[str, str]:
     """The row entry that each heading of the terminal's table is sorted by, unless both have the same name."""
     return {
         "#": "rank",
-        "95 %": f"{_with_interval(objective)}_low",
+        "95 %": f"{objective.name}_low",
         "beats": "beats_parent",
         "acc": "accuracy",
         "s": "seconds",
         **{measure.heading: name for name, measure in MEASURES.items() if measure.heading},
     }
-
-
-def _with_interval(objective: Objective) -> str:
-    """The measure that the terminal's table gives an interval of."""
-    return objective.name if objective.measure.with_interval else "nex"
 
 
 def _column(name: str, key: str, shown: bool, snapshot: Snapshot) -> Column:
@@ -160,7 +174,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
     return {
         "#": "rank",
         "front": "1: no merge is better in one objective without being worse in another; 2: only those of 1 are; ...",
-        "95 %": f"95 % bootstrap interval of {measure_title(_with_interval(objective))} over prompts",
+        "95 %": f"95 % bootstrap interval of {measure_title(objective.name)} over prompts",
         "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)} (resampled prompts)",
         "acc": "accuracy on labelled prompts",
         "accuracy": "accuracy on labelled prompts",
@@ -306,7 +320,7 @@ def reliability_figures(reliability: Reliability) -> list[tuple[str, str]]:
     figures = [
         (_FIGURES.get(field.name, field.name.replace("_", " ")), number(getattr(reliability, field.name), 3))
         for field in dataclasses.fields(reliability)
-        if field.name not in ("verdict", "reasons", "advice", "split_halves", "verdicts", "match")
+        if field.name not in ("verdict", "reasons", "advice", "split_halves", "verdicts", "match", "complete")
     ]
     others = [
         (f"split-half reliability of {measure_title(name)}", number(value, 3))

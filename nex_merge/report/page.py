@@ -15,8 +15,10 @@ from nex_merge.labels.agreement_table import ceiling_in_words
 from nex_merge.measures.registry import OBJECTIVES, measure_title
 from nex_merge.report import data, figures, words
 from nex_merge.report.comparison import compare_responses
+from nex_merge.report.conclusions import NONE, differences
 from nex_merge.runs import files
 from nex_merge.runs.advice import lead, next_steps, verdict_lines
+from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
 from nex_merge.runs.run import Run
@@ -24,7 +26,7 @@ from nex_merge.study.importances import importances
 
 SECTIONS = {
     "pick": "Pick", "ranking": "Leaderboard", "history": "History", "accuracy": "Accuracy",
-    "importance": "Parameters", "front": "Length", "phases": "Reasoning", "recipe": "Recipe", "run": "Setup",
+    "importance": "Parameters", "front": "Length", "phases": "Answers", "recipe": "Recipe", "run": "Setup",
 }  # fmt: skip
 
 
@@ -77,8 +79,10 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
         "reasons": [line.strip().removeprefix("- ") for line in verdicts[1:] if line.startswith("  - ")],
         "other_verdicts": [line.strip() for line in verdicts[1:] if not line.startswith("  - ")],
         "steps": words.steps(next_steps(rows, objective, reliability, folder)),
+        "cuts": words.steps(cut_lines(rows, folder)),
         "progress": words.progress(snapshot),
         "pick": pick,
+        "pick_by": snapshot.recommended.by,
         "no_parents": words.no_parents(snapshot),
         "no_pick": words.no_pick(snapshot),
         "reliability": reliability,
@@ -105,8 +109,9 @@ def _setup(snapshot: data.Snapshot) -> dict[str, Any]:
 def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
     rows, pick = snapshot.rows, snapshot.pick
     columns, cells = data.leaderboard_table(snapshot)
-    compared = [row for row in rows if row["kind"] != "merge" or row is pick]
-    compared.sort(key=lambda row: row is not pick)  # stable: after the pick, as ranked
+    equal = snapshot.equal_weights
+    beside = [row for row in rows if row["kind"] != "merge"]  # as ranked
+    compared = [row for row in (pick, equal) if row is not None] + beside
     shown = [at for at, column in enumerate(columns) if column.shown and column.name not in ("state", "reason")]
     return {
         "rows": rows,
@@ -195,7 +200,13 @@ def _importances(snapshot: data.Snapshot, values: Mapping[str, float]) -> tuple[
 def _responses(snapshot: data.Snapshot, note: Callable[[str], None]) -> dict[str, Any]:
     try:
         prompts, text = compare_responses(snapshot)
+        found = differences(snapshot)
     except (InputError, OSError) as error:
         note(f"the report does not show responses: {error}")
-        prompts, text = [], f"Responses are not shown: {error}."
-    return {"compared_prompts": prompts, "compared_note": text, "phases_style": Markup(STYLE)}
+        prompts, text, found = [], f"Responses are not shown: {error}.", NONE
+    return {
+        "compared_prompts": prompts,
+        "compared_note": text,
+        "differences": found,
+        "phases_style": Markup(STYLE),
+    }

@@ -17,8 +17,8 @@ def progress(snapshot: Snapshot) -> str:
     merges = "merge" if planned == 1 else "merges"
     if done >= planned and not snapshot.unfinished:
         final = (
-            f" In the final, {len(snapshot.latest)} variants answered prompts that the search had not seen; the pick "
-            "and its values are from there."
+            f" In the final, {counted(len(snapshot.latest), 'variant')} answered prompts that the search had "
+            "not seen; the pick and its values are from there."
         )
         return f"The search is finished: {done} of {planned} {merges}.{final if snapshot.has_final else ''}"
     trials = ", ".join(trial_label(trial) for trial in snapshot.unfinished)
@@ -68,12 +68,19 @@ def stages(snapshot: Snapshot) -> tuple[str, str]:
 
 def verdict_age(snapshot: Snapshot) -> str:
     """A note on a verdict older than the latest trials; "" if it is up to date."""
-    reliability, complete = snapshot.reliability, sum(row["state"] == "complete" for row in snapshot.latest)
-    if reliability is None or reliability.variants == complete:
+    reliability, latest = snapshot.reliability, snapshot.latest
+    complete = [row for row in latest if row["state"] == "complete"]
+    if reliability is None:
+        return ""
+    judged = reliability.complete
+    if judged is None:  # older versions kept how many have a NEX
+        judged = reliability.variants
+        complete = [row for row in complete if row["nex"] is not None]
+    if judged == len(complete):
         return ""
     return (
-        f"It dates from when the scores were last written, with {reliability.variants} complete variants; there are "
-        f"now {complete}."
+        f"It dates from when the scores were last written, with {counted(judged, 'complete variant')}; there "
+        f"{'is' if len(complete) == 1 else 'are'} now {len(complete)}."
     )
 
 

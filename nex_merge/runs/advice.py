@@ -1,6 +1,6 @@
 """A leaderboard in sentences: the pick, what speaks for it, the verdicts, and what to do next with its command."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,18 @@ from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
-from nex_merge.runs.front import AnyRow, first_front
+from nex_merge.runs.front import first_front
+from nex_merge.runs.recommend import (
+    NO_VERDICT,
+    Recommendation,
+    best_by,
+    candidates,
+    of_last_stage,
+    recommend,
+)
 from nex_merge.setup.paths import command
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 # Measures that can speak for a pick: what they rank high is meant to be right more often.
 SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
 MOST = 12  # trials of a front that a sentence names
@@ -24,65 +32,77 @@ MEANING = {
 }
 
 
-def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
-    """The complete merge with the best value of a measure; of equal ones, the first. None if there is none.
-
-    After a final, one that took part in it: values from other prompts can't be compared.
-    """
-    merges = [r for r in of_last_stage(rows) if r["kind"] == "merge" and r["state"] == "complete"]
-    merges = [r for r in merges if r.get(name) is not None]
-    return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
-
-
-def better_members(rows: Sequence[Row], pick: Row, name: str, sign: int) -> list[str]:
-    """Base and the parents that are better than a merge by a measure."""
-    members = [row for row in of_last_stage(rows) if row["kind"] != "merge" and row[name] is not None]
-    return [row["trial"] for row in members if sign * (row[name] - pick[name]) > 0]
-
-
-def of_last_stage(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
-    """The rows of the final, if there was one, else all."""
-    return [row for row in rows if row.get("stage") == "final"] or rows
-
-
 def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> Iterator[str]:
-    """The result, in a few lines above the table: the pick, and a measure that is sound and disagrees.
+    """The result, in a few lines above the table: what is recommended, then, if that is another, the objective's first.
 
-    With several objectives, the merges of the first front take the place of the pick.
+    With several objectives, the merges of the first front take the place of the objective's first.
     """
-    rows = of_last_stage(rows)
+    found, rows = recommend(rows, objective, reliability), of_last_stage(rows)
+    if found.row is None:
+        yield f"Nothing is recommended{' yet' if found.why == NO_VERDICT else ''}: {found.why}."
+    elif not found.of_front:
+        yield f"Recommended: {_told(found.row, found.by, found.level)}"
     if objective.others:
-        yield from _front(rows, objective, reliability)
+        yield from _front(rows, objective, reliability, found.of_front)
         return
-    pick = best_by(rows, objective.name, objective.sign)
-    if pick is None:
+    first = best_by(rows, objective.name, objective.sign)
+    if found.row is not None and found.by != objective.name:
+        yield from _beside(rows, found.row, found.by)
+    if first is None:
         return
-    verdict = None if reliability is None else reliability.of(objective.name)
-    trial = f"trial {trial_label(pick['trial'])} ({pick['method']})"
-    yield f"Pick by {measure_title(objective.name)}{_level(verdict)}: {trial}, {_estimate(pick, objective.name)}"
-    parts = [*_odds(pick), *_supporters(rows, pick, objective, reliability)]
+    if found.row is None or found.by != objective.name:
+        level = _level(None if reliability is None else reliability.of(objective.name))
+        trial = f"trial {trial_label(first['trial'])}"
+        yield f"First by {measure_title(objective.name)}{level}: {trial}, {_estimate(first, objective.name)}"
+    yield from _first(rows, first, objective, reliability)
+
+
+def _told(row: Row, by: str, level: str | None) -> str:
+    judged = "" if level is None else f" ({level})"
+    return f"trial {trial_label(row['trial'])}, by {measure_title(by)}{judged}: {_estimate(row, by)}"
+
+
+def _beside(rows: Sequence[Row], pick: Row, by: str) -> Iterator[str]:
+    """Equal weights and the best parent by the measure that a merge is recommended by, if not the objective."""
+    equal = [row for row in rows if row.get("reference") and row["trial"] != pick["trial"]]
+    parents = [row for row in rows if row["kind"] == "parent" and row.get(by) is not None]
+    best = max(parents, key=lambda row: MEASURES[by].direction * row[by], default=None)
+    told = [f"equal weights (trial {trial_label(row['trial'])}) {_number(row, by)}" for row in equal]
+    told += [] if best is None else [f"the best parent ({best['trial']}) {_number(best, by)}"]
+    told = ["it is the merge with equal weights", *told] if pick.get("reference") else told
+    if told:
+        yield f"  By {measure_title(by)}: {', '.join(told)}."
+
+
+def _first(rows: Sequence[Row], first: Row, objective: Objective, reliability: Reliability | None) -> Iterator[str]:
+    """What speaks for and against the first merge by the objective."""
+    parts = [*_odds(first), *_supporters(rows, first, objective, reliability)]
     if parts:
         yield f"  {'; '.join(parts)}."
-    above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (pick["rank"] or 0)]
+    above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (first["rank"] or 0)]
     if above:
         names = ", ".join(f"{row['trial']} {_number(row, objective.name)}" for row in above)
         yield f"  Above it: {names}. By {measure_title(objective.name)}, no merge is better."
-    for name, other in _dissenters(rows, pick, objective, reliability):
-        trial = trial_label(other["trial"])
-        yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
+    recommended = recommend(rows, objective, reliability)
+    for name, other in _dissenters(rows, first, objective, reliability):
+        if recommended.row is None or name != recommended.by:
+            trial = trial_label(other["trial"])
+            yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
 
 
-def _front(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> Iterator[str]:
+def _front(
+    rows: Sequence[Row], objective: Objective, reliability: Reliability | None, recommended: bool
+) -> Iterator[str]:
     """The merges of the first front, the best of them by each objective, and who else would be on it."""
     front = first_front(rows)
     if not front:
         return
     by = " and ".join(measure_title(name) for name in objective.names)
-    yield f"Front by {by}: {_trials(front)}."
+    yield f"{'Recommended: one of the front' if recommended else 'Front'} by {by}: {_trials(front)}."
     for one in objective.all:
         best, verdict = best_by(front, one.name, one.sign), None if reliability is None else reliability.of(one.name)
         if best is not None:
-            trial = f"trial {trial_label(best['trial'])} ({best['method']})"
+            trial = f"trial {trial_label(best['trial'])}"
             yield f"  Best {measure_title(one.name)}{_level(verdict)}: {trial}, {_estimate(best, one.name)}"
     above = [row["trial"] for row in rows if row["kind"] != "merge" and row["front"] == 1]
     if above:
@@ -176,75 +196,49 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
 def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
     """What to do next, each step once with its command.
 
-    An export is offered where the objective's verdict is not insufficient. Else it is the pick of a measure with a
-    better verdict and, unless that is sound, what would make the ranking sound; without such a pick, the merge with
-    equal weights comes last. With several objectives, one of the front is offered where no objective's verdict is
-    insufficient, else the best by one whose verdict is not.
+    The export of what is recommended comes first. Unless its verdict is sound, what would make the ranking sound
+    follows; where nothing is recommended, the merge with equal weights comes last.
     """
-    pick = best_by(rows, objective.name, objective.sign)
-    verdict = None if reliability is None else reliability.of(objective.name)
-    if objective.others and first_front(of_last_stage(rows)):
-        return _front_steps(rows, objective, reliability, run)
-    if pick is None or objective.others:
-        beyond = sum(row["state"] == "infeasible" for row in rows)
-        why = f", and {beyond} {'is' if beyond == 1 else 'are'} beyond study.constraints" if beyond else ""
-        what = "complete with every objective" if objective.others else "complete"
-        return [f"No merge can be recommended for export: none is {what}{why}."]
-    if verdict is None or verdict.level != "insufficient":
-        steps = [f"Export the pick: {command('export', run, '--out', 'DIR')}"]
+    found, verdicts = recommend(rows, objective, reliability), _verdicts(objective, reliability)
+    if found.row is None and not candidates(rows):
+        return [f"No merge can be recommended for export: {found.why}."]
+    if reliability is None:
+        return [f"For a verdict on what is done so far: {command('rescore', run)}"]
+    steps = [] if found.row is None else [_offer(found, objective, run)]
+    if found.row is not None and found.by == objective.name and not objective.others:
         steps += [
             f"Or the pick by {measure_title(name)} (sound): {_export(run, name)}"
-            for name, _ in _dissenters(of_last_stage(rows), pick, objective, reliability)
+            for name, _ in _dissenters(of_last_stage(rows), found.row, objective, reliability)
         ]
-        return steps + [_step(item, rows, run) for item in (verdict.advice if verdict is not None else ())]
-    steps = [
-        f"Export the pick by {measure_title(name)} ({level}): {_export(run, name)}"
-        for name, level in _better(rows, objective, reliability)[:1]
-    ]
-    if steps and "(sound)" in steps[0]:
-        return steps
-    advised = [_step(item, rows, run) for item in verdict.advice]
+    if found.level != "sound" or found.by == objective.name:
+        steps += [_step(item, rows, run) for verdict in verdicts for item in verdict.advice]
     by_command: dict[str, str] = {}
-    for step in [*steps, *advised]:
+    for step in steps:
         by_command.setdefault(step.rpartition(": ")[2], step)  # of two sentences with one command, the first
-    equal = next((row for row in rows if row.get("reference") and row["state"] == "complete"), None)
-    if not steps and equal is not None:
+    equal = next((row for row in candidates(rows) if row.get("reference")), None)
+    if found.row is None and equal is not None:
         export = command("export", run, "--trial", trial_label(equal["trial"]), "--out", "DIR")
         return [*by_command.values(), f"Until then, equal weights need no ranking: {export}"]
     return list(by_command.values())
 
 
-def _front_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
-    verdicts = {name: None if reliability is None else reliability.of(name) for name in objective.names}
-    fit = [name for name, verdict in verdicts.items() if verdict is None or verdict.level != "insufficient"]
-    steps = [_step(item, rows, run) for verdict in verdicts.values() if verdict is not None for item in verdict.advice]
-    if len(fit) == len(verdicts):
-        trial = trial_label(first_front(of_last_stage(rows))[0]["trial"])
-        steps = [f"Export one of the front: {command('export', run, '--trial', trial, '--out', 'DIR')}", *steps]
-    elif fit:
-        steps = [
-            f"Export the best by {measure_title(fit[0])}{_level(verdicts[fit[0]])}: {_export(run, fit[0])}",
-            *steps,
-        ]
-    return list(dict.fromkeys(steps))
+def _verdicts(objective: Objective, reliability: Reliability | None) -> list[Verdict]:
+    found = [] if reliability is None else [reliability.of(name) for name in objective.names]
+    return [verdict for verdict in found if verdict is not None]
 
 
-def _better(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> list[tuple[str, str]]:
-    """The other measures of accuracy that have a pick worth exporting, with their verdicts, sound ones first.
-
-    The verdict is not insufficient, and by the measure no parent, nor base, is better than the pick.
-    """
-    found = []
-    for name, measure in MEASURES.items():
-        verdict = None if reliability is None else reliability.of(name)
-        if name == objective.name or not measure.claims_accuracy or verdict is None:
-            continue
-        pick = best_by(rows, name, measure.direction)
-        if verdict.level == "insufficient" or pick is None:
-            continue
-        if not better_members(rows, pick, name, measure.direction):
-            found.append((name, verdict.level))
-    return sorted(found, key=lambda item: item[1] != "sound")
+def _offer(found: Recommendation, objective: Objective, run: Path) -> str:
+    """The export of what is recommended."""
+    assert found.row is not None
+    judged = f"{measure_title(found.by)}{'' if found.level is None else f' ({found.level})'}"
+    if found.of_front:
+        trial = trial_label(found.row["trial"])
+        return f"Export one of the front: {command('export', run, '--trial', trial, '--out', 'DIR')}"
+    if objective.others:
+        return f"Export the best by {judged}: {_export(run, found.by)}"
+    if found.by != objective.name:
+        return f"Export the pick by {judged}: {_export(run, found.by)}"
+    return f"Export the pick: {command('export', run, '--out', 'DIR')}"
 
 
 def _export(run: Path, name: str) -> str:

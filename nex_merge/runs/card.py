@@ -92,9 +92,13 @@ def figures(result: TrialResult) -> list[str]:
     return lines
 
 
-def verdict_line(measure: str, verdict: Verdict | None) -> str:
-    """The line of a card's table that says how far a ranking by this measure can be trusted."""
-    told = "-" if verdict is None else "; ".join([verdict.level, *verdict.reasons])
+def verdict_line(measure: str, verdict: Verdict | None, standing: str = "") -> str:
+    """The line of a card's table that says how far a ranking by this measure can be trusted.
+
+    `standing`: whether this is the merge that the run recommends, in words.
+    """
+    parts = ["-"] if verdict is None else [verdict.level, *verdict.reasons]
+    told = "; ".join([*parts, standing] if standing else parts)
     return f"| verdict on the ranking by {measure_title(measure)} | {told.replace('|', '/')} |"
 
 

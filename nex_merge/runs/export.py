@@ -18,10 +18,10 @@ from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.advice import better_members, of_last_stage
 from nex_merge.runs.card import figures, model_card, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
-from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, shown_in
+from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
+from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
@@ -33,7 +33,7 @@ CHECKED = 8
 
 
 def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) -> Iterator[str]:
-    """Export a trial (unless named, the best merge by `by`, else by the only objective); what was done, line by line.
+    """Export a trial (unless named, the best merge by `by`, else what is recommended); what was done, line by line.
 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
@@ -44,8 +44,14 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out: expected a new or empty folder, got {named}, which is not empty; choose another name")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
+    found = recommendation(run)
+    is_recommended = found.row is not None and found.row["trial"] == result.trial
+    name = by or (found.by if is_recommended else run.objective.name)
     if trial is None:
-        yield from _doubts(run, result.trial, by or run.objective.name)
+        yield from _doubts(run, result.trial, name)
+    if trial is None and name != (by or run.objective.name):
+        about = standing(found, result.trial)
+        yield f"note: {trial_name(result.trial)}: {about}; --by {run.objective.name} exports the objective's first"
     # The figures shown are those of the leaderboard, which may have been rescored since, or come from a final.
     stage = shown_in(run, result.trial)
     shown = next(item for item in latest_results(stage) if item.trial == result.trial)
@@ -55,7 +61,6 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     yield f"{trial_name(result.trial)}: merged again, the same tensors as scored (SHA-256 {sha256})"
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    name = by or run.objective.name
     _write(remerger, shown, recipe, partial, name, stage is not run)
     found = checkpoint_digest(partial)
     if found != result.weights_sha256:
@@ -112,7 +117,12 @@ def _write(
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     reliability = read_reliability(remerger.run.path)
     stage = ["| prompts | those of the final, which the search had not seen |"] if in_final else []
-    lines = [*stage, *figures(result), verdict_line(name, None if reliability is None else reliability.of(name))]
+    verdict = None if reliability is None else reliability.of(name)
+    lines = [
+        *stage,
+        *figures(result),
+        verdict_line(name, verdict, standing(recommendation(remerger.run), result.trial)),
+    ]
     about = f"Trial {result.trial} of a search"
     (folder / "README.md").write_text(model_card(engine, recipe, text, about, lines, result.weights_sha256), "utf-8")
 

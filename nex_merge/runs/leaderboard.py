@@ -11,9 +11,10 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.advice import best_by, of_last_stage
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front, front_numbers
+from nex_merge.runs.recommend import Recommendation, best_by, candidates, of_last_stage, recommend
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import nearest
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 IDENTITY = ("rank", "front", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
-OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference")
+OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference", "recommended")
 FORMATS = ("table", "csv", "json", "md")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 
@@ -75,7 +76,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
     for name, measure in MEASURES.items():
         estimate = result.estimates.get(name)
         row[name] = estimate and estimate.value
-        if measure.with_interval:
+        if measure.with_interval or name in objective.names:
             row |= {f"{name}_low": estimate and estimate.low, f"{name}_high": estimate and estimate.high}
     row |= dict.fromkeys(ACCURACY)
     row |= {
@@ -86,6 +87,7 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         "stage": "search",
         "reason": result.reason,
         "reference": "equal weights" if result.is_reference else None,
+        "recommended": None,
     }
     if result.kind == "merge":
         row |= {f"p.{name}": value for name, value in sorted(result.parameters.items())}
@@ -93,15 +95,22 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The fixed columns, then one per searched parameter."""
-    return [*COLUMNS, *sorted({key for row in rows for key in row if key.startswith("p.")})]
+    """The fixed columns, those of an objective's interval beside it, then one per searched parameter."""
+    given = {key for row in rows for key in row}
+    fixed = []
+    for name in COLUMNS:
+        fixed.append(name)
+        if name in MEASURES:
+            fixed += [end for end in (f"{name}_low", f"{name}_high") if end in given and end not in COLUMNS]
+    return [*fixed, *sorted(key for key in given if key.startswith("p."))]
 
 
 def read_rows(run: Run, final: bool = True) -> list[Row]:
     """The run's trials, ranked by its current scores, with their accuracy if measured.
 
     A trial that finished after the last scoring has the estimates of its own result. After a final, its rows come
-    first, with the values that they have there; `final` False: the search's own ranking.
+    first, with the values that they have there; `final` False: the search's own ranking, which recommends nothing. The
+    row of the merge that is recommended names the measure that it is recommended by.
     """
     results = latest_results(run)
     if run.finalists is not None:
@@ -109,7 +118,7 @@ def read_rows(run: Run, final: bool = True) -> list[Row]:
     rows = rank(results, run.objective)
     played = run.final if final else None
     if played is not None:
-        leading = [{**row, "stage": "final"} for row in read_rows(played) if row["rank"] is not None]
+        leading = [{**row, "stage": "final"} for row in read_rows(played, final=False) if row["rank"] is not None]
         trials = {row["trial"] for row in leading}
         spent = {row["trial"]: row["seconds"] for row in rows}
         leading = [{**row, "seconds": row["seconds"] + spent.get(row["trial"], 0.0)} for row in leading]
@@ -120,6 +129,9 @@ def read_rows(run: Run, final: bool = True) -> list[Row]:
         accuracy = files.read_accuracy(run.path, row["trial"])
         if accuracy is not None:
             row |= {name: accuracy.get(name.replace("accuracy_source", "source")) for name in ACCURACY}
+    found = recommendation(run, rows) if final else None
+    if found is not None and found.row is not None:
+        found.row["recommended"] = found.by
     return rows
 
 
@@ -163,7 +175,7 @@ def first_trial(run: Run) -> str:
 
 
 def best_merge(run: Run, by: str | None = None) -> TrialResult:
-    """The complete merge that ranks first by a measure, by default the objective.
+    """The merge that is recommended, where nothing is the objective's first; or the best by a measure.
 
     Raises InputError if there is none, or no such measure, or if there are several objectives and `by` is None.
     """
@@ -177,17 +189,21 @@ def best_merge(run: Run, by: str | None = None) -> TrialResult:
             f"{run.path}: {' and '.join(signs)} are objectives alike, so there is no single best merge. Choose one of "
             f"the front with --trial ({trials}), or the best by one measure with --by (such as {run.objective.name})"
         )
-    if by is None or run.objective.names == (by,):
-        # After a final, one of those that stood in it.
-        first = next(
-            (row for row in of_last_stage(rows) if row["kind"] == "merge" and row["state"] == "complete"), None
-        )
+    if by is None:
+        first = recommendation(run, rows).row or next(iter(candidates(rows)), None)
+    elif run.objective.names == (by,):
+        first = next(iter(candidates(rows)), None)
     else:
         first = best_by(rows, by, signs.get(by, OBJECTIVES[by].direction))
     if first is None:
         of = "" if by is None else f" with a value of {by}"
         raise InputError(f"{run.path}: expected a complete merge{of}, got none. Choose another trial with --trial")
     return run.find(first["trial"])
+
+
+def recommendation(run: Run, rows: Sequence[Row] | None = None) -> Recommendation:
+    """What the run recommends. `rows`: its leaderboard, if that is at hand."""
+    return recommend(read_rows(run) if rows is None else rows, run.objective, read_reliability(run.path))
 
 
 def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:

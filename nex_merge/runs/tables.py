@@ -1,17 +1,19 @@
 """The leaderboard on a terminal and as Markdown, and the verdict in words."""
 
 import os
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
+from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
-from nex_merge.wording import counted
+from nex_merge.wording import counted, fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +35,7 @@ TABLE = (
     "s",
 )
 SENTENCES = 80  # columns; wider ones are hard to read
+UNBROKEN = 10_000  # columns
 REASONS = 4  # of merges that ended in the same state
 LEGEND = (
     "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
@@ -67,14 +70,6 @@ def console_of(width: int = 120) -> "Console":
     return console if console.is_terminal else Console(width=width)
 
 
-def wrapped(line: str, width: int) -> str:
-    """A sentence, wrapped under its indent; a line with a command stays in one piece, to be copied."""
-    if "nex-merge " in line or not line.strip():
-        return line
-    indent = " " * (len(line) - len(line.lstrip()))
-    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent + "  "))
-
-
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:
     """Why merges did not end as complete, a few of each state; those that ended early are told together."""
     by_state: dict[str, list[Row]] = {}
@@ -95,18 +90,23 @@ def print_table(
     reliability: Reliability | None = None,
     every: Sequence[Row] | None = None,
     sorted_by: str | None = None,
+    run: Path | None = None,
 ) -> None:
-    """Print the pick, the ranking, the reasons of failures, and the verdicts.
+    """Print what is recommended, the ranking, the reasons of failures, what is cut, and the verdicts.
 
-    `every`: all rows of the leaderboard, of which `rows` may be some; None: without the pick.
+    `every`: all rows of the leaderboard, of which `rows` may be some; None: without what is recommended. `run`: the
+    run's folder; None: without what is cut.
     """
     console = console_of()
 
-    def say(line: str = "") -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    # In a file, commands stay in one piece.
+    commands = console.width if console.is_terminal else UNBROKEN
+
+    def say(line: str = "", width: int = console.width) -> None:
+        console.print(fitted(line, width, commands), markup=False, highlight=False, soft_wrap=True)
 
     def wrap(line: str) -> None:
-        say(wrapped(line, min(console.width, SENTENCES)))
+        say(line, min(console.width, SENTENCES))
 
     # Not as the table's title, which rich wraps at the table's width.
     say(title)
@@ -128,9 +128,12 @@ def print_table(
     if pruned := sum(row["state"] == "pruned" for row in rows):
         asked = sum(row["answered"] for row in rows if row["state"] == "pruned") / pruned
         wrap(
-            f"{pruned} merges ended early (pruned), unlikely to overtake the best so far by the prompts that they had "
-            f"answered, {asked:.0%} on average. Their values are estimates for all prompts; leaderboard.csv has why."
+            f"{counted(pruned, 'merge')} ended early (pruned), unlikely to overtake the best so far by the prompts "
+            f"answered until then, {asked:.0%} on average. Their values are estimates for all prompts; "
+            "leaderboard.csv has why."
         )
+    for line in () if run is None else cut_lines(rows if every is None else every, run):
+        wrap(line)
     if reliability is not None:
         say()
         for line in verdict_lines(reliability, objective.name, objective.names):
@@ -183,10 +186,12 @@ def table_cells(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> tu
     """The columns of the terminal table and the cells of every row.
 
     Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name; fronts are
-    shown where there are several objectives.
+    shown where there are several objectives. Without activations, NEX has no column.
     """
-    left_out = "s" if any(row["accuracy"] is not None for row in rows) else "acc"
-    columns = [column for column in TABLE if column != left_out]
+    left_out = {"s" if any(row["accuracy"] is not None for row in rows) else "acc"}
+    if rows and "nex" not in objectives and all(row["nex"] is None for row in rows):
+        left_out.add("nex")
+    columns = [column for column in TABLE if column not in left_out]
     at = columns.index("method") + 1
     columns[at:at] = [name for name in objectives if name not in _HEADED.values()]
     if len(objectives) > 1:
@@ -202,10 +207,12 @@ def _cells(row: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, str]:
         heading: number(name, MEASURES[name].digits)
         for heading, name in {**dict(zip(objectives, objectives, strict=True)), **_HEADED}.items()
     }
+    name = objectives[0]
     if row["state"] == "failed":
-        measured[_LEADING[0]] = "failed"
-    name = objectives[0] if f"{objectives[0]}_low" in row else "nex"
-    interval = "-" if row.get(f"{name}_low") is None else f"{row[f'{name}_low']:.3f}-{row[f'{name}_high']:.3f}"
+        measured[MEASURES[name].heading or name] = "failed"
+    digits = min(MEASURES[name].digits, 3)
+    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    interval = "-" if None in ends else "-".join(f"{end:.{digits}f}" for end in ends)
     if row["state"] == "pruned":
         interval = f"after {row['answered']:.0%}"
     return {
@@ -223,12 +230,25 @@ def _cells(row: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, str]:
 
 
 def as_markdown(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> str:
+    """The rows as a table; of the objectives, the first has its interval."""
     columns, shown = table_cells(rows, objectives)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in columns) + " |" for cells in shown]
     return "\n".join(lines)
 
 
-def render(rows: Sequence[Row], form: str) -> str:
-    """Rows as text in one of the formats for programs and documents."""
-    return {"csv": as_csv, "json": as_json, "md": as_markdown}[form](rows).rstrip("\n")
+def render(
+    rows: Sequence[Row],
+    form: str,
+    objective: Objective,
+    reliability: Reliability | None = None,
+    every: Sequence[Row] | None = None,
+) -> str:
+    """Rows as text in one of the formats for programs and documents.
+
+    `every`: all rows of the leaderboard, of which `rows` may be some; in Markdown, what it recommends comes first.
+    """
+    if form != "md":
+        return {"csv": as_csv, "json": as_json}[form](rows).rstrip("\n")
+    first = next(lead(rows if every is None else every, objective, reliability))
+    return f"{markdown(first)}\n\n{as_markdown(rows, objective.names)}"

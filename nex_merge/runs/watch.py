@@ -13,10 +13,13 @@ from rich.text import Text
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
 from nex_merge.runs import files
+from nex_merge.runs.advice import lead
 from nex_merge.runs.front import reference_in_words, volume_over
 from nex_merge.runs.leaderboard import Row, read_rows
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import ranking_table
+from nex_merge.wording import wrapped
 
 EVERY = 1.0  # seconds between updates
 SILENT = 60.0  # seconds without an update after which a search on another host counts as gone
@@ -32,6 +35,7 @@ class View:
     total: int  # trials planned
     objective: Objective
     live: Live | None  # None: no search is running
+    told: str = ""  # once none is running, what is recommended
 
     @property
     def by_time(self) -> list[Row]:
@@ -46,7 +50,8 @@ def look(run: Run) -> View:
     rows, searched = tuple(read_rows(run)), tuple(read_rows(run, final=False))
     # A run may have more trials than were last asked for.
     total = max(run.config.study.trials + run.baselines, len(rows))
-    return View(rows, searched, total, run.objective, live)
+    told = next(lead(rows, run.objective, read_reliability(run.path))) if live is None and rows else ""
+    return View(rows, searched, total, run.objective, live, told)
 
 
 def at_work(live: Live) -> bool:
@@ -104,6 +109,7 @@ def status(view: View) -> str:
 def screen(run: Run, view: View, width: int, top: int) -> Group:
     """Title, status, the objective over trials (of several, their hypervolume), and the best rows."""
     parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
+    parts += [Text(wrapped(view.told, width))] if view.told else []
     parts += _volumes(view, width) if view.objective.others else _values(view, width)
     if view.rows:
         table, left_out = ranking_table(view.rows[:top], view.objective.names, width)

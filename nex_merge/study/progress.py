@@ -20,8 +20,9 @@ from nex_merge.runs import files
 from nex_merge.runs.watch import duration
 from nex_merge.setup.paths import command
 from nex_merge.study.observers import Observer
+from nex_merge.wording import counted, fitted
 
-_UNITS = {"generate": "tokens", "capture": "responses"}
+_UNITS = {"generate": "token", "capture": "response"}
 
 
 class Progress(Observer):
@@ -49,6 +50,7 @@ class Progress(Observer):
             self._status.stop()
 
     def on_note(self, text: str) -> None:
+        text = fitted(text, self._console.width) if self._console.is_terminal else text
         self._console.print(text, markup=False, soft_wrap=True)
 
     def on_trial_start(self, trial: str, method: str) -> None:
@@ -57,7 +59,7 @@ class Progress(Observer):
     def on_stage(self, stage: str, amount: int) -> None:
         interrupts.forget_option("--fresh")  # the new run has begun: what goes on with it would begin another one
         if self._status is not None:
-            shown = f" {amount} {_UNITS[stage]}" if stage in _UNITS else ""
+            shown = f" {counted(amount, _UNITS[stage])}" if stage in _UNITS else ""
             self._status.update(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}")
 
     def on_trial_end(self, result: TrialResult) -> None:

@@ -18,8 +18,9 @@ from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
+from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.database import Database
-from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
+from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, rank, write_leaderboard
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
@@ -119,6 +120,8 @@ def run_search(
         if config.study.baselines and any(run.result(name) is None for name in family.references):
             _score_baselines(resolved, run, runner, checked.out_dtype, dispatch)
             _say_what_the_guard_misses(config, runner, dispatch)
+            for line in cut_lines(rank(run.results(), objective), run.path):
+                dispatch.on_note(line)
         if run.scores() is not None and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)

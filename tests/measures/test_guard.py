@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
+from nex_merge.measures.concluding import conclusions_of, is_empty
+from nex_merge.measures.estimates import Objective, score_pool
 from nex_merge.measures.finishing import Ending, endings
 from nex_merge.measures.guard import blind_spot, collapse
 from nex_merge.measures.measure import Pool
 from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.text import text_figures
 from nex_merge.records import Observation, Response, Variant
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 
@@ -42,7 +45,7 @@ def pool(*variants):
     [
         ("finished", Ending.FINISHED), ("loops", Ending.LOOPS), ("loops until cut", Ending.LOOPS),
         ("cut", Ending.CUT), ("unclosed", Ending.UNCLOSED), ("inconclusive", Ending.INCONCLUSIVE),
-        ("empty", Ending.INCONCLUSIVE), ("garbled", Ending.FINISHED),
+        ("empty", Ending.EMPTY), ("garbled", Ending.FINISHED),
     ],
 )  # fmt: skip
 def test_how_a_response_ends(name, ending):
@@ -111,6 +114,35 @@ def test_garbled_text_that_ends_by_itself_has_collapsed():
     assert violation == pytest.approx(0.125 / 0.02 - 1)  # 3 of 12 characters in half of the responses
     assert reason == "12.5 % of its characters are no text, the worst fine-tune 0 %"
     assert collapse(pool(variant("parent", garbled=4), variant("merge", garbled=4))) == (-1, None)
+
+
+def test_no_parent_excuses_silence():
+    silent = variant("parent", empty=8)
+    assert collapse(pool(silent, variant("merge", empty=3, finished=5))) == (
+        0.5,
+        "37.5 % of its responses are empty",
+    )
+    assert collapse(pool(silent, variant("merge", empty=2, finished=6)))[1] is None
+    scoring = score_pool(pool(variant("base", finished=8), silent), Objective("mean_tokens", -1))
+    verdict = scoring.reliability.of("mean_tokens")
+    assert verdict.level != "sound" and verdict.reasons[-1].startswith("it ranks what parent gives among answers")
+
+
+@pytest.mark.parametrize(
+    ("text", "says_nothing"),
+    [
+        ("", True), (" \n\t", True), ("\u200b\ufeff", True), ("</s>", True), ("<|im_end|>\n", True),
+        ("<think>", True), ("<think>\n</think>\n", True), ("<think>6 x 2</think>\n\n", True),
+        ("<think>6 x 2", False), ("<think>6 x 2</think> 12", False), (".", False), ("12</s>", False),
+    ],
+)  # fmt: skip
+def test_what_says_nothing_concludes_nothing(text, says_nothing):
+    response = Response(0, 0, (1,), SOUND, text, False)
+    assert is_empty(response) == says_nothing
+    for match in ("text", "number", "regex:[^ ]*"):
+        if says_nothing:
+            assert conclusions_of(Observation([response]), match) == {0: [None]}
+    assert text_figures([response]).empty[0] == says_nothing
 
 
 def test_where_nothing_is_scored_faultless_text_stands_in():

@@ -89,6 +89,7 @@ CLOSED = {
     "log_gap": -log10(1 - NEX),
     "mean_tokens": 18 / 3,
     "truncated": 1 / 3,
+    "looping": 1 / 3,
     "distinct_ratio": 1.75 / 3,
     "entropy": 2.7 / 3,
     "explore_share": 6 / 12,
@@ -108,6 +109,7 @@ CLOSED = {
 FIRST_PROMPT = {
     "mean_tokens": 12 / 2,
     "truncated": 1 / 2,
+    "looping": 1 / 2,
     "explore_share": 4 / 6,
     "cycles_per_response": 2 / 2,
     "perplexity": exp(1.4 / 2),
@@ -209,7 +211,7 @@ def test_what_was_not_captured_is_undefined_and_never_zero(name):
     value = MEASURES[name].values(pool(bare, variant("0001")))[0].value
     # Length and the look of the text are known from the responses alone, and so is what they conclude.
     of_text = {"agreement", "consensus", "finished", "mean_tokens", "truncated", "distinct_ratio", "repeated", "empty",
-               "non_text"}  # fmt: skip
+               "non_text", "looping"}  # fmt: skip
     assert (value is not None) == (name in of_text)
 
 

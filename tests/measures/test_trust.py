@@ -5,6 +5,7 @@ import pytest
 
 from nex_merge import InputError, consensus
 from nex_merge.measures.dissent import dissent_figures
+from nex_merge.measures.finishing import Ending
 from nex_merge.measures.trust import assess_consensus, audit_of
 from nex_merge.measures.votes import Votes
 
@@ -87,6 +88,24 @@ def test_what_was_cut_off_and_prose_are_named():
     prose = [{p: [" ".join(["word"] * 40) + str(p)] for p in range(30)} for _ in range(6)]
     reasons = assess_consensus(prose, 30, split_half=0.9, match="text").reasons
     assert any("whole texts of 30 words" in reason for reason in reasons)
+
+
+def test_cut_and_empty_answers_are_not_open_ended():
+    each = [{p: [None] if p else [f"{v}"] for p in range(10)} for v in range(5)]
+    assert "open-ended" in assess_consensus(each, 10).reasons[0]
+    cut = assess_consensus(each, 10, endings={Ending.CUT: 0.9, Ending.INCONCLUSIVE: 0.1})
+    assert cut.reasons[0].endswith("on any prompt: of all responses, 90% are cut at max_new_tokens")
+    assert cut.advice == ("a higher generation.max_new_tokens",)
+    loops = assess_consensus(each, 10, endings={Ending.LOOPS: 0.6, Ending.CUT: 0.1, Ending.EMPTY: 0.3})
+    assert loops.reasons[0].endswith("10% are cut at max_new_tokens, 60% loop, 30% are empty")
+    assert "max_new_tokens" not in loops.advice[0]
+
+
+def test_one_is_not_many():
+    voters = [{p: ["a" if p or v else "b"] for p in range(6)} for v in range(3)]
+    reasons = assess_consensus(voters, 6).reasons
+    assert any(reason.startswith("only 1 prompt tells the variants apart") for reason in reasons), reasons
+    assert any(reason.startswith("only 3 variants vote:") for reason in reasons)
 
 
 # The pure function

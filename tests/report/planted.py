@@ -90,8 +90,8 @@ def result_of(rng, trial: str, kind: str, method="ties", **changes) -> TrialResu
         nex=float(np.mean(fractions)), log_gap=0.5, calibration="self", response_scores=fractions, responses=RESPONSES,
         scored=RESPONSES, cycles=20, credited=5, explore_share=0.4, fallbacks={}, weighted_mass=0.9, saturation=0.5,
     )  # fmt: skip
-    values = {name: float(rng.uniform(0.01, 1)) for name in MEASURES}
-    values |= {"nex": score.nex, "mean_tokens": float(rng.uniform(300, 500))}
+    values = {name: float(rng.uniform(0.01, 1)) for name in MEASURES if name != "looping"}
+    values |= {"nex": score.nex, "empty": 0.0, "looping": 0.0, "mean_tokens": float(rng.uniform(300, 500))}
     made = TrialResult(
         trial=trial, kind=kind, name=method, method=method, seed=7, state="complete", score=score,
         parameters={f"{name}.{model}": float(rng.uniform()) for name in ("weight", "density") for model in "ab"},

@@ -40,7 +40,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
     assert size == len(whole.encode()) < LIMIT
     page = whole.partition("<script>/**")[0]
     pick = take_snapshot(run).pick
-    assert f"Pick by NEX (weak): trial {int(pick['trial'])} (ties), {pick['nex']:.4f} [" in page
+    assert f"Recommended: trial {int(pick['trial'])}, by NEX (weak): {pick['nex']:.4f} [" in page
     assert page.count("<tr data-state=") == 103
     for text in (
         "created <time datetime=\"2026-01-02T03:04:00+00:00\">2026-01-02 03:04 UTC</time>", "is not updated",
@@ -49,7 +49,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
         "the same recipe as trial 0000",
         "20 variants have accuracy (held &lt;out&gt;)", "Spearman", "Importances are not available",
         "Noise ceiling: labels on the same",
-        "5 responses of the pick", "Pick: trial", "Parent pairs", "Parent signs", "class=\"explore\"",
+        "5 responses of the pick", "<h4>Recommended: trial", "Parent pairs", "Parent signs", "class=\"explore\"",
         f"mergekit-yaml {run.path}/trials/{pick['trial']}/recipe.yaml OUT --random-seed 7",
         "mergekit version</dt><dd>0.1.5", "merge_method: ties", "calibration: self",
     ):  # fmt: skip
@@ -89,8 +89,8 @@ def test_a_run_of_version_0_1_0(tmp_path):
     expected, _ = page_of(plant(tmp_path / "new" / "run", 10, study=study))
     page, notes = page_of(as_first_version(plant(tmp_path / "old" / "run", 10, study=study)))
     pick = take_snapshot(plant(tmp_path / "run", 10, study=study)).pick
-    lead = f"Pick by entropy: trial {int(pick['trial'])} (ties), {pick['entropy']:.{MEASURES['entropy'].digits}f}"
-    assert f"{lead}</p>" in page and f"{lead}</p>" in expected and not notes
+    lead = f"Recommended: trial {int(pick['trial'])}, by entropy: {pick['entropy']:.{MEASURES['entropy'].digits}f}"
+    assert lead in page and lead in expected and not notes
     assert "5 responses of the pick" in page and page.count("<tr data-state=") == 13
 
 
@@ -102,14 +102,14 @@ def test_several_objectives(tmp_path, third):
     front = [row for row in snapshot.rows if row["kind"] == "merge" and row["front"] == 1]
     assert snapshot.pick == front[0] == max(front, key=lambda row: row["consensus"]) and not notes
     for text in (
-        "The front and how certain it is", "Front by consensus and mean tokens",
+        "The front and how certain it is", "Recommended: one of the front by consensus and mean tokens",
         f"Trial {int(front[0]['trial'])} (ties): consensus {front[0]['consensus']:.4g}, mean tokens ",
         "The front: " + ", ".join(f"trial {int(row['trial'])}" for row in front),
         '<a href="#front">Objectives</a>', "Hypervolume over trials", "The reference point is the worst of all comp",
         "objectives</dt><dd>consensus (more is better), mean_tokens (less is better)", 'data-name="front"',
     ):  # fmt: skip
         assert text in page, text
-    assert "Pick by" not in page and "no merge of this run is better" not in page
+    assert "First by" not in page and "no merge of this run is better" not in page
     drawn = json.loads(page.partition('id="figures">')[2].partition("</script>")[0])
     (ring,) = [trace for trace in drawn["front"]["data"] if trace["name"] == "front"]
     assert ring["mode"] == ("markers" if third else "lines+markers")
@@ -130,14 +130,17 @@ def test_with_a_single_objective_nothing_is_said_of_fronts(tmp_path):
 
 def test_a_single_merge(tmp_path):
     page, _ = page_of(plant(tmp_path / "run", 1))
-    assert "trial 0 (ties)" in page and "1 of 1 merge." in page
+    assert "Recommended: trial 0, by NEX (weak)" in page and "1 of 1 merge." in page
     assert "requires at least two merges" in page and 'id="plot-history"' in page
 
 
 def test_only_failed_merges(tmp_path):
     failed = {**FAILED, "reason": "not finite <3>"}
     page, notes = page_of(plant(tmp_path / "run", 2, baselines=False, **{"0000": failed, "0001": failed}))
-    assert "There is no pick." in page and "None of the 2 finished merges is complete; for" in page
+    assert (
+        "Nothing is recommended: none of 2 merges is complete." in page
+        and "None of the 2 finished merges is complete; for" in page
+    )
     assert "for example, trial 0 failed: not finite &lt;3&gt;." in page
     assert "No merge has a score yet." in page and not notes
 
@@ -155,7 +158,10 @@ def test_missing_files_are_reported(tmp_path):
     run = plant(tmp_path / "run", 3)
     shutil.rmtree(run.folder("pairs") / files.CACHE)
     page, notes = page_of(run)
-    assert "Responses are not shown:" in page and "pairs/cache: no such folder" in page
+    assert "Parent pairs is without phases:" in page and "pairs/cache: no such folder" in page and not notes
+    (run.folder("pairs") / files.RESPONSES).unlink()
+    page, notes = page_of(run)
+    assert "Responses are not shown:" in page and "pairs/responses.jsonl" in page
     assert len(notes) == 1 and "the report does not show responses" in notes[0]
 
 

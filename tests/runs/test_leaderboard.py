@@ -14,9 +14,10 @@ from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.trust import CONDITION
 from nex_merge.records import Estimate, NexScore, Reliability, TrialResult, Verdict
-from nex_merge.runs.advice import best_by, lead, next_steps, verdict_lines
+from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
+from nex_merge.runs.recommend import best_by
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import as_markdown, print_table, table_cells
@@ -121,28 +122,34 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     verdict = reliability(nex="weak", advice=("more prompts",))
     rows, run = rank(TWO, SEVERAL), Path("results/x")
     assert list(lead(rows, SEVERAL, verdict)) == [
-        "Front by NEX and mean tokens: trials 1, 0 and 2.",
-        "  Best NEX (weak): trial 1 (ties), 0.8000 [0.8000, 0.8000]",
-        "  Best mean tokens: trial 2 (ties), 20",
+        "Recommended: one of the front by NEX and mean tokens: trials 1, 0 and 2.",
+        "  Best NEX (weak): trial 1, 0.8000 [0.8000, 0.8000]",
+        "  Best mean tokens: trial 2, 20",
         "  No merge is better than q or p in one objective without being worse in another.",
     ]
     step = "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR"
     export = "Export one of the front: nex-merge export results/x --trial 1 --out DIR"
     assert next_steps(rows, SEVERAL, verdict, run) == [export, step]
     unfit = reliability(nex="insufficient", advice=("more prompts",))
+    assert list(lead(rows, SEVERAL, unfit))[:2] == [
+        "Recommended: trial 2, by mean tokens: 20",
+        "Front by NEX and mean tokens: trials 1, 0 and 2.",
+    ]
     assert next_steps(rows, SEVERAL, unfit, run) == [
         "Export the best by mean tokens: nex-merge export results/x --by mean_tokens --out DIR",
         step,
     ]
     both = replace(unfit, verdicts={**unfit.verdicts, "mean_tokens": Verdict("insufficient", ("all alike",))})
     assert next_steps(rows, SEVERAL, both, run) == [step]
+    assert next(iter(lead(rows, SEVERAL, both))) == (
+        "Nothing is recommended: the verdicts on NEX and mean tokens are insufficient."
+    )
     assert "Verdict on mean tokens: insufficient: all alike." in verdict_lines(both, "nex", SEVERAL.names)
     assert not any("tokens" in line for line in verdict_lines(both, "nex"))
     none = rank(TWO[:3], SEVERAL)
-    assert list(lead(none, SEVERAL, verdict)) == []
+    assert list(lead(none, SEVERAL, verdict)) == ["Nothing is recommended: no merge has finished yet."]
     assert next_steps(rank(TWO[7:8], SEVERAL), SEVERAL, verdict, run) == [
-        "No merge can be recommended for export: none is complete with every objective, and 1 is beyond "
-        "study.constraints."
+        "No merge can be recommended for export: the only merge is beyond study.constraints."
     ]
     many = rank([two(f"{i:04d}", i / 100, float(i)) for i in range(15)], SEVERAL)
     assert next(iter(lead(many, SEVERAL, verdict))).endswith(
@@ -232,7 +239,7 @@ FOUR = (
 def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
     leading, steps = told("consensus", reliability(advice=("audit",)), *FOUR)
     assert leading == [
-        "Pick by consensus (sound): trial 2 (ties), 0.800 [0.700, 0.900]",
+        "Recommended: trial 2, by consensus (sound): 0.800 [0.700, 0.900]",
         "  supported by agreement (sound), NEX (weak).",
     ]
     assert steps[0] == "Export the pick: nex-merge export results/x --out DIR"
@@ -242,9 +249,12 @@ def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
 
 def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_once():
     leading, steps = told("nex", reliability(nex="insufficient"), *FOUR)
-    assert leading[0] == "Pick by NEX (insufficient): trial 1 (ties), 0.9000 [0.9000, 0.9000]"
-    assert leading[1] == "  no other measure puts it above every parent and equal weights."
-    assert leading[2:] == ["  consensus is sound and disagrees: trial 2, 0.800 [0.700, 0.900]"]
+    assert leading == [
+        "Recommended: trial 2, by consensus (sound): 0.800 [0.700, 0.900]",
+        "  By consensus: equal weights (trial 0) 0.500, the best parent (p) 0.400.",
+        "First by NEX (insufficient): trial 1, 0.9000 [0.9000, 0.9000]",
+        "  no other measure puts it above every parent and equal weights.",
+    ]
     export = "nex-merge export results/x --by consensus --out DIR"
     assert steps == [f"Export the pick by consensus (sound): {export}"]
     leading, steps = told("nex", reliability(nex="weak"), *FOUR)
@@ -272,7 +282,9 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
         "Export the pick by NEX (weak): nex-merge export results/x --by nex --out DIR",
         "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
     ]
-    assert told("consensus", reliability(), FOUR[0])[1] == ["No merge can be recommended for export: none is complete."]
+    assert told("consensus", reliability(), FOUR[0])[1] == [
+        "No merge can be recommended for export: no merge has finished yet."
+    ]
 
 
 def test_a_pick_that_a_parent_beats_is_not_offered_instead():

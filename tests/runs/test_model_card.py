@@ -38,6 +38,7 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
     tokens = [len(response.token_ids) for response in run.responses(trial)]
     cut = [response.truncated for response in run.responses(trial)]
     verdict = read_reliability(run.path).of("nex")
+    told = "nothing is recommended: the verdict on NEX is insufficient"
     rows = dict(line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("| ") and line[2] != "w")
     assert rows == {
         "consensus: agreement with what all variants conclude": "-",
@@ -49,7 +50,7 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
         "mean tokens of a response": f"{sum(tokens) / 4:.1f}",
         "truncated": f"{sum(cut) / 4:.3f}",
         "mean token entropy, nats": f"{result.value('entropy'):.6f}",
-        "verdict on the ranking by NEX": "; ".join([verdict.level, *verdict.reasons]),
+        "verdict on the ranking by NEX": "; ".join([verdict.level, *verdict.reasons, told]),
     }
     assert verdict.reasons, "four prompts are too few"
 
