@@ -12,12 +12,13 @@ pytestmark = pytest.mark.quick
 
 PACKAGE = Path(__file__).parents[1] / "nex_merge"
 # Every folder and module at the top, in the order in which data flows, and what each may import of the others.
-FREE = {"errors", "records", "wording", "inert", "interrupts"}
+FREE = {"errors", "records", "wording", "inert", "interrupts", "atomic"}
 RULES = {
     "errors": set(),
     "wording": set(),
     "inert": set(),
     "interrupts": {"inert"},
+    "atomic": {"errors"},
     "records": {"records"},
     "threads": {"interrupts"},
     "resampling": set(),
@@ -30,7 +31,7 @@ RULES = {
     "nex": FREE,
     "engines": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex"},
     "measures": FREE | {"setup", "answers", "nex", "resampling"},
-    "runs": FREE | {"setup", "merging", "generation", "activations", "nex", "measures", "engines"},
+    "runs": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex", "measures", "engines"},
     "study": FREE | {"setup", "resampling", "merging", "generation", "nex", "measures", "engines", "runs"},
     # The scripts that make and measure what the package carries; the product never imports them.
     "families": FREE | {"setup", "engines", "study"},

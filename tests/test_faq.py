@@ -9,8 +9,9 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Olmo3Config
 
+from nex_merge.checkpoints.exported import add_older_names, needs_transformers_5
 from nex_merge.errors import InputError
 from nex_merge.inspect.answer_files import rank_files
 from nex_merge.setup.resolve import resolve_config
@@ -20,6 +21,8 @@ from tests.pages import ROOT
 FAQ = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
 WEIGHTS = ROOT / "nex_merge" / "families" / "qwen3_tiny" / "weights"
 UP, EMBEDDINGS = "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 5e5}
+OTHER = {"rope_type": "default", "rope_theta": 1e4}
 Family = dict[str, Path]
 Spoil = Callable[[Family], dict | None]
 
@@ -166,3 +169,11 @@ def test_the_words_about_files_that_lack_prompts(tmp_path):
         "lacks 15 of 24 prompts, which count as not answered", "insufficient", "only 9 of 24 prompts are in all files",
     ):  # fmt: skip
         assert words in said and words in FAQ
+
+
+def test_the_words_on_an_older_transformers(tmp_path):
+    shutil.copy(WEIGHTS / "base" / "tokenizer_config.json", tmp_path)
+    Olmo3Config(rope_parameters={"full_attention": YARN, "sliding_attention": OTHER}).save_pretrained(tmp_path)
+    add_older_names(tmp_path, tmp_path)
+    words = needs_transformers_5(tmp_path)
+    assert len(words) == 2 and words[0] in FAQ and f"needs transformers 5 or newer: {words[1]}" in FAQ

@@ -6,7 +6,6 @@ The layout is that of the NEX authors' caches (raw little-endian arrays, memory-
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nex_merge.atomic import new_folder
 from nex_merge.errors import InputError
 from nex_merge.records import RESERVED_LAYER, Credits, SparseGroups, SparseRows
 
@@ -70,24 +70,15 @@ def _write_arrays(
     folder: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], about: Mapping[str, Any]
 ) -> None:
     """Write arrays and a manifest. `folder` is replaced atomically, by rename."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    files = {}
-    for name, array in arrays.items():
-        data = np.ascontiguousarray(array, dtypes[name]).tobytes()
-        _write_synced(partial / name, data)
-        files[name] = {"dtype": dtypes[name], "count": len(array), "sha256": hashlib.sha256(data).hexdigest()}
-    _write_synced(partial / MANIFEST, json.dumps({"format": FORMAT, **about, "files": files}, indent=1).encode())
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    with new_folder(folder) as new:
+        files = {}
+        for name, array in arrays.items():
+            data = np.ascontiguousarray(array, dtypes[name]).tobytes()
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_bytes(data)
+            files[name] = {"dtype": dtypes[name], "count": len(array), "sha256": hashlib.sha256(data).hexdigest()}
+        (new / MANIFEST).write_text(json.dumps({"format": FORMAT, **about, "files": files}, indent=1), "utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

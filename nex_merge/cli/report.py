@@ -8,7 +8,7 @@ import typer
 
 from nex_merge.cli.app import LOOK, USE, Run, app, example, path_value, say_next
 from nex_merge.errors import InputError
-from nex_merge.setup.paths import check_writable_file, check_writable_folder
+from nex_merge.setup.paths import check_new_folder, check_writable_file
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("report results/qwen3_ties --open"))
@@ -58,7 +58,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
-    check_writable_folder(out, "--out")
+    check_new_folder(out, "--out")
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.files import read_accuracy, trial_label
     from nex_merge.runs.run import Run as RunFolder

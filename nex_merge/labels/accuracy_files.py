@@ -7,6 +7,7 @@ from typing import Any
 
 from nex_merge.errors import InputError
 from nex_merge.runs import files
+from nex_merge.runs.custody import measuring
 from nex_merge.runs.run import Run
 from nex_merge.setup import textfiles
 from nex_merge.setup.paths import check_readable, expand_for
@@ -37,8 +38,9 @@ def attach_accuracy(run: Run, file: Path) -> None:
                 "per task"
             )
         accuracies[trial], places[trial] = accuracy, where
-    for trial, accuracy in accuracies.items():
-        files.write_accuracy(run.path, trial, {**accuracy, "source": str(file)})
+    with measuring(run.path):
+        for trial, accuracy in accuracies.items():
+            files.write_accuracy(run.path, trial, {**accuracy, "source": str(file)})
 
 
 def _accuracy(value: Any, where: str) -> float:

@@ -14,6 +14,7 @@ from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.labels.items import Item, judge
 from nex_merge.runs import files
+from nex_merge.runs.custody import measuring
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import Run
@@ -35,7 +36,15 @@ def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[
 
 
 def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
-    """Measure the chosen trials on the items and store each accuracy with its 95 % Wilson interval."""
+    """Measure the chosen trials on the items and store each accuracy with its 95 % Wilson interval.
+
+    Raises RunError while another command measures or attaches the accuracy of this run.
+    """
+    with measuring(run.path):
+        _benchmark(run, items, name, chosen, note)
+
+
+def _benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
     from scipy.stats import binomtest
 
     remerger = Remerger(run)

@@ -21,6 +21,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from nex_merge.atomic import finish, workspace
 from nex_merge.checkpoints.adapters import RECORD, WEIGHTS, AdapterMember, kept_notes, other_base
 from nex_merge.checkpoints.configs import mended_config
 from nex_merge.checkpoints.files import TOKENIZER_FILES, about, linked_checkpoint
@@ -80,10 +81,14 @@ def adapter_logits(member: AdapterMember, ids: Sequence[int], device: torch.devi
 
 def _merge(name: str, member: AdapterMember, out: Path) -> None:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".adapter-", dir=out.parent))
+        with workspace(out) as work:
+            _make(name, member, out, work)
     except OSError as error:
         raise InputError(f"{out.parent}: the merged adapter cannot be kept here: {error.strerror}") from None
+
+
+def _make(name: str, member: AdapterMember, out: Path, work: Path) -> None:
+    """Make an adapter's checkpoint in `work`, and give it its place."""
     try:
         with about(name):
             folder, config = _base(member.base, work)
@@ -95,6 +100,7 @@ def _merge(name: str, member: AdapterMember, out: Path) -> None:
         (made / RECORD).write_text(json.dumps({"notes": found.notes}), encoding="utf-8")
         # Another process may have made it meanwhile.
         if not out.exists():
+            finish(made, work / "base")
             os.replace(made, out)
     except (InputError, MemoryError):
         raise
@@ -104,8 +110,6 @@ def _merge(name: str, member: AdapterMember, out: Path) -> None:
             f"{name}: the adapter {member.adapter} cannot be merged into {member.base}: {reason}. Is that the "
             "checkpoint that it was trained on?"
         ) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _base(base: Path, work: Path) -> tuple[Path, PreTrainedConfig]:

@@ -45,7 +45,7 @@ class RankCache:
         return torch.from_file(str(file), size=size, dtype=dtype)
 
     def _store(self, file: Path, ranks: torch.Tensor) -> None:
-        partial = file.with_suffix(".partial")
+        partial = file.with_name(f"{file.name}.partial")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(file.parent).free < ranks.nbytes + DISK_RESERVE:

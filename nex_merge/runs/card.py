@@ -1,49 +1,94 @@
 """What an exported checkpoint holds beside its weights: config, generation config, tokenizer, and model card."""
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 import yaml
 
+from nex_merge.checkpoints.exported import add_older_names, copy_tokenizer, forget_places
+from nex_merge.engines.loading import load_tokenizer
 from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.errors import InputError
 from nex_merge.generation import end_tokens
 from nex_merge.measures.registry import measure_title
 from nex_merge.merging import generation_config
 from nex_merge.records import MergeRecipe, TrialResult, Verdict
-from nex_merge.setup.families import Family, plain_folders
+from nex_merge.runs.files import recipe_text
+from nex_merge.setup.families import Family
+
+PUBLIC_RECIPE = "mergekit_config.yml"
 
 
-def write_settings(engine: FamilyEngine, recipe: MergeRecipe, folder: Path) -> None:
-    """Write the config, generation config and tokenizer of a variant; `recipe`: the one that is loaded."""
+def write_settings(engine: FamilyEngine, recipe: MergeRecipe, folder: Path) -> list[str]:
+    """Write the config, generation config and tokenizer of a variant; `recipe`: the one that is loaded.
+
+    Returns what is worth a note.
+    """
+    member = engine.family.folders[engine.merger.member_of(recipe)]
     config = copy.deepcopy(engine.model.config)
     config.architectures = [type(engine.model).__name__]
     config.dtype = getattr(torch, engine.out_dtype)
     config.save_pretrained(folder)
-    generation = generation_config(engine.family.folders[engine.merger.member_of(recipe)])
+    add_older_names(folder, member)
+    generation = generation_config(member)
     generation.eos_token_id = sorted(end_tokens(engine.model, engine.tokenizer))
     generation.save_pretrained(folder)
+    notes = _write_tokenizer(engine, folder)
+    return notes + forget_places(folder)
+
+
+def _write_tokenizer(engine: FamilyEngine, folder: Path) -> list[str]:
+    """The donor's own files, if what is read from them in this folder is the tokenizer that encoded the prompts."""
+    donor = engine.family.donor
+    copies = copy_tokenizer(engine.family.folders[donor], folder)
+    try:
+        if _contents(load_tokenizer(folder)) == _contents(engine.tokenizer):
+            return []
+    except InputError:
+        pass
+    for path in copies:
+        path.unlink()
     engine.tokenizer.save_pretrained(folder)
+    return [
+        f"the tokenizer's files are written by transformers {transformers.__version__}: those of {donor} would give "
+        "another tokenizer beside the export's config.json"
+    ]
+
+
+def _contents(tokenizer: Any) -> list[Any]:
+    """All that says which ids a tokenizer gives a text or a conversation."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # How the last call was padded and cut.
+    rules |= {"padding": None, "truncation": None}
+    return [type(tokenizer), rules, tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side]
 
 
 def model_card(
-    engine: FamilyEngine, recipe: MergeRecipe, text: str, about: str, rows: Sequence[str], sha256: str | None
+    engine: FamilyEngine,
+    recipe: MergeRecipe,
+    about: str,
+    rows: Sequence[str],
+    sha256: str | None,
+    needs: Sequence[str] = (),
 ) -> str:
     """A Hugging Face model card: what was merged, how, and what the score rests on.
 
-    `text`: the recipe as a file. `about`: which trial of which search it is. `rows`: lines of the table of figures.
+    `about`: which trial of which search it is. `rows`: lines of the table of figures. `needs`: why transformers 4 can't
+    read the checkpoint.
     """
     family = engine.family
-    names = public_names(family)
+    members = {*public_names(family).values()}
     front = {
-        "base_model": sorted(set(names.values())),
+        "base_model": sorted(members),
         "library_name": "transformers",
         "tags": ["mergekit", "merge", "nex-merge"],
     }
-    # Longest first: one folder's path may begin with another's.
-    for path, name in sorted(_paths(family, names), key=lambda item: -len(item[0])):
-        text = text.replace(path, name)
     return "\n".join(
         [
             "---",
@@ -54,6 +99,7 @@ def model_card(
             f"{about} with nex-merge over family {family.name}, ranked without labels, and written by mergekit's",
             "method of the same name.",
             f"Weights are stored in {engine.out_dtype}; they were scored computing in {str(engine.dtype)[6:]}.",
+            *([f"Needs transformers 5 or newer: {'; '.join(needs)}."] if needs else []),
             "",
             "| what the ranking rests on | |",
             "|---|---|",
@@ -62,8 +108,10 @@ def model_card(
             f"Seed of the merge: {recipe.seed}. sha256 of the tensors: `{sha256}`.",
             "",
             "```yaml",
-            text.rstrip(),
+            public_recipe(family, recipe).rstrip(),
             "```",
+            "",
+            *_explained(family),
             "",
         ]
     )
@@ -106,26 +154,71 @@ def _number(value: float | None, digits: int = 6) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def public_recipe(family: Family, recipe: MergeRecipe) -> str:
+    """A recipe as a file that names the members as the card does; see `public_names`."""
+    places = {str(path): name for path, name in _places(family).items()}
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: renamed(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [renamed(value) for value in part]
+        if isinstance(part, str):  # a folder, or BASE+ADAPTER
+            return "+".join(places.get(model, model) for model in part.split("+"))
+        return part
+
+    # For a card of its own, mergekit would ask the hub whether it has models by the folders' names.
+    options = "" if all("/" in name for name in places.values()) else " --no-write-model-card"
+    return recipe_text(replace(recipe, config=renamed(recipe.config)), PUBLIC_RECIPE, options)
+
+
 def public_names(family: Family) -> Mapping[str, str]:
     """What a card calls each member: its hub id, else its folder's name, else, where folders share one, the family's.
 
     Paths of this machine mean nothing elsewhere, and checkpoints of two trainings are often both `checkpoint-500`.
     """
-    places = {**family.folders, **{name: member.adapter for name, member in family.adapters.items()}}
-    names = {name: _public_name(path) for name, path in places.items()}
-    shared = {name for name, found in names.items() if list(names.values()).count(found) > 1}
-    return {name: name if name in shared else found for name, found in names.items()}
+    names = _places(family)
+    return {name: names[path] for name, path in _own_folders(family).items()}
 
 
-def _paths(family: Family, names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The paths that recipes name, with what a card calls them."""
-    paths = [(str(path), names[name]) for name, path in plain_folders(family).items()]
+def _own_folders(family: Family) -> dict[str, Path]:
+    return {**family.folders, **{name: member.adapter for name, member in family.adapters.items()}}
+
+
+def _places(family: Family) -> dict[Path, str]:
+    """The folders that recipes name, with what a card calls them: every name once."""
+    labels: dict[Path, str] = {}
+    for name, path in _own_folders(family).items():
+        labels.setdefault(path, name)
     for name, member in family.adapters.items():
-        paths += [(str(member.adapter), names[name]), (str(member.base), _public_name(member.base))]
-    return paths
+        labels.setdefault(member.base, f"{name}-base")
+    names = [public_name(path) for path in labels]
+    shared = {name for name in names if names.count(name) > 1}
+    found = {path: label if name in shared else name for (path, label), name in zip(labels.items(), names, strict=True)}
+    return found if len({*found.values()}) == len(found) else labels
 
 
-def _public_name(path: Path) -> str:
+def _explained(family: Family) -> list[str]:
+    """What the names in a card's recipe stand for."""
+    lines, folders = [], []
+    for path, name in sorted(_places(family).items(), key=lambda item: item[1]):
+        if "/" in name:
+            at = f", revision `{path.name}`" if path.parent.name == "snapshots" else ""
+            lines.append(f"`{name}` is the model on the Hugging Face hub{at}.")
+        else:
+            folders.append(f"`{name}`")
+    if folders:
+        several = len(folders) > 1
+        lines += [
+            f"{', '.join(folders)} {'stand for checkpoints' if several else 'stands for a checkpoint'} that the search "
+            f"was given as {'folders' if several else 'a folder'}.",
+            f"With {'folders of these names' if several else 'a folder of that name'} in the working directory, the "
+            "command in the recipe's first line merges the same tensors.",
+        ]
+    return lines
+
+
+def public_name(path: Path) -> str:
     """A hub id where the folder is a hub snapshot, else the folder's own name."""
     for part in path.parts:
         if part.startswith("models--"):

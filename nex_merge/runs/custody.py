@@ -1,10 +1,9 @@
 """Exclusive access to a run folder: its lock, comparing configurations, and moving an earlier run aside."""
 
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +42,15 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
             if aside is not None:
                 note(f"renamed the earlier run to {aside}")
             # Left by a killed process; every process sorts the weights itself.
-            shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
+            _remove_orders(folder)
             try:
                 yield Run(folder)
             finally:
-                shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
+                _remove_orders(folder)
     except BaseException:
         if aside is not None and not (folder / files.TRIALS).exists():
-            _put_back(aside, folder)
-            note(f"no trial was begun: the earlier run is {folder} again")
+            back = _put_back(aside, folder)
+            note(f"no trial was begun: the earlier run is {back} {'again' if back == folder else 'now'}")
         raise
 
 
@@ -113,24 +112,36 @@ def compare(resolved: ResolvedConfig) -> list[str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder's lock. Raises RunError if another process has it, InputError if the folder is read-only."""
+def locked(
+    folder: Path, name: str = files.LOCK, busy: str = "another search is running in this folder", wait: float = 0
+) -> Iterator[None]:
+    """Hold a lock of a run folder, for which it waits so many seconds.
+
+    Raises RunError, which says `busy`, if another process has it, InputError if the folder is read-only.
+    """
     # The kernel frees this lock when its holder dies.
-    lock = FileLock(folder / files.LOCK)
+    lock = FileLock(folder / name)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait)
     except Timeout:
-        holders = open_in(folder / files.LOCK)
+        holders = open_in(folder / name)
         by = f" ({', '.join(holders)})" if holders else ""
-        raise RunError(
-            f"{folder}: another search is running in this folder{by}. Wait for it or end it; or choose another folder"
-        ) from None
+        other = "; or choose another folder" if name == files.LOCK else ""
+        raise RunError(f"{folder}: {busy}{by}. Wait for it or end it{other}") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def measuring(folder: Path) -> AbstractContextManager[None]:
+    """Only one command at a time gives a run's trials their accuracy: two would mix what they measured it on.
+
+    Raises RunError if another does.
+    """
+    return locked(folder, files.ACCURACY_LOCK, "another command is measuring the accuracy of its trials")
 
 
 def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
@@ -165,7 +176,7 @@ def _has_content(folder: Path) -> bool:
 def _move_aside(folder: Path) -> Path:
     aside = next(path for i in range(1, 10_000) if not (path := folder.with_name(f"{folder.name}.{i}")).exists())
     with locked(folder):
-        shutil.rmtree(folder / files.ORDERS, ignore_errors=True)
+        _remove_orders(folder)
         try:
             os.replace(folder, aside)
         except OSError as error:
@@ -175,11 +186,28 @@ def _move_aside(folder: Path) -> Path:
     return aside
 
 
-def _put_back(aside: Path, folder: Path) -> None:
+def _put_back(aside: Path, folder: Path) -> Path:
+    """Give an earlier run its name back, unless somebody has put something into the new one. Returns its folder."""
     if (folder / files.ERRORS).exists():
         os.replace(folder / files.ERRORS, aside / files.ERRORS)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    _remove_orders(folder)
+    for name in (*_LEFTOVERS, f"{files.STUDY}*", "leaderboard.*", files.RELIABILITY, files.SCORES):
+        for path in folder.glob(name):
+            path.unlink()
+    try:
+        folder.rmdir()
+        os.replace(aside, folder)
+    except OSError:
+        return aside
+    return folder
+
+
+def _remove_orders(folder: Path) -> None:
+    """Remove the orders of the weights that a search keeps, and nothing else that may lie in a folder of this name."""
+    for path in (folder / files.ORDERS).glob("*.ranks*"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        (folder / files.ORDERS).rmdir()
 
 
 Key = tuple[str, ...]

@@ -1,7 +1,6 @@
 """Write a variant as a checkpoint, and prove that it holds the tensors that were scored and answers as it did."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from nex_merge.atomic import new_folder
+from nex_merge.checkpoints.exported import needs_transformers_5
 from nex_merge.engines.comparison import first_departure, mean_logprob, tolerance
 from nex_merge.engines.transformers import TransformersEngine
 from nex_merge.errors import InputError, RunError
@@ -17,15 +18,14 @@ from nex_merge.generation import end_tokens
 from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import digest, make_model, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
-from nex_merge.runs import files
-from nex_merge.runs.card import figures, model_card, verdict_line, write_settings
+from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
 from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
-from nex_merge.setup.paths import command
+from nex_merge.setup.paths import check_new_folder, command
 
 IDENTITY = "nex_merge.json"
 # How many stored responses an export is held against: a pass each, so that an export costs less than a trial.
@@ -38,11 +38,9 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
     or `out` is in use, RunError where the checkpoint would not be the variant that was scored.
     """
-    named, out = out, out.resolve()
     if trial is not None and by is not None:
         raise InputError("export: expected either --trial or --by, got both")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: expected a new or empty folder, got {named}, which is not empty; choose another name")
+    check_new_folder(out, "--out")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
     found = recommendation(run)
     is_recommended = found.row is not None and found.row["trial"] == result.trial
@@ -59,21 +57,21 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     recipe = remerger.load(result)
     sha256 = str(result.weights_sha256)[:16]
     yield f"{trial_name(result.trial)}: merged again, the same tensors as scored (SHA-256 {sha256})"
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _write(remerger, shown, recipe, partial, name, stage is not run)
-    found = checkpoint_digest(partial)
-    if found != result.weights_sha256:
-        raise RunError(
-            f"{partial}: its tensors (SHA-256 {found[:16]}) are not those that were scored; it is kept for inspection"
-        )
-    yield f"{named}: read back from disk, every tensor equal to the merged one, bit for bit"
-    yield _check_answers(remerger, result, partial, named)
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
+    with new_folder(out) as folder:
+        notes = _write(remerger, shown, recipe, folder, name, stage is not run)
+        written = checkpoint_digest(folder)
+        if written != result.weights_sha256:
+            raise RunError(
+                f"{folder}: its tensors (SHA-256 {written[:16]}) are not those that were scored; the folder is kept for "
+                "inspection"
+            )
+        yield f"{out}: read back from disk, every tensor equal to the merged one, bit for bit"
+        yield _check_answers(remerger, result, folder, out)
+        needs = needs_transformers_5(folder)
+        yield from (f"note: {note}" for note in notes)
     value, where = shown.value(name), " in the final" if stage is not run else ""
-    yield f"done: {named}" + ("" if value is None else f" ({name} {value:.4f}{where})")
+    done = f"done: {out}" + ("" if value is None else f" ({name} {value:.4f}{where})")
+    yield done + (f"; needs transformers 5 or newer: {'; '.join(needs)}" if needs else "")
 
 
 def _exportable(run: Run, trial: str) -> TrialResult:
@@ -100,8 +98,11 @@ def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
 
 def _write(
     remerger: Remerger, result: TrialResult, recipe: MergeRecipe, folder: Path, name: str, in_final: bool
-) -> None:
-    """The checkpoint's files. `name`: the measure it was chosen by. `in_final`: whether the result is from a final."""
+) -> list[str]:
+    """The checkpoint's files. `name`: the measure it was chosen by. `in_final`: whether the result is from a final.
+
+    Returns what is worth a note.
+    """
     engine = remerger.engine
     out_dtype = getattr(torch, engine.out_dtype)
     # Exact: the resident tensors were rounded to this dtype before they were widened.
@@ -110,9 +111,8 @@ def _write(
     shell.load_state_dict(state, strict=False)
     shell.tie_weights()
     shell.save_pretrained(folder)
-    write_settings(engine, recipe, folder)
-    text = (remerger.run.folder(result.trial) / files.RECIPE).read_text(encoding="utf-8")
-    (folder / "mergekit_config.yml").write_text(text, encoding="utf-8")
+    notes = write_settings(engine, recipe, folder)
+    (folder / PUBLIC_RECIPE).write_text(public_recipe(engine.family, recipe), encoding="utf-8")
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     reliability = read_reliability(remerger.run.path)
@@ -123,8 +123,10 @@ def _write(
         *figures(result),
         verdict_line(name, verdict, standing(recommendation(remerger.run), result.trial)),
     ]
-    about = f"Trial {result.trial} of a search"
-    (folder / "README.md").write_text(model_card(engine, recipe, text, about, lines, result.weights_sha256), "utf-8")
+    about, needs = f"Trial {result.trial} of a search", needs_transformers_5(folder)
+    card = model_card(engine, recipe, about, lines, result.weights_sha256, needs)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return notes
 
 
 def checkpoint_digest(folder: Path) -> str:

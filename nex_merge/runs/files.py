@@ -8,6 +8,7 @@
     audit.json labels that a person gave to a few prompts
     final/    a run folder like this one: the trials that took part in the final, on its prompts
     error.log the traceback of an internal error that ended a search
+    lock, leaderboard.lock, accuracy.lock empty; which of the commands that write is at work is told by who holds them
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in at least four digits. `result.json` is written
 last, by atomic rename: it marks the trial as finished. `results.py` has its contents.
@@ -15,13 +16,13 @@ last, by atomic rename: it marks the trial as finished. `results.py` has its con
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nex_merge.atomic import new_file
 from nex_merge.errors import InputError
 from nex_merge.records import Live, MergeRecipe, Response
 
@@ -31,6 +32,8 @@ CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliabilit
 ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
 WARM_START = "warm_start.json"
+# Held while the leaderboard is read and written anew, and while accuracy is measured or attached.
+LEADERBOARD_LOCK, ACCURACY_LOCK = "leaderboard.lock", "accuracy.lock"
 # How to get back a file of a trial.
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
 # States of trials that have their own responses, in the order in which the leaderboard ranks them.
@@ -66,40 +69,23 @@ def trial_folder(run: Path, trial: str) -> Path:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that readers see all of it or nothing, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush renames in a folder to disk, if the system can sync folders (Windows can't)."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        return
-    finally:
-        os.close(handle)
+    with new_file(path) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
     write_atomically(folder / RECIPE, recipe_text(recipe))
 
 
-def recipe_text(recipe: MergeRecipe) -> str:
-    """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment."""
+def recipe_text(recipe: MergeRecipe, name: str = RECIPE, options: str = "") -> str:
+    """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment.
+
+    `name`: the file's. `options`: more of the command's.
+    """
     text = yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
     # A plain `base+adapter` is merged by mergekit first, into a folder of its own.
     cache = " --lora-merge-cache DIR" if any("+" in model for model in _plain_models(recipe.config)) else ""
-    return f"# The same tensors: mergekit-yaml {RECIPE} OUT --random-seed {recipe.seed}{cache}\n{text}"
+    return f"# The same tensors: mergekit-yaml {name} OUT --random-seed {recipe.seed}{cache}{options}\n{text}"
 
 
 def _plain_models(part: Any) -> Iterator[str]:
@@ -184,9 +170,8 @@ def write_live(run: Path, live: Live | None) -> None:
         path.unlink(missing_ok=True)
         return
     # Not synced: the next update replaces it within a second.
-    partial = path.with_name(LIVE + ".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(live)), encoding="utf-8")
-    os.replace(partial, path)
+    with new_file(path, synced=False) as file:
+        file.write_text(json.dumps(dataclasses.asdict(live)), encoding="utf-8")
 
 
 def read_live(run: Path) -> Live | None:

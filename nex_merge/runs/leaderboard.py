@@ -160,9 +160,13 @@ def shown_in(run: Run, trial: str) -> Run:
 
 def write_leaderboard(run: Run) -> list[Row]:
     """Rank the run's trials and write leaderboard.csv and leaderboard.json."""
-    rows = read_rows(run)
-    for name, text in zip(LEADERBOARD_FILES, (as_csv(rows), as_json(rows)), strict=True):
-        files.write_atomically(run.path / name, text)
+    from nex_merge.runs.custody import locked
+
+    # The last to write has read what all before it wrote.
+    with locked(run.path, files.LEADERBOARD_LOCK, "another command is writing the leaderboard", wait=60):
+        rows = read_rows(run)
+        for name, text in zip(LEADERBOARD_FILES, (as_csv(rows), as_json(rows)), strict=True):
+            files.write_atomically(run.path / name, text)
     return rows
 
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from nex_merge.errors import InputError
+from nex_merge.atomic import is_being_written
+from nex_merge.errors import InputError, RunError
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
 
@@ -97,6 +98,28 @@ def check_writable_folder(folder: Path, source: str) -> None:
         raise InputError(f"{source}: cannot make {str(folder)!r}: {str(place)!r} is a file")
     if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{source}: cannot write to {str(place)!r}: permission denied; choose another folder")
+
+
+def check_new_folder(folder: Path, source: str) -> None:
+    """Raise InputError unless a new folder can take the place of `folder`; RunError if another process is making it."""
+    check_writable_folder(folder, source)
+    there = folder.is_dir()
+    # Left-overs of a process that was killed are removed, so that they are in nobody's way.
+    if is_being_written(folder):
+        raise RunError(f"{source}: another process is writing {folder}; wait for it, or choose another name")
+    if not there:
+        return
+    if any(folder.iterdir()):
+        raise InputError(
+            f"{source}: expected a new or empty folder, got {folder}, which is not empty; choose another name"
+        )
+    # A finished folder replaces it whole.
+    if folder.resolve() == Path.cwd() or os.path.ismount(folder):
+        what = "the working directory" if folder.resolve() == Path.cwd() else "a mount point"
+        raise InputError(
+            f"{source}: expected a folder that can be replaced, got {what}; name one in it: {folder / 'NAME'}"
+        )
+    check_writable_folder(folder.resolve().parent, source)
 
 
 def check_writable_file(path: Path, source: str) -> None:

@@ -26,7 +26,6 @@ from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError, TrialError
 from nex_merge.merging import adapter_logits, adapter_notes, member_notes, share_weights, survey
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
-from nex_merge.runs import files
 from nex_merge.runs.card import model_card, write_settings
 from nex_merge.setup.config import GenerationConfig as Decoding
 from nex_merge.setup.prompts import load_prompts
@@ -233,8 +232,7 @@ def _check_export(
         folder = Path(name)
         try:
             write_settings(engine, recipe, folder)
-            text = files.recipe_text(recipe)
-            (folder / "README.md").write_text(model_card(engine, recipe, text, "A merge", [], None), encoding="utf-8")
+            (folder / "README.md").write_text(model_card(engine, recipe, "A merge", [], None), encoding="utf-8")
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             generation = GenerationConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -1,20 +1,22 @@
 """Matching, labelled prompts, and the measuring of a run's trials."""
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nex_merge.errors import InputError
+from nex_merge.errors import InputError, RunError
 from nex_merge.families.qwen3_tiny.problems import KINDS
+from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.labels.benchmark import benchmark, choose_trials
 from nex_merge.labels.correlate import agreement
 from nex_merge.labels.items import Item, builtin_items, load_items, matcher, unlike
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
-from nex_merge.runs import files
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs import custody, files
+from nex_merge.runs.leaderboard import read_rows, write_leaderboard
 from nex_merge.runs.run import Run
 from nex_merge.setup.prompts import options_of
 from tests.searches import search
@@ -170,3 +172,26 @@ def test_labelled_problems_as_csv_are_told_the_format(tmp_path):
     (tmp_path / "bench.csv").write_text("question,answer\nWho?,me\n")
     with pytest.raises(InputError, match=r'--data: expected JSONL, a line \{"prompt": \.\.\., "answer": \.\.\.\}'):
         load_items(tmp_path / "bench.csv", "text")
+
+
+def test_two_that_measure_one_run_are_told_apart(toy_run_copy, tmp_path):
+    """Their accuracies would be mixed; and whoever writes the leaderboard last has read what the others wrote."""
+    run = Run(toy_run_copy)
+    file = tmp_path / "accuracy.csv"
+    file.write_text("trial,accuracy\na,0.5\n")
+    busy = "another command is measuring the accuracy of its trials"
+    with custody.measuring(run.path):
+        with pytest.raises(RunError, match=rf"^{run.path}: {busy}.*\. Wait for it or end it$"):
+            benchmark(run, [], "x", ["a"], print)
+        with pytest.raises(RunError, match=busy):
+            attach_accuracy(run, file)
+    attach_accuracy(run, file)
+    with custody.locked(run.path, files.LEADERBOARD_LOCK):
+        waiting = threading.Thread(target=write_leaderboard, args=(run,))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        files.write_accuracy(run.path, "a", {"accuracy": 0.75})
+    waiting.join()
+    (row,) = [row for row in json.loads((run.path / "leaderboard.json").read_text()) if row["trial"] == "a"]
+    assert row["accuracy"] == 0.75

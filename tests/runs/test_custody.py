@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from nex_merge.cli import app
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import custody, files
+from nex_merge.runs.leaderboard import write_leaderboard
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import estimate
@@ -114,6 +115,24 @@ def test_fresh_puts_the_earlier_run_back_if_no_trial_was_begun(toy_config, tmp_p
         raise OSError("planted")
     assert listed(tmp_path) == before
     assert notes[-1] == f"no trial was begun: the earlier run is {tmp_path}/run again"
+    # Also where the ranking of nothing was written; but not over what somebody has put there.
+    with pytest.raises(OSError, match="planted"), custody.hold(resolved, True, notes.append) as run:
+        write_leaderboard(run)
+        raise OSError("planted")
+    assert listed(tmp_path) == before
+    with pytest.raises(OSError, match="planted"), custody.hold(resolved, True, notes.append) as run:
+        (run.path / "mine").write_text("mine")
+        raise OSError("planted")
+    assert notes[-1] == f"no trial was begun: the earlier run is {tmp_path}/run.1 now"
+    assert (tmp_path / "run" / "mine").is_file() and (tmp_path / "run.1" / files.TRIALS).is_dir()
+
+
+def test_a_folder_of_somebody_elses_orders_is_left_alone(toy_config, tmp_path):
+    (tmp_path / "run" / "orders").mkdir(parents=True)
+    (tmp_path / "run" / "orders" / "2024.csv").write_text("mine")
+    with custody.hold(resolve_config(str(toy_config)), False, print) as run:
+        (run.path / "orders" / "0.ranks").write_bytes(b"")
+    assert [path.name for path in (tmp_path / "run" / "orders").iterdir()] == ["2024.csv"]
 
 
 @pytest.fixture

@@ -1,17 +1,27 @@
 """What export says beside what it writes."""
 
+import json
+import os
+import re
 import shutil
+import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from mergekit.scripts.run_yaml import main as mergekit_yaml
+from transformers import AutoConfig
 
+from nex_merge.checkpoints.adapters import AdapterMember
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
-from nex_merge.records import Verdict
-from nex_merge.runs import export
+from nex_merge.records import MergeRecipe, Verdict
+from nex_merge.runs import card, export
 from nex_merge.runs.run import Run
-from tests.conftest import toy_settings
+from nex_merge.setup.families import Family
+from tests.conftest import ROOT, toy_settings
 from tests.searches import search
 
 
@@ -106,8 +116,6 @@ def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(to
 
 
 def test_a_config_that_changed_since_the_run_is_named_before_anything_is_merged(toy, toy_settings_copy, tmp_path):
-    import json
-
     folders, settings = toy_settings_copy
     search(settings)
     path = folders["b"] / "config.json"
@@ -124,3 +132,136 @@ def toy_settings_copy(toy, tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(toy_settings(folders, tmp_path / "run") | {"study": {"trials": 1}}))
     return folders, path
+
+
+def test_two_exports_of_a_run_and_what_lies_beside_them(toy_run, tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").write_text("mine")
+    run = Run(toy_run)
+    first = export.export_trial(run, "a", tmp_path / "out")
+    assert "read back from disk" in [next(first), next(first)][1]
+    with pytest.raises(RunError, match=r"^--out: another process is writing .+out; wait for it"):
+        next(export.export_trial(Run(toy_run), "b", tmp_path / "out"))
+    other = list(export.export_trial(Run(toy_run), "b", tmp_path / "other"))
+    (tmp_path / "out").mkdir()  # by somebody, who puts nothing in it
+    assert list(first)[-1].startswith(f"done: {tmp_path}/out") and other[-1].startswith(f"done: {tmp_path}/other")
+    for name, trial in (("out", "a"), ("other", "b")):
+        assert export.checkpoint_digest(tmp_path / name) == run.find(trial).weights_sha256
+    assert (tmp_path / "out.partial" / "mine").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "out.partial"]
+
+
+def test_an_export_that_is_not_what_was_scored_is_kept_where_the_message_says(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "checkpoint_digest", lambda folder: "0" * 64)
+    with pytest.raises(RunError, match="not those that were scored; the folder is kept for inspection") as raised:
+        list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+    kept = Path(str(raised.value).partition(": its tensors")[0])
+    monkeypatch.undo()
+    list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+    assert (kept / "model.safetensors").is_file() and kept.is_relative_to(tmp_path)
+
+
+def rewrite(path, **changes):
+    """Change keys of a JSON file; None removes one."""
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.fixture(scope="module")
+def travelling(toy, tmp_path_factory):
+    """A run of members as transformers 4 writes them, with a trace of where they were trained."""
+    root = tmp_path_factory.mktemp("travelling")
+    folders = {name: shutil.copytree(folder, root / name) for name, folder in toy.items()}
+    for folder in folders.values():
+        rope = {"rope_theta": 20000.0, "rope_parameters": None, "dtype": None, "torch_dtype": "bfloat16"}
+        rewrite(folder / "config.json", **rope, trained_on=str(root))
+        rewrite(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", backend=None)
+    tokenizer = folders["base"] / "tokenizer.json"
+    tokenizer.rename(root / "blob")
+    tokenizer.symlink_to(root / "blob")
+    path = root / "search.yaml"
+    path.write_text(yaml.safe_dump(toy_settings(folders, root / "run") | {"study": {"trials": 1}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        search(path)
+    return folders, Run(root / "run")
+
+
+def test_an_export_travels(travelling, tmp_path, monkeypatch):
+    folders, run = travelling
+    before = os.umask(0o027)
+    try:
+        lines = list(export.export_trial(run, "0", tmp_path / "best"))
+    finally:
+        os.umask(before)
+    best = tmp_path / "best"
+    assert lines[-2] == "note: config.json: trained_on left out: a path of this machine"
+    assert re.fullmatch(rf"done: {best} \(nex 0\.\d{{4}}\)", lines[-1])
+    # The tokenizer is the donor's, byte for byte; links are files.
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (best / name).read_bytes() == (folders["base"] / name).read_bytes()
+        assert not (best / name).is_symlink()
+    # Both versions of transformers read the config.
+    written = json.loads((best / "config.json").read_text())
+    assert written["rope_theta"] == 20000.0 and written["torch_dtype"] == written["dtype"] == "bfloat16"
+    assert AutoConfig.from_pretrained(best).rope_parameters == {"rope_theta": 20000.0, "rope_type": "default"}
+    # Permissions are those of the umask, and nothing tells where it was made.
+    assert {stat.S_IMODE(path.stat().st_mode) for path in best.iterdir()} == {0o640}
+    assert stat.S_IMODE(best.stat().st_mode) == 0o750
+    for path in best.iterdir():
+        assert not any(str(place).encode() in path.read_bytes() for place in (tmp_path, run.path.parent)), path
+    # The card says what the recipe's names are, and what it says works.
+    card, text = (best / "README.md").read_text(), (best / "mergekit_config.yml").read_text()
+    assert text.rstrip() in card and text.startswith(
+        "# The same tensors: mergekit-yaml mergekit_config.yml OUT --random"
+    )
+    assert "`a`, `b`, `base` stand for checkpoints that the search was given as folders.\nWith folders of these" in card
+    assert "Needs transformers" not in card
+    monkeypatch.chdir(run.path.parent)
+    shutil.copy(best / "mergekit_config.yml", ".")
+    words = text.splitlines()[0].partition("mergekit-yaml ")[2].replace("OUT", str(tmp_path / "again")).split()
+    done = CliRunner().invoke(mergekit_yaml, [*words, "--quiet"])
+    assert done.exit_code == 0, done.exception
+    assert export.checkpoint_digest(tmp_path / "again") == run.find("0").weights_sha256
+
+
+def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, tmp_path, monkeypatch):
+    _, run = travelling
+    load = card.load_tokenizer
+    monkeypatch.setattr(card, "load_tokenizer", lambda folder: load(next(iter(Path(tmp_path / "other").glob("*")))))
+    tokenizer = load(run.family().folders["base"])
+    tokenizer.add_tokens(["<one more>"])
+    tokenizer.save_pretrained(tmp_path / "other" / "tokenizer")
+    lines = list(export.export_trial(run, "a", tmp_path / "out"))
+    assert re.search(
+        r"^note: the tokenizer's files are written by transformers 5\..+: those of base would give", lines[-3]
+    )
+    assert lines[-1].endswith("; needs transformers 5 or newer: transformers 5 wrote its tokenizer")
+    assert (
+        "Needs transformers 5 or newer: transformers 5 wrote its tokenizer." in (tmp_path / "out/README.md").read_text()
+    )
+    assert load(tmp_path / "out").get_vocab() == load(run.family().folders["base"]).get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("folders", "adapters", "names"),
+    [
+        ({"base": "/m/x", "a": "/m/y"}, {}, ["x", "y"]),
+        ({"base": "/m/x/checkpoint-500", "a": "/m/y/checkpoint-500", "b": "/m/z"}, {}, ["base", "a", "z"]),
+        ({"base": "/m/b", "a": "/x/c", "b": "/y/c"}, {}, ["base", "a", "b"]),  # `b` would be two
+        ({"base": "/hub/models--own--it/snapshots/123", "a": "/m/y"}, {}, ["own/it", "y"]),
+        ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/m/x", "/m/lora")}, ["x", "lora"]),
+        ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/n/x", "/m/lora")}, ["base", "lora", "a-base"]),
+    ],
+)
+def test_every_folder_of_a_recipe_has_one_public_name(folders, adapters, names):
+    adapters = {name: AdapterMember(*map(Path, each)) for name, each in adapters.items()}
+    family = Family("f", {name: Path(folder) for name, folder in folders.items()}, "base", adapters=adapters)
+    assert list(card._places(family).values()) == names
+    models = [{"model": reference} for reference in family.references.values()]
+    recipe = MergeRecipe("merge", "ties", {"models": models, "base_model": family.references["base"]}, 3, {})
+    text = card.public_recipe(family, recipe)
+    assert "/m/" not in text and "/cache/" not in text and yaml.safe_load(text)["base_model"] == names[0]
+    explained = " ".join(card._explained(family))
+    assert all(f"`{name}`" in explained for name in names)
+    assert ("`own/it` is the model on the Hugging Face hub, revision `123`." in explained) == ("own/it" in names)

@@ -11,22 +11,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from nex_merge.checkpoints.files import weights_of
+from nex_merge.atomic import new_folder
+from nex_merge.checkpoints.exported import copy_tokenizer, forget_places
+from nex_merge.checkpoints.files import INDEX, weights_of
 from nex_merge.errors import InputError, RunError
 from nex_merge.inspect.transfer.copying import copy_neurons, neuron_slices, transplanted
 from nex_merge.inspect.transfer.experiment import Pair
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet
 from nex_merge.merging import digest, tensor_digest
+from nex_merge.runs.card import public_name
 from nex_merge.runs.export import IDENTITY
+from nex_merge.setup.paths import check_new_folder
 
-# Files of a checkpoint besides its weights; a model card would describe the recipient.
-_OTHER_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+# Files of a checkpoint besides its weights and tokenizer; a model card would describe the recipient.
+_OTHER_FILES = ("config.json", "generation_config.json", INDEX)
 
 
 def check_out(out: Path, donor: Path, recipient: Path) -> None:
     """Raise InputError if the folder is in use, or the checkpoints are stored in different dtypes."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out: expected a new or empty folder, got {out}")
+    check_new_folder(out, "--out")
     if recipient.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out: expected a folder outside the recipient's, got {out}")
     actual, expected = (
@@ -57,51 +60,55 @@ def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], o
     atomic rename after all checks. Raises RunError if a check fails.
     """
     donor, recipient = pair
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for pattern in _OTHER_FILES:
-        for path in recipient.folder.glob(pattern):
-            if path.name != IDENTITY:
-                shutil.copyfile(path, partial / path.name)
-    for path in weights_of(recipient.folder):
-        tensors, metadata = _read(path)
-        copy_neurons(_chosen_tensors(donor.folder, chosen), tensors, chosen.keys)
-        save_file(tensors, partial / path.name, metadata)
-    identical = _check_tensors(donor.folder, recipient.folder, partial, chosen)
-    yield (
-        f"{out}: verified on disk, bit for bit: the {len(chosen.keys)} chosen neurons equal the donor's, all other "
-        f"weights the recipient's"
-        + (f" ({identical} chosen neurons are identical in both models)" if identical else "")
-    )
-    identity = {
-        **about,
-        "neurons": chosen.neurons,
-        "count": chosen.count,
-        "seed": chosen.seed,
-        "keys": chosen.keys.tolist(),
-        "weights_sha256": _digest(partial),
-        "recipient_sha256": _digest(recipient.folder),
-        "donor_sha256": _digest(donor.folder),
-    }
-    (partial / IDENTITY).write_text(json.dumps({"transfer": identity}, indent=1), encoding="utf-8")
-    _check_logits(pair, chosen, partial)
-    yield f"{out}: verified with transformers: same logits as the recipient with these neurons, bit for bit"
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
+    with new_folder(out) as folder:
+        copy_tokenizer(recipient.folder, folder)
+        for name in _OTHER_FILES:
+            if (recipient.folder / name).is_file():
+                shutil.copyfile(recipient.folder / name, folder / name)
+        yield from (f"note: {note}" for note in forget_places(folder))
+        for path in weights_of(recipient.folder):
+            tensors = _read(path)
+            copy_neurons(_chosen_tensors(donor.folder, chosen), tensors, chosen.keys)
+            save_file(tensors, folder / path.name, {"format": "pt"})
+        identical = _check_tensors(donor.folder, recipient.folder, folder, chosen)
+        yield (
+            f"{out}: verified on disk, bit for bit: the {len(chosen.keys)} chosen neurons equal the donor's, all other "
+            f"weights the recipient's"
+            + (f" ({identical} chosen neurons are identical in both models)" if identical else "")
+        )
+        identity = {
+            **_without_paths(about, pair),
+            "neurons": chosen.neurons,
+            "count": chosen.count,
+            "seed": chosen.seed,
+            "keys": chosen.keys.tolist(),
+            "weights_sha256": _digest(folder),
+            "recipient_sha256": _digest(recipient.folder),
+            "donor_sha256": _digest(donor.folder),
+        }
+        (folder / IDENTITY).write_text(json.dumps({"transfer": identity}, indent=1), encoding="utf-8")
+        _check_logits(pair, chosen, folder)
+        yield f"{out}: verified with transformers: same logits as the recipient with these neurons, bit for bit"
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def _without_paths(about: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
+    """`about` with names in place of this machine's folders and files."""
+    named = {key: public_name(engine.folder) for key, engine in zip(("donor", "recipient"), pair, strict=True)}
+    named = {key: name for key, name in named.items() if Path(about[key]).exists()}
+    prompts = {**about["prompts"], "file": Path(about["prompts"]["file"]).name}
+    return {**about, **named, "prompts": prompts}
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _digest(folder: Path) -> str:
     """SHA-256 of all tensors stored in a checkpoint; see `merging.digest`."""
     found = {}
     for path in weights_of(folder):
-        found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path)[0].items()}
+        found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path).items()}
     return digest(found)
 
 
@@ -121,8 +128,7 @@ def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -
         raise RunError(f"{donor}: has no tensor such as {next(iter(slices))}, so no neurons can be copied")
     differs: dict[int, torch.Tensor] = {}
     for path in weights_of(recipient):
-        originals, _ = _read(path)
-        written, _ = _read(out / path.name)
+        originals, written = _read(path), _read(out / path.name)
         if originals.keys() != written.keys():
             raise RunError(f"{out / path.name}: its tensors are not the recipient's; it is kept for inspection")
         for name, tensor in originals.items():

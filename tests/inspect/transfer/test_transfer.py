@@ -68,13 +68,23 @@ def test_sets_are_measured_before_and_after(toy, data):
 def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
     before = hashlib.sha256((toy["b"] / "model.safetensors").read_bytes()).hexdigest()
     out = tmp_path / "out"
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").write_text("mine")
     done = run("--from", toy["a"], "--into", toy["b"], "--count", 3, "--neurons", "effective", *PROMPTS, *SHORT,
                "--out", out)  # fmt: skip
     assert done.exit_code == 0, done.output
+    assert (tmp_path / "out.partial" / "mine").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.partial"]
+    # Permissions as new files have them, and nothing tells where it was made.
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in out.iterdir()} == {(tmp_path / "new").stat().st_mode}
+    for path in out.iterdir():
+        assert str(toy["b"].parent).encode() not in path.read_bytes(), path
     assert "verified on disk, bit for bit: the 3 chosen neurons equal the donor's" in done.stdout
     assert "verified with transformers: same logits as the recipient with these neurons" in done.stdout
     about = json.loads((out / "nex_merge.json").read_text())["transfer"]
-    assert about["neurons"] == "effective" and len(about["keys"]) == 3 and about["recipient"] == str(toy["b"])
+    assert about["neurons"] == "effective" and len(about["keys"]) == 3 and about["recipient"] == "b"
+    assert about["donor"] == "a" and about["prompts"]["file"] == "qwen3_tiny.jsonl"
     ours, theirs, written = (load_file(f / "model.safetensors") for f in (toy["b"], toy["a"], out))
     unequal = set()
     for name, tensor in written.items():
