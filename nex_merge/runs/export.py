@@ -62,8 +62,8 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
         written = checkpoint_digest(folder)
         if written != result.weights_sha256:
             raise RunError(
-                f"{folder}: its tensors (SHA-256 {written[:16]}) are not those that were scored; the folder is kept for "
-                "inspection"
+                f"{folder}: its tensors (SHA-256 {written[:16]}) are not those that were scored; the folder is kept "
+                "for inspection"
             )
         yield f"{out}: read back from disk, every tensor equal to the merged one, bit for bit"
         yield _check_answers(remerger, result, folder, out)
