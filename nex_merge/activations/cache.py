@@ -16,6 +16,7 @@ import numpy as np
 from nex_merge.atomic import new_folder
 from nex_merge.errors import InputError
 from nex_merge.records import RESERVED_LAYER, Credits, SparseGroups, SparseRows
+from nex_merge.wording import counted
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -146,7 +147,8 @@ def _read_array(folder: Path, name: str, dtypes: Mapping[str, str]) -> np.ndarra
     size = path.stat().st_size
     if size % dtype.itemsize:
         raise InputError(
-            f"{path}: expected a multiple of {dtype.itemsize} bytes ({dtype.name}), got {size}; the file is truncated"
+            f"{path}: expected a multiple of {counted(dtype.itemsize, 'byte')} ({dtype.name}), got {size}; the "
+            f"file is truncated"
         )
     return np.memmap(path, dtype, "r") if size else np.zeros(0, dtype)
 

@@ -23,6 +23,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import RESERVED_LAYER, Response, SparseGroups, SparseRows, TokenStats, concatenate_groups
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.threads import on_cores
+from nex_merge.wording import counted
 
 # Memory for the passes that run at the same time, in bytes, and layers' activations per pass at its peak (measured).
 IN_FLIGHT_BYTES = 4 << 30
@@ -41,7 +42,7 @@ def check_capacity(layers: int, units: int) -> None:
     if layers > RESERVED_LAYER or units > 1 << UNIT_BITS:
         raise InputError(
             f"model: expected at most {RESERVED_LAYER} layers of {1 << UNIT_BITS:,} MLP units, "
-            f"got {layers:,} layers of {units:,}; neuron keys have room for no more"
+            f"got {counted(layers, 'layer')} of {units:,}; neuron keys have room for no more"
         )
 
 

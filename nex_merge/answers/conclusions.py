@@ -24,6 +24,7 @@ from nex_merge.answers.numbers import number_key, read_number
 from nex_merge.answers.spans import after_thinking, is_closed, is_open, readable
 from nex_merge.answers.texts import read_text
 from nex_merge.errors import InputError
+from nex_merge.wording import counted
 
 # Raised when answers are read otherwise than before, so that accuracies are measured again.
 READING = 2
@@ -171,7 +172,8 @@ def _last_occurrence(pattern: "regex.Pattern[str]", text: str) -> Key | None:
     except TimeoutError:
         raise InputError(
             f"match: the pattern {pattern.pattern!r} took more than {_PATTERN_SECONDS:g} s on a response "
-            f"of {len(text)} characters. Repetitions within repetitions, such as (a+)+, take exponential time; "
+            f"of {counted(len(text), 'character')}. Repetitions within repetitions, such as (a+)+, take "
+            f"exponential time; "
             "write it without them"
         ) from None
     if not found:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nex_merge.checkpoints.files import fetch_again, read_json
 from nex_merge.errors import InputError
+from nex_merge.wording import counted
 
 FILE = "tokenizer.json"
 # Files that broken JSON in them makes unreadable, if they are there.
@@ -115,7 +116,7 @@ def check_same_tokens(base: Vocabulary, other: Vocabulary) -> list[str]:
                         ("only in base", base.tokens.keys() - other.tokens.keys())):  # fmt: skip
         if more:
             shown = ", ".join(repr((other.tokens | base.tokens)[number]) for number in sorted(more)[:3])
-            notes.append(f"{FILE}: {len(more)} tokens {owner}, for example {shown}")
+            notes.append(f"{FILE}: {counted(len(more), 'token')} {owner}, for example {shown}")
     for rule in base.rules:
         ours, theirs = base.rules[rule], other.rules[rule]
         if rule == "added_tokens":

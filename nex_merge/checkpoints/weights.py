@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, check_readable, fetch_again, not_what_it_says, weight_map
 from nex_merge.errors import InputError
+from nex_merge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _damage(path: Path) -> str | None:
             return f"expected safetensors, got {found}"
         (length,) = struct.unpack("<Q", start[:8].ljust(8, b"\0"))
         if length > size:
-            return f"cut short or no safetensors file at all ({size:,} bytes); {again}"
+            return f"cut short or no safetensors file at all ({counted(size, 'byte')}); {again}"
         file.seek(8)
         try:
             header: Mapping[str, Any] = json.loads(file.read(length))
@@ -101,4 +102,4 @@ def _damage(path: Path) -> str | None:
         except (ValueError, TypeError, KeyError, AttributeError, IndexError):
             return f"expected safetensors, got a file with a broken header; {again}"
     expected = 8 + length + max(ends, default=0)
-    return f"expected {expected:,} bytes, got {size:,}: cut short; {again}" if size < expected else None
+    return f"expected {counted(expected, 'byte')}, got {size:,}: cut short; {again}" if size < expected else None

@@ -18,6 +18,7 @@ from nex_merge.checkpoints.files import as_checkpoint, first_line
 from nex_merge.checkpoints.tokenizers import check_special_tokens
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
+from nex_merge.wording import counted
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -94,7 +95,7 @@ def check_context(
         )
     raise InputError(
         f"generation.max_new_tokens: expected at most {context - length}, got {max_new_tokens}: the longest prompt, "
-        f"{named}, has {length} tokens and the model's context is {context}. Lower it, or shorten the prompt"
+        f"{named}, has {counted(length, 'token')} and the model's context is {context}. Lower it, or shorten the prompt"
     )
 
 

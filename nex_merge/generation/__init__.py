@@ -18,6 +18,7 @@ from nex_merge.generation.drafts import Draft
 from nex_merge.generation.sampling import Job
 from nex_merge.records import Response
 from nex_merge.setup.config import GenerationConfig
+from nex_merge.wording import counted
 
 # Memory for the keys and values of all running responses with `batch_tokens: auto`, in bytes.
 AUTO_BATCH_BYTES = 4 << 30
@@ -88,7 +89,7 @@ def generate(
             tried = {*running, *new}
             if len(tried) <= 1:
                 raise TrialError(
-                    f"out of memory with a single response of up to {config.max_new_tokens} tokens; "
+                    f"out of memory with a single response of up to {counted(config.max_new_tokens, 'token')}; "
                     "lower generation.max_new_tokens (--set generation.max_new_tokens=N)"
                 ) from error
             # Start over in smaller batches; the responses will be the same.

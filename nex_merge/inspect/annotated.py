@@ -10,6 +10,7 @@ from nex_merge.inspect import agreement
 from nex_merge.inspect.agreement import AgreementEstimate
 from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, Labels
 from nex_merge.inspect.reading import EXPLORE, Reading
+from nex_merge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -158,10 +159,11 @@ def print_agreement(found: PhaseAgreement) -> None:
             console.print(f"no {name} to compare: none has both a phase and an annotation", highlight=False)
     lines = [
         f"Boundaries: {found.boundaries_found} in the phases, {found.boundaries_wanted} in the annotations; matched "
-        f"one-to-one within {found.tolerance} rows",
-        f"Left out: {found.tokens_without_label} tokens without annotation, {found.tokens_without_phase} in rows "
-        f"without a phase; {found.rows_without_label} rows without annotation, {found.rows_tied} tied, "
-        f"{found.rows_without_phase} without a phase; {found.malformed_lines} malformed lines",
+        f"one-to-one within {counted(found.tolerance, 'row')}",
+        f"Left out: {counted(found.tokens_without_label, 'token')} without annotation, "
+        f"{found.tokens_without_phase} in rows "
+        f"without a phase; {counted(found.rows_without_label, 'row')} without annotation, {found.rows_tied} tied, "
+        f"{found.rows_without_phase} without a phase; {counted(found.malformed_lines, 'malformed line')}",
         "95 %: bootstrap over responses. Chance: mean over circular shifts of the annotations within each response, "
         "which keep the number and length of runs. p: share of shifts that agree at least as well.",
     ]

@@ -20,6 +20,7 @@ from nex_merge.setup.config import (
 )
 from nex_merge.setup.families import defaults_of, read_family
 from nex_merge.setup.strict import Strict
+from nex_merge.wording import counted
 
 
 class ChatConfig(Strict):
@@ -84,6 +85,7 @@ def _describe(config: AnswerConfig, family: str | None) -> str:
     decoding = "greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}"
     origin = "no family defaults" if family is None else f"defaults of family {family}"
     return (
-        f"{describe_settings(config.activations, config.nex)}; {decoding}, at most {generation.max_new_tokens} tokens "
+        f"{describe_settings(config.activations, config.nex)}; {decoding}, at most "
+        f"{counted(generation.max_new_tokens, 'token')} "
         f"({origin})"
     )

@@ -9,6 +9,7 @@ import numpy as np
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
 from nex_merge.runs.files import trial_label, trial_name
+from nex_merge.wording import counted
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
 _SOURCES = {
@@ -117,7 +118,8 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     above = sum(item.jaccard > item.chance_high for item in found.overlaps)
     say()
     say(
-        f"Overlap of effective neurons with the other {len(shared)} variants, each under its own credit: Jaccard "
+        f"Overlap of effective neurons with the other {counted(len(shared), 'variant')}, each under its own "
+        f"credit: Jaccard "
         f"{min(shared):.3f} to {max(shared):.3f}, above chance for {above}"
     )
     show(

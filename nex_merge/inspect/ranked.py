@@ -41,7 +41,7 @@ def print_ranked(ranked: RankedFiles) -> None:
     console, ranking = console_of(), ranked.ranking
     shared = "" if ranked.shared == ranked.ranked else f", {ranked.shared} of them in all files"
     asked = counted(ranked.ranked, "prompt")
-    head = f"{len(ranking.rows)} models on {asked}{shared}; conclusions read as {ranked.match}"
+    head = f"{counted(len(ranking.rows), 'model')} on {asked}{shared}; conclusions read as {ranked.match}"
     for line in (head, *(f"  {note}" for note in ranked.notes)):
         console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
     missing = any(count < ranked.ranked for count in ranked.answered.values())

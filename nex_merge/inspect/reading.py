@@ -15,6 +15,7 @@ from nex_merge.nex.novelty import MIN_ROWS
 from nex_merge.records import Cycle, Response, ResponseAnalysis, SparseRows
 from nex_merge.runs import files
 from nex_merge.runs.run import Run
+from nex_merge.wording import counted
 
 EXPLORE, EXPLOIT = "explore", "exploit"
 _FALLBACKS = {
@@ -77,10 +78,11 @@ class Reading:
         tokens = len(self.response.token_ids)
         if len(self.rows) < MIN_ROWS:
             return (
-                f"the response is too short: phases need at least {MIN_ROWS} rows, and its {tokens} tokens fill "
+                f"the response is too short: phases need at least {MIN_ROWS} rows, and its "
+                f"{counted(tokens, 'token')} {'fills' if tokens == 1 else 'fill'} "
                 f"{len(self.rows)}. Generate longer responses or use shorter rows (activations.slice_tokens)"
             )
-        return f"fewer than {MIN_ROWS} of the {len(self.rows)} rows have any activation mass"
+        return f"fewer than {MIN_ROWS} of the {counted(len(self.rows), 'row')} have any activation mass"
 
     @property
     def why_fallback(self) -> str | None:
@@ -112,7 +114,7 @@ def read_trial(run: Run, trial: str, responses: Sequence[int] | None = None) -> 
         if not 0 <= number < len(recorded):
             raise InputError(
                 f"response {number}: expected 0 to {len(recorded) - 1}, because {files.trial_name(result.trial)} has "
-                f"{len(recorded)} responses"
+                f"{counted(len(recorded), 'response')}"
             )
     tokenizer = load_tokenizer(run.tokenizer_folder)
     cache = read_cache(run.folder(result.trial) / files.CACHE)

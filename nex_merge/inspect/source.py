@@ -12,6 +12,7 @@ from nex_merge.runs.leaderboard import first_trial, shown_in
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
 from nex_merge.setup.families import BUNDLED_FAMILY
+from nex_merge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LabelledResponses:
 def describe_settings(activations: ActivationsConfig, phases: PhasesConfig) -> str:
     """The settings that phases depend on, in one line."""
     return (
-        f"rows of {activations.slice_tokens} tokens, {activations.top_k} highest scores per row "
+        f"rows of {counted(activations.slice_tokens, 'token')}, {counted(activations.top_k, 'highest score')} per row "
         f"({activations.score}); rho {phases.rho:g}, min_run {phases.min_run}"
     )
 
@@ -70,10 +71,13 @@ def label_trial(run: Run, trial: str | None) -> LabelledResponses:
         if 2 * malformed >= lines:
             raise InputError(
                 f"--annotations builtin: expected a run of family {BUNDLED_FAMILY}, got family {run.family_name!r}: "
-                f"{malformed} of {lines} lines of {trial_name(trial)} do not follow the grammar of its problems. "
+                f"{malformed} of {counted(lines, 'line')} of {trial_name(trial)} "
+                f"{'does' if malformed == 1 else 'do'} not follow the grammar of its problems. "
                 "Give a file of annotations"
             )
-    return LabelledResponses(pairs, f"{title}, {len(pairs)} responses, labelled line by line by the problems' grammar")
+    return LabelledResponses(
+        pairs, f"{title}, {counted(len(pairs), 'response')}, labelled line by line by the problems' grammar"
+    )
 
 
 def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResponses:
@@ -107,8 +111,8 @@ def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResp
     if all((labels.tokens == UNLABELLED).all() for _, labels in pairs):
         raise InputError(f"{path}: expected annotations that cover more than half of a token, got none")
     title = f"{run.path}: trial{'s' * (len(trials) > 1)} {', '.join(trials)}"
-    note = f"; {skipped} lines about other trials skipped" if skipped else ""
-    return LabelledResponses(pairs, f"{title}, {len(pairs)} responses annotated in {path}{note}")
+    note = f"; {counted(skipped, 'line')} about other trials skipped" if skipped else ""
+    return LabelledResponses(pairs, f"{title}, {counted(len(pairs), 'response')} annotated in {path}{note}")
 
 
 def _label_responses(

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
+from nex_merge.wording import counted
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
 # Both set the text colour too, so that they are legible on dark and on light backgrounds.
@@ -37,7 +38,10 @@ def summary(reading: Reading) -> list[str]:
     """The reading in a few lines."""
     response = reading.response
     cut = ", truncated" if response.truncated else ""
-    lines = [f"prompt: {_one_line(reading.prompt)}", f"{len(response.token_ids)} tokens{cut}, {len(reading.rows)} rows"]
+    lines = [
+        f"prompt: {_one_line(reading.prompt)}",
+        f"{counted(len(response.token_ids), 'token')}{cut}, {counted(len(reading.rows), 'row')}",
+    ]
     if reading.why_no_phases is not None:
         return [*lines, f"No phases: {reading.why_no_phases}"]
     phases = [row.phase for row in reading.rows]

@@ -6,6 +6,7 @@ from typing import Any
 from nex_merge.labels.correlate import TOPS
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.tables import console_of
+from nex_merge.wording import counted
 
 WIDTH = 80  # where stdout is no terminal and COLUMNS says nothing
 # Headings in order of importance: what does not fit is left out from the right.
@@ -42,7 +43,7 @@ def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
     parent = result["best_parent_accuracy"]
     collapsed = f" ({result['collapsed']} collapsed)" if result["collapsed"] else ""
     say(
-        f"{title}{result['trials']} variants with accuracy{collapsed}; best "
+        f"{title}{counted(result['trials'], 'variant')} with accuracy{collapsed}; best "
         f"{result['best_accuracy']:.3f} ({trial_name(result['best_trial'])})"
         + ("" if parent is None else f", best parent {parent:.3f}")
     )
@@ -59,7 +60,7 @@ def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
     console.print(table)
     if left_out:
         names = ", ".join(heading.replace("\n", " ") for heading in left_out)
-        say(f"{len(left_out)} columns left out for want of width: {names}")
+        say(f"{counted(len(left_out), 'column')} left out for want of width: {names}")
     if result["left_out"]:
         say(f"Left out, undefined for some variants: {', '.join(result['left_out'])}")
     for name, item in result["baselines"].items():
@@ -89,7 +90,7 @@ def print_legend(result: Mapping[str, Any]) -> None:
 def ceiling_in_words(ceiling: Mapping[str, Any]) -> str:
     """What the noise ceiling is, what it rests on, and what it means."""
     problems, samples = ceiling["problems"], ceiling["samples"]
-    where = f"labels on the same {ceiling['prompts']} prompts x {samples} sample{'' if samples == 1 else 's'}"
+    where = f"labels on the same {counted(ceiling['prompts'], 'prompt')} x {counted(samples, 'sample')}"
     if ceiling["value"] is None:
         behind = "" if problems is None else f" on {problems} problems"
         return (

@@ -16,6 +16,7 @@ from nex_merge.labels.recipe_baselines import BASELINES
 from nex_merge.labels.statistics import correlations, curve
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.runs.run import trial_order
+from nex_merge.wording import counted
 
 # The leaderboard's rank is compared as well: unlike any measure, it puts infeasible and collapsed variants last.
 COMPARED: Mapping[str, int] = {"rank": -1, **{name: measure.direction for name, measure in OBJECTIVES.items()}}
@@ -37,7 +38,8 @@ def agreement(rows: Sequence[Mapping[str, Any]], run: LabelledRun = _UNKNOWN) ->
     measured.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
     if len(measured) < FEWEST:
         raise InputError(
-            f"only {len(measured)} of {len(rows)} trials have accuracy; give it for at least {FEWEST}, "
+            f"only {len(measured)} of {counted(len(rows), 'trial')} {'has' if len(measured) == 1 else 'have'} "
+            f"accuracy; give it for at least {FEWEST}, "
             "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
         )
     sources = sorted({str(row["accuracy_source"]) for row in measured})

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from nex_merge.checkpoints.configs import architecture_of
 from nex_merge.checkpoints.weights import StoredTensor
 from nex_merge.errors import InputError
+from nex_merge.wording import counted
 
 HEAD, EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 _EXPERTS = re.compile(r"\.experts\.|\.block_sparse_moe\.|\.shared_experts?\.|\.(mlp|feed_forward)\.(gate|router)\.")
@@ -68,7 +69,9 @@ def check_layout(
             )
     ignored = sorted(other for other in tensors.keys() - expected.keys() - {HEAD} if not _BUFFERS.search(other))
     if ignored:
-        notes.append(f"{len(ignored)} tensors ignored that {name} has no parameter for, for example {ignored[0]}")
+        notes.append(
+            f"{counted(len(ignored), 'tensor')} ignored that {name} has no parameter for, for example {ignored[0]}"
+        )
     return {tensor: tensors[tensor] for tensor in tensors if tensor in expected}, notes
 
 

@@ -21,6 +21,7 @@ from nex_merge.merging.members import end_tokens, generation_config, member_conf
 from nex_merge.merging.recipes import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import use_one_core
+from nex_merge.wording import counted
 
 # Bytes per float -> integers of the same width, in torch (signed) and NumPy (unsigned).
 INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}
@@ -77,7 +78,8 @@ class Merger:
         missing = sorted(parameters.keys() - digests.keys())
         if missing:
             raise TrialError(
-                f"the merge produced no tensor for {len(missing)} parameters of the model, for example {missing[0]}"
+                f"the merge produced no tensor for {counted(len(missing), 'parameter')} of the model, for "
+                f"example {missing[0]}"
             )
         return digest(found)
 

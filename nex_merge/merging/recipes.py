@@ -25,6 +25,7 @@ from nex_merge.merging.blocks import Workspace
 from nex_merge.merging.ranks import RANK_BYTES, RankCache
 from nex_merge.merging.references import mergekit_config
 from nex_merge.records import MergeRecipe, MethodParameter, MethodSpec
+from nex_merge.wording import counted
 
 # mergekit logs routine steps, such as adding the base as an input, as warnings.
 logging.getLogger("mergekit").setLevel(logging.ERROR)
@@ -103,7 +104,7 @@ def check_architecture(config: PreTrainedConfig, members: Mapping[str, Mapping[s
     if missing := sorted(members["base"].keys() - names):
         raise InputError(
             f"base: mergekit does not know the tensor {missing[0]} of {architecture_of(config)}, so a merge would lack "
-            f"{len(missing)} tensors; mergekit cannot merge this architecture"
+            f"{counted(len(missing), 'tensor')}; mergekit cannot merge this architecture"
         )
 
 

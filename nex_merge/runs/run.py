@@ -22,6 +22,7 @@ from nex_merge.runs.results import Figures, Scores
 from nex_merge.setup.config import SAVED_BESIDES, NexConfig, PhasesConfig, RunConfig, parse
 from nex_merge.setup.families import Family, donor_folder, open_family
 from nex_merge.setup.paths import command
+from nex_merge.wording import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -258,7 +259,8 @@ class Run:
         base = read_base(folder / files.CACHE)
         if len(responses) != len(base.ptr) - 1:
             raise InputError(
-                f"{folder / files.RESPONSES}: expected {len(base.ptr) - 1} responses, as in {files.CACHE}, got "
+                f"{folder / files.RESPONSES}: expected {counted(len(base.ptr) - 1, 'response')}, as in "
+                f"{files.CACHE}, got "
                 f"{len(responses)}. {files.AGAIN}"
             )
         counts, nex_score = figures.phases, result.score

@@ -19,7 +19,7 @@ from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import ranking_table
-from nex_merge.wording import wrapped
+from nex_merge.wording import counted, wrapped
 
 EVERY = 1.0  # seconds between updates
 SILENT = 60.0  # seconds without an update after which a search on another host counts as gone
@@ -93,14 +93,14 @@ def status(view: View) -> str:
     """One line: trial, stage, speed, time left."""
     live = view.live
     if live is None:
-        return f"{len(view.rows)} of {view.total} trials done; no search is running in this folder"
+        return f"{len(view.rows)} of {counted(view.total, 'trial')} done; no search is running in this folder"
     parts = [f"[{live.done}/{live.total}] {files.trial_in_words(live.trial, live.method)}: {live.stage}"]
     elapsed = live.told - live.stage_began
     if live.stage == "generate" and live.amount:
         speed = f", {live.amount / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
-        parts.append(f"{live.amount:,} tokens{speed}")
+        parts.append(f"{counted(live.amount, 'token')}{speed}")
     elif live.stage == "capture":
-        parts.append(f"{live.amount} responses")
+        parts.append(f"{counted(live.amount, 'response')}")
     left = seconds_left(view)
     parts.append("time left: available after the first trial" if left is None else f"about {duration(left)} left")
     return "  ".join(parts)

@@ -14,6 +14,7 @@ from nex_merge.setup.config import find_file, known_names, parse
 from nex_merge.setup.explain import nearest
 from nex_merge.setup.strict import Strict, is_number
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
+from nex_merge.wording import counted
 
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,)}
 _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
@@ -92,7 +93,8 @@ def _method(name: str, index: int, specs: Mapping[str, MethodSpec], models: Sequ
     offered = {key: spec for key, spec in specs.items() if spec.min_models <= len(models)}
     if name in specs and name not in offered:
         raise InputError(
-            f"{source}: methods.{index}: {name}: expected at least {specs[name].min_models} models besides the base, "
+            f"{source}: methods.{index}: {name}: expected at least {counted(specs[name].min_models, 'model')} "
+            f"besides the base, "
             f"got {len(models)} ({', '.join(models)})"
         )
     if name not in offered:

@@ -2,6 +2,7 @@
 
 from nex_merge.runs.run import Run
 from nex_merge.setup.study_config import StudyConfig
+from nex_merge.wording import counted
 
 
 def reached(run: Run, study: StudyConfig) -> str | None:
@@ -13,7 +14,7 @@ def reached(run: Run, study: StudyConfig) -> str | None:
     merges = sum(result.kind == "merge" for result in results)
     if merges >= study.trials and len(results) - merges >= run.baselines:
         return None
-    how_far = f"{merges} of {study.trials} merges are finished"
+    how_far = f"{merges} of {counted(study.trials, 'merge')} {'is' if merges == 1 else 'are'} finished"
     spent = sum(sum(result.seconds.values()) for result in results) / 3600
     if study.timeout is not None and spent >= study.timeout:
         return _ended("timeout", f"trials took {spent:.3g} of {study.timeout:g} hours", how_far)
@@ -21,7 +22,7 @@ def reached(run: Run, study: StudyConfig) -> str | None:
     if study.max_tokens is not None:
         tokens = sum(run.tokens(result) for result in results)
         if tokens >= study.max_tokens:
-            return _ended("max_tokens", f"trials generated {tokens:,} of {study.max_tokens:,} tokens", how_far)
+            return _ended("max_tokens", f"trials generated {tokens:,} of {counted(study.max_tokens, 'token')}", how_far)
     return None
 
 

@@ -26,6 +26,7 @@ from nex_merge.setup.config import RunConfig
 from nex_merge.study.observers import Observer
 from nex_merge.study.optuna_study import failed
 from nex_merge.study.trial import TrialRunner
+from nex_merge.wording import counted
 
 
 def play_final(
@@ -68,7 +69,8 @@ def play_final(
     todo = [results[trial] for trial in order if final.result(trial) is None]
     if todo:
         observer.on_note(
-            f"final: {len(todo)} variants answer {len(runner.asked)} prompts that the search has not seen; picks come "
+            f"final: {counted(len(todo), 'variant')} {'answers' if len(todo) == 1 else 'answer'} "
+            f"{counted(len(runner.asked), 'prompt')} that the search has not seen; picks come "
             f"from the first {len(chosen)}"
         )
     budget = config.study.max_tokens

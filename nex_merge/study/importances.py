@@ -11,6 +11,7 @@ from nex_merge.runs import files
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
 from nex_merge.study.optuna_study import study_name
+from nex_merge.wording import counted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -52,7 +53,7 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     scores = [trial.value for trial in copy.get_trials(deepcopy=False)]
     if len(scores) < FEWEST or len(set(scores)) == 1:
         raise InputError(
-            f"expected at least {FEWEST} merges with different scores, got {len(scores)} merges with "
+            f"expected at least {FEWEST} merges with different scores, got {counted(len(scores), 'merge')} with "
             f"{len(set(scores))} different scores"
         )
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)

@@ -33,6 +33,7 @@ from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
 from nex_merge.study.trial import encode_run_prompts, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
+from nex_merge.wording import counted
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
@@ -90,7 +91,8 @@ def check(
     check_capture(config)
     if "consensus" in objective_of(config.study).names and len(searched) < TELLING[1]:
         note(
-            f"warning: the search has {len(searched)} prompts; the verdict on consensus is never sound with fewer than "
+            f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on consensus is never "
+            f"sound with fewer than "
             f"{TELLING[1]} that tell variants apart"
         )
     rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
@@ -168,18 +170,23 @@ def estimate(
         yield f"warning        {line}"
     yield f"methods        {', '.join(method.name for method in checked.space.methods)}"
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
-    yield f"trials         {config.study.trials} merges and {baselines} baselines"
-    yield f"tokens         at most {tokens:,} to generate ({len(checked.prompt_ids)} prompts, {samples} samples each)"
+    yield f"trials         {counted(config.study.trials, 'merge')} and {counted(baselines, 'baseline')}"
+    yield (
+        f"tokens         at most {tokens:,} to generate ({counted(len(checked.prompt_ids), 'prompt')}, "
+        f"{counted(samples, 'sample')} each)"
+    )
     searched, final = split_prompts(config.study, len(checked.prompt_ids))
     if config.study.final is not None:
         yield (
             f"final          {len(final)} of the prompts, which the search does not see: the best "
-            f"{config.study.final.top} merges, base, parents and equal weights answer them, and other complete merges "
+            f"{counted(config.study.final.top, 'merge')}, base, parents and equal weights answer them, and "
+            f"other complete merges "
             f"vote; {len(searched)} are the search's"
         )
     if config.study.pruner != "none":
         yield (
-            f"racing         first after {config.study.block} prompts: once {FEWEST_RIVALS} merges are complete, those "
+            f"racing         first after {counted(config.study.block, 'prompt')}: once {FEWEST_RIVALS} merges "
+            f"are complete, those "
             "that are unlikely to overtake the best so far end before they have answered all"
         )
     if budgets := described(config.study):

@@ -20,6 +20,7 @@ from nex_merge.measures.measure import Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Observation, Questions, Variant
 from nex_merge.setup.config import RunConfig
+from nex_merge.wording import counted
 
 # A merge ends below this chance to overtake the best, after each block, not corrected for there being several: ending a
 # good merge costs one of many, and going on with bad ones costs most of the tokens. What that does to the pick is in
@@ -70,7 +71,8 @@ def check_race(config: RunConfig, prompts: int) -> None:
             )
     if config.study.block >= prompts:
         raise InputError(
-            f"study.block: expected fewer than the {prompts} prompts, as a merge can end early only between blocks, "
+            f"study.block: expected fewer than the {counted(prompts, 'prompt')}, as a merge can end early only "
+            f"between blocks, "
             f"got {config.study.block}. Use a smaller block or study.pruner: none"
         )
 
@@ -133,7 +135,8 @@ class Race:
             return None
         name, digits = self._objective.name, self._objective.measure.digits
         reason = (
-            f"unlikely to overtake trial {int(pool.variants[best].trial)} after {both.sum()} prompts: {name} "
+            f"unlikely to overtake trial {int(pool.variants[best].trial)} after "
+            f"{counted(int(both.sum()), 'prompt')}: {name} "
             f"{mine[both].mean():.{digits}f} against {its[both].mean():.{digits}f} on them (chance {chance:.2g})"
         )
         return Stop("pruned", reason, lost_to=pool.variants[best].trial)

@@ -39,6 +39,7 @@ from nex_merge.study.recipes import equal_weights_of, pick
 from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.trial import Answered, TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
+from nex_merge.wording import counted
 
 
 def run_search(
@@ -100,7 +101,8 @@ def run_search(
         )
         if checked.recipes and config.study.trials < len(checked.recipes):
             dispatch.on_note(
-                f"study.trials: the first {config.study.trials} of {len(checked.recipes)} recipes are tried"
+                f"study.trials: the first {config.study.trials} of {counted(len(checked.recipes), 'recipe')} "
+                f"{'is' if config.study.trials == 1 else 'are'} tried"
             )
         if run.schema < SCHEMA and config.study.sampler == "tpe":
             dispatch.on_note(
@@ -157,8 +159,9 @@ def _fail_without_a_ranking(rows: Sequence[Row], run: Run) -> None:
     if merges and all(row["state"] == "failed" for row in merges):
         reasons = sorted({str(row["reason"]) for row in merges})
         raise RunError(
-            f"{run.path}: all {len(merges)} merges failed, so there is nothing to rank or export: {reasons[0]}"
-            + (f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else "")
+            f"{run.path}: {'the only merge' if len(merges) == 1 else f'all {len(merges)} merges'} failed, so "
+            f"there is nothing to rank or export: {reasons[0]}"
+            + (f" (and {counted(len(reasons) - 1, 'other reason')})" if len(reasons) > 1 else "")
         )
 
 
@@ -166,16 +169,22 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
     results = run.results()
     merges = sum(result.kind == "merge" for result in results)
     if merges > trials:
-        dispatch.on_note(f"study.trials: {run.path} has {merges} merges already, more than {trials}; all are kept")
+        dispatch.on_note(
+            f"study.trials: {run.path} has {counted(merges, 'merge')} already, more than {trials}; all are kept"
+        )
     more = f"For more merges, use --trials with more than {merges}"
     if (recipes := run.resolved.get("recipes")) is not None and merges >= len(recipes):
         more = "For other recipes, search in another folder (--out)"
     if study.is_complete and len(results) >= run.baselines + trials:
         if run.config.study.final is not None and run.final is None:
-            dispatch.on_note(f"{run.path}: its {len(results)} trials are finished; the final is not")
+            dispatch.on_note(
+                f"{run.path}: {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} finished; "
+                f"the final is not"
+            )
             return
         dispatch.on_note(
-            f"{run.path} is complete: its {len(results)} trials are finished, and nothing is left to evaluate. The "
+            f"{run.path} is complete: {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} "
+            f"finished, and nothing is left to evaluate. The "
             f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. {more}; to start over, use --fresh"
         )
 

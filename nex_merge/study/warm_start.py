@@ -18,6 +18,7 @@ from nex_merge.runs.leaderboard import latest_results
 from nex_merge.runs.run import Run
 from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
+from nex_merge.wording import counted
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> Warm
     from_others = f"; their values come from other {' and '.join(others)}" if others else ""
     return WarmStart(
         trials,
-        f"study.warm_start: the sampler begins with {len(trials)} merges of {run.path}{from_others}. They are not in "
+        f"study.warm_start: the sampler begins with {counted(len(trials), 'merge')} of {run.path}{from_others}. "
+        f"They are not in "
         "the leaderboard",
     )
 

@@ -76,7 +76,7 @@ def test_agreement_requires_three_accuracies(tmp_path):
     run = plant(tmp_path / "run", 4)
     files.write_accuracy(run.path, "0001", {"accuracy": 0.5, "source": "a"})
     page, _ = page_of(run)
-    assert "Agreement is not available: only 1 of 7 trials have accuracy" in page and 'id="plot-accuracy"' in page
+    assert "Agreement is not available: only 1 of 7 trials has accuracy" in page and 'id="plot-accuracy"' in page
 
 
 def test_a_run_without_baselines(tmp_path):

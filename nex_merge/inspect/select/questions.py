@@ -23,6 +23,7 @@ from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import options_of, read_jsonl
 from nex_merge.setup.strict import Strict
 from nex_merge.setup.textfiles import check_unicode
+from nex_merge.wording import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -134,8 +135,9 @@ def encode_texts(
             tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if context is not None and len(ids) + len(tokens) > context:
                 raise InputError(
-                    f"{question.where}: response {sample}: expected at most {context - len(ids)} tokens, got "
-                    f"{len(tokens)}: the prompt has {len(ids)} tokens and the model's context is {context}"
+                    f"{question.where}: response {sample}: expected at most "
+                    f"{counted(context - len(ids), 'token')}, got "
+                    f"{len(tokens)}: the prompt has {counted(len(ids), 'token')} and the model's context is {context}"
                 )
             visible = _without_end(text, tokenizer.all_special_tokens)
             responses.append(

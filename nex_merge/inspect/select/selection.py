@@ -21,6 +21,7 @@ from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.labels.items import judge
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups, TokenStats
 from nex_merge.setup.config import PhasesConfig
+from nex_merge.wording import counted
 
 Log = Callable[[str], None]
 
@@ -70,7 +71,8 @@ def select(
     # 1. The candidates.
     if sampled:
         log(
-            f"sampling {generation.samples} responses to each of {len(ids)} prompts at temperature "
+            f"sampling {counted(generation.samples, 'response')} to each of {counted(len(ids), 'prompt')} at "
+            f"temperature "
             f"{generation.temperature:g}"
         )
         observed = observe(engine, ids, ObserveSettings(generation, None, phases))
@@ -79,7 +81,9 @@ def select(
     else:
         responses = encode_texts(questions, ids, engine.tokenizer, context_of(engine.model.config))
     # 2. Their neurons.
-    log(f"capturing {len(responses)} responses, {sum(len(r.token_ids) for r in responses)} tokens")
+    log(
+        f"capturing {counted(len(responses), 'response')}, {counted(sum(len(r.token_ids) for r in responses), 'token')}"
+    )
     evidence = observe_candidates(engine, responses, ObserveSettings(generation, config.activations, phases))
     seconds |= evidence.seconds
     # 3. Their scores.

@@ -25,6 +25,7 @@ from nex_merge.labels.items import Item, judge
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig
+from nex_merge.wording import counted
 
 Log = Callable[[str], None]
 
@@ -97,7 +98,7 @@ def choose_neurons(
     # 1. Check that the models have corresponding neurons.
     check_pair(pair.donor.model, pair.recipient.model)
     # 2. Let the donor answer the prompts; its neurons earn credit (calibration self).
-    log(f"generating the donor's responses to {len(prompts)} prompts")
+    log(f"generating the donor's responses to {counted(len(prompts), 'prompt')}")
     evidence = collect_evidence(pair.donor, prompts, settings)
     # 3. Choose the sets, for every seed and count.
     return choose_sets(evidence, neuron_norms(pair.donor.model), sets, counts, seeds)

@@ -12,6 +12,7 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.neurons import layer_sizes, lookup, total_credit, total_masses, weighted_neurons
 from nex_merge.records import Credits, Evidence, SparseGroups
 from nex_merge.resampling import halves
+from nex_merge.wording import counted
 
 # The controls. random: matched to effective in layer and norm. alike: effective neurons matched to redundant in layer
 # and mass, because the most effective neurons are far more active than the most redundant ones.
@@ -63,7 +64,8 @@ def choose_sets(
                 if len(ranked[kind]) < count:
                     raise InputError(
                         f"--count: expected at most {len(ranked[kind])}, got {count}: the donor has that many {kind} "
-                        f"neurons in its responses to {len(np.unique(part.prompts))} prompts (seed {seed}). Use more "
+                        f"neurons in its responses to {counted(len(np.unique(part.prompts)), 'prompt')} (seed "
+                        f"{seed}). Use more "
                         "prompts or copy fewer neurons"
                     )
                 chosen = np.sort(donor.keys[ranked[kind][:count]])
