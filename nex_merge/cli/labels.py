@@ -9,6 +9,7 @@ from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_valu
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_folder
+from nex_merge.wording import counted
 
 
 @app.command(rich_help_panel=MEASURE, epilog=example("benchmark results/qwen3_ties --data problems.jsonl --top 3"))
@@ -37,7 +38,9 @@ def benchmark(
     benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
     every = write_leaderboard(opened)
     rows = [row for row in every if row["trial"] in chosen]
-    print_table(rows, f"{run}: accuracy on {len(items)} labelled prompts", opened.objective, sorted_by="accuracy")
+    print_table(
+        rows, f"{run}: accuracy on {counted(len(items), 'labelled prompt')}", opened.objective, sorted_by="accuracy"
+    )
     if sum(row["accuracy"] is not None and row["rank"] is not None for row in every) >= FEWEST:
         say_next("Whether the measures agree with it", "correlate", run)
     else:

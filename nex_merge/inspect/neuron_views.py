@@ -76,7 +76,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
 
     neurons, scoring, variants = found.neurons, found.scoring, len(found.variants)
     good, bad = neurons.is_effective, ~neurons.is_effective
-    say(f"{run}, {trial_name(found.trial)}: {good.sum()} effective and {bad.sum()} redundant neurons")
+    say(f"{run}, {trial_name(found.trial)}: {good.sum()} effective and {counted(int(bad.sum()), 'redundant neuron')}")
     say(
         f"Weights: calibration {scoring.calibration}, from {_SOURCES[scoring.calibration]} (rho {scoring.rho:g}, "
         f"min_run {scoring.min_run})"

@@ -121,7 +121,10 @@ def _note(shown: int, chosen: int, found: Mapping[str, Shown], parents: bool) ->
     beside = "those of equal weights and the parents" if parents else "those of equal weights"
     beside = f"beside {beside} to the same prompts" if len(found) > 1 else "alone"
     beside = beside if parents else f"{beside}, without parents, which have no scores"
-    omitted = f" {chosen - shown} of {chosen} selected responses are omitted to limit the size of this page."
+    omitted = (
+        f" {chosen - shown} of {counted(chosen, 'selected response')} "
+        f"{'is' if chosen - shown == 1 else 'are'} omitted to limit the size of this page."
+    )
     omitted = omitted if shown < chosen else ""
     plain = {name: item.why for name, item in found.items() if item.scores is None}
     if first.scores is None:

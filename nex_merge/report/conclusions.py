@@ -102,13 +102,14 @@ def _about(
     count: int, asked: int, shown: Mapping[str, Conclusions], pooled: Mapping[int, Key], differing: Sequence[int]
 ) -> str:
     if not count:
-        return f"The pick concludes what base and parents conclude on all {asked} prompts."
+        return f"The pick concludes what base and parents conclude on all of {counted(asked, 'prompt')}."
     agree = ", ".join(
-        f"{name} on {sum(p in pooled and set(by.get(p, ())) == {pooled[p]} for p in differing)}"
-        for name, by in shown.items()
+        f"{'the pick' if i == 0 else f'{name[:1].lower()}{name[1:]}'.partition(':')[0]} "
+        f"{sum(p in pooled and set(by.get(p, ())) == {pooled[p]} for p in differing)}"
+        for i, (name, by) in enumerate(shown.items())
     )
     rest = f" The first {MOST} are shown." if count > MOST else ""
     return (
-        f"The pick and base or a parent conclude differently on {counted(count, 'prompt')} of {asked}. On these, what "
-        f"the pool concludes is concluded by {agree}. A dash is no conclusion.{rest}"
+        f"The pick and base or a parent conclude differently on {count} of {counted(asked, 'prompt')}. How often each "
+        f"concludes there what the pool does: {agree}. A dash is no conclusion.{rest}"
     )

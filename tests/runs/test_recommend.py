@@ -152,3 +152,26 @@ def test_a_run_without_activations(toy_config, tmp_path):
         text = CliRunner().invoke(app, ["leaderboard", str(run), "--format", form]).stdout
         assert " nex " not in next(line for line in text.splitlines() if " trial " in line and "method" in line)
         assert "open-ended" not in text
+
+
+def test_what_each_concludes_where_they_differ(tmp_path):
+    """The pool concludes 2 on prompt 1, where the pick says so and a parent doesn't."""
+    from nex_merge.records import Response
+    from nex_merge.report.conclusions import differences
+    from nex_merge.runs import files
+
+    run = plant(tmp_path / "run", 3)
+    pick = take_snapshot(run).pick["trial"]
+    for found in run.results():
+        said = {"pairs": "It is 3.", "base": "<b>It</b> is 2."}.get(found.trial, "It is 2.")
+        texts = ["It is 1.", said, *["It is 4."] * 4]
+        files.write_responses(run.folder(found.trial), [
+            Response(i, 0, (20, 21), (30, 31), text, False) for i, text in enumerate(texts)
+        ])  # fmt: skip
+    found = differences(take_snapshot(run))
+    assert found.about.startswith("The pick and base or a parent conclude differently on 1 of 6 prompts.")
+    assert "the pick 1, " in found.about and "parent pairs 0, parent signs 1, base 1." in found.about
+    (line,) = found.lines
+    shown = dict(zip(found.columns, line.cells, strict=True))
+    assert line.prompt.startswith("1") and shown["The pool"] == ("2", True)
+    assert shown["Parent pairs"] == ("3", False) and shown[f"Recommended: trial {int(pick)}"] == ("2", True)

@@ -22,6 +22,7 @@ from nex_merge.merging import digest, tensor_digest
 from nex_merge.runs.card import public_name
 from nex_merge.runs.export import IDENTITY
 from nex_merge.setup.paths import check_new_folder
+from nex_merge.wording import counted
 
 # Files of a checkpoint besides its weights and tokenizer; a model card would describe the recipient.
 _OTHER_FILES = ("config.json", "generation_config.json", INDEX)
@@ -72,9 +73,9 @@ def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], o
             save_file(tensors, folder / path.name, {"format": "pt"})
         identical = _check_tensors(donor.folder, recipient.folder, folder, chosen)
         yield (
-            f"{out}: verified on disk, bit for bit: the {len(chosen.keys)} chosen neurons equal the donor's, all other "
-            f"weights the recipient's"
-            + (f" ({identical} chosen neurons are identical in both models)" if identical else "")
+            f"{out}: verified on disk, bit for bit: {counted(len(chosen.keys), 'chosen neuron')} as in the donor, all "
+            "other weights as in the recipient"
+            + (f"; of these, {counted(identical, 'neuron')} alike in both models" if identical else "")
         )
         identity = {
             **_without_paths(about, pair),
