@@ -28,8 +28,8 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = 0.5  # seconds after which an interrupt that got lost is raised again
 SAME = 0.5  # seconds within which a second signal is the same one, passed on by a shell or a wrapper
-LIMIT = 4.5  # seconds until the work has to have stopped
-EXIT = 2.0  # seconds that Python may take to exit, which waits for threads
+LIMIT = 4.0  # seconds until the work has to have stopped
+EXIT = 1.0  # seconds that Python may take to exit, which waits for threads
 
 # Commands that go on where they were, and what rescores as a whole.
 _RESUMED = ("search", "audit", "benchmark", "rescore")

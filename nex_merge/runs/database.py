@@ -28,7 +28,7 @@ SILENT = 2.0  # seconds of waiting that are not worth a message
 REMINDER = 60.0  # seconds between two messages while waiting
 # Seconds that SQLite itself waits for a lock. Short, since an interrupt has to wait as well.
 BUSY = 0.5
-CONNECT = 4  # seconds until a server counts as unreachable
+CONNECT = 3  # seconds until a server counts as unreachable
 
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
