@@ -1,7 +1,7 @@
 """Tokens -> the value of the expression that begins at one of them, exactly where it is rational.
 
     sum: product (("+" | "-") product)*        product: power (("*" | "/") power | power)*
-    power: atom "!"* ("^" signed power)?       atom: number | "pi" | "e" | "(" sum ")" | root(n, sum)
+    power: atom "!"* ("^" signed power)?       atom: number | "pi" | "(" sum ")" | root(n, sum) | binom(n; k)
 
 Nothing here can run long: depth, exponents, factorials and the size of every intermediate value are bounded.
 """
@@ -90,9 +90,10 @@ class Expression:
         return total
 
     def _multiplies_implicitly(self) -> bool:
-        """2(3 + 4), 3 pi, 2 sqrt(3), (2)(3)."""
+        """2(3 + 4), 3 pi, 2 sqrt(3), (2)(3), 3!3!."""
         text = self._text()
-        return text in ("pi", "root", "sqrt") or (text == "(" and self._glued())
+        after_factorial = text.isdigit() and self.factorials and self.tokens[self.at - 1].text == "!"
+        return text in ("pi", "root", "sqrt", "binom") or (text == "(" and self._glued()) or after_factorial
 
     def _power(self) -> Value | None:
         base = self._mixed() or self._atom()
@@ -149,6 +150,8 @@ class Expression:
             return _CONSTANTS[text]
         if text in ("root", "sqrt"):
             return self._root()
+        if text == "binom":
+            return self._binomial()
         if text == "(":
             return self._bracket()
         found = spelled(list(self.tokens[self.at : self.at + 12]), 0)
@@ -167,6 +170,21 @@ class Expression:
         self.at += 1
         return value
 
+    def _binomial(self) -> Value | None:
+        mark = self.at
+        self.at += 2  # "binom", "("
+        top = self._sum()
+        self.at += 1  # ";"
+        chosen = self._sum() if top is not None else None
+        if top is None or chosen is None or self._text() != ")":
+            self.at = mark
+            return None
+        self.at += 1
+        if not (_is_whole(top) and _is_whole(chosen) and 0 <= chosen <= top <= _FACTORIAL):
+            raise TooLarge
+        self.computed = True
+        return Fraction(math.comb(int(top), int(chosen)))
+
     def _root(self) -> Value | None:
         mark, degree = self.at, Fraction(2)
         self.at += 1
@@ -183,6 +201,10 @@ class Expression:
             return None
         self.computed = True
         return _power(value, 1 / degree)
+
+
+def _is_whole(value: Value) -> bool:
+    return isinstance(value, Fraction) and value.denominator == 1
 
 
 def _power(base: Value, exponent: Value) -> Value:

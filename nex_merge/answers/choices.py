@@ -8,20 +8,29 @@ import re
 from collections.abc import Callable, Sequence
 
 from nex_merge.answers import spans
+from nex_merge.answers.announcements import alternatives, spaced, unspaced
 from nex_merge.answers.notation import plain, unmarked
 from nex_merge.answers.texts import canonical
 
 # A letter as an option: (B), [B], B), B. -- and what makes a letter another thing: 20 °C, x_B, B-flat.
 _LETTER = r"(?:[(\[]\s*(?P<{0}_in>[A-Za-z])\s*[)\]]|(?<![\w°])(?<!\w')(?P<{0}>[A-Z])(?![\w°]|'\w|-\w))"
-_OPTION = r"(?:(?:the )?(?:options?|choices?|letters?|answers?|alternatives?)\s+)?"
+# Articles in lower case only, because "A" is an option.
+_ARTICLE = rf"(?-i:{spaced('article')})"
+_NOUN = alternatives("option")
+_OPTION = rf"(?:(?:{_ARTICLE}\s*)?(?:{_NOUN})\s+)?"
 _ONE = re.compile(_OPTION + _LETTER.format("one"), re.IGNORECASE)
 _ANY = re.compile(_LETTER.format("any"))
-_MENTION = re.compile(r"(?<!\w)[A-Za-z](?![\w'])")
+# What may be an option: not the article "a", nor the pronoun "I".
+_MENTION = re.compile(
+    r"(?<!\w)(?:[A-HJ-Z](?![\w'])|I(?![\w']|\s+[a-z])|I(?=\s+(?:is|are|must|would|seems|being|as|and|or|but|because|since)\b)"
+    r"|[a-z](?=\s*(?:[).:,;!\]\n]|$)))"
+)
 # The whole text is one letter, in whatever dress.
-_ALONE = re.compile(rf"\W{{0,20}}{_OPTION}\W{{0,20}}([A-Za-z])\W{{0,20}}", re.IGNORECASE)
+_ALONE = re.compile(rf"\W{{0,20}}{_OPTION}\W{{0,20}}([A-Za-z])\s?[项項番번]?\W{{0,20}}", re.IGNORECASE)
 # The text begins with an option and its text or reason: "B) 5 N", "B because", "(B) Paris", "B - Paris".
 _HEAD = re.compile(
-    rf"\W{{0,20}}?{_OPTION}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[).:,]|\s+[-:]\s|\s+(?:because|since|as it|is (?:the )?"
+    rf"\W{{0,20}}?{_OPTION}(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[).:,。、]|\s+[-:]\s"
+    r"|\s+(?:because|since|as it|is (?:the )?"
     r"(?:correct|right|best|answer)))|([a-z])\))",
 )
 _LISTED = re.compile(r"^\W{0,20}([A-Z])[).:]\s", re.MULTILINE)
@@ -29,16 +38,18 @@ _LISTED = re.compile(r"^\W{0,20}([A-Z])[).:]\s", re.MULTILINE)
 _FILLER = re.compile(
     r"(?:[\s:\"'*]|(?:clearly|therefore|thus|then|most likely|probably|definitely|indeed|simply|just"
     r"|that of|given by)\b"
-    r"|(?:the )?(?:correct |right |best )?(?:option|choice|letter|answer|alternative)\b(?: is\b)?)*",
+    rf"|{spaced('so')}|(?:{unspaced('pick')}|{unspaced('so')})"
+    rf"|{_ARTICLE}\s*(?=[(\[]?(?-i:[A-Z])(?![\w'])|(?:{_NOUN})\b)"
+    rf"|(?:the )?(?:correct |right |best )?(?:{_NOUN})\b(?: is\b)?)*",
     re.IGNORECASE,
 )
 _ANNOUNCED = re.compile(
-    r"\b(?:options?|choices?|alternatives?|one|letter)\b[^\n.:!?=]{0,30}?\b"
-    r"(?:is|would be|should be|must be|has to be)\b:?"
+    rf"\b(?:{_NOUN}|one)\b[^\n.:!?=]{{0,30}}?\b(?:{spaced('verb')})(?!\w):?"
     r"|\bI(?:'d| would|'ll| will)? (?:\w+ )?"
     r"(?:choose|pick|select|go with|chose|picked|selected|answer|say|went with)\b"
     r"|\bI'm going with\b|\b(?:choose|select|pick|selecting|choosing)\b"
-    r"|\b(?:it|this|that) (?:\w+ )?(?:must|has to|should|can only) be\b|\bit's\b",
+    r"|\b(?:it|this|that) (?:\w+ )?(?:must|has to|should|can only) be\b|\bit's\b"
+    rf"|\b(?:{spaced('pick')})\b|(?:{unspaced('pick')})",
     re.IGNORECASE,
 )
 _VERDICT = (
@@ -47,16 +58,19 @@ _VERDICT = (
 )
 # "C is correct", "(C) is the best choice", "A is the answer".
 _CALLED_RIGHT = re.compile(
-    rf"{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?\s+(?:is|(?P<plural>are)|must be|would be|seems|being)\s+"
-    rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)",
+    rf"{_LETTER.format('right')}(?:\s\([^()\n]{{0,30}}\))?"
+    r"(?:\s+(?:is|(?P<plural>are)|must be|would be|seems|being)\s+"
+    rf"(?:clearly |therefore |thus |indeed |obviously |both )?{_VERDICT}(?! wrong)"
+    rf"|\s+(?:{spaced('right')})(?!\w)|\s*(?:{unspaced('right')}))",
 )
 # "B: right", "B - correct".
 _MARKED = re.compile(rf"{_LETTER.format('marked')}\)?\s*[:-]\s*(?:correct|right|true|yes|✓|✔|✅)(?!\w)", re.IGNORECASE)
 _SO = re.compile(
-    rf"(?:\b(?:so|therefore|thus|hence|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving"
-    r"|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:]*"
-    rf"(?:(?:it's|it is|the|only|option|choice|answer|it must be|it should be|leaves)\s+)*){_LETTER.format('so')}"
-    r"(?=\s*(?:[.,;!)\n]|$))",
+    rf"(?:\b(?:so|{spaced('so')}|{unspaced('so')}|therefore|thus|hence"
+    r"|leaves(?: us with)?|no|wait|actually|but|correction|it's|it is|leaving"
+    r"|definitely|clearly|probably|certainly|surely|obviously)\b[\s,:、]*"
+    rf"(?:(?:it's|it is|the|only|{_NOUN}|{unspaced('pick')}|it must be|it should be|leaves)\s+)*){_LETTER.format('so')}"
+    r"(?=\s*(?:[.,;!)\n。、]|$))",
     re.IGNORECASE,
 )
 # A letter that names something else.
@@ -68,13 +82,23 @@ _NAMES = re.compile(
 _TAG = re.compile(r"</?(?!answer\b)(?:[A-Za-z]{2,}|[bipu])>")
 _ENGLISH = re.compile(r"[AI]\s+[a-z]")  # "A car", "I computed"
 _GOES_ON = re.compile(r"[AI]\s+(?:because|since|as|and|or|is|are|but|while|whereas|not|with|for|rather|instead)\b")
-_JOINED = re.compile(rf"\s*(?:,?\s*(?:and(?: also)?|or|&|/)|,)\s*{_OPTION}{_LETTER.format('next')}", re.IGNORECASE)
-# Another option before one called right: "A and C are", "A, C are"; in "Unlike B, C is" the comma is no list's.
-_BESIDE = re.compile(rf"{_LETTER.format('other')}\s*(?:,?\s*(?P<and>\b(?:and|or)\b|&)|,)\s*{_OPTION}$", re.IGNORECASE)
-_LIST_HEAD = re.compile(rf"\W*{_OPTION}(?:\W*\b[A-Z]\b\W*,)+\W*{_OPTION}$", re.IGNORECASE)
-_BUT = re.compile(
-    rf"\bnot\b[^.\n]{{0,30}}?\bbut\b(?:\s+(?:rather|it is|it's|option|choice))*\s*{_LETTER.format('but')}"
+_JOINED = re.compile(
+    rf"\s*(?:,?\s*(?:\b(?:and(?: also)?|or|{spaced('joint')}|{unspaced('joint')})\b|[&/、])|,)\s*"
+    rf"{_OPTION}{_LETTER.format('next')}",
+    re.IGNORECASE,
 )
+# Another option before one called right: "A and C are", "A, C are"; in "Unlike B, C is" the comma is no list's.
+_BESIDE = re.compile(
+    rf"{_LETTER.format('other')}\s*(?:,?\s*(?P<and>\b(?:and|or|{spaced('joint')}|{unspaced('joint')})\b|[&、])|,)\s*{_OPTION}$",
+    re.IGNORECASE,
+)
+_LIST_HEAD = re.compile(rf"\W*{_OPTION}(?:\W*\b[A-Z]\b\W*,)+\W*{_OPTION}$", re.IGNORECASE)
+_NOT = rf"(?:\b(?:not|{spaced('denies')})\b|(?:{unspaced('denies')}))"
+_BUT = re.compile(
+    rf"{_NOT}[^.\n]{{0,30}}?(?:\b(?:but|{spaced('but')})\b|(?:{unspaced('but')}))"
+    rf"(?:\s+(?:rather|it is|it's|{_ARTICLE}|{_NOUN}))*\s*{_LETTER.format('but')}"
+)
+_DENIED = re.compile(rf"\W*(?:\b(?:neither|never)\b|{_NOT})", re.IGNORECASE)
 _DENIED_BEFORE = re.compile(
     r"\b(?:not|never|neither|nor|cannot|\w+n't|rather than|instead of)\s+(?:be\s+)?(?:option\s+|choice\s+)?$",
     re.IGNORECASE,
@@ -82,6 +106,7 @@ _DENIED_BEFORE = re.compile(
 _DENIED_AFTER = re.compile(
     r"(?:and\b|or\b|[,)\]\s]|[A-Z]\b)*(?:is|are|was|were|can|could|has|seems?)\b[^.,;\n]{0,15}?"
     r"\b(?:not|wrong|incorrect|false|n't|out|too|eliminated|ruled)\b|\s*(?:cannot|\w+n't)"
+    rf"|\s*(?:{spaced('wrong')})(?!\w)|\s*(?:{unspaced('wrong')})"
 )
 # What is said of an option at the beginning of a sentence.
 _FITS = re.compile(r"\W*$|[.,:;!]|\s+(?:fits|seems|works|is|appears|looks|would|must|applies|makes|matches|it is)\b")
@@ -158,7 +183,7 @@ def _announced(piece: str, options: int) -> str | None:
     retracted = spans.corrected(piece)
     if retracted is not None and (letter := _last(retracted, options)) is not None:
         return letter
-    if re.match(r"\W*(?:not|neither|never)\b", piece, re.IGNORECASE):
+    if _DENIED.match(piece):
         found = _BUT.search(spans.sentences(piece)[0])
         return _letter(found, "but", options) if found else None
     start = _FILLER.match(piece)

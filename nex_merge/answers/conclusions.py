@@ -7,8 +7,8 @@ Responses with equal keys conclude the same, so that votes are an equivalence. W
 - `text`: what it says, apart from case, articles, quotes and punctuation at the ends;
 - `regex:PATTERN`: the pattern's first group (the whole match, where it has none) at its last occurrence.
 
-Each reads what stands after the thinking: the last box, else what the last announcement names ("The answer is ..."),
-else what the text ends with. docs/answers.md has the rules.
+Each reads what stands after the thinking and before the next question: the last box, else what the last announcement
+names ("The answer is ..."), else what the text ends with. docs/answers.md has the rules.
 """
 
 import re
@@ -21,13 +21,15 @@ import regex
 from nex_merge.answers import mathematics
 from nex_merge.answers.choices import read_choice, read_gold_choice
 from nex_merge.answers.numbers import number_key, read_number
-from nex_merge.answers.spans import after_thinking, is_closed, is_open, readable
+from nex_merge.answers.spans import readable
 from nex_merge.answers.texts import read_text
+from nex_merge.answers.thinking import after_thinking, is_closed, is_open
+from nex_merge.answers.turns import first_turn
 from nex_merge.errors import InputError
 from nex_merge.wording import counted
 
 # Raised when answers are read otherwise than before, so that accuracies are measured again.
-READING = 2
+READING = 3
 MATCHES = ("number", "choice", "text", "regex:PATTERN")
 _REGEX = "regex:"
 _LETTERS = 26
@@ -36,6 +38,7 @@ _PATTERN_SECONDS = 2.0
 # Two numbers that differ by less, relatively, may be one: math-verify decides about 1/3 and 0.333333.
 _NEAR = 1e-6
 _DECIMAL = re.compile(r"\s*[-+−]?[\d.,\s]*%?\s*")
+_ABOUT = re.compile(r"≈|\\approx(?![A-Za-z])")
 _POINTS_OUTSIDE = re.compile(r"\\[bBAZzG1-9]|\(\?|[\^$]")
 
 Key = str
@@ -55,10 +58,18 @@ class Gold:
         key = conclude(response, self.match, self.options)
         if key is not None and key == self.key:
             return True
-        if self.match != "number" or self.expression is None:
+        if self.match != "number":
             return False
-        expression = mathematics.expression(readable(after_thinking(response)))
-        if expression is None or (_DECIMAL.fullmatch(expression) and _DECIMAL.fullmatch(self.expression)):
+        # Of "1/3 ≈ 0.333", which concludes 1/3, the other side answers as well.
+        about = _ABOUT.sub("=", response)
+        if self.key is not None and about != response and conclude(about, self.match) == self.key:
+            return True
+        if self.expression is None:
+            return False
+        expression = mathematics.expression(readable(answer_of(response)))
+        if expression is None or (
+            self.key is not None and _DECIMAL.fullmatch(expression) and _DECIMAL.fullmatch(self.expression)
+        ):
             return False
         if key is not None and self.key is not None and not _are_near(key, self.key):
             return False
@@ -85,13 +96,13 @@ def conclude(text: str, match: str = "text", options: int | None = None) -> Key 
     True
     """
     if match == "number":
-        value = read_number(readable(after_thinking(text)))
+        value = read_number(readable(answer_of(text)))
         return None if value is None else number_key(value)
     if match == "choice":
-        return read_choice(readable(after_thinking(text)), options or _LETTERS)
+        return read_choice(readable(answer_of(text)), options or _LETTERS)
     if match == "text":
-        return read_text(after_thinking(text))
-    return _last_occurrence(_pattern(match), after_thinking(text))
+        return read_text(answer_of(text))
+    return _last_occurrence(_pattern(match), answer_of(text))
 
 
 def is_correct(response: str, gold: str, match: str = "text", options: int | None = None) -> bool:
@@ -138,9 +149,14 @@ def read_gold(answer: str, match: str, options: int | Sequence[str] | None = Non
     return Gold(match, key, expression, count)
 
 
+def answer_of(response: str) -> str:
+    """What a response answers: without its thinking, and without what it asks itself afterwards."""
+    return after_thinking(first_turn(response))
+
+
 def is_unfinished(text: str, truncated: bool, thinking: bool) -> bool:
     """Whether a response was cut off while thinking; `thinking`: whether its prompt asked for thinking first."""
-    return is_open(text) or (thinking and truncated and not is_closed(text))
+    return is_open(first_turn(text)) or (thinking and truncated and not is_closed(text))
 
 
 def check_match(match: str, source: str = "--match") -> None:

@@ -27,6 +27,8 @@ _POWER = re.compile(r"(?:\^|\*\*)\s*[{(]?\s*[-+]?\s*(\d+)?")
 _SCIENTIFIC = re.compile(r"\d[eE][-+]?\d")  # which math-verify reads as a product with e
 _TOWER = re.compile(r"(?:\^|\*\*)[^-+*/=,]*(?:\^|\*\*)")
 _SIGNS = re.compile(r"[-+*/^=<>\\]|[A-Za-z]")
+# "2 and 3" is the list 2, 3.
+_AND = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
 _SPACING = re.compile(r"\\[!,;: ]|\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![A-Za-z])|[~$]|\\[()\[\]]")
 _SEVERAL = re.compile(r"[,;:<>±]|\d\.\d+\.\d|\\(?:pm|mp|in|cup|le|ge|lt|gt)|\d\s*[-–]\s*\d")
 # What makes a known answer more than digits: a variable, a command, brackets, a list.
@@ -46,6 +48,7 @@ def expression(text: str) -> str | None:
         candidates = [*marked[-1:], scope]
     for candidate in candidates:
         found = _SPACING.sub(" ", candidate.replace(",\\!", ",").replace("{,}", ",")).strip().rstrip(".").strip()
+        found = _AND.sub(", ", found)
         if _is_mathematics(found) and is_bounded(found):
             return found
     return None

@@ -15,7 +15,7 @@ _CHARACTERS = str.maketrans(
     {
         "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "—": " : ",
         "×": "*", "·": "*", "⋅": "*", "∙": "*",
-        "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "≈": "=", "≃": "=", "≅": "=", "≡": "=", "→": "=", "⇒": "=", "’": "'",
+        "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "≃": "≈", "≅": "≈", "≡": "=", "→": "=", "⇒": "=", "’": "'",
         "‘": "'", "“": '"', "”": '"', "٫": ".", "٬": ",", "≤": "<", "≥": ">", 
         "√": " sqrt ", "π": " pi ", "∞": " infinity ",
         "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "\u00ad": "",
@@ -29,10 +29,13 @@ _LATEX = [
     (re.compile(r"\\[()\[\]]"), " "),
     (re.compile(r"\\([$%&#_{}])"), r"\1"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
+    (re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}"), r"\\binom{\1}{\2}"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), "°"),
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
-    (re.compile(r"\\(?:approx|equiv|simeq|to|rightarrow|Rightarrow|implies)(?![A-Za-z])"), "="),
+    (re.compile(r"\\(?:approx(?:eq)?|simeq|cong)(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\(?:equiv|to|rightarrow|Rightarrow|implies)(?![A-Za-z])"), "="),
     (re.compile(r"\\(?:geq?|gt|leq?|lt)(?![A-Za-z])"), "<"),
     (re.compile(r"\\(?:pm|mp)(?![A-Za-z])"), "±"),
 ]
@@ -47,6 +50,7 @@ _SHORT = re.compile(r"\\(?:bf|rm|it)(?![A-Za-z])")
 _FRAC_FIRST = re.compile(r"\\frac\s*([0-9A-Za-z])")
 _FRAC_SECOND = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9A-Za-z])")
 _FRAC = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_BINOM = re.compile(r"\\binom\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _ROOT = re.compile(r"\\sqrt\s*(?:\[\s*(\d)\s*\])?\s*(?:\{([^{}]*)\}|([0-9A-Za-z]))")
 _BRACED = re.compile(r"([\^_])\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
@@ -56,6 +60,7 @@ _BASE = re.compile(r"\blog\s*_\s*(?:\(\w+\)|\w)")
 # Python's power; markdown's bold otherwise.
 _POWER = re.compile(r"(?<=[\d)])\*\*(?=[\d(-])")
 _MARKDOWN = re.compile(r"\*\*|__|`+")
+_CHOOSE = re.compile(r"(?<![\d.,])(\d{1,3})\s+choose\s+(\d{1,3})(?![\d.,]*\d)")
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)")
 # "$5k", "€3.2M"
 _ABBREVIATED = re.compile(r"([$€£]\s?\d[\d.,]*)\s?(k|m|bn?)(?![A-Za-z])", re.IGNORECASE)
@@ -63,6 +68,8 @@ _SCALES = {"k": " thousand", "m": " million", "b": " billion", "bn": " billion"}
 # A decimal comma is one only with currency, percent or a unit: "3,50 €", "€3,50", "2,5 kg".
 _UNIT_AFTER = r"(?=\s?(?:€|EUR\b|%|°|(?:[mckd]?m|k?g|mg|m?l|L|h|s|min|km/h|Euros?|euros?)\b))"
 _DECIMAL_COMMA = re.compile(rf"(?<![\d.,])(\d+),(\d{{1,2}}){_UNIT_AFTER}|€\s?(\d+),(\d{{1,2}})(?![\d,])")
+# 1.250 € has no three decimals.
+_DOTTED_MONEY = re.compile(r"(?<![\d.,])([1-9]\d{0,2})\.(\d{3})(?=\s?(?:€|EUR\b|[Ee]uros?\b|₫|đồng\b|VND\b|Kč|zł))")
 _CURRENCY_CODE = re.compile(
     r"\b(?:US|USD|EUR|GBP|CHF|INR|Rs\.?|CA|AU)(?=\s?[$€£]?\d)|\b(?:C|A|R|S|NZ|HK)(?=\$\d)", re.IGNORECASE
 )
@@ -95,11 +102,14 @@ def plain(text: str) -> str:
     text = unmarked(text)
     if "x" in text or "X" in text or "log" in text:
         text = _BASE.sub("log", _TIMES.sub("*", text))
+    if "choose" in text:
+        text = _CHOOSE.sub(r"binom(\1; \2)", text)
     has_currency = _CURRENCY.search(text) is not None
     if has_currency:
         text = _ABBREVIATED.sub(lambda found: found[1] + _SCALES[found[2].lower()], text)
     if "," in text:
         text = _DECIMAL_COMMA.sub(lambda found: f"{found[1] or found[3]}.{found[2] or found[4]}", text)
+    text = _DOTTED_MONEY.sub(r"\1\2", text)
     text = _CURRENCY_CODE.sub(" ", text)
     if not has_currency:
         return text
@@ -125,6 +135,7 @@ def _without_latex(text: str) -> str:
         text = _BRACED.sub(r"\1(\2)", text)
         text = _ROOT.sub(lambda found: f" root({found[1] or 2}, {found[2] or found[3]}) ", text)
         text = _FRAC.sub(r" ((\1)/(\2))", text)
+        text = _BINOM.sub(lambda found: f" binom({found[1] or found[2]}; {found[3] or found[4]}) ", text)
         if text == before:
             break
     return _COMMAND.sub(r" \1 ", text)

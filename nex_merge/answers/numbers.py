@@ -10,49 +10,57 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 from nex_merge.answers import spans
+from nex_merge.answers.announcements import word_set
 from nex_merge.answers.arithmetic import Value
 from nex_merge.answers.notation import plain
+from nex_merge.answers.restating import is_none_left, without_repeats
 from nex_merge.answers.tokens import NUMBER_WORD, Token, tokenize
-from nex_merge.answers.values import STATES, Item, find_items, text_at, words
+from nex_merge.answers.values import HAS_DIGIT, STATES, Item, find_items, gap_between, text_at, words
 
 # Significant digits of a key that is no whole number, and decimals it has at least.
 _DIGITS, _DECIMALS = 12, 2
 # Characters of a box and sentences from the end in which a value is looked for.
 _LONGEST, _SENTENCES = 1_000, 60
 
-
-_DENIES = words("not never cannot neither nor")
+_DENIES = words("not never cannot neither nor nicht kein keine pas não не không niet nie bukan")
+# What ends a word before a value that is denied, and begins one behind it.
+_DENIES_BEFORE, _DENIES_AFTER = ("不是", "并非", "並非"), ("ではな", "でな", "じゃな", "아니")
 _DETERMINES = words("a the all only about these those just exactly her his total")
-_STOPS = words(". ; : , but so = because ( )")
+_STOPS = words(". ; : , but so = because ( ) sino mais sondern ma mas а но maar mà 而是")
 _QUALIFIES = words(
     "for in after at on by with per of since because within over from during every each across among into "
     "under when given using through"
-)
+) | word_set("qualifies")
 _FILLERS = words(
     "a an the about approximately approx roughly around nearly exactly precisely just only simply therefore "
     "thus then hence so also indeed again total of number value equal equals to is are be = : . , \" ' ( [ { * "
-    "# - ~ given by option minus negative answer final it that's it's"
-)
-_EQUALS = words("= equals makes gives")
+    "# - ~ given by option minus negative answer final it that's it's ≈"
+) | word_set("filler")
+_EQUALS = words("= ≈ equals makes gives")
 # "12 is the answer", "8 is the sum of 3 and 5".
 _IS_THE_RESULT = words("answer result sum product difference quotient total average number value correct right")
 # The answer is announced as none.
 _NO_ANSWER = re.compile(
     r"\W*(?:unknown|undefined|undetermined|indeterminate|none|impossible|infinit\w+|unclear)\b", re.IGNORECASE
 )
-_ARE_SEVERAL = words(", ; and or & to … through until versus vs by")
+_ARE_SEVERAL = words(
+    ", ; 、 and or & y o u e ou et und oder и или và hoặc 和 或 と か 到 至 から bis à até до 〜 ~ "
+    "to … through until versus vs by"
+)
 # "A change of 8" states a value.
 _AMOUNTS = words(
     "total sum change difference product increase decrease average mean value profit loss distance rise drop gain"
 )
 # Between two numbers that make one quantity: 2 hours 30 minutes, 5'10".
-_COMPOUND = words("hours hour hrs hr h minutes minute min feet foot ft pounds lbs days weeks months years '")
+_COMPOUND = words(
+    "hours hour hrs hr h minutes minute min feet foot ft pounds lbs days weeks months years ' "
+    "小时 小時 時間 分钟 分鐘 分 시간 heures heure horas hora stunden ore"
+)
 _CONCLUDES = re.compile(
     r"\b(?:so|thus|therefore|hence|is|are|was|were|there|remain\w*|left|total|equals|has|have|makes|gives|leav\w+|needs?"
     r"|costs?)\b|=",
     re.IGNORECASE,
 )
-_HAS_DIGIT = re.compile(r"\d|[¼-¾⅐-⅞]|\\pi|π")
 _TAG = re.compile(r"</?[A-Za-z]+>")
 # "1." or "1)" at the beginning of a line shows that numbers there count a list.
 _LIST = re.compile(r"^\s*(?:\*\*)?\(?1[.)]\s", re.MULTILINE)
@@ -73,7 +81,9 @@ def read_number(text: str) -> Value | None:
         for sentence in spans.sentences(piece)[:3]:
             if spans.refuses(sentence):
                 return None
-            if _HAS_DIGIT.search(sentence) or NUMBER_WORD.search(sentence):
+            if is_none_left(sentence):
+                return Fraction(0)
+            if HAS_DIGIT.search(sentence) or NUMBER_WORD.search(sentence):
                 return _first(sentence)
     item = _last(text)
     return item.value if item else None
@@ -98,7 +108,7 @@ def _first(text: str, factorials: bool = False) -> Value | None:
     tokens = tokenize(plain(_TAG.sub(" ", text)))
     if _NO_ANSWER.match(text):
         return None
-    items = find_items(tokens, factorials or _FACTORIAL.search(text) is not None)
+    items = without_repeats(tokens, find_items(tokens, factorials or _FACTORIAL.search(text) is not None), text)
     kept = [item for item in items if not _denied(tokens, item)]
     if not kept:
         return None
@@ -117,16 +127,18 @@ def _last(text: str) -> Item | None:
     """The item that a text without announcement ends with."""
     text = spans.without_check(text)
     listed = _LIST.search(text) is not None
-    has_digits = _HAS_DIGIT.search(text) is not None
+    has_digits = HAS_DIGIT.search(text) is not None
     denied: set[str] = set()
     for sentence in spans.sentences(_TAG.sub(" ", text))[: -_SENTENCES - 1 : -1]:
         if spans.refuses(sentence):
             return Item(None, 0, 0, False)
-        if not _HAS_DIGIT.search(sentence) and not NUMBER_WORD.search(sentence):
+        if is_none_left(sentence):
+            return Item(Fraction(0), 0, 0, True)
+        if not HAS_DIGIT.search(sentence) and not NUMBER_WORD.search(sentence):
             continue
         stripped = _LIST_LABEL.sub("", sentence) if listed else sentence
         tokens = tokenize(plain(stripped))
-        items = find_items(tokens, _FACTORIAL.search(sentence) is not None)
+        items = without_repeats(tokens, find_items(tokens, _FACTORIAL.search(sentence) is not None), sentence)
         denied |= {number_key(i.value) for i in items if i.value is not None and _denied(tokens, i)}
         if has_digits and not _CONCLUDES.search(sentence):
             items = [item for item in items if not item.in_words]
@@ -165,10 +177,12 @@ def _is_filler(token: Token) -> bool:
 
 
 def _denied(tokens: Sequence[Token], item: Item) -> bool:
-    """Whether "not", "rather than" or "instead of" precedes an item within its clause."""
+    """Whether "not", "rather than" or "instead of" precedes an item within its clause, or ではない follows it."""
+    if any(text_at(tokens, j).startswith(_DENIES_AFTER) for j in (item.end, item.end + 1)):
+        return True
     for i in range(item.start - 1, max(item.start - 6, -1), -1):
         text = tokens[i].text
-        if text in _DENIES or text.endswith("n't"):
+        if text in _DENIES or text.endswith(("n't", *_DENIES_BEFORE)):
             return True
         if (text_at(tokens, i - 1), text) in (("rather", "than"), ("instead", "of"), ("contrary", "to")):
             return True
@@ -194,7 +208,7 @@ def _qualifies(tokens: Sequence[Token], item: Item) -> bool:
 
 def _is_aside(tokens: Sequence[Token], one: Item, other: Item) -> bool:
     """Whether an item stands in brackets behind another one: "80 (20% off)"."""
-    gap = _gap(tokens, one, other)
+    gap = gap_between(tokens, one, other)
     return "(" in gap and ")" not in gap
 
 
@@ -202,13 +216,9 @@ def _is_stated(tokens: Sequence[Token], item: Item) -> bool:
     return _before(tokens, item) in STATES or item.start == 0
 
 
-def _gap(tokens: Sequence[Token], one: Item, other: Item) -> list[str]:
-    return [token.text for token in tokens[one.end : other.start]]
-
-
 def _is_chained(tokens: Sequence[Token], one: Item, other: Item) -> bool:
     """2 + 3 = 5, 2 cm * 3 cm = 6 cm^2."""
-    gap = _gap(tokens, one, other)
+    gap = gap_between(tokens, one, other)
     return bool(gap) and gap[-1] in _EQUALS and all(text.isalpha() or text in "^*/()=°%" for text in gap[:-1])
 
 
@@ -219,7 +229,7 @@ def _are_several(tokens: Sequence[Token], one: Item, other: Item, shown: bool = 
     """
     if one.value is not None and other.value is not None and number_key(one.value) == number_key(other.value):
         return False
-    gap = _gap(tokens, one, other)
+    gap = gap_between(tokens, one, other)
     if not gap:
         return shown
     if (len(gap) == 1 and gap[0] in _COMPOUND) or gap == ["}", "{"]:

@@ -1,18 +1,22 @@
-"""Which part of a response is its conclusion: after the thinking, in a box, behind an announcement, after a correction.
+"""Which part of an answer is its conclusion: in a box, behind an announcement, after a correction.
 
 Knows nothing of what a conclusion is worth: numbers.py, choices.py and texts.py read what is found here.
 """
 
 import re
+import unicodedata
 
-# Thinking in the spellings that models use: <think>...</think> and its like, and the channels of gpt-oss.
-_CLOSED = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|<\|channel\|>final<\|message\|>")
-_OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|<\|channel\|>analysis<\|message\|>")
-_MARKS = re.compile(r"<\|(?:end|return|im_end|eot_id)\|>")
+from nex_merge.answers import cjk
+from nex_merge.answers.announcements import spaced, unspaced, word_set, written_in
 
 LONGEST = 20_000  # characters at the end of a response among which its conclusion is looked for
 _LONGEST_SENTENCE = 1_000
 _RUN = re.compile(r"([^\w{}()])\1{6,}")
+# Outside of brackets, where commas list.
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,(\[{])(\d+),(\d{1,2}|\d{4,})(?![\d,.]*\d|[)\]}])")
+_SEPARATED = re.compile(r"\d[.,]\d")
+_DOTTED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})\.(\d{3})(?![\d,.]*\d)")
+_DECIMAL_POINT = re.compile(r"\d\.(?:\d{1,2}|\d{4,})(?!\d)")
 # What a box is written as; `\boxed 5` without braces is valid LaTeX as well.
 _BOX = re.compile(r"\\(?:boxed|fbox)\s?(?:\{|\d|[A-Za-z]\b)")
 _BOX_NAME = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
@@ -22,34 +26,25 @@ _BOX_OR_BRACE = re.compile(
 )
 
 # "The answer is", "Final answer:", "#### ", "Antwort:"; between noun and verb, a few words ("to this question").
-_NOUN = r"answers?|ans|antwort|r[ée]ponse|respuesta|risposta|resposta|final (?:result|value|total|solution)"
-_VERB = r"is|are|was|would be|should be|must be|has to be|will be|comes out (?:to|as)|equals|ist|est|es|è|é"
+_NOUN, _VERB = spaced("answer"), spaced("verb")
 ANNOUNCEMENT = re.compile(
-    rf"\#\#\#\#[ \t]*|<answer>|(?:\#{{1,6}} |final |correct )answers?\b[*_ \t]*\n+|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
-    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})\b[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])"
+    rf"\#\#\#\#[ \t]*|<(?:final[_ ])?answer>|(?:\#{{1,6}} |final |correct )answers?\b[*_ \t]*\n+"
+    rf"|\b(?:{_NOUN})\b[*_\s\"']{{0,6}}"
+    rf"(?:(?:[^\n.:!?=]{{0,60}}?\b(?:{_VERB})(?!\w)[ \t]*:?)|(?:\([^()\n]{{0,30}}\)\s*)?[:：=]|[ \t]+[-–—][ \t])"
     r"[*_\s]{0,8}"
-    r"|答案(?:是|为)?\s*[:：]?\s*",
+    rf"|(?:{unspaced('announcement')})[*_\s]{{0,8}}",
     re.IGNORECASE,
 )
-# One of these is in whatever announces, in lower case; looked for first, because it is faster.
-_NEEDLES = (
-    "####",
-    "<answer>",
-    "answer",
-    "ans",
-    "antwort",
-    "réponse",
-    "reponse",
-    "respuesta",
-    "risposta",
-    "resposta",
-    "final ",
-    "答案",
-)
+# One of these is in whatever announces; looked for first, because it is faster.
+_NEEDLES = ("####", "<answer>", *word_set("needles"))
 _BEFORE_NEEDLE = 8  # characters of an announcement before its needle: "correct ", "## "
 # "is", before which a negation was found, as in "the answer is not".
 NEGATION = re.compile(r"\b(?:not|never|cannot|neither|nor|\w+n['’]t)\b", re.IGNORECASE)
-_DENIES = re.compile(rf"{NEGATION.pattern}[^,\d]*\Z", re.IGNORECASE)
+_DENIES = re.compile(
+    rf"(?:{NEGATION.pattern}|\b(?:{spaced('denies')})\b|n'est pas|{unspaced('denies')})"
+    r"[^,\d]*\Z",
+    re.IGNORECASE,
+)
 # The writer takes something back.
 CORRECTION = re.compile(
     r"(?:^|(?<=[.!?\n—–-]\s)|(?<=[.!?\n]))[*_(\s]{0,8}"
@@ -93,17 +88,7 @@ _DESPITE_AFTER = re.compile(
     r"\b(?:but|however|so|therefore|thus|hence|still|yet|until|unless|directly|instead|roughly|approximately)\b|=",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<=[.!?。])(?=\s)|\n")
-
-
-def after_thinking(text: str) -> str:
-    """What stands after the thinking; all of it where there is none, nothing where it is unfinished."""
-    if "<" not in text and "[" not in text:
-        return text.strip()
-    end = max((found.end() for found in _CLOSED.finditer(text)), default=0)
-    if _OPENED.search(text, end):
-        return ""
-    return _MARKS.sub("", text[end:]).strip()
+_SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)|(?<=[。！？؟।])|\n")
 
 
 def readable(text: str) -> str:
@@ -111,18 +96,17 @@ def readable(text: str) -> str:
 
     Texts of any size and shape are read in a time that is bounded.
     """
-    return _RUN.sub(r"\1\1\1\1\1\1", text[-LONGEST:])
+    text = _RUN.sub(r"\1\1\1\1\1\1", unicodedata.normalize("NFC", text[-LONGEST:]))
+    return cjk.spaced(_with_decimal_points(text))
 
 
-def is_open(text: str) -> bool:
-    """Whether thinking was begun and not ended."""
-    end = max((found.end() for found in _CLOSED.finditer(text)), default=0)
-    return _OPENED.search(text, end) is not None
-
-
-def is_closed(text: str) -> bool:
-    """Whether thinking was ended."""
-    return _CLOSED.search(text) is not None
+def _with_decimal_points(text: str) -> str:
+    """A text in a language that writes 3,5 and 1.250 for 3.5 and 1250, with these as English writes them."""
+    if _SEPARATED.search(text) and (language := written_in(text)) is not None:
+        if language.dotted_thousands and _DECIMAL_POINT.search(text) is None:
+            text = _DOTTED.sub(r"\1\2", text)
+        text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+    return text
 
 
 def boxed(text: str) -> str | None:
@@ -149,7 +133,9 @@ def announced(text: str) -> list[str]:
     """What follows each announcement of an answer, up to the next one; in order."""
     lower = text.lower()
     starts = [at for needle in _NEEDLES if (at := lower.find(needle)) >= 0]
-    found = list(ANNOUNCEMENT.finditer(text, max(min(starts) - _BEFORE_NEEDLE, 0))) if starts else []
+    # A few letters have another length in lower case.
+    first = max(min(starts) - _BEFORE_NEEDLE, 0) if starts and len(lower) == len(text) else 0
+    found = list(ANNOUNCEMENT.finditer(text, first)) if starts else []
     ends = [*[later.start() for later in found[1:]], len(text)][: len(found)]
     return [
         _with_negation(this.group()) + text[this.end() : end].split("</", 1)[0]

@@ -4,10 +4,12 @@ import re
 import unicodedata
 
 from nex_merge.answers import spans
+from nex_merge.answers.announcements import spaced, unspaced
 from nex_merge.answers.notation import plain
 
 _QUOTES = str.maketrans({
     "’": "'", "‘": "'", "‚": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"',
+    "「": '"', "」": '"', "『": '"', "』": '"',
     "–": "-", "—": "-", "−": "-", "‐": "-", "‑": "-",
     "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "\u00ad": "",
 })  # fmt: skip
@@ -20,7 +22,12 @@ _ENDS = " \t\n\"'*¿¡"
 _STOPS = ".,;:!?。"
 # An announced answer ends with its sentence, or where its reason begins. Initials and short words before a stop are
 # abbreviations: St. Petersburg, Washington D.C.
-_END_OF_ANSWER = re.compile(r"\n|(?<=\w{3}[.!?])\s+(?=[A-Z])|,?\s+(?:because|since)\b|,\s+as\b")
+_END_OF_ANSWER = re.compile(
+    r"\n|(?<=\w{3}[.!?])\s+(?=[A-ZÀ-ÖØ-ÞА-Я])|(?<=[。！？])|,?\s+(?:because|since)\b|,\s+as\b"
+    rf"|,\s+(?:{spaced('reason')})(?!\w)|[,，、]\s*(?:{unspaced('reason')})"
+)
+# "答えはパリです": the verb behind an announced answer.
+_ENDING = re.compile(rf"(?<=[^\x00-\x7f])(?:{unspaced('endings')})[\s。.!！]*\Z")
 
 
 def read_text(text: str) -> str | None:
@@ -32,9 +39,10 @@ def read_text(text: str) -> str | None:
     box = spans.boxed(text)
     if box is not None:
         return canonical(plain(box).strip(" {}") if "\\" in box else box)
-    for piece in reversed(spans.announced(text)):
+    for piece in reversed(spans.announced(text[-spans.LONGEST :])):
         retracted = spans.corrected(piece)
         span = _END_OF_ANSWER.split((retracted if retracted is not None else piece).strip(" \n\t*_:"), maxsplit=1)[0]
+        span = _ENDING.sub("", span)
         if (key := canonical(plain(span) if _TEXT_COMMAND.search(span) else span)) is not None:
             return key
     return canonical(text)

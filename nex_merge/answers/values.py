@@ -3,9 +3,12 @@
 Knows arithmetic, units and labels; knows nothing of which item is the conclusion.
 """
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nex_merge.answers.announcements import word_set
 from nex_merge.answers.arithmetic import Expression, TooLarge, Value
 from nex_merge.answers.tokens import SCALES, SMALL, Token
 
@@ -18,6 +21,7 @@ class Item:
     start: int
     end: int
     in_words: bool
+    is_exact: bool = False  # whether it is written as an expression, 1/3, rather than as a decimal number
 
 
 def words(text: str) -> frozenset[str]:
@@ -26,12 +30,13 @@ def words(text: str) -> frozenset[str]:
 
 # Behind these a value is stated, and a minus is a sign.
 STATES = words(
-    "is are was were be equals equal = to by costs pays has have gets earns spends makes takes needs so thus therefore "
-    "hence then total"
-)
+    "is are was were be equals equal = ≈ to by costs pays has have gets earns spends makes takes needs so thus "
+    "therefore hence then total"
+) | word_set("states")
 _FUNCTIONS = words(
     "log ln lg sin cos tan cot sec csc arcsin arccos arctan exp gcd lcm max min mod binom choose lfloor lceil"
 )
+HAS_DIGIT = re.compile(r"\d|[¼-¾⅐-⅞]|\\pi|π")
 # What is numbered, and days of months, are no values. (May is left out: it is a verb.)
 _LABELS = words(
     "step equation eq problem question exercise part section figure table case method example attempt lemma q january "
@@ -47,6 +52,11 @@ _IN_TUPLES = words("infinity infty root sqrt")
 def text_at(tokens: Sequence[Token], i: int) -> str:
     """The text of token i, '' beyond the ends."""
     return tokens[i].text if 0 <= i < len(tokens) else ""
+
+
+def gap_between(tokens: Sequence[Token], one: Item, other: Item) -> list[str]:
+    """What stands between two items."""
+    return [token.text for token in tokens[one.end : other.start]]
 
 
 def find_items(tokens: list[Token], factorials: bool = False) -> list[Item]:
@@ -86,13 +96,27 @@ def _item_at(tokens: list[Token], i: int, factorials: bool) -> tuple[Item | None
     except TooLarge:
         return Item(None, i, max(expression.at, start + 1), False), max(expression.at, start + 1)
     if value is None or expression.at == start:
-        return None, i + 1
+        # binom(n; 2) has no value, and neither have its parts.
+        closes = (j + 1 for j in range(start, min(start + 20, len(tokens))) if tokens[j].text == ")")
+        after = next(closes, 0) if tokens[start].text == "binom" else 0
+        return (Item(None, i, after, False), after) if after else (None, i + 1)
     end = expression.at
     in_words = all(t.kind == "word" for t in tokens[start:end])
     if in_words and (before in _NO_NUMBER_AFTER or (end == i + 1 and (token.text == "e" or _is_pronoun(tokens, i)))):
         return None, end
     value = None if _is_no_number(tokens, i, start, end) else sign * value
-    return Item(value, i, end, in_words), end
+    return Item(value, i, end, in_words, _is_exact(expression, tokens[start:end])), end
+
+
+def _is_exact(expression: Expression, span: Sequence[Token]) -> bool:
+    """Whether tokens are a closed form, such as 1/3 or 2 sqrt(3), rather than a decimal number or a calculation."""
+    texts = [token.text for token in span]
+    if any("." in text for text in texts) or "+" in texts or "-" in texts[1:]:
+        return any(text in ("sqrt", "root", "pi") for text in texts) and not any("." in text for text in texts)
+    if any(text in ("sqrt", "root", "pi") for text in texts):
+        return True
+    digits = [int(token.value) for token in span if token.value is not None]
+    return expression.computed and "/" in texts and "*" not in texts and (len(digits) != 2 or math.gcd(*digits) == 1)
 
 
 def _is_pronoun(tokens: list[Token], i: int) -> bool:
@@ -102,7 +126,7 @@ def _is_pronoun(tokens: list[Token], i: int) -> bool:
 
 def _may_begin(tokens: list[Token], i: int) -> bool:
     token = tokens[i]
-    if token.kind == "number" or token.text in ("(", "[", "{", "root", "sqrt", "pi", "-", "+", "half"):
+    if token.kind == "number" or token.text in ("(", "[", "{", "root", "sqrt", "binom", "pi", "-", "+", "half"):
         return True
     scale = token.text in ("a", "an", "one") and text_at(tokens, i + 1) in {*SCALES, "half", "third", "quarter"}
     return token.text in SMALL or scale or token.text in SCALES
@@ -163,8 +187,9 @@ def _is_no_number(tokens: list[Token], i: int, start: int, end: int) -> bool:
     if before in ("<", ">", "±", "_") or after in ("<", ">", "±", "_") or _is_argument(tokens, i):
         return True
     if before in ("+", "*", "/", "^") and i > 1:
-        return tokens[i - 2].kind == "word" or tokens[i - 2].text in (")", "]")
-    if i and tokens[i].text in ("-", "+") and (before == ")" or _is_variable(tokens, i - 1)):
+        return tokens[i - 2].kind == "word" or tokens[i - 2].text in (")", "]") or _ends_algebra(tokens, i - 2)
+    is_signed = i > 0 and tokens[i].text in ("-", "+")
+    if is_signed and (before == ")" or _is_variable(tokens, i - 1) or _ends_algebra(tokens, i - 1)):
         return True
     glued_letter = end < len(tokens) and tokens[end].kind == "word" and tokens[end].start == tokens[end - 1].end
     if glued_letter and after in _VARIABLES:
@@ -172,6 +197,18 @@ def _is_no_number(tokens: list[Token], i: int, start: int, end: int) -> bool:
     operator = after in ("+", "-", "*", "/") and end + 1 < len(tokens) and _is_variable(tokens, end + 1)
     spaced = after in _VARIABLES and text_at(tokens, end + 1) in ("^", "+", "-", "*")
     return operator or (spaced and after != "a")
+
+
+def _ends_algebra(tokens: list[Token], i: int) -> bool:
+    """Whether token i ends a power of a variable: the 2 of x^2, the bracket of x^(2)."""
+    while i > 1 and tokens[i].text in ("(", ")", "-"):
+        i -= 1
+    if i < 2 or tokens[i].kind != "number":
+        return False
+    i -= 1
+    while i > 1 and tokens[i].text in ("(", "-"):
+        i -= 1
+    return tokens[i].text == "^" and (tokens[i - 1].kind == "word" or tokens[i - 1].text == ")")
 
 
 def _is_argument(tokens: list[Token], i: int) -> bool:

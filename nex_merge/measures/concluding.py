@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-from nex_merge.answers.conclusions import Key, after_thinking, conclude, is_unfinished
+from nex_merge.answers.conclusions import Key, answer_of, conclude, is_unfinished
 from nex_merge.records import Observation, Response
 
 # Reading takes 0.1 to 0.3 ms a response, and every trial of a search needs the conclusions of all before it.
@@ -43,7 +43,7 @@ def is_over(response: Response) -> bool:
 
 def is_empty(response: Response) -> bool:
     """Whether a response says nothing: blanks, marks, or thinking that is closed with nothing after it."""
-    said = after_thinking(response.text) if is_over(response) else response.text
+    said = answer_of(response.text) if is_over(response) else response.text
     return not any(_is_seen(character) for character in _MARK.sub("", said))
 
 
@@ -70,5 +70,5 @@ def _count_ends(observation: Observation) -> tuple[int, int, int]:
 
 def _ends_with(text: str, match: str) -> bool:
     """Whether a text and its last line alone conclude one: prose may hold a number, and a last line look like one."""
-    last = after_thinking(text).rpartition("\n")[2]
+    last = answer_of(text).rpartition("\n")[2]
     return conclude(last, match) is not None and conclude(text, match) is not None

@@ -20,10 +20,10 @@ NOTHING = "∅"  # as a gold: the response concludes nothing
 
 
 def cases():
-    lines = (Path(__file__).parent / "cases.tsv").read_text(encoding="utf-8").split("\n")
-    for line in filter(None, lines[1:]):
-        match, text, gold, should_match = line.split("\t")
-        yield match, text.replace("⏎", "\n"), gold, should_match == "1"
+    for table in sorted(Path(__file__).parent.glob("*.tsv")):
+        for line in filter(None, table.read_text(encoding="utf-8").split("\n")[1:]):
+            match, text, gold, should_match = line.split("\t")
+            yield match, text.replace("⏎", "\n"), gold, should_match == "1"
 
 
 CASES = list(cases())
@@ -165,7 +165,11 @@ NASTY = [
     "²" * 10_000, "x^" * 50 + "2", "(x+1)^{1000000}", "(x+y+z+w)^{20}", "\\" * 10_001,
     r"\int_0^\infty e^{-x^2} dx", r"\sum_{k=1}^{10^9} k", r"\prod_{k=1}^{\infty} k", "a " * 20_000, " " * 50_000 + "1",
     "1" + " " * 50_000 + "x", "“" * 10_000, "x = " * 10_000, "1.2." * 10_000, "_1" * 10_000, "é" * 20_000,
-    "wait, " * 5_000,
+    "wait, " * 5_000, "Q: \n" * 25_000, "<think></think>" * 7_000, "<|im_start|>" * 8_000, "Question: 5\n" * 8_000,
+    "1/3 ≈ " * 16_000, "7 out of 12 " * 8_000, "there are no " * 8_000, "答案是" * 33_000, "三百" * 50_000,
+    "3万" * 30_000,
+    r"\binom{1}" * 10_000, r"{6 \choose" * 10_000, "La respuesta 1,5 " * 6_000, "A y " * 25_000, "Ответ — " * 12_000,
+    "Here is my thought process:" * 3_700,
 ]  # fmt: skip
 
 
@@ -199,6 +203,24 @@ def test_sympy_is_imported_for_mathematics_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "noun",
+    ["Answer", "Ans", "Respuesta", "Resultado final", "Réponse", "Reponse", "Antwort", "Endergebnis", "Risposta",
+     "Risultato finale", "Resposta", "Gabarito", "Ответ", "Đáp án", "Đáp số", "Câu trả lời", "Antwoord", "Odpowiedź",
+     "Cevap", "Yanıt", "Jawaban", "الإجابة", "الجواب", "उत्तर", "答案", "正确选项", "最终结果", "答え", "正解", "回答",
+     "정답", "답"],
+)  # fmt: skip
+def test_what_follows_is_no_part_of_an_announced_answer(noun):
+    assert conclude(f"2 3\n{noun}: 18. 4 5 6", "number") == "18"
+    assert conclude(f"A B\n{noun}: C. D", "choice") == "C"
+
+
+def test_a_response_of_two_turns_is_over_when_the_first_is():
+    """What goes on thinking about a question of its own has answered the one that was asked."""
+    assert not is_unfinished("<think>a</think>7\n\nUser: 3+9?\nAssistant: <think>3 + 9", False, False)
+    assert is_unfinished("<seed:think>7", False, False) and is_unfinished("[THINK]User: 7", False, False)
 
 
 def test_unfinished_responses():
