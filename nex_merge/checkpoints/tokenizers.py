@@ -1,6 +1,6 @@
 """What a checkpoint's tokenizer makes of ids: read from tokenizer.json, without a model library."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ class Vocabulary:
     tokens: dict[int, str]  # id -> token, added tokens included
     merges: tuple[str, ...] | None  # of BPE, in order; None for other kinds
     rules: dict[str, Any]  # how text is cut before and framed after
-    template: str | None  # the chat template, if it has one
+    templates: Mapping[str, str]  # chat templates by name; `default` alone for most
+    unused: bool  # whether tokenizer_config.json has another default, which a file of its own takes precedence over
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -53,13 +54,29 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         entry["id"]: [bool(entry.get(key)) for key in ("lstrip", "rstrip", "single_word", "normalized")]
         for entry in data.get("added_tokens") or ()
     }
-    jinja = folder / "chat_template.jinja"
-    try:
-        written = jinja.read_text(encoding="utf-8") if jinja.is_file() else None
-    except UnicodeDecodeError:
-        raise InputError(f"{jinja}: expected UTF-8; {fetch_again(folder)}") from None
-    template = written or beside.get("tokenizer_config.json", {}).get("chat_template")
-    return Vocabulary(tokens, pairs, rules, template if isinstance(template, str) else None)
+    templates, unused = _chat_templates(folder, beside.get("tokenizer_config.json", {}).get("chat_template"))
+    return Vocabulary(tokens, pairs, rules, templates, unused)
+
+
+def _chat_templates(folder: Path, configured: Any) -> tuple[dict[str, str], bool]:
+    """The chat templates of a folder by name, as transformers finds them; and whether its config has another default.
+
+    `configured`: what tokenizer_config.json has, one template or a list of named ones.
+    """
+    in_config = {"default": configured} if isinstance(configured, str) else {}
+    for entry in configured if isinstance(configured, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str):
+            in_config[entry["name"]] = entry["template"]
+    named = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    in_files = {}
+    for name, path in {"default": folder / "chat_template.jinja", **{path.stem: path for path in named}}.items():
+        try:
+            if path.is_file():
+                in_files[name] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: expected UTF-8; {fetch_again(folder)}") from None
+    default = in_files.get("default", in_config.get("default"))
+    return in_files or in_config, bool(in_files) and in_config.get("default", default) != default
 
 
 def check_special_tokens(folder: Path) -> None:
@@ -112,6 +129,10 @@ def check_same_tokens(base: Vocabulary, other: Vocabulary) -> list[str]:
             "use fine-tunes of one base with its tokenizer"
         )
     notes = []
+    if other.unused:
+        notes.append(
+            "tokenizer_config.json has another chat template than chat_template.jinja; transformers uses the latter"
+        )
     for owner, more in (("only here", other.tokens.keys() - base.tokens.keys()),
                         ("only in base", base.tokens.keys() - other.tokens.keys())):  # fmt: skip
         if more:
@@ -124,8 +145,10 @@ def check_same_tokens(base: Vocabulary, other: Vocabulary) -> list[str]:
             ours, theirs = [{key: flags[key] for key in both} for flags in (ours, theirs)]
         if ours != theirs:
             notes.append(f"{FILE}: {rule} differs from base's; all variants are asked with the donor's tokenizer")
-    if base.template != other.template:
-        notes.append("chat template differs from base's; all variants are asked with the donor's")
+    names = sorted({*base.templates, *other.templates})
+    if differing := [name for name in names if base.templates.get(name) != other.templates.get(name)]:
+        which = f" ({', '.join(differing)})" if len(names) > 1 else ""
+        notes.append(f"chat template{which} differs from base's; all variants are asked with the donor's")
     return notes
 
 

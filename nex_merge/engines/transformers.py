@@ -1,6 +1,7 @@
 """The engine on transformers: one resident model, overwritten by every variant of a family, or a single checkpoint."""
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from nex_merge.merging import (
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import Family, Location, locate
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 # Attention without cuDNN's kernels. torch prefers those in half precision where a GPU has them, and they are planned
 # anew for every length, while lengths change with every pass; results/studies/speed.md has what that cost.
@@ -47,13 +48,15 @@ class TransformersEngine:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        # What chat templates are told is now, so that a template that writes it makes the same of a prompt every time.
+        self.clock = datetime.now()
 
     def load(self, recipe: MergeRecipe) -> str:
         """A single checkpoint has no other variants; see `FamilyEngine`."""
         raise TypeError("this engine holds a single checkpoint, which takes no recipes")
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
-        ids = encode_prompts(prompts, self.tokenizer, config)
+        ids = encode_prompts(prompts, self.tokenizer, config, self.clock)
         embeddings: Any = self.model.get_input_embeddings()
         check_token_ids(ids, embeddings.weight.shape[0], self.tokenizer)
         check_context(ids, max_new_tokens, context_of(self.model.config), prompts)

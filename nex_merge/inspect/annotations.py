@@ -17,7 +17,7 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading
 from nex_merge.setup.explain import nearest
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.textfiles import read_jsonl
+from nex_merge.setup.textfiles import collect, read_jsonl
 
 UNLABELLED, IS_EXPLOIT, IS_EXPLORE = -1, 0, 1
 _VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT}
@@ -49,7 +49,7 @@ class Labels:
 def read_annotations(path: Path) -> tuple[Annotation, ...]:
     """The annotations in a JSONL file. Raises InputError naming the line at fault."""
     check_readable(path, "--annotations", "a JSONL file")
-    found = tuple(_annotation(item, where) for where, item in read_jsonl(path))
+    found = tuple(collect(read_jsonl(path), lambda where, item: _annotation(item, where)))
     if not found:
         raise InputError(f"--annotations: expected at least one annotation, got none in {path}")
     return found

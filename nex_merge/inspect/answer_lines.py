@@ -16,9 +16,9 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.endings import Endings, read_cut
 from nex_merge.records import Observation, Prompt, Response
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.prompts import ASKED_WITH, options_of, prompt_of
 from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_unicode, file_type
+from nex_merge.setup.textfiles import check_unicode, collect, file_type, read_jsonl
 from nex_merge.setup.yaml_files import as_yaml
 from nex_merge.wording import counted
 
@@ -96,15 +96,19 @@ def read_answers(file: Path, prompts: Prompts) -> AnswerFile:
     texts: dict[int, list[tuple[str, bool]]] = {}
     orders: dict[tuple[int, int], Order] = {}
     endings, lines = Endings(), Counter[int]()
-    for where, data, prompt in read_jsonl(file, "prompt"):
+
+    def read(where: str, data: Mapping[str, Any]) -> None:
+        prompt = prompt_of({key: value for key, value in data.items() if key not in ASKED_WITH}, where)
         number = prompts.number.setdefault(_question(prompt), len(prompts.number))
         lines[number] += 1
         choices, order = _read_choices(where, data, number, prompts)
         _keep_answer(where, data, number, choices, order, prompts)
         given = _texts(where, data)
         samples = texts.setdefault(number, [])
-        orders |= {(number, len(samples) + i): order for i in range(len(given)) if order is not None}
+        orders.update({(number, len(samples) + i): order for i in range(len(given)) if order is not None})
         samples.extend(zip(given, read_cut(data, where, len(given), endings), strict=True))
+
+    collect(read_jsonl(file), read)
     if not texts:
         raise InputError(f"{file}: expected at least one prompt with a response, got none")
     responses = [

@@ -1,7 +1,7 @@
 """Accuracy measured by other tools, read from CSV or JSON and attached to a run's trials."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from nex_merge.runs import files
 from nex_merge.runs.custody import measuring
 from nex_merge.runs.run import Run
 from nex_merge.setup import textfiles
+from nex_merge.setup.jsontext import parse_json
 from nex_merge.setup.paths import check_readable, expand_for
 from nex_merge.setup.strict import is_number
 from nex_merge.setup.yaml_files import as_yaml
@@ -25,7 +26,9 @@ def attach_accuracy(run: Run, file: Path) -> None:
     """
     accuracies: dict[str, dict[str, Any]] = {}
     places: dict[str, str] = {}
-    for where, item in _read_rows(file):
+
+    def read(where: str, item: Any) -> None:
+        _check_row(item, where)
         accuracy = {"accuracy": _accuracy(item.get("accuracy"), where), **_problems(item.get("n"), where)}
         try:
             trial = _trial_of(run, item)
@@ -38,6 +41,10 @@ def attach_accuracy(run: Run, file: Path) -> None:
                 "per task"
             )
         accuracies[trial], places[trial] = accuracy, where
+
+    textfiles.collect(_rows(file), read)
+    if not accuracies:
+        raise InputError(f"{file}: expected {_EXAMPLE}, got no rows")
     with measuring(run.path):
         for trial, accuracy in accuracies.items():
             files.write_accuracy(run.path, trial, {**accuracy, "source": str(file)})
@@ -63,8 +70,8 @@ def _problems(value: Any, where: str) -> dict[str, int]:
     return {"n": int(number)}
 
 
-def _read_rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """(place for messages, row) of every row; at least one."""
+def _rows(file: Path) -> Iterable[tuple[str, Any]]:
+    """(place for messages, row) of every row."""
     if not file.exists():
         raise InputError(
             f"--accuracy: no such file: {file}. Give a CSV or JSON file, or 'builtin' for family qwen3-tiny"
@@ -72,25 +79,23 @@ def _read_rows(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
     check_readable(file, "--accuracy", "a .csv or .json file")
     kind = textfiles.file_type(file)
     if kind == ".csv":
-        rows: list[tuple[str, Any]] = list(textfiles.read_csv(file, "accuracy"))
-    elif kind == ".jsonl":
-        rows = list(textfiles.read_jsonl(file))
-    elif kind == ".json":
-        rows = _json_rows(file)
-    else:
-        raise InputError(f"--accuracy: expected a .csv or .json file, got {file}")
-    if not rows:
-        raise InputError(f"{file}: expected {_EXAMPLE}, got no rows")
-    for where, row in rows:
-        if not isinstance(row, Mapping):
-            raise InputError(f"{where}: expected {{trial, accuracy}}, got {as_yaml(row)}")
-        if "accuracy" not in row:
-            raise InputError(f"{where}: expected {_EXAMPLE}, got {', '.join(map(str, row)) or 'nothing'}")
-    return rows
+        return textfiles.read_csv(file, "accuracy")
+    if kind == ".jsonl":
+        return textfiles.read_jsonl(file)
+    if kind == ".json":
+        return _json_rows(file)
+    raise InputError(f"--accuracy: expected a .csv or .json file, got {file}")
+
+
+def _check_row(row: Any, where: str) -> None:
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: expected {{trial, accuracy}}, got {as_yaml(row)}")
+    if "accuracy" not in row:
+        raise InputError(f"{where}: expected {_EXAMPLE}, got {', '.join(map(str, row)) or 'nothing'}")
 
 
 def _json_rows(file: Path) -> list[tuple[str, Any]]:
-    data = textfiles.parse_json(textfiles.read_text(file), str(file))
+    data = parse_json(textfiles.read_text(file), str(file))
     if isinstance(data, Mapping) and data and "accuracy" not in data:
         return [(f"{file} key {key!r}", {"trial": key, "accuracy": value}) for key, value in data.items()]
     if not isinstance(data, list):

@@ -70,7 +70,7 @@ def open_pool(run: Run) -> Pool:
             "more of its trials are finished"
         )
     if not is_defined(pool.votes):
-        reason, cure = why_undefined(shares_of_endings(pool))
+        reason, cure = why_undefined(shares_of_endings(pool), len(pool.questions.options), pool.prompts)
         raise InputError(
             f"{run.path}: there are no conclusions to audit: {reason} (conclusions are read as {pool.match}). What "
             f"would help: {cure}"

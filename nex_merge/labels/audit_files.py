@@ -27,8 +27,18 @@ def read_truths(path: Path, pool: Pool, texts: Sequence[str] | None) -> tuple[di
     read.
     """
     check_readable(path, "--labels", f"a file of type {_FORMATS}")
+    kind = textfiles.file_type(path)
+    if kind not in (".jsonl", ".csv"):
+        raise InputError(f"--labels: expected a file of type {_FORMATS}, got {path}")
+    rows: Iterator[tuple[str, Any]] = (
+        textfiles.read_jsonl(path) if kind == ".jsonl" else textfiles.read_csv(path, "answer")
+    )
     answers: dict[int, tuple[str, str]] = {}  # by prompt: place, answer
-    for where, row in _rows(path):
+    truths: dict[int, Key | None] = {}
+    inside: dict[int, str] = {}
+
+    def read(where: str, row: Mapping[str, Any]) -> None:
+        _check_keys(row, where)
         prompt, answer = _prompt(row, where, pool.prompts, texts), _answer(row, where)
         earlier = answers.setdefault(prompt, (where, answer))
         if earlier[1].strip() != answer.strip():
@@ -36,38 +46,32 @@ def read_truths(path: Path, pool: Pool, texts: Sequence[str] | None) -> tuple[di
                 f"{where}: prompt {prompt} has the answer {answer!r} here and {earlier[1]!r} in {earlier[0]}; keep "
                 "one of them"
             )
-    if not answers:
-        raise InputError(f"--labels: {path} holds no labels")
-    truths: dict[int, Key | None] = {}
-    inside: dict[int, str] = {}
-    for prompt, (where, answer) in answers.items():
         try:
             truth = truth_of(pool, prompt, answer)
-            if truth is not None and (whole := containing(pool, prompt, truth)) is not None:
-                inside[prompt] = f"{truth!s} in {whole!s}"
-            else:
-                truths[prompt] = truth
         except ValueError as error:
             raise InputError(
                 f"{where}: answer {answer!r} cannot be read as {pool.match}: {error}. Where no variant is right, leave "
                 "it empty"
             ) from None
+        if truth is not None and (whole := containing(pool, prompt, truth)) is not None:
+            inside[prompt] = f"{truth!s} in {whole!s}"
+        else:
+            truths[prompt] = truth
+
+    textfiles.collect(rows, read)
+    if not answers:
+        raise InputError(f"--labels: {path} holds no labels")
     return truths, inside
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    kind = textfiles.file_type(path)
-    if kind not in (".jsonl", ".csv"):
-        raise InputError(f"--labels: expected a file of type {_FORMATS}, got {path}")
-    for where, row in textfiles.read_jsonl(path) if kind == ".jsonl" else textfiles.read_csv(path, "answer"):
-        if "answer" not in row:
-            raise InputError(f'{where}: expected "answer", got the keys {", ".join(row)}')
-        if "index" not in row and "prompt" not in row:
-            raise InputError(
-                f'{where}: expected "index", the number of a prompt in the run counted from 0, or "prompt", its text; '
-                f"got the keys {', '.join(row)}"
-            )
-        yield where, row
+def _check_keys(row: Mapping[str, Any], where: str) -> None:
+    if "answer" not in row:
+        raise InputError(f'{where}: expected "answer", got the keys {", ".join(row)}')
+    if "index" not in row and "prompt" not in row:
+        raise InputError(
+            f'{where}: expected "index", the number of a prompt in the run counted from 0, or "prompt", its text; '
+            f"got the keys {', '.join(row)}"
+        )
 
 
 def _prompt(row: Mapping[str, Any], where: str, prompts: int, texts: Sequence[str] | None) -> int:
@@ -75,7 +79,8 @@ def _prompt(row: Mapping[str, Any], where: str, prompts: int, texts: Sequence[st
     text = row.get("prompt")
     if "index" in row:
         given = row["index"]
-        index = int(given) if isinstance(given, str) and given.strip().isdecimal() else given
+        written = given.strip() if isinstance(given, str) else ""
+        index = int(written) if written.isdecimal() and len(written) < 20 else given
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < prompts:
             raise InputError(f"{where}: index: expected 0 to {prompts - 1}, a prompt of the run, got {as_yaml(given)}")
         if isinstance(text, str) and texts is not None and text.strip() != texts[index].strip():

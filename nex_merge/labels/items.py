@@ -11,9 +11,9 @@ from nex_merge.answers.conclusions import check_match, is_unfinished, read_gold
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.prompts import options_of, prompt_of
 from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_text, file_type, parse_number
+from nex_merge.setup.textfiles import check_text, collect, file_type, parse_number, read_jsonl
 from nex_merge.setup.yaml_files import as_yaml
 from nex_merge.wording import counted
 
@@ -76,7 +76,7 @@ def load_items(file: Path, match: str) -> list[Item]:
     check_readable(file, "--data", "a JSONL file")
     if file_type(file) in (".csv", ".parquet"):
         raise InputError(f'--data: expected JSONL, a line {{"prompt": ..., "answer": ...}} per problem, got {file}')
-    items = [labelled(where, data, prompt, match) for where, data, prompt in read_jsonl(file, "prompt")]
+    items = collect(read_jsonl(file), lambda where, data: labelled(where, data, prompt_of(data, where), match))
     if not items:
         raise InputError(f"--data: {file} contains no labelled prompts")
     return items

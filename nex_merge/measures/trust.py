@@ -62,6 +62,12 @@ HIGHER = "a higher generation.max_new_tokens"
 LOOK = "a look at the responses, and whether prompts and chat template suit these models"
 # Share of the responses that are cut, loop or are empty from which this is why there is nothing to agree on.
 UNANSWERED = 0.1
+# The same where most prompts offer options, so that they are not open-ended.
+NONE_NAMED = (
+    "hardly any two variants conclude the same on any prompt: the prompts have options, and the responses name none "
+    "that can be read, so that there is nothing to agree on"
+)
+SHOW_OPTIONS = "prompts whose text shows their options (prompts.options=appended), or another consensus.match"
 AUDIT = "audit"  # the command is added where it is printed
 MORE_PROMPTS = "more prompts, or harder ones"
 MORE_VARIANTS = "more merges (--trials)"
@@ -127,7 +133,7 @@ def assess_consensus(
                     "audit_claimed": audit.claimed}  # fmt: skip
     figures["defined"] = float(is_defined(votes))
     if not figures["defined"]:
-        reason, cure = why_undefined(endings)
+        reason, cure = why_undefined(endings, len(options or {}), prompts)
         return Verdict("insufficient", (reason,), (cure,), figures)
     level, reasons, advice = 2, [], []
     found = (*_audited(audit), *_findings(figures), *_readings(conclusions, match, endings or {}))
@@ -140,11 +146,16 @@ def assess_consensus(
     return Verdict(("insufficient", "weak", "sound")[level], tuple(reasons), tuple(dict.fromkeys(advice)), figures)
 
 
-def why_undefined(endings: Mapping[Ending, float] | None = None) -> tuple[str, str]:
-    """Why there is nothing to agree on, and what would help. Answers that are cut or empty are not open-ended."""
+def why_undefined(
+    endings: Mapping[Ending, float] | None = None, offering: int = 0, prompts: int = 0
+) -> tuple[str, str]:
+    """Why there is nothing to agree on, and what would help. Answers that are cut or empty are not open-ended.
+
+    `offering`: so many of the prompts offer options, and their answers are not open-ended either.
+    """
     shares = {ending: (endings or {}).get(ending, 0.0) for ending in (Ending.CUT, Ending.LOOPS, Ending.EMPTY)}
     if sum(shares.values()) <= UNANSWERED:
-        return UNDEFINED, OPEN_ENDED
+        return (NONE_NAMED, SHOW_OPTIONS) if 2 * offering > prompts else (UNDEFINED, OPEN_ENDED)
     told = ", ".join(f"{share:.0%} {ending.value}" for ending, share in shares.items() if share >= 0.005)
     reason = f"hardly any two variants conclude the same on any prompt: of all responses, {told}"
     return reason, HIGHER if max(shares, key=shares.__getitem__) is Ending.CUT else LOOK

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,16 @@ import numpy as np
 class Prompt:
     """One unlabelled prompt as chat messages; `raw` text bypasses the chat template."""
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     raw: str | None = None
     where: str = field(default="", compare=False)  # file and line it comes from, for messages
-    options: int | None = None  # how many options a multiple-choice question offers, where known
+    choices: tuple[str, ...] = ()  # the options of a multiple-choice question, where known
+    template: Mapping[str, Any] = field(default_factory=dict)  # what else the chat template is given, such as tools
+
+    @property
+    def options(self) -> int | None:
+        """How many options a multiple-choice question offers, where known."""
+        return len(self.choices) or None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _FREE = (("study", "trials"), ("study", "timeout"), ("study", "max_tokens"), ("o
 # Mappings whose order says something: the first objective leads, and the study's values are in this order.
 _ORDERED = (("study", "objectives"),)
 # What a search that ended before its first trial leaves behind, beside hidden files.
-_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START)
+_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START, files.PROMPTS)
 
 
 @contextmanager

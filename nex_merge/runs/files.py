@@ -4,6 +4,7 @@
     leaderboards/<scoring>/ a copy of leaderboard.*, reliability.json and scores.json for each scoring
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
     orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
+    prompts.json the token ids of the prompts, as every trial reads them
     warm_start.json the trials of another run that the search began with
     audit.json labels that a person gave to a few prompts
     final/    a run folder like this one: the trials that took part in the final, on its prompts
@@ -31,7 +32,7 @@ TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
-WARM_START = "warm_start.json"
+WARM_START, PROMPTS = "warm_start.json", "prompts.json"
 # Held while the leaderboard is read and written anew, and while accuracy is measured or attached.
 LEADERBOARD_LOCK, ACCURACY_LOCK = "leaderboard.lock", "accuracy.lock"
 # How to get back a file of a trial.

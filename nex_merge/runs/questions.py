@@ -1,6 +1,5 @@
 """What a run knows of its prompts: their text, the options of multiple-choice questions, and the labels of an audit."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from nex_merge.records import Prompt, Questions
 from nex_merge.runs import files
 from nex_merge.setup.config import PromptsConfig, find_file
 from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.textfiles import digest_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_prompts(resolved: Mapping[str, Any], config: PromptsConfig) -> tuple[Pr
     """The prompts of a run; None if their file is no longer the one that the run was started with."""
     path = find_file(config.file) or Path(config.file)
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = digest_of(path)
     except OSError:
         return None
     return load_prompts(config) if digest == resolved.get("prompts_sha256") else None

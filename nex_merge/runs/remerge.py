@@ -3,6 +3,7 @@
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.runs.asked import read_asked
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.run import Run
 from nex_merge.setup.families import Family
@@ -17,6 +18,8 @@ class Remerger:
         self.config, self.family = run.config, run.family()
         check_settings(run, self.family)
         self.engine = FamilyEngine(self.family, self.config.runtime)
+        if (asked := read_asked(run.path)) is not None:
+            self.engine.clock = asked.clock
 
     def load(self, result: TrialResult) -> MergeRecipe:
         """Merge a trial again. Raises RunError if its tensors differ from those scored."""

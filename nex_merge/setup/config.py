@@ -30,7 +30,8 @@ class PromptsConfig(Strict):
         description="prompt file: JSONL with 'prompt' or 'messages', text with one prompt per line, CSV or Parquet"
     )
     column: str | None = Field(
-        default=None, description="column (CSV, Parquet) or key (JSONL) that holds the prompt; null: 'prompt'"
+        default=None,
+        description="column (CSV, Parquet) or key (JSONL) that holds the prompt; null: 'prompt' or 'messages'",
     )
     limit: int | None = Field(default=None, ge=1, description="use only the first N prompts; null: all")
     system: str | None = Field(default=None, description="system prompt to prepend to every prompt")
@@ -38,6 +39,11 @@ class PromptsConfig(Strict):
         default=True, description="apply the tokenizer's chat template; false: pass prompts as plain text"
     )
     thinking: bool = Field(default=True, description="value of enable_thinking in the chat template")
+    options: Literal["shown", "appended"] = Field(
+        default="shown",
+        description="options of multiple-choice questions that the file has apart from the question (choices): shown: "
+        "the prompt's text has them; appended: it doesn't, and they follow it as lines 'A. ...'",
+    )
 
 
 class GenerationConfig(Strict):

@@ -1,20 +1,21 @@
 """A configuration with everything it names at hand. Imports nothing heavy, so that mistakes are reported at once."""
 
-import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
+from nex_merge.records import Prompt
 from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config
 from nex_merge.setup.families import Family, checkpoints_of, family_defaults, open_family, plain_folders, read_family
 from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.paths import check_readable, check_writable_folder
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.recipe_files import read_recipes
+from nex_merge.setup.textfiles import digest_of
 from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -27,6 +28,7 @@ class ResolvedConfig:
     config: RunConfig
     family: Family
     source: str
+    prompts: Sequence[Prompt]
     # The family and search space as read, checksums of checkpoints and prompts, library versions.
     resolved: Mapping[str, Any]
 
@@ -101,7 +103,8 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
             "of prompts; relative paths start at the working directory"
         )
     check_readable(prompts, f"{source}: prompts.file")
-    options = {str(i): p.options for i, p in enumerate(load_prompts(config.prompts)) if p.options}
+    loaded = load_prompts(config.prompts)
+    options = {str(i): p.options for i, p in enumerate(loaded) if p.options}
     space = config.search_space
     if isinstance(space, str):
         path = find_file(space, "search_spaces")
@@ -113,7 +116,7 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
         "checkpoints": checkpoints_of(family),
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         **({"options": options} if options else {}),
-        "prompts_sha256": hashlib.sha256(prompts.read_bytes()).hexdigest(),
+        "prompts_sha256": digest_of(prompts),
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
-    return ResolvedConfig(config, family, source, resolved)
+    return ResolvedConfig(config, family, source, loaded, resolved)

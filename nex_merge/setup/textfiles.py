@@ -7,18 +7,25 @@ nothing of what the files are for.
 import codecs
 import csv
 import gzip
+import hashlib
 import io
 import json
 import re
-import unicodedata
+import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from rich.filesize import decimal
 
 from nex_merge.errors import InputError
+from nex_merge.setup.jsontext import parse_json
 from nex_merge.wording import counted
 
+Row = TypeVar("Row")
+Item = TypeVar("Item")
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -29,8 +36,13 @@ _MARKS = (
 )
 _GZIP = b"\x1f\x8b"
 _PACKED = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-# Control characters that occur in ordinary text: tab, line feed, carriage return, next line.
-_ORDINARY = "\t\n\r\x85"
+_ESCAPED, _HALF = re.compile("[\udc80-\udcff]"), re.compile("[\ud800-\udfff]")
+# But those that occur in ordinary text: tab, line feed, carriage return, next line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+# Characters of a line, and of a file that is read whole: beyond them, it is another file than was meant.
+LONGEST = _LARGEST = 16 * 2**20
+# Rows with mistakes that are told one by one, and that are counted.
+_LISTED, _COUNTED = 10, 10_000
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
@@ -40,73 +52,152 @@ def file_type(path: Path) -> str:
     return Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
 
 
-def read_text(path: Path) -> str:
-    """The text of a file: UTF-8, or what its byte order mark says; gzip is unpacked; every line ends with a line feed.
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file's content, which is not held in memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    Raises InputError if it cannot be read as that.
+
+def read_text(path: Path, most: int = _LARGEST) -> str:
+    """The text of a file, every line of which ends with a line feed; see `read_lines` for its encoding.
+
+    Raises InputError if it cannot be read as that, or has more than `most` characters.
     """
-    data = _unpacked(path)
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding != "utf-8":
+    text = "".join(_lines(path, most))
+    if len(text) > most:
+        raise InputError(f"{path}: larger than {decimal(most)}, which no file of this kind is; is it the right one?")
+    return text
+
+
+def _lines(path: Path, most: int) -> Iterator[str]:
+    """The lines of a text file with their line feeds: UTF-8, or what its byte order mark says; gzip is unpacked.
+
+    Only what is taken is read. Ends after more than `most` characters in all.
+    """
+    with _faults_of(path), open(path, "rb") as packed:
+        file = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(_GZIP) else packed
+        begin = file.peek(512)[:512]
+        for mark, kind in _PACKED.items():
+            if begin.startswith(mark):
+                raise InputError(f"{path}: expected text, also packed with gzip, got {kind}; unpack it first")
+        encoding = next((name for mark, name in _MARKS if begin.startswith(mark)), "utf-8")
+        if encoding == "utf-8" and begin.count(0) * 3 > len(begin):
+            raise InputError(
+                f"{path}: expected UTF-8 text, got what looks like UTF-16 without a byte order mark. Convert it: "
+                "iconv -f UTF-16LE -t UTF-8"
+            )
+        # Bytes that are no UTF-8 become halves of surrogate pairs, which UTF-8 has none of: so their line is known.
+        faults = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+        text = io.TextIOWrapper(file, encoding, faults)  # type: ignore[arg-type]
+        try:
+            read, number = 0, 0
+            while read <= most and (line := text.readline(LONGEST + 1)):
+                read, number = read + len(line), number + 1
+                if len(line) > LONGEST:
+                    raise InputError(_too_long(path, number, line))
+                if (wrong := _ESCAPED.search(line)) is not None:
+                    raise InputError(
+                        f"{path} line {number}: expected UTF-8 text, got the byte 0x{ord(wrong[0]) - 0xDC00:02x}. If "
+                        "it is in another encoding, such as Latin-1: iconv -f LATIN1 -t UTF-8"
+                    )
+                # A mark in front of a later line is what `cat` leaves of a second file.
+                yield line.removeprefix("\ufeff")
+        except UnicodeError:
             raise InputError(f"{path}: not valid {encoding.upper()}, which its byte order mark announces") from None
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path} line {line}: expected UTF-8 text, got the byte 0x{data[error.start]:02x}. If it is in another "
-            f"encoding, such as Latin-1: iconv -f LATIN1 -t UTF-8"
-        ) from None
-    if encoding == "utf-8" and data[:512].count(0) * 3 > len(data[:512]):
-        raise InputError(
-            f"{path}: expected UTF-8 text, got what looks like UTF-16 without a byte order mark. Convert it: "
-            "iconv -f UTF-16LE -t UTF-8"
-        )
-    # A mark in front of a later line is what `cat` leaves of a second file.
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\n\ufeff", "\n")
 
 
-def _unpacked(path: Path) -> bytes:
+@contextmanager
+def _faults_of(path: Path) -> Iterator[None]:
+    """Say in words what keeps a file from being read."""
     try:
-        data = path.read_bytes()
-        if data.startswith(_GZIP):
-            data = gzip.decompress(data)
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{path}: a damaged or incomplete gzip file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
-    for begin, kind in _PACKED.items():
-        if data.startswith(begin):
-            raise InputError(f"{path}: expected text, also packed with gzip, got {kind}; unpack it first")
-    return data
+
+
+def _too_long(path: Path, number: int, line: str) -> str:
+    kind = ". It looks like a JSON array on one line. Convert it: jq -c '.[]'" if line.lstrip().startswith("[") else ""
+    return f"{path} line {number}: longer than {decimal(LONGEST)}, which no prompt or response is{kind}"
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(place for messages, text) of every line that is not blank. Only line ends split, not U+2028 and the like."""
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    """(place for messages, text) of every line that is not blank. Only line ends split, not U+2028 and the like.
+
+    The text is UTF-8, or what the file's byte order mark says; gzip is unpacked. Lines are read as they are taken.
+    Raises InputError, naming the line, for one that cannot be read as that or is longer than `LONGEST` characters.
+    """
+    for number, line in enumerate(_lines(path, sys.maxsize), 1):
         if line.strip():
-            yield f"{path} line {number}", line
+            yield f"{path} line {number}", line.removesuffix("\n")
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place for messages, object) of every line of a JSONL file that is not blank.
+def collect(rows: Iterable[tuple[str, Row | InputError]], read: Callable[[str, Row], Item]) -> list[Item]:
+    """`read` of every row of a file, given its place and the row.
 
-    Raises InputError, naming the line, if it is not a JSON object.
+    Raises one InputError for all rows that are wrong: the first ten, and how many more there are. A fault of the file,
+    after which nothing can be read of it, ends them.
+    """
+    found: list[Item] = []
+    wrong: list[tuple[str, str]] = []
+    try:
+        for where, row in rows:
+            try:
+                if isinstance(row, InputError):
+                    raise row
+                found.append(read(where, row))
+            except InputError as error:
+                wrong.append((where, str(error)))
+                if len(wrong) == _COUNTED:
+                    break
+    except InputError as error:
+        wrong.append(("", str(error)))
+    if wrong:
+        raise InputError(_said(wrong))
+    return found
+
+
+def _said(wrong: Sequence[tuple[str, str]]) -> str:
+    """The faults of rows, given with their places: equal ones in one line."""
+    lines: dict[str, tuple[str, list[str]]] = {}
+    for where, message in wrong[:_LISTED]:
+        reason = message.removeprefix(where)
+        if reason in lines and where and reason != message:
+            lines[reason][1].append(where)
+        else:
+            lines[reason] = (message, [])
+    said = []
+    for message, others in lines.values():
+        also = f" (also in {', '.join(where.rpartition(' ')[2] for where in others)})" if others else ""
+        said.append(message + also)
+    if (more := len(wrong) - _LISTED) > 0:
+        at_least = "at least " if len(wrong) == _COUNTED else ""
+        said.append(f"... and {at_least}{counted(more, 'more row')} with mistakes")
+    return "\n".join(said)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | InputError]]:
+    """(place for messages, object) of every line of a JSONL file that is not blank, for `collect`.
+
+    In place of the object, the InputError for a line that is no JSON object.
     """
     for where, line in read_lines(path):
         try:
-            value = parse_json(line, where)
-        except InputError:
+            value: Any = parse_json(line, where)
+            if not isinstance(value, Mapping):
+                value = InputError(f"{where}: expected a JSON object, got {line.strip()[:40]}")
+        except InputError as error:
+            value = error
+        if isinstance(value, InputError):
             _refuse_whole_json(path)
-            raise
-        if not isinstance(value, Mapping):
-            _refuse_whole_json(path)
-            raise InputError(f"{where}: expected a JSON object, got {line.strip()[:40]}")
         yield where, value
 
 
 def _refuse_whole_json(path: Path) -> None:
-    """Say so if the file is one JSON document over several lines."""
+    """Say so if the file is one JSON document over several lines, or one array."""
+    if path.stat().st_size > LONGEST:
+        return
     text = read_text(path).strip()
     try:
         whole = json.loads(text)
@@ -119,45 +210,23 @@ def _refuse_whole_json(path: Path) -> None:
     raise InputError(f"{path}: expected one JSON object per line, got {kind}. Convert it: {how}")
 
 
-def parse_json(text: str, where: str) -> Any:
-    """The JSON value in `text`. Raises InputError, naming `where`, for what JSON forbids, and for duplicate keys."""
+def read_csv(path: Path, wanted: str) -> Iterator[tuple[str, Mapping[str, str] | InputError]]:
+    """(place for messages, fields by column) of every row of a comma-separated file that is not blank, for `collect`.
 
-    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{where}: the key {twice!r} occurs twice; keep one of them")
-        return found
-
-    def constant(name: str) -> Any:
-        raise InputError(f"{where}: {name} is not a JSON value; use null, or leave the key out")
-
-    try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=constant)
-    except json.JSONDecodeError as error:
-        at = f" in line {error.lineno}" if "\n" in text.strip() else f" at character {error.colno}"
-        raise InputError(f"{where}: not valid JSON ({error.msg}{at})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from None
-
-
-def read_csv(path: Path, wanted: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """(place for messages, fields by column) of every row of a comma-separated file that is not blank.
-
-    `wanted`: a column that has to be there. Raises InputError, naming the line, for a row that has more or fewer
-    fields than the header, for quotes that don't match, and for a column that is missing or occurs twice.
+    `wanted`: a column that has to be there. In place of the fields, the InputError for a row that has more or fewer
+    than the header. Raises InputError, naming the line, for quotes that don't match, and for a column that is missing
+    or occurs twice.
     """
-    text = read_text(path)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    csv.field_size_limit(LONGEST)
+    reader = csv.reader(_lines(path, sys.maxsize), strict=True)
     header: list[str] | None = None
     while True:
         where = f"{path} line {reader.line_num + 1}"
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            reason = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
+            opened = "unexpected end" in str(error) or "field limit" in str(error)
+            reason = "a quote is opened and never closed" if opened else str(error)
             raise InputError(f'{where}: {reason}. Within a quoted field, a quote is written twice: ""') from None
         if fields is None:
             break
@@ -166,17 +235,21 @@ def read_csv(path: Path, wanted: str) -> Iterator[tuple[str, Mapping[str, str]]]
         if header is None:
             header = _header(path, [name.strip() for name in fields], wanted)
             continue
-        if len(fields) != len(header):
-            raise InputError(
-                f"{where}: expected {counted(len(header), 'field')}, as in the header, got "
-                f'{len(fields)}. Put a field that holds a comma or a line break in quotes: "..."'
-            )
-        for name, field in zip(header, fields, strict=True):
-            if field != field.lstrip() and field.lstrip().startswith('"'):
-                raise InputError(f"{where}: {name}: a blank before a quote makes it part of the text; remove the blank")
-        yield where, dict(zip(header, fields, strict=True))
+        yield where, _row(header, fields, where)
     if header is None:
         raise InputError(f"{path}: is empty; expected a header with the column {wanted!r}")
+
+
+def _row(header: Sequence[str], fields: Sequence[str], where: str) -> Mapping[str, str] | InputError:
+    if len(fields) != len(header):
+        return InputError(
+            f"{where}: expected {counted(len(header), 'field')}, as in the header, got "
+            f'{len(fields)}. Put a field that holds a comma or a line break in quotes: "..."'
+        )
+    for name, field in zip(header, fields, strict=True):
+        if field != field.lstrip() and field.lstrip().startswith('"'):
+            return InputError(f"{where}: {name}: a blank before a quote makes it part of the text; remove the blank")
+    return dict(zip(header, fields, strict=True))
 
 
 def _header(path: Path, names: list[str], wanted: str) -> list[str]:
@@ -194,22 +267,20 @@ def _header(path: Path, names: list[str], wanted: str) -> list[str]:
 
 def check_unicode(text: str, where: str) -> None:
     """Raise InputError if `text` holds half of a surrogate pair, which no encoding can write."""
-    for character in text:
-        if "\ud800" <= character <= "\udfff":
-            raise InputError(
-                f"{where}: half of a surrogate pair (U+{ord(character):04X}): the text was cut in the middle of a "
-                "character. Remove it"
-            )
+    if (found := _HALF.search(text)) is not None:
+        raise InputError(
+            f"{where}: half of a surrogate pair (U+{ord(found[0]):04X}): the text was cut in the middle of a "
+            "character. Remove it"
+        )
 
 
 def check_text(text: str, where: str) -> None:
     """As `check_unicode`, and raise InputError for control characters other than tab and line ends."""
     check_unicode(text, where)
-    for character in text:
-        if unicodedata.category(character) == "Cc" and character not in _ORDINARY:
-            name = f"U+{ord(character):04X}{_named(character)}"
-            hint = "; Windows-1252 read as Latin-1 has these" if character >= "\x80" else ""
-            raise InputError(f"{where}: the control character {name}{hint}. Remove it")
+    if (found := _CONTROL.search(text)) is not None:
+        name = f"U+{ord(found[0]):04X}{_named(found[0])}"
+        hint = "; Windows-1252 read as Latin-1 has these" if found[0] >= "\x80" else ""
+        raise InputError(f"{where}: the control character {name}{hint}. Remove it")
 
 
 def _named(character: str) -> str:

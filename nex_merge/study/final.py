@@ -34,6 +34,7 @@ def play_final(
     config: RunConfig,
     engine: Engine,
     members: list[str],
+    prompt_ids: Sequence[Sequence[int]],
     reference: Mapping[str, Any] | None,
     observer: Observer,
     members_unchanged: Callable[[], AbstractContextManager[None]],
@@ -56,7 +57,15 @@ def play_final(
     # Who only votes is not captured where `activations.capture` is final.
     runner, voting = (
         TrialRunner(
-            engine, _in_final(config, capture), members, final, reference, observer.on_stage, True, members_unchanged
+            engine,
+            _in_final(config, capture),
+            members,
+            final,
+            prompt_ids,
+            reference,
+            observer.on_stage,
+            True,
+            members_unchanged,
         )
         for capture in ("all", "none")
     )

@@ -4,12 +4,13 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import psutil
 from rich.filesize import decimal
 
 from nex_merge.engines.engine import Engine
-from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.consensus import FEWEST_SAMPLES
@@ -21,7 +22,9 @@ from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_membe
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
+from nex_merge.runs.asked import Asked, as_begun, read_asked
 from nex_merge.setup.config import RunConfig
+from nex_merge.setup.rendering import file_notes, rendering_notes
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.setup.study_config import StudyConfig
@@ -31,7 +34,7 @@ from nex_merge.study.race import FEWEST_RIVALS, check_race
 from nex_merge.study.recipes import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsed import Rehearsal
-from nex_merge.study.trial import encode_run_prompts, split_prompts
+from nex_merge.study.trial import check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
 
@@ -46,12 +49,13 @@ class Checked:
 
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
-    prompt_ids: list[list[int]]
+    asked: Asked  # what all trials are asked
     engine: Engine
     out_dtype: str  # dtype of saved merges
     rehearsal: Rehearsal | None  # None: an engine of one's own
     recipes: Mapping[str, MergeRecipe]  # to rank, by name; empty: the space is searched
     warm_start: WarmStart | None  # None: the search begins with its own trials
+    notes: Sequence[str]  # what the user might not expect of the prompts
 
     @property
     def parameters(self) -> int:
@@ -85,8 +89,8 @@ def check(
     else:
         space = load_space(config.search_space, method_specs(), family.models)
     check_filters(space.filters, list(tensors))
-    ids = encode_run_prompts(made, config)
-    searched, _ = split_prompts(config.study, len(ids))
+    asked, notes = _asked(resolved, made, fresh)
+    searched, _ = split_prompts(config.study, len(asked.ids))
     check_race(config, len(searched))
     check_capture(config)
     if "consensus" in objective_of(config.study).names and len(searched) < TELLING[1]:
@@ -96,7 +100,26 @@ def check(
             f"{TELLING[1]} that tell variants apart"
         )
     rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
-    return Checked(tensors, space, ids, made, out_dtype, rehearsal, recipes, warm_start)
+    return Checked(tensors, space, asked, made, out_dtype, rehearsal, recipes, warm_start, notes)
+
+
+def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked, list[str]]:
+    """What all trials of a run are asked: what was kept when it was begun, else its prompts as they are rendered now.
+
+    Also what a user might not expect of it. Raises InputError if the prompts are invalid.
+    """
+    config, prompts = resolved.config, resolved.prompts
+    kept = None if fresh else read_asked(resolved.run)
+    clock = datetime.now() if kept is None else kept.clock
+    if isinstance(engine, TransformersEngine):
+        engine.clock = clock
+    now = Asked(engine.encode(prompts, config.prompts, config.generation.max_new_tokens), clock)
+    check_crossfit(config, len(now.ids))
+    notes = file_notes(prompts, config.prompts)
+    if isinstance(engine, TransformersEngine):
+        notes += rendering_notes(prompts, now.ids, engine.tokenizer, config.prompts, clock)
+    asked, differing = (now, []) if fresh else as_begun(resolved.run, now, kept)
+    return asked, notes + differing
 
 
 def _asked_for(study: StudyConfig) -> Iterator[tuple[str, str]]:
@@ -161,7 +184,7 @@ def estimate(
     recipes = float(len(checked.recipes)) if checked.recipes else count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0
     samples = config.generation.samples
-    responses = len(checked.prompt_ids) * samples
+    responses = len(checked.asked.ids) * samples
     tokens = (config.study.trials + baselines) * responses * config.generation.max_new_tokens
     yield f"configuration  {resolved.source}: valid"
     millions = checked.parameters / 1e6
@@ -172,10 +195,10 @@ def estimate(
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {counted(config.study.trials, 'merge')} and {counted(baselines, 'baseline')}"
     yield (
-        f"tokens         at most {tokens:,} to generate ({counted(len(checked.prompt_ids), 'prompt')}, "
+        f"tokens         at most {tokens:,} to generate ({counted(len(checked.asked.ids), 'prompt')}, "
         f"{counted(samples, 'sample')} each)"
     )
-    searched, final = split_prompts(config.study, len(checked.prompt_ids))
+    searched, final = split_prompts(config.study, len(checked.asked.ids))
     if config.study.final is not None:
         yield (
             f"final          {len(final)} of the prompts, which the search does not see: the best "
@@ -192,8 +215,9 @@ def estimate(
     if budgets := described(config.study):
         yield f"budget         {budgets}; once reached, no further trial is started"
     engine = checked.engine
+    warm_start = [checked.warm_start.note] if checked.warm_start else []
     assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
-    for line in (*([checked.warm_start.note] if checked.warm_start else []), *checked.rehearsal.notes):
+    for line in (*warm_start, *checked.notes, *checked.rehearsal.notes):
         yield f"note           {line}"
     yield f"rehearsal      {checked.rehearsal.summary()}"
     yield from _memory(resolved, checked, engine)
@@ -208,8 +232,8 @@ def _memory(resolved: ResolvedConfig, checked: Checked, engine: FamilyEngine) ->
     chosen = config.generation.batch_tokens
     model = engine.model.config
     budget = auto_batch_tokens(model, itemsize) if chosen == "auto" else chosen
-    longest = max(map(len, checked.prompt_ids)) + config.generation.max_new_tokens
-    at_once = min(len(checked.prompt_ids) * config.generation.samples, max(1, budget // longest))
+    longest = max(map(len, checked.asked.ids)) + config.generation.max_new_tokens
+    at_once = min(len(checked.asked.ids) * config.generation.samples, max(1, budget // longest))
     keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(model, itemsize))
     # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)

@@ -28,7 +28,6 @@ from nex_merge.merging import adapter_logits, adapter_notes, member_notes, share
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
 from nex_merge.runs.card import model_card, write_settings
 from nex_merge.setup.config import GenerationConfig as Decoding
-from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.proposal import equal_weights, passthrough, propose
 from nex_merge.study.recipes import PARAMETER
@@ -59,7 +58,7 @@ def rehearse(
         return known
     note(f"rehearsing with {', '.join(engine.family.folders)}, one after another")
     began = time.perf_counter()
-    prompt = load_prompts(resolved.config.prompts)[0]
+    prompt = resolved.prompts[0]
     ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
     folders = engine.family.folders
     # Both name an expert that is the base.
@@ -244,6 +243,7 @@ def _check_export(
     model = share_weights(engine.model, config)
     model.generation_config = generation
     read_back = TransformersEngine(model, tokenizer)
+    read_back.clock = engine.clock
     again = read_back.encode([prompt], resolved.config.prompts, 1)[0]
     if list(again) != list(ids):
         raise InputError(

@@ -18,6 +18,7 @@ from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe, TrialResult, Variant
 from nex_merge.runs import custody, files
+from nex_merge.runs.asked import keep_asked
 from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.database import Database
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, rank, write_leaderboard
@@ -73,6 +74,8 @@ def run_search(
         )
     for line in rounded_members(family.folders, family.dtype):
         dispatch.on_note(line)
+    for line in checked.notes:
+        dispatch.on_note(line)
     if checked.rehearsal is not None:
         for line in (*checked.rehearsal.notes, f"rehearsal: {checked.rehearsal.summary()}"):
             dispatch.on_note(line)
@@ -82,6 +85,7 @@ def run_search(
         _ended(dispatch, rows),
         _faults_logged(run, dispatch),
     ):
+        keep_asked(run.path, checked.asked)
         if isinstance(engine, FamilyEngine):
             engine.merger.keep_ranks(run.path / files.ORDERS)
 
@@ -97,8 +101,9 @@ def run_search(
             start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, suggest))
         members = MemberFiles(resolved)
         runner = TrialRunner(
-            engine, config, list(family.folders), run, reference, dispatch.on_stage, members_unchanged=members.unchanged
-        )
+            engine, config, list(family.folders), run, checked.asked.ids, reference, dispatch.on_stage,
+            members_unchanged=members.unchanged,
+        )  # fmt: skip
         if checked.recipes and config.study.trials < len(checked.recipes):
             dispatch.on_note(
                 f"study.trials: the first {config.study.trials} of {counted(len(checked.recipes), 'recipe')} "
@@ -136,7 +141,9 @@ def run_search(
         study.run_merges(space, suggest, evaluate)
         rows += rescore_run(run, config.nex) if run.results() else []
         if config.study.final is not None and rows:
-            play_final(run, config, engine, list(family.folders), reference, dispatch, members.unchanged)
+            play_final(
+                run, config, engine, list(family.folders), checked.asked.ids, reference, dispatch, members.unchanged
+            )
             rows[:] = rescore_run(run, config.nex)
         _fail_without_a_ranking(rows, run)
     return rows

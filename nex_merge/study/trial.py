@@ -32,7 +32,6 @@ from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
-from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.pool import GrowingPool
@@ -64,21 +63,22 @@ class TrialRunner:
         config: RunConfig,
         members: Sequence[str],
         run: Run,
+        prompt_ids: Sequence[Sequence[int]],
         reference: Mapping[str, Any] | None = None,
         notify: Notify = quiet,
         is_final: bool = False,
         members_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`members`: base and parents in the family's order. `reference`: the study parameters of equal weights.
+        """`members`: base and parents in the family's order. `prompt_ids`: all prompts of the run.
 
-        `is_final`: trials answer the prompts that are kept for the final, not those of the search. `members_unchanged`:
-        what every variant is merged and answers within (`MemberFiles.unchanged`). Raises InputError if the prompts or
-        the constraints are invalid.
+        `reference`: the study parameters of equal weights. `is_final`: trials answer the prompts that are kept for the
+        final, not those of the search. `members_unchanged`: what every variant is merged and answers within
+        (`MemberFiles.unchanged`). Raises InputError if the constraints are invalid.
         """
         self.engine, self._config, self._run, self._notify = engine, config, run, notify
         self._reference, self._members_unchanged = reference, members_unchanged
         self._members, self._constraints = list(members), constraints_of(config.study)
-        self.prompt_ids = encode_run_prompts(engine, config)
+        self.prompt_ids = prompt_ids
         self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
         self.pool = GrowingPool(run, config.nex, config.consensus)
 
@@ -241,13 +241,6 @@ def split_prompts(study: StudyConfig, prompts: int) -> tuple[list[int], list[int
         )
     drawn = np.random.default_rng([study.seed, prompts, count]).permutation(prompts).tolist()
     return sorted(drawn[count:]), sorted(drawn[:count])
-
-
-def encode_run_prompts(engine: Engine, config: RunConfig) -> list[list[int]]:
-    """The token ids of a run's prompts. Raises InputError if they are invalid."""
-    ids = engine.encode(load_prompts(config.prompts), config.prompts, config.generation.max_new_tokens)
-    check_crossfit(config, len(ids))
-    return ids
 
 
 def check_crossfit(config: RunConfig, prompts: int) -> None:

@@ -74,6 +74,24 @@ def test_a_unigram_vocabulary_is_read_in_order(folder):
     assert found.tokens == {0: "<a>", 1: "b"} and found.merges is None
 
 
+def test_named_templates_and_two_defaults_are_noted(toy, folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    default = (folder / "chat_template.jinja").read_text()
+    named = [{"name": "default", "template": default}, {"name": "tool_use", "template": "{{ tools }}"}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": named}))
+    base = read_vocabulary(toy["base"])
+    assert check_same_tokens(base, read_vocabulary(folder)) == [], "the file takes precedence over the list"
+    (folder / "chat_template.jinja").unlink()
+    assert check_same_tokens(base, read_vocabulary(folder)) == [
+        "chat template (tool_use) differs from base's; all variants are asked with the donor's"
+    ]
+    (folder / "chat_template.jinja").write_text(default)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "{{ messages }}"}))
+    assert check_same_tokens(base, read_vocabulary(folder)) == [
+        "tokenizer_config.json has another chat template than chat_template.jinja; transformers uses the latter"
+    ]
+
+
 def test_other_rules_and_templates_are_noted(toy, folder):
     (folder / "chat_template.jinja").write_text("{{ messages }}")
 

@@ -154,3 +154,10 @@ def test_a_few_who_are_taken_for_reliable_outvoting_a_larger_number_is_a_sign_ag
     scattered = [{p: [f"{v}"] for p in range(PROMPTS)} for v in range(6)]
     agreeing = assess_consensus([*few, *scattered], PROMPTS, split_half=0.9)
     assert agreeing.figures["overruled"] == 0 and not any("outvote" in reason for reason in agreeing.reasons)
+
+
+def test_nothing_to_agree_on_is_not_open_ended_where_prompts_have_options():
+    silent = [{p: [None] for p in range(20)} for _ in range(5)]
+    verdict = assess_consensus(silent, 20, options=dict.fromkeys(range(20), 4))
+    assert "the prompts have options" in verdict.reasons[0] and "prompts.options" in verdict.advice[0]
+    assert "open-ended" not in verdict.reasons[0] and "open-ended" in assess_consensus(silent, 20).reasons[0]

@@ -122,7 +122,7 @@ def same(found, expected):
 def test_what_was_observed_comes_back(toy_config, slice_tokens):
     resolved = resolve_config(str(toy_config), {"activations": {"slice_tokens": slice_tokens}})
     with custody.hold(resolved, False, pytest.fail) as run:
-        runner = TrialRunner(FakeEngine(), resolved.config, ["base"], run)
+        runner = TrialRunner(FakeEngine(), resolved.config, ["base"], run, [[10]] * 4)
         recipe = MergeRecipe("merge", "ties", {"merge_method": "ties"}, 7, {"x": 1})
         answered = runner.answer("0000", "ties", recipe)
         result = runner.finish(answered, None)

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from nex_merge.errors import InputError
 from nex_merge.setup.config import PromptsConfig
-from nex_merge.setup.prompts import encode_prompts, load_prompts
+from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 
 def load(path, **settings):

@@ -9,6 +9,7 @@ import pandas
 import pytest
 
 from nex_merge.errors import InputError
+from nex_merge.setup import textfiles
 from nex_merge.setup.config import PromptsConfig
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.textfiles import parse_number
@@ -116,6 +117,51 @@ def test_what_is_refused(tmp_path, name, content, message):
     assert message in said and str(tmp_path / name) in said
 
 
+def test_all_bad_rows_are_told_at_once_and_only_what_is_asked_for_is_read(tmp_path):
+    lines = ['{"prompt": "a"}', '{"prompt": 5}', "{", *['{"x": 1}'] * 15, '{"prompt": "b"}']
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    said = refusal(tmp_path / "p.jsonl").split("\n")
+    assert "line 2: prompt: expected text, got 5" in said[0] and "line 3: not valid JSON" in said[1]
+    assert said[2].endswith("(also in 5, 6, 7, 8, 9, 10, 11)") and "line 4: expected text in" in said[2]
+    assert said[3:] == ["... and 7 more rows with mistakes"]
+    assert texts(tmp_path / "p.jsonl", limit=1) == ["a"], "nothing beyond is looked at"
+    (tmp_path / "p.csv").write_text('id,prompt\n1,a,b\n2,\n3,c\n4,"d\n')
+    said = refusal(tmp_path / "p.csv").split("\n")
+    assert [line.split(" line ")[1][:12] for line in said] == ["2: expected ", "3: prompt: e", "5: a quote i"]
+    pandas.DataFrame({"prompt": ["a", None, "b", ""]}).to_parquet(tmp_path / "p.parquet")
+    said = refusal(tmp_path / "p.parquet")
+    assert "row 2: prompt: expected text, got null" in said and "row 4: prompt: expected non-empty text" in said
+
+
+def test_reading_is_bounded(tmp_path, monkeypatch):
+    """A line of any length is refused without being held; of a packed file, no more is unpacked than is asked for."""
+    monkeypatch.setattr(textfiles, "LONGEST", 1000)
+    long = b"a" * 5000
+    contents = {"p.jsonl": b'{"prompt": "' + long + b'"}\n', "p.txt": long, "p.csv": b"prompt\n" + long}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert "longer than 1.0 kB, which no prompt or response is" in refusal(tmp_path / name)
+    (tmp_path / "q.csv").write_bytes(b'prompt\n"a\n' + b"b\n" * 5000)
+    assert "line 2: a quote is opened and never closed" in refusal(tmp_path / "q.csv")
+    (tmp_path / "p.jsonl").write_bytes(b"[" + b'{"prompt": "a"},' * 500 + b"]")
+    assert "It looks like a JSON array on one line" in refusal(tmp_path / "p.jsonl")
+    (tmp_path / "p.txt.gz").write_bytes(packed(b"a\n" * 100_000)[:-8])
+    assert texts(tmp_path / "p.txt.gz", limit=4) == ["a"] * 4
+    assert "incomplete gzip" in refusal(tmp_path / "p.txt.gz")
+
+
+def test_parquet_is_read_by_rows_with_what_stands_beside_prompts(tmp_path, monkeypatch):
+    rows = {"question": ["x"] * 2000, "choices": [["1", "2"]] * 2000, "system": ["be brief"] * 2000}
+    pandas.DataFrame(rows).to_parquet(tmp_path / "p.parquet")
+    read = []
+    real = textfiles.collect
+    monkeypatch.setattr(textfiles, "collect", lambda rows, each: real((read.append(1) or row for row in rows), each))
+    (first, *_) = load_prompts(PromptsConfig(file=str(tmp_path / "p.parquet"), column="question", limit=3))
+    assert len(read) == 3 and first.choices == ("1", "2") and first.messages[0]["role"] == "system"
+    (tmp_path / "p.csv").write_text('prompt,choices,tools\nx,"[""1"", ""2""]",\ny,"[""1"", ""2""]",[]\n')
+    assert "line 3: tools: not taken from a CSV file; give the prompts as JSONL" in refusal(tmp_path / "p.csv")
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
@@ -124,10 +170,10 @@ def test_what_is_refused(tmp_path, name, content, message):
             "messages: expected the last message to be the user's, got the assistant's",
         ),
         ([("system", "be brief")], "expected the last message to be the user's, got the system's"),
-        ([("human", "a")], "messages.0.role: expected system, user or assistant, got 'human'"),
+        ([("human", "a")], "messages.0.role: expected system, user, assistant or tool, got 'human'"),
         (
-            [("user", "a"), ("tool", "b"), ("user", "c")],
-            "messages.1.role: expected system, user or assistant, got 'tool'",
+            [("user", "a"), ("function", "b"), ("user", "c")],
+            "messages.1.role: expected system, user, assistant or tool, got 'function'",
         ),
         ([("user", [{"type": "text", "text": "a"}])], "messages.0.content: expected text, got [{type: text, text: a}]"),
         ([("user", None)], "messages.0.content: expected text, got null"),

@@ -26,8 +26,11 @@ def start(toy_config):
 
     def begun(engine=None, notify=lambda stage, amount: None, **changes):
         resolved = resolve_config(str(toy_config), changes)
+        asked = FakeEngine().encode(resolved.prompts, resolved.config.prompts, 0)
         with custody.hold(resolved, False, pytest.fail) as run:
-            return TrialRunner(engine or FakeEngine(), resolved.config, ["base", "a", "b"], run, EQUAL, notify), run
+            return TrialRunner(
+                engine or FakeEngine(), resolved.config, ["base", "a", "b"], run, asked, EQUAL, notify
+            ), run
 
     return begun
 

@@ -1,5 +1,6 @@
 """The input of `nex-merge select`: questions from a JSONL file, and given texts as responses. Knows no models."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ from nex_merge.setup.config import (
     parse,
 )
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import options_of, read_jsonl
+from nex_merge.setup.prompts import prompt_of
 from nex_merge.setup.strict import Strict
-from nex_merge.setup.textfiles import check_unicode
+from nex_merge.setup.textfiles import check_unicode, collect, read_jsonl
 from nex_merge.wording import counted
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def read_questions(
     endings = Endings()
     path = find_file(config.file) or Path(config.file)
     check_readable(path, "RESPONSES", "a JSONL file with prompt or messages, and responses")
-    found = []
-    for where, data, prompt in read_jsonl(path, config.column or "prompt", "--set prompts.column"):
+
+    def read(where: str, data: Mapping[str, Any]) -> Question:
+        prompt = prompt_of(data, where, config.column, "--set prompts.column")
         texts = data.get("responses")
         if sampled and texts is not None:
             raise InputError(f"{where}: expected no responses, because --samples generates them")
@@ -101,12 +103,12 @@ def read_questions(
         for number, text in enumerate(texts or ()):
             check_unicode(text, f"{where}: responses.{number}")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
-        options = options_of(data)
         cut = read_cut(data, where, len(texts), endings) if texts else ()
-        found.append(Question(where, prompt, tuple(texts or ()), item, len(options) if options else None, cut))
+        return Question(where, prompt, tuple(texts or ()), item, prompt.options, cut)
+
+    found = collect(itertools.islice(read_jsonl(path), config.limit), read)
     if not found:
         raise InputError(f"RESPONSES: expected at least one prompt, got none in {path}")
-    found = found[: config.limit]
     known = [question.item is not None for question in found]
     if any(known) and not all(known):
         lacking = found[known.index(False)]
