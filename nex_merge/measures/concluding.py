@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from nex_merge.answers.conclusions import Key, answer_of, conclude, is_unfinished
 from nex_merge.records import Observation, Response
 
-# Reading takes 0.1 to 0.3 ms a response, and every trial of a search needs the conclusions of all before it.
+# Reading takes 0.3 to 1 ms a response, and every trial of a search needs the conclusions of all before it.
 _read: "WeakKeyDictionary[Observation, dict[object, dict[int, list[Key | None]]]]" = WeakKeyDictionary()
 _ends: "WeakKeyDictionary[Observation, tuple[int, int, int]]" = WeakKeyDictionary()
 # Marks of a turn, of thinking or of the end, where a tokenizer writes them as text: </s>, <|im_end|>, [/THINK].
