@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from nex_merge.answers.spans import is_open
+from nex_merge.answers.thinking import is_open
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
 from nex_merge.setup.config import PromptsConfig
