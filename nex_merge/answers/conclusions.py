@@ -35,6 +35,7 @@ _REGEX = "regex:"
 _LETTERS = 26
 # Seconds that a pattern may take on one response; patterns that backtrack take exponential time.
 _PATTERN_SECONDS = 2.0
+_LONGEST_PATTERN = 1000
 # Two numbers that differ by less, relatively, may be one: math-verify decides about 1/3 and 0.333333.
 _NEAR = 1e-6
 _DECIMAL = re.compile(r"\s*[-+−]?[\d.,\s]*%?\s*")
@@ -176,8 +177,15 @@ def _are_near(one: Key, other: Key) -> bool:
 def _pattern(match: str, source: str = "match") -> "regex.Pattern[str]":
     if not match.startswith(_REGEX):
         check_match(match, source)
+    pattern = match.removeprefix(_REGEX)
+    if len(pattern) > _LONGEST_PATTERN:
+        raise InputError(
+            f"{source}: expected a regular expression of at most {_LONGEST_PATTERN:,} characters, got {len(pattern):,}"
+        )
     try:
-        return regex.compile(match.removeprefix(_REGEX))
+        return regex.compile(pattern)
+    except (RecursionError, MemoryError, OverflowError):
+        raise InputError(f"{source}: {match[:60]!r}... is nested too deeply for a regular expression") from None
     except regex.error as error:
         raise InputError(f"{source}: {match!r} is not a valid regular expression: {error}") from None
 

@@ -142,7 +142,7 @@ class Run:
 
     def find(self, trial: str) -> TrialResult:
         """The result with this id; `7` means `0007`. Raises InputError if there is none."""
-        wanted = files.trial_id(int(trial)) if trial.isdigit() else trial
+        wanted = files.trial_id(int(trial)) if trial.isdecimal() and len(trial) < 20 else trial
         results = self.results()
         for result in results:
             if result.trial == wanted:

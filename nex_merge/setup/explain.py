@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from nex_merge.setup.strict import MOST
 from nex_merge.setup.yaml_files import as_yaml
 
 _EXPECTED = {
@@ -21,6 +22,8 @@ _EXPECTED = {
 }
 # The kinds of errors that the members of a union of these names cause.
 _MEMBERS = {"int": "int_", "float": "float_", "str": "string_", "bool": "bool_"}
+# Characters of a key as it is shown, and of a text that may be a number in another spelling.
+_LONGEST = 100
 # Words that YAML 1.1 read as true and false.
 _YES, _NO = ("yes", "on", "y", "true"), ("no", "off", "n", "false")
 
@@ -36,8 +39,12 @@ def explain(model: type[BaseModel], errors: Sequence[Mapping[str, Any]]) -> list
     """One line per key at fault. pydantic reports every member of a union; they become one line."""
     by_key: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for error in errors:
-        by_key.setdefault(_keys(error), []).append(error)
+        by_key.setdefault(tuple(map(_short, _keys(error))), []).append(error)
     return [_explain_key(model, keys, group) for keys, group in by_key.items()]
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _LONGEST else f"{key[:_LONGEST]}..."
 
 
 def _keys(error: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,11 +101,13 @@ def _spelling(value: Any, expected: str) -> str:
         return f"; write {'true' if value.lower() in _YES else 'false'}"
     if "number" not in expected and "integer" not in expected:
         return ""
-    if isinstance(value, float) and "integer" in expected and value.is_integer():
+    if isinstance(value, float) and "integer" in expected and value.is_integer() and abs(value) <= MOST:
         return f"; write {int(value)}"
     if not isinstance(value, str):
         return ""
     plain = value.strip().replace("_", "")
+    if len(plain) > _LONGEST:
+        return ""
     if re.fullmatch(r"[-+]?0[0-7]+", plain):
         return f"; write {int(plain)} (or, if it is meant to be octal, {int(plain, 8)})"
     if re.fullmatch(r"[-+]?[0-9]+", plain):

@@ -18,6 +18,8 @@ from nex_merge.wording import counted
 
 _TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "bool": (bool,)}
 _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
+# Beyond these, no merge has finite weights and no sampler can draw.
+_LARGEST, _MOST_STEPS = 1e12, 1_000_000
 # Bounds that mergekit enforces, or outside which a method is not defined.
 _BOUNDS = {"density": (0.0, 1.0), "select_topk": (0.0, 1.0), "gamma": (0.0, 1.0), "epsilon": (0.0, 1.0)}
 
@@ -143,6 +145,11 @@ def _parse_dimension(kind: str, value: Any, where: str) -> Dimension:
         raise InputError(
             f"{where}: expected low > 0 and no step with log: true, got low {given.low} and step {given.step}"
         )
+    if given.step is not None and (given.high - given.low) / given.step > _MOST_STEPS:
+        raise InputError(
+            f"{where}.step: expected at most {_MOST_STEPS:,} steps from low to high, got {given.step}. Leave it out "
+            "for values in between"
+        )
     if given.step is not None and given.step > given.high - given.low:
         raise InputError(f"{where}.step: expected at most high - low = {given.high - given.low}, got {given.step}")
     return Dimension(kind, low=given.low, high=given.high, step=given.step, log=given.log)
@@ -153,6 +160,8 @@ def _scalar(kind: str, value: Any, where: str) -> Any:
         raise InputError(f"{where}: expected {_KINDS[kind]}, {{low, high}} or {{choices: [...]}}, got {as_yaml(value)}")
     if kind != "bool" and not is_number(value):
         raise InputError(f"{where}: expected a finite number, got {as_yaml(value)}")
+    if kind != "bool" and abs(value) > _LARGEST:
+        raise InputError(f"{where}: expected values from {-_LARGEST:g} to {_LARGEST:g}, got {as_yaml(value)}")
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from nex_merge.errors import InputError
+from nex_merge.setup.jsontext import MOST_DIGITS, MOST_NESTED
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.textfiles import read_text
 
@@ -29,14 +30,32 @@ _CORE = (
 )
 
 
+# Characters of a configuration, which people write by hand.
+_LARGEST = 2**20
+
+
 class _Loader(yaml.SafeLoader):
     """A safe loader of the core schema. Keys are names as they are spelled, each of them once."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MOST_NESTED:
+            mark = self.peek_event().start_mark  # type: ignore[union-attr]
+            raise yaml.constructor.ConstructorError(None, None, f"nested more than {MOST_NESTED} levels deep", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
 
 def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
+    if len(text) > MOST_DIGITS:
+        problem = f"an integer of {len(text):,} digits"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
@@ -70,7 +89,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InputError if the file is missing, not valid YAML or not a mapping."""
     check_readable(path, str(path))
-    text = read_text(path)
+    text = read_text(path, _LARGEST)
     try:
         data = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -96,11 +115,14 @@ def parse_value(text: str) -> Any:
             return yaml.load(text, _Loader)
         except (yaml.YAMLError, RecursionError) as error:
             reason = getattr(error, "problem", None) or "nested too deeply"
-            raise ValueError(f"a YAML value, got {text!r} ({reason})") from None
+            raise ValueError(f"a YAML value, got {_short(repr(text))} ({reason})") from None
     # Not through the parser, to which blanks with ':' or '#' and a leading '*' or '%' mean something.
     loader = _Loader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))
-    return loader.construct_object(yaml.ScalarNode(tag, text))
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"a value, got {_short(text)} ({getattr(error, 'problem', error)})") from None
 
 
 def _complaint(error: yaml.YAMLError, source: str, text: str) -> str:
@@ -132,4 +154,10 @@ def as_yaml(value: Any) -> str:
             shown = yaml.safe_dump(value, allow_unicode=True, **options).removesuffix("...\n").strip()
         except yaml.YAMLError:
             shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+        except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits, from Python
+            shown = f"a {type(value).__name__} that is too large to be shown"
+    return _short(shown)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
