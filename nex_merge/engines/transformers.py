@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from nex_merge.activations.capture import capture, gated_mlps
 from nex_merge.checkpoints.files import about
@@ -22,6 +22,7 @@ from nex_merge.engines.loading import (
     resolve_dtype,
 )
 from nex_merge.generation import generate
+from nex_merge.generation.rotary import check_sides
 from nex_merge.merging import (
     Merger,
     check_token_ids,
@@ -60,7 +61,13 @@ class TransformersEngine:
         embeddings: Any = self.model.get_input_embeddings()
         check_token_ids(ids, embeddings.weight.shape[0], self.tokenizer)
         check_context(ids, max_new_tokens, context_of(self.model.config), prompts)
+        for config in self.configs():
+            check_sides(config, ids, max_new_tokens, prompts)
         return ids
+
+    def configs(self) -> Sequence[PreTrainedConfig]:
+        """The configs that responses are generated under."""
+        return [self.model.config]
 
     def answer(
         self,
@@ -85,9 +92,10 @@ class TransformersEngine:
         return Captured(rows, stats, neurons)
 
     @torch.inference_mode()
-    def logits(self, token_ids: Sequence[int]) -> np.ndarray:
+    def logits(self, token_ids: Sequence[int], last: int = 0) -> np.ndarray:
+        """`last`: after so many of the last tokens only; 0: after all."""
         ids = torch.tensor([list(token_ids)], device=self.model.device)
-        return self.model(input_ids=ids, use_cache=False).logits[0].float().cpu().numpy()
+        return self.model(input_ids=ids, use_cache=False, logits_to_keep=last).logits[0].float().cpu().numpy()
 
 
 class CheckpointEngine(TransformersEngine):
@@ -124,6 +132,9 @@ class FamilyEngine(TransformersEngine):
         self.merger = Merger(family.folders, family.donor, device, self.dtype, family.merged)
         gated_mlps(self.merger.model)
         super().__init__(self.merger.model, tokenizer)
+
+    def configs(self) -> Sequence[PreTrainedConfig]:
+        return list(self.merger.configs.values())
 
     def load(self, recipe: MergeRecipe) -> str:
         sha256 = self.merger.load(recipe)

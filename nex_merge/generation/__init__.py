@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from nex_merge.errors import TrialError
 from nex_merge.generation.batches import SLACK, Batch, should_refill, supports_masked_gaps
 from nex_merge.generation.drafts import Draft
+from nex_merge.generation.rotary import boundaries, check_sides, side
 from nex_merge.generation.sampling import Job
 from nex_merge.records import Response
 from nex_merge.setup.config import GenerationConfig
@@ -44,10 +45,18 @@ def generate(
     half precision), and save forward passes in proportion to their acceptance. `only`: answer these of the prompts,
     with the tokens that they get among all of them.
 
-    Raises TrialError if a single response does not fit into memory, or a logit is not finite. If a batch does not fit,
-    its responses are generated again in smaller batches, and one warning is logged.
+    Raises InputError if a response could cross a boundary of the rotary frequencies (see `rotary`), TrialError if a
+    single response does not fit into memory, or a logit is not finite. If a batch does not fit, its responses are
+    generated again in smaller batches, and one warning is logged.
     """
+    check_sides(model.config, prompts, config.max_new_tokens)
     wanted = range(len(prompts)) if only is None else sorted(only)
+    sides: dict[int, list[int]] = {}
+    for i in wanted:
+        sides.setdefault(side(boundaries(model.config), len(prompts[i])), []).append(i)
+    if len(sides) > 1:
+        parts = [generate(model, tokenizer, prompts, config, progress, references, few) for few in sides.values()]
+        return sorted((response for part in parts for response in part), key=lambda one: (one.prompt, one.sample))
     jobs = [Job(i, k, tuple(prompts[i])) for i in wanted for k in range(config.samples)]
     # Longest first: memory runs out at the beginning if at all, and neighbours need little padding.
     waiting = sorted(jobs, key=lambda job: -len(job.ids))

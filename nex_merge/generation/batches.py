@@ -9,6 +9,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from nex_merge import interrupts
 from nex_merge.generation.drafts import Draft
+from nex_merge.generation.rotary import boundaries, ceiling, side
 from nex_merge.generation.sampling import Job, choose_all
 from nex_merge.setup.config import GenerationConfig
 
@@ -140,6 +141,8 @@ class Batch:
     ) -> None:
         self._model, self._rows, self._cache = model, rows, cache
         self._ids, self._mask, self._positions = ids, mask, positions  # int64 [B, 1], [B, width], [B, 1]
+        # All rows are on one side of it.
+        self._ceiling = ceiling(boundaries(model.config), len(next(job for job in rows if job is not None).ids))
 
     @classmethod
     def begin(
@@ -154,6 +157,9 @@ class Batch:
         device = model.device
         cache = DynamicCache(config=model.config)
         shared = _shared_prefix([job.ids for job in jobs]) if supports_masked_gaps(model) else 0
+        limits = boundaries(model.config)
+        if side(limits, shared) != side(limits, len(jobs[0].ids)):
+            shared = 0  # a pass of its own would take other rotary frequencies
         # Layers with a sliding window keep all positions, too; the mask hides those outside the window.
         if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
             cache.layers[:] = [GrowingLayer() for _ in cache.layers]
@@ -199,10 +205,14 @@ class Batch:
         lengths = torch.tensor([len(draft) for draft in drafted], device=device)
         padded = torch.tensor([[*draft, *[0] * (width - len(draft))] for draft in drafted], device=device)
         last = self._positions[:, -1:]
+        positions = torch.cat([self._positions, last + 1 + places], 1)
+        if self._ceiling is not None:
+            # Only finished rows and padding go further, and would change everyone's rotary frequencies.
+            positions = positions.clamp(max=self._ceiling - 1)
         output = self._model(
             input_ids=torch.cat([self._ids, padded.long()], 1),
             attention_mask=torch.cat([self._mask, (places < lengths[:, None]).long()], 1),
-            position_ids=torch.cat([self._positions, last + 1 + places], 1),
+            position_ids=positions,
             past_key_values=self._cache,
             logits_to_keep=1 + width,
         )

@@ -72,11 +72,17 @@ def adapter_notes(adapters: Mapping[str, AdapterMember], folders: Mapping[str, P
     return notes
 
 
-def adapter_logits(member: AdapterMember, ids: Sequence[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """peft's logits for an adapter on its base, float32 [tokens, V] on the CPU: nothing is merged."""
+def adapter_logits(
+    member: AdapterMember, texts: Sequence[Sequence[int]], last: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
+    """peft's logits for an adapter on its base, float32 [tokens, V] on the CPU: nothing is merged.
+
+    After the `last` tokens of every text.
+    """
     with tempfile.TemporaryDirectory(prefix="nex-merge-") as name, _warnings():
         folder, config = _base(member.base, Path(name))
-        return _logits(_with_adapter(member, folder, config, dtype)[0].to(device), ids)
+        adapted = _with_adapter(member, folder, config, dtype)[0].to(device)
+        return torch.cat([_logits(adapted, ids)[-last:] for ids in texts])
 
 
 def _merge(name: str, member: AdapterMember, out: Path) -> None:

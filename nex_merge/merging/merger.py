@@ -45,14 +45,14 @@ class Merger:
     ) -> None:
         self._merged = merged or {}
         self._streamer = Streamer(merged=self._merged)
-        self._configs = member_configs(folders)
+        self.configs = member_configs(folders)
         self._donor = donor
         with torch.device(device):
-            self.model = make_model(self._configs[donor], dtype)
+            self.model = make_model(self.configs[donor], dtype)
         self.model.generation_config = generation_config(folders[donor])
         # A base often has another end token than its chat fine-tunes, and a merge may emit either.
         self.model.generation_config.eos_token_id = sorted(
-            {token for name, folder in folders.items() for token in end_tokens(folder, self._configs[name])}
+            {token for name, folder in folders.items() for token in end_tokens(folder, self.configs[name])}
         )
         self._models = {donor: self.model}
 
@@ -93,7 +93,7 @@ class Merger:
 
     def differing(self, member: str) -> dict[str, tuple[Any, Any]]:
         """The config keys whose values differ between a member and the donor, with both values."""
-        return differing_keys(self._configs[member], self._configs[self._donor])
+        return differing_keys(self.configs[member], self.configs[self._donor])
 
     def under(self, member: str) -> PreTrainedModel:
         """The resident weights under a member's own config; the resident model itself if that is the donor's.
@@ -102,7 +102,7 @@ class Merger:
         """
         if member not in self._models:
             donor = self._models[self._donor]
-            own = self._configs[member]
+            own = self.configs[member]
             self._models[member] = share_weights(donor, own) if self.differing(member) else donor
         return self._models[member]
 

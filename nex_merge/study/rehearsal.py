@@ -1,7 +1,8 @@
 """Shows, before the first trial, that what will be scored is what will be exported, and that it can be exported.
 
 1. All weights are looked at once; what was dropped or mended in the members' files is said.
-2. Base and every parent, merged into the resident model, give the logits of their own checkpoints in transformers.
+2. Base and every parent, merged into the resident model, give the logits of their own checkpoints in transformers;
+   members with an adapter those of peft.
 3. Every method of the search space merges the members with equal weights.
 4. Such a merge's config, generation config, tokenizer and card are written, read back, and decode as the search does.
 
@@ -35,7 +36,12 @@ from nex_merge.study.rehearsed import Rehearsal, keep, place_of, read
 
 # Tokens decoded to compare an export with the search.
 DECODED = 32
+# Tokens at the end of a text whose logits are compared: of all, they would take gigabytes.
+READ = 256
 _LISTED = 3  # names in a message
+
+# Token ids of prompts: the first, the longest and the shortest.
+Texts = Sequence[Sequence[int]]
 
 
 def rehearse(
@@ -58,26 +64,27 @@ def rehearse(
         return known
     note(f"rehearsing with {', '.join(engine.family.folders)}, one after another")
     began = time.perf_counter()
-    prompt = resolved.prompts[0]
-    ids = engine.encode([prompt], resolved.config.prompts, 1)[0]
+    encoded = engine.encode(resolved.prompts, resolved.config.prompts, 1)
+    # Windows and scaled positions show at the longest, and short ones may have rotary frequencies of their own.
+    texts = list(dict.fromkeys(map(tuple, [encoded[0], max(encoded, key=len), min(encoded, key=len)])))
     folders = engine.family.folders
     # Both name an expert that is the base.
     said = [*member_notes(folders), *adapter_notes(engine.family.adapters, folders)]
     notes = list(dict.fromkeys([*said, *survey(folders, engine.out_dtype, space.methods)]))
     off = 0.0
     for name in engine.family.folders:
-        found, said = _check_member(engine, name, ids)
+        found, said = _check_member(engine, name, texts)
         off, notes = max(off, found), notes + said
     merges = _first_of_each_method(recipes) if recipes else _equal_merges(engine, space)
     for recipe in reversed(merges):  # the first method's stays loaded
         _merge(engine, recipe)
-    _check_export(engine, resolved, merges[0], prompt, ids)
+    _check_export(engine, resolved, merges[0], resolved.prompts[0], texts)
     done = Rehearsal(tuple(notes), time.perf_counter() - began, off)
     keep(place, done)
     return done
 
 
-def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[float, list[str]]:
+def _check_member(engine: FamilyEngine, name: str, texts: Texts) -> tuple[float, list[str]]:
     """Compare a resident member with its checkpoint; the difference of logits, and notes."""
     folder = engine.family.folders[name]
     try:
@@ -85,10 +92,10 @@ def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[
         engine.load(passthrough(kind, name, engine.family.references[name], engine.out_dtype))
     except TrialError as error:
         raise InputError(f"{name}: {folder}: {error}") from None
-    resident = engine.logits(ids)
+    resident = _logits(engine, texts)
     allowed = tolerance(engine.dtype, resident)
     loaded, problems = _load(engine, folder)
-    expected = TransformersEngine(loaded, engine.tokenizer).logits(ids)
+    expected = _logits(TransformersEngine(loaded, engine.tokenizer), texts)
     off = largest_difference(expected, resident)
     if not np.isfinite(expected).all():
         raise InputError(
@@ -104,17 +111,22 @@ def _check_member(engine: FamilyEngine, name: str, ids: Sequence[int]) -> tuple[
         )
     del loaded
     if name in engine.family.adapters:
-        _check_adapter(engine, name, ids, resident)
-    return off, _under_the_donors_config(engine, name, ids, resident, allowed)
+        _check_adapter(engine, name, texts, resident)
+    return off, _under_the_donors_config(engine, name, texts, resident, allowed)
 
 
-def _check_adapter(engine: FamilyEngine, name: str, ids: Sequence[int], resident: np.ndarray) -> None:
+def _logits(engine: TransformersEngine, texts: Texts) -> np.ndarray:
+    """The logits after the last tokens of all texts, float32 [tokens, vocabulary]."""
+    return np.concatenate([engine.logits(ids, READ) for ids in texts])
+
+
+def _check_adapter(engine: FamilyEngine, name: str, texts: Texts, resident: np.ndarray) -> None:
     """Compare a resident member with its adapter beside its base, as peft computes them.
 
     Merged weights are rounded once more; before that, the two are held against each other when an adapter is merged.
     """
     member = engine.family.adapters[name]
-    expected = adapter_logits(member, ids, engine.model.device, engine.dtype).numpy()
+    expected = adapter_logits(member, texts, READ, engine.model.device, engine.dtype).numpy()
     stored = getattr(torch, engine.out_dtype)
     allowed = 2 * (tolerance(engine.dtype, expected) + tolerance(stored, expected))
     off = largest_difference(expected, resident)
@@ -155,7 +167,7 @@ def _causes(resident: PreTrainedModel, loaded: PreTrainedModel) -> list[str]:
 
 
 def _under_the_donors_config(
-    engine: FamilyEngine, name: str, ids: Sequence[int], own: np.ndarray, allowed: float
+    engine: FamilyEngine, name: str, texts: Texts, own: np.ndarray, allowed: float
 ) -> list[str]:
     """What a member's config changes. Raises InputError where it matters and the family names no donor."""
     donor = engine.family.donor
@@ -164,11 +176,14 @@ def _under_the_donors_config(
     if mine is theirs or not differing:
         return []
     engine.model = theirs
-    off = largest_difference(own, engine.logits(ids))
+    off = largest_difference(own, _logits(engine, texts))
     engine.model = mine
     shown = ", ".join(f"{key} {a!r} ({donor}: {b!r})" for key, (a, b) in differing.items())
     if off <= allowed:
-        return [f"{name}: its config differs, without changing its logits for the first prompt: {shown}"]
+        return [
+            f"{name}: its config differs, without changing its logits for the first, longest and shortest prompts: "
+            f"{shown}"
+        ]
     if not engine.family.donor_named:
         raise InputError(
             f"{name}: its config makes it another model than {donor}'s would: {shown}. Merges can use only one of the "
@@ -224,7 +239,7 @@ def _merge(engine: FamilyEngine, recipe: MergeRecipe) -> None:
 
 
 def _check_export(
-    engine: FamilyEngine, resolved: ResolvedConfig, recipe: MergeRecipe, prompt: Prompt, ids: Sequence[int]
+    engine: FamilyEngine, resolved: ResolvedConfig, recipe: MergeRecipe, prompt: Prompt, texts: Texts
 ) -> None:
     """Write what an export holds beside the loaded merge's weights, read it back, and decode with it."""
     with tempfile.TemporaryDirectory(prefix="nex-merge-") as name:
@@ -240,6 +255,7 @@ def _check_export(
                 f"{_donor(engine)}: an export would fail: {' '.join(str(error).split())}. Correct the file, "
                 "or take config and tokenizer from another member (`config:` in the family)"
             ) from None
+    ids = texts[0]
     model = share_weights(engine.model, config)
     model.generation_config = generation
     read_back = TransformersEngine(model, tokenizer)
@@ -251,8 +267,8 @@ def _check_export(
             "tokenizer again with transformers' save_pretrained, or take config and tokenizer from another member "
             "(`config:` in the family)"
         )
-    logits = engine.logits(ids)
-    off = largest_difference(logits, read_back.logits(ids))
+    logits = _logits(engine, texts)
+    off = largest_difference(logits, _logits(read_back, texts))
     if not off <= tolerance(engine.dtype, logits):
         raise InputError(
             f"{_donor(engine)}: an export's config would give other logits than the search (difference {off:.3g}); "

@@ -13,6 +13,9 @@ from nex_merge.runs import files
 from nex_merge.setup.cache import cache_folder
 from nex_merge.setup.resolve import ResolvedConfig
 
+# Raised where a rehearsal shows more than those before it.
+_SHOWN = 2
+
 
 @dataclass(frozen=True)
 class Rehearsal:
@@ -44,6 +47,7 @@ def place_of(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace,
         "decoded": min(decoded, resolved.config.generation.max_new_tokens),
         "space": str(space),
         "recipes": str(resolved.resolved.get("recipes")),
+        "shown": _SHOWN,
         "versions": resolved.resolved["versions"],
     }
     folder = cache_folder()

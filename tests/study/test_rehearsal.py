@@ -143,8 +143,36 @@ def test_a_config_key_without_effect_is_only_shown(family):
     edit(folders["a"] / "config.json", sliding_window=4096, use_sliding_window=True, max_window_layers=0)
     settings["family"]["config"] = "base"
     (note,) = rehearsed(settings).notes
-    assert note.startswith("a: its config differs, without changing its logits for the first prompt: ")
+    assert note.startswith(
+        "a: its config differs, without changing its logits for the first, longest and shortest prompts: "
+    )
     assert "sliding_window 4096 (base: None)" in note
+
+
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [2.0, 6.0, 10.0, 14.0],
+    "factor": 10.0, "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kept", "long"),
+    [("first", "b: " + "5 " * 70), ("last", "b: " + "5 " * 70), ("first", "b: 6")],
+    ids=["long", "short", "none"],
+)
+def test_logits_are_compared_on_both_sides_of_a_boundary(toy, tmp_path, kept, long):
+    """A parent whose long factors are others is another model for long prompts alone, and the reverse."""
+    other = {**LONGROPE, **({"long_factor": [3.0] * 4} if kept == "first" else {"short_factor": [3.0] * 4})}
+    members = {name: make_toy(tmp_path / name, seed, rope_parameters=LONGROPE) for seed, name in enumerate(toy)}
+    members["a"] = make_toy(tmp_path / "a", 1, rope_parameters=other)
+    settings = toy_settings(members, tmp_path / "run")
+    settings["family"]["config"] = "base"
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in (long, "a: 1", "c: 3")))
+    settings["prompts"] = {"file": str(file)}
+    (note,) = (note for note in rehearsed(settings).notes if "config" in note)
+    same = "without changing its logits for the first, longest and shortest prompts" in note
+    assert same == (long == "b: 6") and ("a: scored under its own config" in note) == (not same)
 
 
 def test_a_method_that_cannot_merge_the_members_is_refused(family):
