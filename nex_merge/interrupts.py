@@ -208,9 +208,8 @@ def _say() -> None:
 
 def _line() -> str:
     import re
-    import shlex
 
-    from nex_merge.inert import visible
+    from nex_merge.inert import shell_word
 
     begun = "nex-merge: interrupted; "
     name = _now.words[0] if _now.words else ""
@@ -219,4 +218,4 @@ def _line() -> str:
         return f"{begun}nothing of it is kept"
     # A password in a URL is not for screens and logs.
     words = [re.sub(r"(://[^\s:@/]*):.*@", r"\1:***@", word) for word in _now.words]
-    return visible(f"{begun}what is done is kept. To go on: {shlex.join(['nex-merge', *words])}")
+    return f"{begun}what is done is kept. To go on: {' '.join(map(shell_word, ['nex-merge', *words]))}"

@@ -4,8 +4,11 @@ Results go to stdout, progress and logs to stderr. Exit codes: 0 success, 1 the 
 interrupted, 143 ended by SIGTERM.
 """
 
+import logging
 import os
 import sys
+import traceback
+from types import TracebackType
 
 from nex_merge import interrupts
 
@@ -17,6 +20,7 @@ from typer.exceptions import TyperException
 from nex_merge.cli.app import app, say
 from nex_merge.cli.errors import drop_output, replace_unencodable, usage_message
 from nex_merge.errors import NexMergeError
+from nex_merge.inert import Formatter, echo
 
 # Importing these registers their commands, in the order of --help.
 # isort: off
@@ -52,6 +56,9 @@ def _run() -> int:
     # on two cores, each was many times slower than alone. Read when torch is loaded, so it has to be set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     replace_unencodable()
+    if logging.lastResort is not None:  # what shows warnings of the libraries and our own
+        logging.lastResort.setFormatter(Formatter())
+    sys.excepthook = _show_traceback
     try:
         code = app(prog_name="nex-merge", standalone_mode=False)
         if sys.stdout is not None:
@@ -67,6 +74,11 @@ def _run() -> int:
         return _failed(_described(error), 1)
     except TyperException as error:
         return _failed(usage_message(error), 2)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours: the traceback, whose message may quote anything."""
+    echo("".join(traceback.format_exception(kind, error, trace)), err=True, nl=False)
 
 
 def _failed(message: str, code: int) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nex_merge.inert import echo
 from nex_merge.setup.paths import command, expand_for
 from nex_merge.wording import fitted
 
@@ -54,7 +55,7 @@ def say(text: str) -> None:
     """A line on stderr; on a terminal, wrapped at blanks."""
     if sys.stderr is not None and sys.stderr.isatty():
         text = fitted(text, shutil.get_terminal_size().columns)
-    typer.echo(text, err=True)
+    echo(text, err=True)
 
 
 def say_next(sentence: str, *words: object) -> None:
@@ -96,7 +97,7 @@ def path_value(parameter: typer.CallbackParam, value: Path | str | None) -> Path
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"nex-merge {importlib.metadata.version('nex-merge')}")
+        echo(f"nex-merge {importlib.metadata.version('nex-merge')}")
         raise typer.Exit
 
 
@@ -108,7 +109,7 @@ def _root(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(FIRST_STEPS, err=True)
+        echo(FIRST_STEPS, err=True)
         raise typer.Exit(2)  # as where typer prints the help for want of a command
 
 

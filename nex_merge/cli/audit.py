@@ -1,6 +1,5 @@
 """`nex-merge audit`: a person, or a file of labels, says which conclusions are right."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next, say_next_steps
 from nex_merge.errors import InputError
+from nex_merge.inert import echo, json_text
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
@@ -68,11 +68,11 @@ def audit(
             raise InputError(
                 f"--labels: {labels}: none of its labels is for a prompt on which any variant concludes something"
             )
-        typer.echo("No label was given, so nothing has changed.", err=True)
+        echo("No label was given, so nothing has changed.", err=True)
         return
     silent = sum(p not in pool.fit.pooled for p in known.drawn)
     if form is ShortFormat.json:
-        typer.echo(json.dumps(_as_json(outcome), indent=1))
+        echo(json_text(_as_json(outcome)))
     else:
         _print(opened, run, outcome, silent, len(known.drawn) - silent - outcome.audit.n)
 
@@ -174,7 +174,7 @@ def _decoded(run: "RunFolder", pool: "Pool", prompt: int) -> str:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    typer.echo(text + end, err=True, nl=False)
+    echo(text + end, err=True, nl=False)
 
 
 def _head(text: str) -> str:
@@ -211,33 +211,33 @@ def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsu
     from nex_merge.runs.tables import count_trials, print_table
 
     found, (low, high) = outcome.audit, outcome.audit.interval()
-    typer.echo(
+    echo(
         f"The pool's conclusion is right on {found.right} of {found.n} ({found.right / found.n:.0%}, 95 % interval "
         f"{low:.0%} to {high:.0%}); consensus claimed {found.claimed:.0%}."
     )
     if outcome.standing == CONTRADICTED:
         upside = "most variants share their mistakes, so that its ranking may be upside down"
         high_values = "its values are too high, though the order may still hold"
-        typer.echo(f"The labels contradict consensus: {upside if 2 * found.right < found.n else high_values}.")
+        echo(f"The labels contradict consensus: {upside if 2 * found.right < found.n else high_values}.")
     elif outcome.standing == IN_LINE:
-        typer.echo("The labels are in line with what consensus claims.")
+        echo("The labels are in line with what consensus claims.")
     else:
-        typer.echo("These are too few labels to tell.")
+        echo("These are too few labels to tell.")
     for count, why in ((silent, "no variant concludes anything"), (unsure, "you were not sure")):
         if count:
-            typer.echo(f"Left out: {counted(count, 'prompt')} on which {why}.")
-    typer.echo()
+            echo(f"Left out: {counted(count, 'prompt')} on which {why}.")
+    echo()
     reliability = read_reliability(run.path)
     title = f"{run.path}: {count_trials(outcome.rows)}, scored with {counted(found.n, 'known truth')}"
     print_table(outcome.rows, title, run.objective, reliability, outcome.rows)
-    typer.echo()
+    echo()
     before, after = (None if t is None else trial_label(t) for t in (outcome.pick_before, outcome.pick_after))
     pick = f"The pick stays trial {after}" if before == after else f"The pick was trial {before} and is trial {after}"
     if after is None:
         pick = "No merge is complete"
     by = run.objective.name
     aside = "" if by == "consensus" else f" They are by {by}, which takes no labels."
-    typer.echo(f"{pick}; {outcome.changed} of the first {outcome.top} ranks changed.{aside}")
+    echo(f"{pick}; {outcome.changed} of the first {outcome.top} ranks changed.{aside}")
     if outcome.standing not in (CONTRADICTED, IN_LINE):
         say_next("More labels", "audit", folder, "--n", 2 * found.n)
     say_next_steps(outcome.rows, run.objective, reliability, folder, audited=True)

@@ -1,8 +1,7 @@
 """Commands that list what configurations can name: methods, families, search spaces, measures."""
 
-import typer
-
 from nex_merge.cli.app import SEARCH, app, example
+from nex_merge.inert import echo
 from nex_merge.setup.config import find_file, known_names
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
 
@@ -13,16 +12,16 @@ def methods() -> None:
     from nex_merge.merging import method_specs
 
     for name, spec in sorted(method_specs().items()):
-        typer.echo(f"{name}: {spec.title}")
+        echo(f"{name}: {spec.title}")
         marks = [
             "pairs of models" if spec.pairs else f"{spec.min_models} or more models",
             "task vectors over the base" if spec.names_base else "without the base",
             *(["seeded random masks"] if spec.stochastic else []),
         ]
-        typer.echo(f"    {', '.join(marks)}")
+        echo(f"    {', '.join(marks)}")
         for parameter in spec.parameters.values():
             value = "required" if parameter.required else f"default {parameter.default}"
-            typer.echo(f"    {parameter.name}: {parameter.type}, {value}{', per model' if parameter.per_model else ''}")
+            echo(f"    {parameter.name}: {parameter.type}, {value}{', per model' if parameter.per_model else ''}")
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("families"))
@@ -32,10 +31,10 @@ def families() -> None:
 
     for name in known_names("configs/families"):
         family, _ = read_family(name)
-        typer.echo(f"{name}: base {family.base.path}")
+        echo(f"{name}: base {family.base.path}")
         for model, location in family.models.items():
             adapter = f" + {location.adapter}" if location.adapter else ""
-            typer.echo(f"    {model}: {location.path}{adapter}")
+            echo(f"    {model}: {location.path}{adapter}")
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("spaces"))
@@ -44,9 +43,9 @@ def spaces() -> None:
     for name in known_names("search_spaces"):
         path = find_file(name, "search_spaces")
         space = read_yaml(path) if path is not None else {}
-        typer.echo(f"{name}: {', '.join(space.get('methods', []))}")
+        echo(f"{name}: {', '.join(space.get('methods', []))}")
         for parameter, value in space.get("parameters", {}).items():
-            typer.echo(f"    {parameter}: {as_yaml(value)}")
+            echo(f"    {parameter}: {as_yaml(value)}")
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("measures"))
@@ -57,4 +56,4 @@ def measures() -> None:
     for name, measure in MEASURES.items():
         direction = "more is better" if measure.direction > 0 else "less is better"
         marks = [direction, *([measure.unit] if measure.unit else []), *(["objective"] if measure.is_objective else [])]
-        typer.echo(f"{name}: {measure.meaning}\n    {', '.join(marks)}")
+        echo(f"{name}: {measure.meaning}\n    {', '.join(marks)}")

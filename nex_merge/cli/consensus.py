@@ -1,12 +1,12 @@
 """`nex-merge consensus`: rank any models by files of their answers."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nex_merge.cli.app import USE, ShortFormat, app, example
+from nex_merge.inert import echo, json_text
 from nex_merge.setup.paths import expand_for
 
 
@@ -38,6 +38,6 @@ def consensus(
 
     ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared)
     if form is ShortFormat.json:
-        typer.echo(json.dumps(as_json(ranked), indent=1))
+        echo(json_text(as_json(ranked)))
     else:
         print_ranked(ranked)

@@ -7,6 +7,7 @@ import typer
 
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
+from nex_merge.inert import echo, json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_folder
 from nex_merge.wording import counted
@@ -32,10 +33,10 @@ def benchmark(
 
     items = load_items(data, match)
     for line in unlike([item.answer for item in items], match):
-        typer.echo(f"{data}: {line}", err=True)
+        echo(f"{data}: {line}", err=True)
     opened = RunFolder(run)
     chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
-    benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: typer.echo(text, err=True))
+    benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: echo(text, err=True))
     every = write_leaderboard(opened)
     rows = [row for row in every if row["trial"] in chosen]
     print_table(
@@ -81,7 +82,7 @@ def correlate(
 
         items = builtin_items(opened.family_name, problems, "--accuracy builtin")
         chosen = choose_trials(opened, None, [], read_rows(opened))
-        benchmark(opened, items, "builtin", chosen, lambda text: typer.echo(text, err=True))
+        benchmark(opened, items, "builtin", chosen, lambda text: echo(text, err=True))
     elif accuracy is not None:
         from nex_merge.labels.accuracy_files import attach_accuracy
 
@@ -89,7 +90,7 @@ def correlate(
     write_leaderboard(opened)
     rows = read_rows(opened, final=False)  # of all variants, on the same prompts
     if opened.final is not None:
-        typer.echo("Values of the search, where all variants answered the same prompts, not of the final.", err=True)
+        echo("Values of the search, where all variants answered the same prompts, not of the final.", err=True)
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)
@@ -98,18 +99,16 @@ def correlate(
     groups = {}
     for name, part in parts.items():
         if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
-            typer.echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
+            echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
         else:
             groups[name] = agreement(part, labelled)
     if plots is not None:
         from nex_merge.labels.plots import write_scatters
 
         for file in write_scatters(rows, [name for name in overall["scores"] if name != "rank"], plots):
-            typer.echo(f"wrote {file}", err=True)
+            echo(f"wrote {file}", err=True)
     if form is ShortFormat.json:
-        import json
-
-        typer.echo(json.dumps({**overall, **({"by": groups} if by else {})}, indent=1))
+        echo(json_text({**overall, **({"by": groups} if by else {})}))
         return
     from nex_merge.labels.agreement_table import print_agreement, print_legend
     from nex_merge.labels.plots import scatter_text
@@ -117,14 +116,14 @@ def correlate(
 
     print_agreement(overall)
     for name, group in groups.items():
-        typer.echo()
+        echo()
         print_agreement(group, f"{name}: ")
-    typer.echo()
+    echo()
     print_legend(overall)
-    typer.echo()
-    typer.echo(scatter_text(rows, opened.objective.name))
+    echo()
+    echo(scatter_text(rows, opened.objective.name))
     best = trial_label(overall["best_trial"])
     if best.isdecimal():
         say_next(f"The most accurate, trial {best}, as a checkpoint", "export", run, "--trial", best, "--out", "DIR")
     else:
-        typer.echo(f"No merge is more accurate than {best}.", err=True)
+        echo(f"No merge is more accurate than {best}.", err=True)

@@ -1,6 +1,5 @@
 """`nex-merge neurons` and `nex-merge transfer`: which neurons are effective, and what they do in another model."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from nex_merge.cli.app import LOOK, USE, Run, Set, app, example, path_value, say_next
 from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
+from nex_merge.inert import echo, json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
 
@@ -42,12 +42,12 @@ def neurons(
     found = read_neurons(opened, trial)
     if npz is not None:
         save_neurons(npz, found.neurons)
-        typer.echo(f"wrote {npz}", err=True)
+        echo(f"wrote {npz}", err=True)
     if plot is not None:
         draw_neurons(found, plot)
-        typer.echo(f"wrote {plot}", err=True)
+        echo(f"wrote {plot}", err=True)
     if as_json:
-        typer.echo(json.dumps(as_mapping(found, top), indent=1))
+        echo(json_text(as_mapping(found, top)))
     else:
         print_neurons(found, run, top)
         prompts, family = opened.config.prompts.file, opened.config.family
@@ -164,13 +164,13 @@ def transfer(
     if problems is not None:
         found = experiment.transfer(pair, chosen, problems, config, _log)
         if as_json:
-            typer.echo(json.dumps(summary.as_mapping(found, problems.kinds, about), indent=1))
+            echo(json_text(summary.as_mapping(found, problems.kinds, about)))
         else:
             title = f"Neurons of {donor} in {recipient}, on {len(problems.items)} problems"
             summary.print_transfer(found, problems.kinds, title)
     if out is not None:
         for line in export.export_transplant(pair, chosen[0], about, out):
-            typer.echo(line, err=as_json)
+            echo(line, err=as_json)
     if not as_json:
         if out is not None:
             say_next("Its score", "score", "--model", out, "--prompts", prompts)
@@ -183,7 +183,7 @@ def transfer(
 
 
 def _log(text: str) -> None:
-    typer.echo(text, err=True)
+    echo(text, err=True)
 
 
 def _parse_sets(text: str) -> list[str]:

@@ -1,6 +1,5 @@
 """`nex-merge phases` and `nex-merge agreement`: the phases of responses, and how they compare with annotations."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from nex_merge.cli.app import LOOK, MEASURE, Run, Set, app, example, path_value, say_next
 from nex_merge.errors import InputError
+from nex_merge.inert import echo, json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
 
@@ -73,10 +73,10 @@ def phases(
     facts = [f"{view.title}, {which}", f"settings: {view.settings}"]
     if html is not None:
         write_atomically(html, render_page(view.reading, f"Phases: {view.title}", facts))
-        typer.echo(f"wrote {html}", err=True)
+        echo(f"wrote {html}", err=True)
     if as_json:
         about = {"of": view.title, "response": number, "responses": view.count, "settings": view.settings}
-        typer.echo(json.dumps({**about, **as_mapping(view.reading)}, indent=1))
+        echo(json_text({**about, **as_mapping(view.reading)}))
         return
     print_reading(view.reading, facts)
     if view.trial is not None:
@@ -116,8 +116,8 @@ def agreement(
         labelled = annotated_responses(opened, Path(annotations), trial)
     found = measure_agreement(labelled.pairs, tolerance)
     if as_json:
-        typer.echo(json.dumps({"of": labelled.title, **asdict(found)}, indent=1))
+        echo(json_text({"of": labelled.title, **asdict(found)}))
         return
-    typer.echo(labelled.title)
+    echo(labelled.title)
     print_agreement(found)
     say_next("The phases of a response", "phases", run, *(() if trial is None else ("--trial", trial)))

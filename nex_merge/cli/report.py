@@ -8,6 +8,7 @@ import typer
 
 from nex_merge.cli.app import LOOK, USE, Run, app, example, path_value, say_next
 from nex_merge.errors import InputError
+from nex_merge.inert import echo
 from nex_merge.setup.paths import check_new_folder, check_writable_file
 
 
@@ -33,15 +34,15 @@ def report(
     # Heavy imports come after everything that can be refused without them.
     from nex_merge.report import write_report
 
-    size = write_report(opened, file, datetime.now().astimezone(), lambda text: typer.echo(text, err=True))
-    typer.echo(f"{file}: {size / 1e6:.1f} MB")
+    size = write_report(opened, file, datetime.now().astimezone(), lambda text: echo(text, err=True))
+    echo(f"{file}: {size / 1e6:.1f} MB")
     if not show:
         say_next("Open it", "report", run, *(() if out is None else ("--out", out)), "--open")
     else:
         import webbrowser
 
         if not webbrowser.open(file.resolve().as_uri()):
-            typer.echo(f"--open: no browser found; open {file.resolve()} yourself", err=True)
+            echo(f"--open: no browser found; open {file.resolve()} yourself", err=True)
 
 
 @app.command(rich_help_panel=USE, epilog=example("export results/qwen3_ties --by consensus --out best"))
@@ -65,7 +66,7 @@ def export(
 
     opened = RunFolder(run)
     for line in export_trial(opened, trial, out, by):
-        typer.echo(line)
+        echo(line)
     exported = opened.find(trial) if trial is not None else opened.best(by)
     if read_accuracy(run, exported.trial) is None:
         label = trial_label(exported.trial)

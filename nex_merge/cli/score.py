@@ -7,6 +7,7 @@ import typer
 
 from nex_merge.cli.app import USE, Set, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
+from nex_merge.inert import echo
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
 from nex_merge.setup.paths import check_writable_file
@@ -23,7 +24,7 @@ def check_rho(rho: float) -> None:
 def announce_defaults(family: str | None) -> None:
     """Print which family's defaults apply, if any."""
     if family is not None:
-        typer.echo(f"using the defaults of family {family}; --set overrides them", err=True)
+        echo(f"using the defaults of family {family}; --set overrides them", err=True)
 
 
 @app.command(rich_help_panel=USE, epilog=example("score --model best --prompts configs/prompts/qwen3_tiny.jsonl"))

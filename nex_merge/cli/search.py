@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
+from nex_merge.inert import echo
 from nex_merge.setup import config as configuration
 
 
@@ -61,7 +62,7 @@ def search(
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)
     print_table(rows, title, objective, reliability, rows, run=resolved.run)
-    typer.echo(err=True)
+    echo(err=True)
     say_next_steps(rows, objective, reliability, resolved.run)
     say_next("Write an HTML report", "report", resolved.run, "--open")
 
@@ -100,8 +101,8 @@ def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False)
     resolved = resolve_config(config, overrides)
     from nex_merge.study.preflight import estimate
 
-    for line in estimate(resolved, fresh, lambda text: typer.echo(text, err=True)):
-        typer.echo(line)
+    for line in estimate(resolved, fresh, lambda text: echo(text, err=True)):
+        echo(line)
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("leaderboard results/qwen3_ties --sort consensus --top 5"))
@@ -130,10 +131,10 @@ def leaderboard(
         title = f"{run}: {count_trials(every, len(rows))} under calibration {opened.scoring().calibration}"
         title = f"{title}, by {sort or 'rank'}"
         print_table(rows, title, opened.objective, reliability, every, column, run)
-        typer.echo(err=True)
+        echo(err=True)
         say_next_steps(every, opened.objective, reliability, run)
     else:
-        typer.echo(render(rows, form.value, opened.objective, reliability, every))
+        echo(render(rows, form.value, opened.objective, reliability, every))
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("watch results/qwen3_ties"))
@@ -195,10 +196,10 @@ def rescore(
                     scored = [result.trial for result in stage.results() if result.state in files.SCORED]
                     # Not every trial is in the final.
                     wanted = named if named and stage is opened else [t for t in scored if named is None or t in named]
-                    recapture(stage, uncaptured(stage, wanted), typer.echo)
+                    recapture(stage, uncaptured(stage, wanted), echo)
         rows = rescore_run(opened, nex)
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     reliability = read_reliability(run)
     print_table(rows, title, opened.objective, reliability, rows, run=run)
-    typer.echo(err=True)
+    echo(err=True)
     say_next_steps(rows, opened.objective, reliability, run)

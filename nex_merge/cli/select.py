@@ -9,6 +9,7 @@ import typer
 from nex_merge.cli.app import USE, Set, app, example, path_value
 from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
+from nex_merge.inert import echo, json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
 
@@ -89,7 +90,7 @@ def select(
     given = None if weights is None else load_weights(weights)
     selected = selection.select(model, read, config, match, phases, calibration or "pool", given, _log)
     for line in output.picks(selected, by):
-        typer.echo(json.dumps(line))
+        echo(json_text(line, None))
     for remark in (*output.remarks(selected), *output.order_in_words(selected, by)):
         _log(remark)
     if selected.right is None:
@@ -106,4 +107,4 @@ def select(
 
 
 def _log(text: str) -> None:
-    typer.echo(text, err=True)
+    echo(text, err=True)

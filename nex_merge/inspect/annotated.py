@@ -10,6 +10,7 @@ from nex_merge.inspect import agreement
 from nex_merge.inspect.agreement import AgreementEstimate
 from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, Labels
 from nex_merge.inspect.reading import EXPLORE, Reading
+from nex_merge.runs.tables import console_of
 from nex_merge.wording import counted
 
 
@@ -123,11 +124,9 @@ def _level(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Level:
 
 def print_agreement(found: PhaseAgreement) -> None:
     """The agreement on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = console_of()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "value", "95 %", "chance", "95 % of chance", "p"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)

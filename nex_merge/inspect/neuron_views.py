@@ -9,6 +9,7 @@ import numpy as np
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
 from nex_merge.runs.files import trial_label, trial_name
+from nex_merge.runs.tables import console_of
 from nex_merge.wording import counted
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
@@ -57,11 +58,9 @@ def _neuron(found: TrialNeurons, at: int) -> dict[str, Any]:
 
 def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     """The neurons as tables on stdout; `run` is the run folder."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = console_of()
 
     def say(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,6 @@
 """NEX of a single model, or of an activation cache: `nex-merge score`, and the Python function behind it."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from nex_merge.activations.cache import read_cache
 from nex_merge.errors import InputError
+from nex_merge.inert import json_text
 from nex_merge.nex import scoring
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.records import Evidence, NeuronWeights, NexScore, ResponseAnalysis
@@ -161,7 +161,7 @@ def print_score(result: ModelScore, form: str) -> None:
     if form == "json":
         names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
         item = dataclasses.asdict(score)
-        print(json.dumps({name: item[name] for name in names}, indent=1))
+        print(json_text({name: item[name] for name in names}))
         return
     bounds = f" (95 % over prompts: {result.low:.6f} to {result.high:.6f})" if result.low is not None else ""
     print(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
+from nex_merge.runs.tables import console_of
 from nex_merge.wording import counted
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
@@ -19,8 +19,7 @@ PLAIN_WIDTH = 120
 
 def print_reading(reading: Reading, facts: Sequence[str]) -> None:
     """Print the facts, then the reading: its coloured text (on a terminal only), its rows and its cycles."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=PLAIN_WIDTH)
+    console = console_of(PLAIN_WIDTH)
     for line in [*facts, *summary(reading)]:
         # As Text: in a plain string, rich would interpret markup and emoji codes.
         console.print(Text(visible(line)), soft_wrap=True)

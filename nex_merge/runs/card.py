@@ -16,6 +16,7 @@ from nex_merge.engines.loading import load_tokenizer
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import end_tokens
+from nex_merge.inert import markdown
 from nex_merge.measures.registry import measure_title
 from nex_merge.merging import generation_config
 from nex_merge.records import MergeRecipe, TrialResult, Verdict
@@ -94,10 +95,10 @@ def model_card(
             "---",
             yaml.safe_dump(front, sort_keys=False).rstrip(),
             "---",
-            f"# Merge of {', '.join(family.models)} ({recipe.method})",
+            f"# Merge of {markdown(', '.join(family.models))} ({recipe.method})",
             "",
-            f"{about} with nex-merge over family {family.name}, ranked without labels, and written by mergekit's",
-            "method of the same name.",
+            f"{about} with nex-merge over family {markdown(family.name)}, ranked without labels, and written by",
+            "mergekit's method of the same name.",
             f"Weights are stored in {engine.out_dtype}; they were scored computing in {str(engine.dtype)[6:]}.",
             *([f"Needs transformers 5 or newer: {'; '.join(needs)}."] if needs else []),
             "",
@@ -147,7 +148,7 @@ def verdict_line(measure: str, verdict: Verdict | None, standing: str = "") -> s
     """
     parts = ["-"] if verdict is None else [verdict.level, *verdict.reasons]
     told = "; ".join([*parts, standing] if standing else parts)
-    return f"| verdict on the ranking by {measure_title(measure)} | {told.replace('|', '/')} |"
+    return f"| verdict on the ranking by {measure_title(measure)} | {markdown(told)} |"
 
 
 def _number(value: float | None, digits: int = 6) -> str:

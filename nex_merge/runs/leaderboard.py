@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.errors import InputError
+from nex_merge.inert import csv_cell, json_text
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import TrialResult
@@ -240,12 +240,13 @@ def as_frame(rows: Sequence[Row]) -> "pandas.DataFrame":
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
-    writer = csv.DictWriter(file, columns_of([dict(row) for row in rows]), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    columns = columns_of([dict(row) for row in rows])
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([csv_cell(column) for column in columns])
+    writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     return file.getvalue()
 
 
 def as_json(rows: Sequence[Row]) -> str:
     columns = columns_of(rows)
-    return json.dumps([{column: row.get(column) for column in columns} for row in rows], indent=1)
+    return json_text([{column: row.get(column) for column in columns} for row in rows])

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nex_merge import inert
 from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
@@ -61,13 +62,11 @@ def count_trials(rows: Sequence[Row], shown: int | None = None) -> str:
 
 def console_of(width: int = 120) -> "Console":
     """A console on stdout: as wide as COLUMNS says, else as the terminal, else `width` columns."""
-    from rich.console import Console
-
     given = os.environ.get("COLUMNS", "")
     if given.isdecimal() and int(given) > 0:
-        return Console(width=int(given), height=25)  # without a height, rich takes a dumb terminal for 80 wide
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+        return inert.console(int(given), 25)  # without a height, rich takes a dumb terminal for 80 wide
+    console = inert.console()
+    return console if console.is_terminal else inert.console(width)
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:
@@ -78,7 +77,7 @@ def _reasons(rows: Sequence[Row]) -> Iterator[str]:
             by_state.setdefault(row["state"], []).append(row)
     for state, found in by_state.items():
         for row in found[:REASONS]:
-            yield f"{trial_name(row['trial'])} {state}: {row['reason']}"
+            yield f"{trial_name(row['trial'])} {state}: {inert.one_line(row['reason'])}"
         if (more := len(found) - REASONS) > 0:
             yield f"{more} more {state}; leaderboard.csv has why."
 
@@ -233,7 +232,7 @@ def as_markdown(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> st
     """The rows as a table; of the objectives, the first has its interval."""
     columns, shown = table_cells(rows, objectives)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(cells[column].replace("|", "\\|") for column in columns) + " |" for cells in shown]
+    lines += ["| " + " | ".join(markdown(cells[column]) for column in columns) + " |" for cells in shown]
     return "\n".join(lines)
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live as LiveScreen
 from rich.text import Text
 
+from nex_merge import inert
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
 from nex_merge.runs import files
@@ -155,7 +156,7 @@ def watch(run: Run, once: bool, top: int) -> View:
 
     Returns what was last shown.
     """
-    console = Console(highlight=False)
+    console = inert.console()
     view = look(run)
     if once or view.live is None or not console.is_terminal:
         console.print(screen(run, view, console.width if console.is_terminal else 80, top))

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator
 
 from nex_merge.atomic import is_being_written
 from nex_merge.errors import InputError, RunError
+from nex_merge.inert import shell_word
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([^}]*)\})")
 
@@ -142,5 +142,4 @@ def command(*words: object) -> str:
 
 def _quoted(word: object) -> str:
     # A file whose name begins with a dash would be taken as an option.
-    text = f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)
-    return shlex.quote(text)
+    return shell_word(f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word))

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
-from nex_merge import interrupts
+from nex_merge import inert, interrupts
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
@@ -29,7 +29,7 @@ class Progress(Observer):
     """A live line in a terminal, plain lines elsewhere."""
 
     def __init__(self, objective: Objective) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = inert.console(err=True)
         self._objective = objective
         self._total = self._done = 0
         self._status: Status | None = None
@@ -60,7 +60,8 @@ class Progress(Observer):
         interrupts.forget_option("--fresh")  # the new run has begun: what goes on with it would begin another one
         if self._status is not None:
             shown = f" {counted(amount, _UNITS[stage])}" if stage in _UNITS else ""
-            self._status.update(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}")
+            # As Text: rich takes a plain string here for markup, whatever its console is told.
+            self._status.update(Text(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}"))
 
     def on_trial_end(self, result: TrialResult) -> None:
         self._done += 1

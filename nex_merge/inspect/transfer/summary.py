@@ -8,6 +8,7 @@ import numpy as np
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
 from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
+from nex_merge.runs.tables import console_of
 
 # Pairs of sets that are compared at the same number of neurons.
 CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))
@@ -102,11 +103,9 @@ def as_mapping(found: Transfer, kinds: Sequence[str], about: Mapping[str, Any]) 
 
 def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
     """The transfer as tables on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = console_of()
 
     def say(text: str = "") -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
