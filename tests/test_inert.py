@@ -101,7 +101,7 @@ def nasty_rows(toy_run):
 
 
 def test_a_leaderboard_of_hostile_names_in_every_format(nasty_rows, capsys):
-    objective = Objective("nex")
+    objective = Objective("nex", 1)
     print_table(nasty_rows, NASTY, objective, None, nasty_rows)
     shown = capsys.readouterr()
     assert "<script>" in shown.out and not acts(shown.out) and not acts(shown.err)
