@@ -1,10 +1,19 @@
 """Exceptions. Their messages have the shape `prompts.limit: expected a positive integer, got 'many'`."""
 
+import errno
+
+from nex_merge.passwords import masked
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError
+
 
 class NexMergeError(Exception):
-    """Base class of all expected failures. The command line exits with `exit_code`."""
+    """Base class of all expected failures. The command line exits with `exit_code`. No message has a password."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 class InputError(NexMergeError):

@@ -207,9 +207,8 @@ def _say() -> None:
 
 
 def _line() -> str:
-    import re
-
     from nex_merge.inert import shell_word
+    from nex_merge.passwords import masked_setting
 
     begun = "nex-merge: interrupted; "
     name = _now.words[0] if _now.words else ""
@@ -217,5 +216,5 @@ def _line() -> str:
     if name not in _RESUMED or is_look:
         return f"{begun}nothing of it is kept"
     # A password in a URL is not for screens and logs.
-    words = [re.sub(r"(://[^\s:@/]*):.*@", r"\1:***@", word) for word in _now.words]
+    words = map(masked_setting, _now.words)
     return f"{begun}what is done is kept. To go on: {' '.join(map(shell_word, ['nex-merge', *words]))}"

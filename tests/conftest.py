@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -118,6 +120,13 @@ def toy_run(toy, tmp_path_factory) -> Path:
 def toy_run_copy(toy_run, tmp_path) -> Path:
     """A copy of that run, to be written to."""
     return Path(shutil.copytree(toy_run, tmp_path / "run"))
+
+
+def without_hashes(run: Path) -> Path:
+    """A run folder as an earlier version left it: its study has no hashes, so that a test may plant what it likes."""
+    with closing(sqlite3.connect(run / "study.db")) as connection, connection:
+        connection.execute("DELETE FROM study_user_attributes")
+    return run
 
 
 @pytest.fixture(autouse=True)

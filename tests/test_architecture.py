@@ -12,12 +12,13 @@ pytestmark = pytest.mark.quick
 
 PACKAGE = Path(__file__).parents[1] / "nex_merge"
 # Every folder and module at the top, in the order in which data flows, and what each may import of the others.
-FREE = {"errors", "records", "wording", "inert", "interrupts", "atomic"}
+FREE = {"errors", "records", "wording", "inert", "interrupts", "atomic", "passwords"}
 RULES = {
-    "errors": set(),
+    "errors": {"passwords"},
+    "passwords": set(),
     "wording": set(),
     "inert": set(),
-    "interrupts": {"inert"},
+    "interrupts": {"inert", "passwords"},
     "atomic": {"errors"},
     "records": {"records"},
     "threads": {"interrupts"},
@@ -49,7 +50,7 @@ LIBRARIES = {
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},
-    "sqlalchemy": {"runs/claims.py", "runs/database.py"},
+    "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},
 }
 NEX = ["novelty", "phases", "credit", "good_mass", "calibration", "scoring"]
 HEAVY = ("torch", "optuna", "transformers", "mergekit")

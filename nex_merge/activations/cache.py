@@ -31,6 +31,9 @@ DTYPES = {
     "base/w_sum.float16": "<f2",
 }
 CREDIT_DTYPES = {"row_ptr.int64": "<i8", "keys.uint32": "<u4", "effective.float32": "<f4", "redundant.float32": "<f4"}
+_RECAPTURED = "restore it, or capture it again"
+_RECOMPUTED = "the search computes it from the cache"
+_seen: set[tuple[str, int, int, int]] = set()  # files whose checksums were right
 
 
 def write_cache(folder: Path, cache: SparseRows, made_by: Mapping[str, Any]) -> None:
@@ -60,10 +63,14 @@ def write_credits(folder: Path, credits: Credits, made_by: Mapping[str, Any]) ->
 
 
 def read_credits(folder: Path) -> Credits:
-    """The credit of a model's responses. Raises InputError if a file is missing or truncated."""
+    """The credit of a model's responses.
+
+    Raises InputError if a file is missing or truncated, or does not match the manifest.
+    """
     arrays = [_read_array(folder, name, CREDIT_DTYPES) for name in CREDIT_DTYPES]
     if len(arrays[0]) == 0 or any(len(array) != arrays[0][-1] for array in arrays[1:]):
-        raise InputError(f"{folder}: its files are inconsistent; remove the folder and it is recomputed from the cache")
+        raise InputError(f"{folder}: its files are inconsistent; {_RECOMPUTED}")
+    _check_hashes(folder, dict(zip(CREDIT_DTYPES, arrays, strict=True)), _RECOMPUTED)
     return Credits(*arrays)
 
 
@@ -107,13 +114,7 @@ def read_cache(folder: Path) -> SparseRows:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of a cache, with rows/ and base/ in it")
     arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES}
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        for name, entry in manifest["files"].items():
-            if hashlib.sha256(arrays[name].tobytes()).hexdigest() != entry["sha256"]:
-                raise InputError(
-                    f"{folder / name}: does not match the checksum in {MANIFEST}; restore it, or capture it again"
-                )
+    _check_hashes(folder, arrays)
     rows, base = (
         SparseGroups(arrays[f"{part}/row_ptr.int64"], arrays[f"{part}/keys.uint32"], arrays[f"{part}/w_sum.float16"])
         for part in ("rows", "base")
@@ -123,21 +124,28 @@ def read_cache(folder: Path) -> SparseRows:
     return cache
 
 
-def check_sizes(folder: Path) -> None:
-    """Raise InputError if a file of a cache is missing or has another size than its manifest says."""
-    manifest = read_manifest(folder)
-    for name, dtype in DTYPES.items():
-        found = len(_read_array(folder, name, DTYPES))
-        expected = found if manifest is None else manifest["files"].get(name, {}).get("count", found)
-        if found != expected:
-            raise InputError(
-                f"{folder / name}: expected {expected} values ({dtype}), got {found}; the file is truncated"
-            )
-
-
 def read_base(folder: Path) -> SparseGroups:
-    """Only the masses per response, which is all that rescoring needs. Checksums are not verified."""
-    return SparseGroups(*(_read_array(folder, name, DTYPES) for name in DTYPES if name.startswith("base/")))
+    """Only the masses per response, which is all that rescoring needs. Raises InputError as `read_cache` does."""
+    arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES if name.startswith("base/")}
+    _check_hashes(folder, arrays)
+    return SparseGroups(*arrays.values())
+
+
+def _check_hashes(folder: Path, arrays: Mapping[str, np.ndarray], advice: str = _RECAPTURED) -> None:
+    """Raise InputError unless arrays are those of the manifest, if there is one. Every file is read once a process."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    for name, array in arrays.items():
+        state = (folder / name).stat()
+        seen = (str(folder / name), state.st_ino, state.st_size, state.st_mtime_ns)
+        if seen in _seen:
+            continue
+        entry = manifest["files"].get(name)
+        wanted = entry.get("sha256") if isinstance(entry, dict) else None
+        if hashlib.sha256(array.tobytes()).hexdigest() != wanted:
+            raise InputError(f"{folder / name}: does not match the checksum in {MANIFEST}; {advice}")
+        _seen.add(seen)
 
 
 def _read_array(folder: Path, name: str, dtypes: Mapping[str, str]) -> np.ndarray:

@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from nex_merge.cli.app import app, say
 from nex_merge.cli.errors import drop_output, replace_unencodable, usage_message
-from nex_merge.errors import NexMergeError
+from nex_merge.errors import DISK_FULL, NexMergeError
 from nex_merge.inert import Formatter, echo
 
 # Importing these registers their commands, in the order of --help.
@@ -101,4 +101,9 @@ def _end_interrupted() -> int:
 def _described(error: OSError) -> str:
     """What the system refused, with the file if it names one; without one, it was the output."""
     reason = (error.strerror or str(error)).lower()
+    if error.errno in DISK_FULL and error.filename is not None:
+        place = os.path.dirname(error.filename) or "."
+        return (
+            f"{place}: the disk is full ({os.path.basename(error.filename)}). Free some space; the same command goes on"
+        )
     return f"{error.filename}: {reason}" if error.filename is not None else f"cannot write the output: {reason}"

@@ -1,5 +1,6 @@
 """What ends a command: mistakes on the command line in plain words, and output that nobody takes any more."""
 
+import difflib
 import io
 import os
 import re
@@ -10,12 +11,27 @@ from typing import Any
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
+from nex_merge.passwords import masked
+
+# What is sometimes looked for as an option.
+_INSTEAD = dict.fromkeys(("--resume", "--continue"), "The same command goes on where a search stopped.")
+_CLOSE = 0.75  # how similar an option has to be that was meant
+
 
 def usage_message(error: TyperException) -> str:
     """A mistake on the command line on one line: the option, what was expected, what was given, where to look."""
+    return masked(_usage(error))
+
+
+def _usage(error: TyperException) -> str:
     known: Any = error
     context, parameter = getattr(known, "ctx", None), getattr(known, "param", None)
     look = f"See {context.command_path if context is not None else 'nex-merge'} --help"
+    if (option := getattr(known, "option_name", None)) is not None and hasattr(known, "possibilities"):
+        close = difflib.get_close_matches(option, known.possibilities or (), 1, _CLOSE)
+        hint = f"Did you mean {close[0]}?" if close else _INSTEAD.get(option, "")
+        said = f"{error.message[:1].lower()}{error.message[1:]}."
+        return " ".join(filter(None, (said, hint, look)))
     if parameter is None:
         message = error.format_message().rstrip(".")
         return f"{message[:1].lower()}{message[1:]}{'' if message.endswith('?') else '.'} {look}"

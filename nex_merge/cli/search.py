@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
+from nex_merge.errors import InputError
 from nex_merge.inert import echo
+from nex_merge.passwords import masked_setting
 from nex_merge.setup import config as configuration
 
 
@@ -92,7 +94,13 @@ def _name_search(
     """Name the search that was checked, with its options."""
     options = {"--trials": trials, "--family": family, "--out": out, "--seed": seed}
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
-    say_next("Search", "search", config, *given, *(word for item in settings or () for word in ("--set", item)))
+    say_next(
+        "Search",
+        "search",
+        config,
+        *given,
+        *(word for item in settings or () for word in ("--set", masked_setting(item))),
+    )
 
 
 def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False) -> None:
@@ -115,6 +123,7 @@ def leaderboard(
     form: Annotated[Format, typer.Option("--format", help="output format")] = Format.table,
 ) -> None:
     """Show the ranking of a run; also of a run in progress."""
+    from nex_merge.runs import files
     from nex_merge.runs.leaderboard import read_rows, sort_rows
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.run import Run as RunFolder
@@ -122,6 +131,8 @@ def leaderboard(
 
     opened = RunFolder(run)
     rows = every = read_rows(opened)
+    if lost := opened.lost():
+        echo(f"{opened.path / files.TRIALS}: lacks results that were there: {', '.join(lost)}", err=True)
     column = None if sort is None else column_named(sort)
     if column is not None:
         rows = sort_rows(rows, column)
@@ -187,6 +198,8 @@ def rescore(
     settings["min_run"] = configured.min_run if min_run is None else min_run
     nex = configuration.parse(configuration.NexConfig, settings, "rescore")
     with locked(run):  # a running search writes the same files
+        if lost := opened.lost():
+            raise InputError(f"{opened.folder(lost[0]) / files.RESULT}: was there and is gone. {files.AGAIN}")
         if capture:
             from nex_merge.runs.recapture import recapture, uncaptured
 
@@ -198,6 +211,7 @@ def rescore(
                     wanted = named if named and stage is opened else [t for t in scored if named is None or t in named]
                     recapture(stage, uncaptured(stage, wanted), echo)
         rows = rescore_run(opened, nex)
+        opened.keep_missing_hashes()
     title = f"{run}: {count_trials(rows)} under calibration {calibration}"
     reliability = read_reliability(run)
     print_table(rows, title, opened.objective, reliability, rows, run=run)

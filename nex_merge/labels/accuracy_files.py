@@ -122,6 +122,6 @@ def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
         raise InputError("expected a trial's id or the path of its recipe.yaml, got neither")
     wanted = json.dumps(recipe, sort_keys=True)
     for result in run.results():
-        if json.dumps(files.read_recipe(run.path, result.trial), sort_keys=True) == wanted:
+        if json.dumps(run.recipe_config(result.trial), sort_keys=True) == wanted:
             return result.trial
     raise InputError("expected the recipe of a trial of this run, got another")

@@ -29,7 +29,7 @@ def labelled_run(run: Run, rows: Sequence[Mapping[str, Any]]) -> LabelledRun:
     samples = run.config.generation.samples
     scores = [result.score for row in ranked if (result := run.result(row["trial"])) is not None]
     first = {kind: next((row["trial"] for row in ranked if row["kind"] == kind), None) for kind in ("base", "parent")}
-    recipes = {row["trial"]: files.read_recipe(run.path, row["trial"]) for row in ranked}
+    recipes = {row["trial"]: run.recipe_config(row["trial"]) for row in ranked}
     return LabelledRun(
         prompts=next((score.responses // samples for score in scores if score is not None), None),
         samples=samples,

@@ -102,7 +102,7 @@ def _setup(snapshot: data.Snapshot) -> dict[str, Any]:
         "name": snapshot.run.path.resolve().name,
         "facts": data.facts(snapshot),
         "times": data.stage_times(snapshot),
-        "configuration": files.read_text(snapshot.run.path / files.CONFIG),
+        "configuration": snapshot.run.saved_text,
     }
 
 

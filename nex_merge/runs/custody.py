@@ -2,25 +2,21 @@
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import files
+from nex_merge.runs.changes import all_places, changes, differences
 from nex_merge.runs.database import Database, open_in
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import ResolvedConfig
 
-# Keys that may differ when a run is resumed.
-_FREE = (("study", "trials"), ("study", "timeout"), ("study", "max_tokens"), ("output",))
-# Mappings whose order says something: the first objective leads, and the study's values are in this order.
-_ORDERED = (("study", "objectives"),)
 # What a search that ended before its first trial leaves behind, beside hidden files.
 _LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START, files.PROMPTS)
 
@@ -44,7 +40,7 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
             # Left by a killed process; every process sorts the weights itself.
             _remove_orders(folder)
             try:
-                yield Run(folder)
+                yield Run(folder, resolved.storage, note=note)
             finally:
                 _remove_orders(folder)
     except BaseException:
@@ -61,9 +57,10 @@ def check(resolved: ResolvedConfig, fresh: bool = False) -> list[str]:
     or the study's database can't be used, or the folder holds something other than a run, or a run of another
     configuration (unless `fresh`); RunError if another process has locked it.
     """
-    folder, storage = resolved.run, resolved.config.study.storage
-    if storage is not None or not fresh:  # otherwise study.db is a new file
-        Database(storage, folder).check()
+    folder = resolved.run
+    database = Database(resolved.storage, folder)
+    if not database.is_own or not fresh:  # otherwise study.db is a new file
+        database.check()
     if not folder.is_dir():
         return []
     if not _is_run(folder):
@@ -94,20 +91,15 @@ def compare(resolved: ResolvedConfig) -> list[str]:
         return []
     if not has_trials:
         return []  # a search that failed before its first trial holds nothing to protect
-    run = Run(folder)
-    saved, current = run.resolved, dict(resolved.resolved)
-    # Entries that an older version did not record can't be compared.
-    comparable = {name: value for name, value in current.items() if name in saved and name != "versions"}
-    previous = {**run.config.model_dump(), "resolved": {name: saved[name] for name in comparable}}
-    changed = differences(previous, {**resolved.config.model_dump(), "resolved": comparable})
-    lines = list(dict.fromkeys(_in_words(*difference, resolved) for difference in changed))
+    run = _opened(resolved)
+    lines = changes({**run.config.model_dump(), "resolved": run.resolved}, resolved)
     if lines:
         raise InputError(
             f"{folder} was started with another configuration:\n  " + "\n  ".join(lines) +
             f"\nTo resume it, set these back (its settings are in {path}). To keep both, search in another folder "
             "(--out). To start over, use --fresh (the earlier run is renamed)"
         )  # fmt: skip
-    versions = differences(saved.get("versions", {}), current.get("versions", {}))
+    versions = differences(run.resolved.get("versions", {}), resolved.resolved.get("versions", {}))
     return [f"{'.'.join(key)}: was {was!r}, is {now!r}" for key, was, now in versions]
 
 
@@ -149,12 +141,21 @@ def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
     for line in compare(resolved):
         note(f"library version changed since this run was started: {line}; results may differ in the last digits")
     schema, name = SCHEMA, f"{resolved.run.resolve().name}-{uuid.uuid4().hex[:12]}"
+    config, places = resolved.config.model_dump(), resolved.resolved["places"]
     if (resolved.run / files.CONFIG).exists():
-        run = Run(resolved.run)
-        schema, name = run.schema, run.study_name
+        run = _opened(resolved)
+        schema, name, places = run.schema, run.study_name, all_places(run.resolved, resolved)
+        # A longer run stays as long as it is.
+        if config["study"]["trials"] < sum(name.isdigit() for name in run.folders()):
+            config["study"]["trials"] = run.config.study.trials
     head = {"schema": schema, "study_name": name}
-    content = {**head, **resolved.config.model_dump(), "resolved": dict(resolved.resolved)}
+    content = {**head, **config, "resolved": {**resolved.resolved, "places": places}}
     files.write_atomically(resolved.run / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
+
+
+def _opened(resolved: ResolvedConfig) -> Run:
+    """The run as it is in its folder. What of it can't be checked is said by the search itself."""
+    return Run(resolved.run, resolved.storage, note=lambda text: None)
 
 
 def _is_run(folder: Path) -> bool:
@@ -208,37 +209,3 @@ def _remove_orders(folder: Path) -> None:
         path.unlink(missing_ok=True)
     with suppress(OSError):
         (folder / files.ORDERS).rmdir()
-
-
-Key = tuple[str, ...]
-
-
-def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
-    """A difference in the keys and files that the user wrote."""
-    if key[:2] in (("resolved", "checkpoints"), ("resolved", "settings")) and key[2:]:
-        name = key[2]
-        where = "family.base" if name == "base" else f"family.models.{name}"
-        what = ".".join(key[3:]) or "the weights"
-        return f"{where}: {what} in {resolved.family.folders.get(name, name)} changed since the run was started"
-    if key[:2] == ("resolved", "recipes") and key[2:]:
-        whole = not key[3:]
-        what = "was added" if whole and was is None else "is missing" if whole and now is None else "has changed"
-        return f"study.recipes: {key[2]} {what} since the run was started"
-    if key == ("resolved", "prompts_sha256"):
-        return f"prompts.file: the content of {resolved.config.prompts.file} has changed"
-    if key[0] == "resolved":
-        key = key[1:]
-    return f"{'.'.join(key)}: was {was!r}, is {now!r}"
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], at: Key = ()) -> Iterator[tuple[Key, Any, Any]]:
-    """The keys that differ, with both values."""
-    for key in sorted(old.keys() | new.keys(), key=str):
-        here = (*at, str(key))
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from differences(was, now, here)
-            if here in _ORDERED and was == now and list(was) != list(now):
-                yield here, list(was), list(now)
-        elif was != now and here not in _FREE:
-            yield here, was, now

@@ -20,8 +20,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.interrupts import held
+from nex_merge.passwords import HIDDEN, is_ambiguous, masked, secrets_of, without_password
 from nex_merge.runs import files
 
+VARIABLE = "NEX_MERGE_STORAGE"  # the environment variable with a whole URL
 LIMIT = 600.0  # seconds that a search waits for its database
 POLL = 0.5  # seconds between two attempts
 SILENT = 2.0  # seconds of waiting that are not worth a message
@@ -51,7 +53,10 @@ class Fault:
 
 
 class Database:
-    """A study's database: study.db of the run folder, or `study.storage`."""
+    """A study's database: study.db of the run folder, or `study.storage`, or what NEX_MERGE_STORAGE names instead.
+
+    No message of it has the URL's password.
+    """
 
     def __init__(
         self,
@@ -66,11 +71,15 @@ class Database:
         Raises InputError if `storage` is not a database URL, is in memory, or its driver is not installed.
         """
         self._note, self._limit, self._read_only = note, LIMIT if limit is None else limit, read_only
-        self._url = None if storage is None else _parse(storage)
+        named = os.environ.get(VARIABLE)
+        storage = named or storage
+        key = VARIABLE if named else "study.storage"
+        self._key = "" if storage is None else f"{key}: "
+        self._secrets = [] if storage is None else secrets_of(storage)
+        self._url = None if storage is None else _parse(storage, key)
         self._local = self._url is None or self._url.get_backend_name() == "sqlite"
         self.path = _file_of(self._url, run)  # of an SQLite database; None for a server
-        self.label = str(self.path) if self.path else self._url.render_as_string() if self._url else ""
-        self._key = "" if storage is None else "study.storage: "
+        self.label = str(self.path) if self.path else without_password(storage or "", f":{HIDDEN}")
         try:
             self.engine.dialect.create_connect_args(self.engine.url)
         except ImportError as error:
@@ -80,7 +89,20 @@ class Database:
                 f"pip install '{package}'. Or use null for study.db in the run folder"
             ) from None
         except ValueError as error:
-            raise InputError(f"{self._key}{self.label}: invalid option: {error}. Correct or remove it") from None
+            raise InputError(
+                f"{self._key}{self.label}: invalid option: {self.hide(str(error))}. Correct or remove it"
+            ) from None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is study.db of the run folder, which has this run's study alone."""
+        return self._url is None
+
+    def hide(self, text: str) -> str:
+        """A text without passwords, also where a driver quotes this URL's by itself."""
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return masked(text)
 
     @property
     def arguments(self) -> tuple[str, dict[str, Any]]:
@@ -97,7 +119,7 @@ class Database:
         if self._local and "timeout" not in self._url.query:
             options["connect_args"] = {"timeout": BUSY}
         elif self._url.get_driver_name() in _CONNECT_TIMEOUT_DRIVERS and "connect_timeout" not in self._url.query:
-            options["connect_args"] = {"connect_timeout": CONNECT}
+            options["connect_args"] = {"connect_timeout": max(2, min(CONNECT, round(self._limit)))}
         return self._url.render_as_string(hide_password=False), options
 
     @cached_property
@@ -123,6 +145,8 @@ class Database:
             # A server that can't be reached now is most likely a mistake in the URL.
             if not fault.passes or not self._local:
                 raise InputError(f"{self._key}{self.label}: {fault.text}. {fault.advice}") from None
+        except (TypeError, ValueError) as error:  # of the driver, such as for an option that it doesn't know
+            raise InputError(f"{self._key}{self.label}: {self.hide(str(error))}. Correct the URL") from None
 
     def run(self, step: Callable[[], T]) -> T:
         """The result of a step, repeated while another program holds the database. Ctrl-C works while waiting.
@@ -145,13 +169,14 @@ class Database:
                     raise
                 fault = self._fault(cause)
                 if not fault.passes:
-                    raise RunError(f"{self._key}{self.label}: {fault.text}. {fault.advice}") from error
+                    # Without its cause, which may quote the password.
+                    raise RunError(f"{self._key}{self.label}: {fault.text}. {fault.advice}") from None
             now = time.monotonic()
             since = now if since is None else since
             if now - since >= self._limit:
                 raise RunError(
                     f"{self._key}{self.label}: {fault.text}, for {_duration(now - since)} now. {fault.advice}"
-                )
+                ) from None
             if now - since >= announce:
                 self._note(
                     f"waiting for {self.label} for {_duration(now - since)} now: {fault.text}. Gives up after "
@@ -170,7 +195,7 @@ class Database:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if self._local else "SELECT 1")
 
     def _fault(self, error: DBAPIError) -> Fault:
-        text = (str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0]
+        text = self.hide((str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0])
         resume = "Then try again" if self._read_only else "The same command resumes the search"
         # Two searches that create the tables of a new database at once.
         if "already exists" in text or "alembic_version" in text:
@@ -212,24 +237,30 @@ def open_in(path: Path) -> list[str]:
     return found
 
 
-def _parse(storage: str) -> URL:
+def _parse(storage: str, key: str) -> URL:
+    shown = without_password(storage)
+    if is_ambiguous(storage):
+        raise InputError(
+            f"{key}: the password in {shown} has an @, which ends a password; write %40 for it (and %2F for /, %25 for "
+            "%)"
+        )
     try:
         url = make_url(storage)
         url.get_dialect()
     except NoSuchModuleError:
         raise InputError(
-            f"study.storage: cannot open {storage.partition('://')[0]}:// URLs. Use sqlite:///FILE, postgresql://, "
+            f"{key}: cannot open {storage.partition('://')[0]}:// URLs. Use sqlite:///FILE, postgresql://, "
             "mysql+pymysql://, or null for study.db in the run folder"
         ) from None
     except (ArgumentError, ValueError):  # ValueError: a port that is not a number
         raise InputError(
-            "study.storage: expected a database URL such as sqlite:///study.db or postgresql://user@host/database, "
-            f"got {storage!r}. Use null for study.db in the run folder"
+            f"{key}: expected a database URL such as sqlite:///study.db or postgresql://user@host/database, got "
+            f"{shown!r}. Use null for study.db in the run folder"
         ) from None
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise InputError(
-            f"study.storage: {storage!r} is a database in memory, which is lost when the search ends. Use "
-            "sqlite:///FILE, or null for study.db in the run folder"
+            f"{key}: {shown!r} is a database in memory, which is lost when the search ends. Use sqlite:///FILE, or "
+            "null for study.db in the run folder"
         )
     return url
 

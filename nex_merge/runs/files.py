@@ -18,6 +18,7 @@ last, by atomic rename: it marks the trial as finished. `results.py` has its con
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ WARM_START, PROMPTS = "warm_start.json", "prompts.json"
 # Held while the leaderboard is read and written anew, and while accuracy is measured or attached.
 LEADERBOARD_LOCK, ACCURACY_LOCK = "leaderboard.lock", "accuracy.lock"
 # How to get back a file of a trial.
+RESTORE = "Restore it from a copy of the run"
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
+RECOMPUTED = "The search computes it from the cache"
 # States of trials that have their own responses, in the order in which the leaderboard ranks them.
 SCORED = ("complete", "pruned", "infeasible", "collapsed")
 
@@ -68,9 +71,19 @@ def trial_folder(run: Path, trial: str) -> Path:
     return run / TRIALS / trial
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file that is written, as it does for a full disk alone not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path) if error.filename is None else error.filename
+        raise
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that readers see all of it or nothing, also after a crash."""
-    with new_file(path) as file:
+    with naming(path), new_file(path) as file:
         file.write_text(text, encoding="utf-8")
 
 
@@ -125,15 +138,19 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: is damaged: not UTF-8 text. Restore the file from a copy of the run") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of the run. Raises InputError if it is truncated or not an object."""
+_RESCORE = f"{RESTORE}; `nex-merge rescore` rewrites the files of a leaderboard"
+
+
+def read_json(path: Path, advice: str = _RESCORE) -> dict[str, Any]:
+    """The object in a JSON file of the run. Raises InputError, with advice, if it is truncated or not an object."""
     try:
         content = json.loads(read_text(path))
+    except RecursionError:
+        raise InputError(f"{path}: is damaged: nested too deeply. {advice}") from None
     except json.JSONDecodeError as error:
-        advice = "Restore it from a copy of the run; `nex-merge rescore` rewrites the files of a leaderboard"
         raise InputError(f"{path}: is damaged: not valid JSON ({error}). {advice}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged: expected a JSON object. Restore it from a copy of the run")
+        raise InputError(f"{path}: is damaged: expected a JSON object. {advice}")
     return content
 
 
@@ -142,16 +159,17 @@ def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
     path = trial_folder(run, trial) / RECIPE
     if not path.is_file():
         raise InputError(f"{path}: no such file. {AGAIN}")
-    return read_yaml_mapping(path)
+    return read_yaml_mapping(path, AGAIN)
 
 
-def read_yaml_mapping(path: Path) -> dict[str, Any]:
+def read_yaml_mapping(path: Path, advice: str = RESTORE) -> dict[str, Any]:
+    """The mapping in a YAML file of the run. Raises InputError, with advice, if there is none."""
     try:
         content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: is damaged: expected a YAML mapping. Restore it from a copy of the run")
+        raise InputError(f"{path}: is damaged: expected a YAML mapping. {advice}")
     return content
 
 

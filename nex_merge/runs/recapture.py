@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nex_merge import interrupts
-from nex_merge.activations.cache import write_cache, write_credits
+from nex_merge.activations.cache import read_cache, write_cache, write_credits
 from nex_merge.engines.engine import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.measures.text import text_figures
+from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Observation, TrialResult
 from nex_merge.runs import files
@@ -22,6 +23,23 @@ def keep_activations(run: Run, trial: str, sha256: str, observation: Observation
     activations = run.config.activations.model_dump(exclude={"capture"})
     write_cache(folder / files.CACHE, observation.rows, {"trial": trial, "weights_sha256": sha256, **activations})
     write_credits(folder / files.CREDIT, observation.evidence.credits, {"rho": nex.rho, "min_run": nex.min_run})
+
+
+def mend_credits(run: Run, note: Callable[[str], None]) -> None:
+    """Write credit that is damaged or missing again, from the caches, which have to be whole."""
+    for result in run.results():
+        folder, nex = run.folder(result.trial), run.config.nex
+        if result.state not in files.SCORED or result.score is None:
+            continue
+        try:
+            if run.stored_credits(result.trial, nex) is not None:
+                continue
+            why = f"{folder / files.CREDIT} is not there"
+        except InputError as error:
+            why = str(error)
+        credits = stack_credits(analyse(read_cache(folder / files.CACHE), nex.rho, nex.min_run))
+        write_credits(folder / files.CREDIT, credits, {"rho": nex.rho, "min_run": nex.min_run})
+        note(f"{why}. Computed from {folder / files.CACHE}")
 
 
 def uncaptured(run: Run, trials: Sequence[str]) -> list[TrialResult]:

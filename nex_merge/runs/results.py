@@ -5,8 +5,9 @@ separate mappings, and no per-response figures. Keys that an older schema lacks 
 """
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from nex_merge.runs import files
 SCHEMA = 2
 # The merge with equal weights, which version 0.1.0 started every search with.
 _FIRST_MERGE = "0000"
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,13 @@ class Scores:
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)  # by trial, then measure
 
 
-def write_result(run: Path, result: TrialResult, observation: Observation | None = None) -> None:
-    """Mark a trial as finished. Its other files must be on disk already."""
+def write_result(
+    run: Path,
+    result: TrialResult,
+    observation: Observation | None = None,
+    announce: Callable[[str], None] = lambda digest: None,
+) -> None:
+    """Mark a trial as finished. Its other files must be on disk already. `announce` is told the SHA-256 before."""
     item = {"schema": SCHEMA, **dataclasses.asdict(result)}
     if observation is not None:
         item["figures"] = {
@@ -63,7 +70,10 @@ def write_result(run: Path, result: TrialResult, observation: Observation | None
             "text": _as_lists(observation.text),
             "neurons": observation.neurons,
         }
-    files.write_atomically(files.trial_folder(run, result.trial) / files.RESULT, json.dumps(item, indent=1))
+    text = json.dumps(item, indent=1)
+    # A process that is killed in between leaves a trial that is not finished.
+    announce(hashlib.sha256(text.encode()).hexdigest())
+    files.write_atomically(files.trial_folder(run, result.trial) / files.RESULT, text)
 
 
 def _as_lists(arrays: PhaseCounts | TextFigures | None) -> dict[str, list[Any]] | None:
@@ -79,15 +89,15 @@ def read_result(run: Path, trial: str) -> tuple[TrialResult, Figures] | None:
     path = files.trial_folder(run, trial) / files.RESULT
     if not path.is_file():
         return None
-    item = files.read_json(path)
+    item = files.read_json(path, files.AGAIN)
     check_schema(item, path)
     try:
-        return (_from_first(item), Figures()) if item.get("schema", 1) == 1 else _from_second(item)
+        found = (_from_first(item), Figures()) if item.get("schema", 1) == 1 else _from_second(item)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is damaged ({type(error).__name__}: {error}). Remove the file and resume the search to evaluate "
-            "the trial again"
-        ) from None
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error}). {files.AGAIN}") from None
+    if found[0].trial != trial:
+        raise InputError(f"{path}: is that of {files.trial_name(str(found[0].trial))}. {files.AGAIN}")
+    return found
 
 
 def check_schema(item: Mapping[str, Any], path: Path) -> None:
@@ -166,11 +176,24 @@ def _known(kind: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_scores(folder: Path, scores: Scores, reliability: Reliability) -> None:
-    files.write_atomically(
-        folder / files.SCORES, json.dumps({"schema": SCHEMA, **dataclasses.asdict(scores)}, indent=1)
-    )
-    content = {"schema": SCHEMA, **dataclasses.asdict(reliability)}
-    files.write_atomically(folder / files.RELIABILITY, json.dumps(content, indent=1))
+    for name, record in ((files.SCORES, scores), (files.RELIABILITY, reliability)):
+        content = {"schema": SCHEMA, **dataclasses.asdict(record)}
+        files.write_atomically(folder / name, json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=1))
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a file holds beside its checksum."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _read_checked(path: Path) -> dict[str, Any]:
+    """A file that `rescore` writes. Raises InputError if it was edited since, or is damaged."""
+    item = files.read_json(path)
+    check_schema(item, path)
+    checksum = item.pop(_CHECKSUM, None)  # earlier versions wrote none
+    if checksum is not None and checksum != _checksum(item):
+        raise InputError(f"{path}: was edited or damaged since it was written; `nex-merge rescore` writes it again")
+    return item
 
 
 def read_scores(run: Path) -> Scores | None:
@@ -178,8 +201,7 @@ def read_scores(run: Path) -> Scores | None:
     path = run / files.SCORES
     if not path.is_file():
         return None
-    item = files.read_json(path)
-    check_schema(item, path)
+    item = _read_checked(path)
     try:
         if item.get("schema", 1) == 1:
             estimates = {trial: estimates_of_first(score) for trial, score in item["trials"].items()}
@@ -199,8 +221,7 @@ def read_reliability(run: Path) -> Reliability | None:
     path = run / files.RELIABILITY
     if not path.is_file():
         return None
-    item = files.read_json(path)
-    check_schema(item, path)
+    item = _read_checked(path)
     try:
         fields = _known(Reliability, item)
         fields["verdicts"] = {

@@ -1,26 +1,35 @@
 """A run folder as an object: its configuration, its trials (each result read once), and its pool of variants."""
 
 import difflib
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
-from nex_merge.activations.cache import check_sizes, read_base, read_cache, read_credits, read_manifest
+from nex_merge.activations.cache import read_base, read_cache, read_credits, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.text import text_figures
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.nex.scoring import score
+from nex_merge.passwords import without_password
 from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Questions, Response, TrialResult, Variant
 from nex_merge.runs import files, results
+from nex_merge.runs.changes import renamed
+from nex_merge.runs.database import Database
 from nex_merge.runs.questions import read_questions
 from nex_merge.runs.results import Figures, Scores
+from nex_merge.runs.seals import WAIT, Seals
+from nex_merge.runs.written import CACHED, CREDITED, Written
 from nex_merge.setup.config import SAVED_BESIDES, NexConfig, PhasesConfig, RunConfig, parse
-from nex_merge.setup.families import Family, donor_folder, open_family
+from nex_merge.setup.families import Family, NoFolder, donor_folder, open_family
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
@@ -30,21 +39,46 @@ if TYPE_CHECKING:
 
 MOST = 20  # trials that a message lists
 
+_logger = logging.getLogger(__name__)
+
 
 class Run:
     """A run folder. Reading changes nothing; a search holds the folder's lock while it writes (see `custody`)."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises InputError if `path` is not a run folder, or is one of a newer version."""
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path,
+        storage: str | None = None,
+        host: "Run | None" = None,
+        note: Callable[[str], None] = _logger.warning,
+    ) -> None:
+        """`storage`: the URL of the study's database where config.yaml's lacks a password. `host`: the run of a final.
+
+        `note` is told what of the folder can't be checked. Raises InputError if `path` is not a run folder, or is one
+        of a newer version.
+        """
+        self.path, self._host, self._note = Path(path), host, note
         if not (self.path / files.CONFIG).is_file():
             why = f"it has no {files.CONFIG}" if self.path.is_dir() else "it is a file"
             why = why if self.path.exists() else "there is no such folder"
             raise InputError(f"{path}: not a run folder: {why}. Give the folder that `nex-merge search` printed")
-        self._saved = files.read_yaml_mapping(self.path / files.CONFIG)
-        results.check_schema(self._saved, self.path / files.CONFIG)
+        self._content = files.read_yaml_mapping(self.path / files.CONFIG)
+        results.check_schema(self._content, self.path / files.CONFIG)
+        study = self._content.get("study")
+        kept = study.get("storage") if isinstance(study, dict) else None
+        # Earlier versions kept the password: it is used, and shown nowhere.
+        self.storage = storage if storage is not None else kept if isinstance(kept, str) else None
+        if isinstance(study, dict) and isinstance(kept, str):
+            self._content["study"] = {**study, "storage": without_password(kept)}
         self._results: dict[str, tuple[TrialResult, Figures]] = {}
         self._tokens: dict[str, int] = {}
+        self._passed_over: set[str] = set()
+
+    @cached_property
+    def _saved(self) -> dict[str, Any]:
+        """What config.yaml holds. Raises InputError naming the keys that were edited since it was written."""
+        self.written.check_configuration(self._content)
+        return self._content
 
     @cached_property
     def config(self) -> RunConfig:
@@ -53,19 +87,27 @@ class Run:
         return parse(RunConfig, given, str(self.path / files.CONFIG))
 
     @property
+    def saved_text(self) -> str:
+        """What config.yaml holds, without a password that an earlier version kept there."""
+        return yaml.safe_dump(self._saved, sort_keys=False)
+
+    @property
     def schema(self) -> int:
         """Schema of config.yaml: 1 for a run started by version 0.1.0."""
-        return self._saved.get("schema", 1)
+        return self._content.get("schema", 1)
 
     @property
     def resolved(self) -> Mapping[str, Any]:
         """What the configuration resolved to when the run was started: family, space, checksums, versions."""
-        return self._saved.get("resolved") or {}
+        found = self._saved.get("resolved") or {}
+        if not isinstance(found, dict):
+            raise InputError(f"{self.path / files.CONFIG}: is damaged: resolved: expected a mapping. {files.RESTORE}")
+        return found
 
     @property
     def study_name(self) -> str:
         """The name of the run's study in its storage. Version 0.1.0 used the name of the folder."""
-        return self._saved.get("study_name") or Path(self._saved.get("output", self.path)).resolve().name
+        return self._content.get("study_name") or Path(self._content.get("output", self.path)).resolve().name
 
     @cached_property
     def objective(self) -> Objective:
@@ -73,13 +115,27 @@ class Run:
 
     def family(self) -> Family:
         """The family as of the start of the run, even if its file has changed since."""
-        family = open_family(self.resolved.get("family", self.config.family), self.config.models)
+        with self._whose_models_may_have_moved():
+            family = open_family(self.resolved.get("family", self.config.family), self.config.models)
         return replace(family, name=self.family_name)
+
+    @contextmanager
+    def _whose_models_may_have_moved(self) -> Iterator[None]:
+        """Say how a run is told where its models are now."""
+        try:
+            yield
+        except NoFolder as error:
+            again = command("search", self.path / files.CONFIG, "--trials", 0, "--family", "FILE")
+            raise InputError(
+                f"{error}. If the models were moved, say where they are once, in a file with base and models: {again} "
+                "evaluates nothing again, and this command then finds them"
+            ) from None
 
     @property
     def tokenizer_folder(self) -> Path:
         """The folder of the merges' tokenizer; for a hub checkpoint, no weights are downloaded."""
-        return donor_folder(self.resolved.get("family", self.config.family))
+        with self._whose_models_may_have_moved():
+            return donor_folder(self.resolved.get("family", self.config.family))
 
     def questions(self, audited: bool = True) -> Questions:
         """What is known of the prompts. `audited` False: without the labels of an audit, as a search sees them."""
@@ -94,7 +150,11 @@ class Run:
     def final(self) -> "Run | None":
         """The run of the final, within this one; None unless it is over."""
         folder = self.path / files.FINAL
-        return Run(folder) if (folder / files.SCORES).is_file() else None
+        return self.within(folder) if (folder / files.SCORES).is_file() else None
+
+    def within(self, folder: Path) -> "Run":
+        """The run of a final in this one, whose study has the hashes of both."""
+        return Run(folder, host=self, note=self._note)
 
     @property
     def finalists(self) -> frozenset[str] | None:
@@ -116,14 +176,37 @@ class Run:
 
     def results(self) -> list[TrialResult]:
         """All finished trials: base, parents, then merges by number. Each result is read once."""
-        for folder in (self.path / files.TRIALS).glob("*"):
-            if folder.name not in self._results and not folder.name.endswith(".partial"):
-                self._read(folder.name)
+        for name in self.folders():
+            self._read(name)
         return sorted((result for result, _ in self._results.values()), key=_order)
+
+    def folders(self) -> list[str]:
+        """The trials that have a folder. Others beside them, such as copies, are none, which is said once."""
+        found = [path.name for path in (self.path / files.TRIALS).glob("*") if path.is_dir()]
+        trials = sorted(name for name in found if self._is_trial(name))
+        others = sorted({*found} - {*trials} - self._passed_over)
+        if shown := [name for name in others if not name.startswith(".") and not name.endswith(".partial")]:
+            self._note(
+                f"{self.path / files.TRIALS}: passed over {', '.join(map(repr, shown))}: a trial's folder is named "
+                "base, as a model of the family, or by a number in four digits"
+            )
+        self._passed_over |= {*others}
+        return trials
+
+    def lost(self) -> list[str]:
+        """Trials that were finished, by the study's hashes, and have no result: their files were removed."""
+        return [name for name in self.written.trials() if not (self.folder(name) / files.RESULT).is_file()]
+
+    def _is_trial(self, name: str) -> bool:
+        """Whether a folder has the name of a member, or of a merge by its number."""
+        if re.fullmatch("[0-9]+", name):
+            return name == files.trial_id(int(name))
+        models = (self.resolved.get("family") or {}).get("models")
+        return re.fullmatch(r"[A-Za-z][\w-]*", name) is not None if models is None else name in {"base", *models}
 
     def begun(self) -> list[str]:
         """Trials that have a folder and no result: running or interrupted."""
-        names = sorted(path.name for path in (self.path / files.TRIALS).glob("*") if path.is_dir())
+        names = self.folders()
         finished = {result.trial for result in self.results()}
         return [name for name in names if name not in finished]
 
@@ -134,6 +217,7 @@ class Run:
 
     def _read(self, trial: str) -> tuple[TrialResult, Figures] | None:
         if trial not in self._results:
+            self.written.check(trial, files.RESULT)
             entry = results.read_result(self.path, trial)
             if entry is None:
                 return None
@@ -170,10 +254,21 @@ class Run:
         return files.trial_folder(self.path, trial)
 
     def recipe(self, result: TrialResult) -> MergeRecipe:
-        config = dict(files.read_recipe(self.path, result.trial))
+        config = self.recipe_config(result.trial)
         return MergeRecipe(result.kind, result.method, config, result.seed, result.parameters)
 
+    def recipe_config(self, trial: str) -> dict[str, Any]:
+        """The mergekit configuration of a trial, with members that were moved since named by where they are now.
+
+        Raises InputError if the file is missing or damaged.
+        """
+        self.written.check(trial, files.RECIPE)
+        moved = {place: places[0] for places in self.resolved.get("places", {}).values() for place in places[1:]}
+        return renamed(files.read_recipe(self.path, trial), moved)
+
     def responses(self, trial: str) -> list[Response]:
+        if (self.folder(trial) / files.RESULT).is_file():  # else they are still being written
+            self.written.check(trial, files.RESPONSES)
         return files.read_responses(self.folder(trial))
 
     def tokens(self, result: TrialResult) -> int:
@@ -194,26 +289,78 @@ class Run:
     def damaged(self) -> dict[str, str]:
         """Finished trials that lack files which a search or `rescore` reads: trial -> what is missing."""
         found = {}
-        for result in self.results():
+        for trial in self.folders():
             try:
+                result = self.result(trial)
+                if result is None:
+                    continue
                 self.recipe(result)
                 if result.state in files.SCORED:
-                    if result.score is not None:
-                        check_sizes(self.folder(result.trial) / files.CACHE)
                     self.variant(result, self.config.nex)
+                    if result.score is not None:
+                        read_cache(self.folder(trial) / files.CACHE)
             except InputError as error:
-                found[result.trial] = str(error)
+                found[trial] = str(error)
         return found
 
     def discard(self, trial: str) -> None:
         """Make a trial unfinished, so that the search evaluates it again."""
         (self.folder(trial) / files.RESULT).unlink()
         self._results.pop(trial, None)
+        self.written.forget(trial)
 
     def write(self, result: TrialResult, observation: Observation | None = None) -> None:
         """Mark a trial as finished. Its other files must be on disk already."""
-        results.write_result(self.path, result, observation)
+
+        def seal(digest: str) -> None:
+            self.written.seal(result.trial, digest)
+
+        results.write_result(self.path, result, observation, seal)
         self._results.pop(result.trial, None)
+
+    def _forget(self, trial: str) -> None:
+        """Read a trial anew when it is next asked for."""
+        self._results.pop(trial, None)
+        self._checked = {(of, name) for of, name in self._checked if of != trial}
+
+    @cached_property
+    def written(self) -> Written:
+        """Whether what is read is what was written."""
+        if self._host is not None:
+            return Written(self.path, self._host.written.seals, self._note, self.path.name)
+
+        def connect(read_only: bool) -> Database:
+            return Database(self.storage, self.path, lambda text: None, WAIT, read_only)
+
+        return self._by(connect)
+
+    def _by(self, connect: Callable[[bool], Database]) -> Written:
+        """What the study in a database says was written."""
+
+        def unreached(why: str) -> None:
+            self._note(
+                f"{self.path}: the hashes of its files can't be read; caches are checked by their own manifests. {why}"
+            )
+
+        return Written(self.path, Seals(connect, self.study_name, unreached), self._note)
+
+    def keep_hashes_in(self, database: Database) -> None:
+        """Let a search's own database, for which it waits, say what was written."""
+        self.written = self._by(lambda read_only: database)
+
+    def seal_final(self, folder: Path, content: Mapping[str, Any]) -> None:
+        """Add the hashes of the config.yaml of a final in this run, which comes to be written."""
+        Written(folder, self.written.seals, self._note, folder.name).seal_configuration(content)
+
+    def keep_missing_hashes(self) -> None:
+        """Add hashes of config.yaml, and of finished trials of which the study has none, as of earlier versions'."""
+        self.written.check_configuration(self._content)
+        self.written.seal_configuration(self._content)
+        for result in self.results():
+            if not self.written.versions(result.trial):
+                self.written.seal(result.trial)
+        if self.final is not None:
+            self.final.keep_missing_hashes()
 
     # The pool
 
@@ -256,6 +403,7 @@ class Run:
         if result.score is None:  # not captured
             return about
         prompts = np.array([response.prompt for response in responses], np.int64)
+        self.written.check(result.trial, CACHED)
         base = read_base(folder / files.CACHE)
         if len(responses) != len(base.ptr) - 1:
             raise InputError(
@@ -284,11 +432,22 @@ class Run:
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:
         """The credit of a trial's responses: as stored, or recomputed if rho or min_run differ."""
-        folder = self.folder(trial)
-        manifest = read_manifest(folder / files.CREDIT)
-        if manifest is not None and manifest["made_by"] == {"rho": phases.rho, "min_run": phases.min_run}:
-            return read_credits(folder / files.CREDIT)
-        return stack_credits(analyse(read_cache(folder / files.CACHE), phases.rho, phases.min_run))
+        cache = self.folder(trial) / files.CACHE
+        try:
+            if (stored := self.stored_credits(trial, phases)) is not None:
+                return stored
+        except InputError as error:
+            self._note(f"{error}; until then, other commands do")
+        self.written.check(trial, CACHED)
+        return stack_credits(analyse(read_cache(cache), phases.rho, phases.min_run))
+
+    def stored_credits(self, trial: str, phases: PhasesConfig) -> Credits | None:
+        """The credit in a trial's folder; None if there is none for these settings. Raises InputError for damage."""
+        self.written.check(trial, CREDITED)
+        manifest = read_manifest(self.folder(trial) / files.CREDIT)
+        if manifest is None or manifest.get("made_by") != {"rho": phases.rho, "min_run": phases.min_run}:
+            return None
+        return read_credits(self.folder(trial) / files.CREDIT)
 
     # The Python interface
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from nex_merge.errors import InputError
+from nex_merge.passwords import without_password
 from nex_merge.setup.explain import explain, nearest
 from nex_merge.setup.paths import PathName, expand_for
 from nex_merge.setup.strict import Strict
@@ -160,6 +161,14 @@ def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
         return model.model_validate(data)
     except ValidationError as error:
         raise InputError("\n".join(f"{source}: {line}" for line in explain(model, error.errors()))) from None
+
+
+def without_secrets(config: RunConfig) -> RunConfig:
+    """A configuration as it is kept, compared and shown: `study.storage` has no password."""
+    storage = config.study.storage
+    if storage is None or (kept := without_password(storage)) == storage:
+        return config
+    return config.model_copy(update={"study": config.study.model_copy(update={"storage": kept})})
 
 
 def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any], section: str = "") -> dict[str, Any]:

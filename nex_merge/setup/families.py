@@ -80,6 +80,10 @@ class FamilyConfig(Strict):
         return value
 
 
+class NoFolder(InputError):
+    """A checkpoint is not where a family says."""
+
+
 @dataclass(frozen=True)
 class Family:
     """A family whose files are on disk. `folders` maps 'base' and every model's name to its checkpoint folder.
@@ -227,7 +231,7 @@ def locate(location: Location, source: str, weights: bool = True) -> Path:
     folder = find_file(location.path)
     if folder is None:
         if not _HUB_ID.fullmatch(location.path):
-            raise InputError(
+            raise NoFolder(
                 f"{source}: expected a checkpoint folder or a hub id (owner/name), got {location.path!r}, "
                 f"and there is no such folder{_as_adapter(location.path)}"
             )
@@ -305,7 +309,7 @@ def locate_adapter(adapter: str, source: str) -> Path:
     folder = find_file(adapter)
     if folder is None:
         if not _HUB_ID.fullmatch(adapter):
-            raise InputError(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
+            raise NoFolder(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
         folder = _fetch(Location(path=adapter), f"{source}: adapter", weights=True)
     with about(source):
         check_adapter(folder)

@@ -2,15 +2,23 @@
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
-from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config
-from nex_merge.setup.families import Family, checkpoints_of, family_defaults, open_family, plain_folders, read_family
+from nex_merge.setup.config import RunConfig, find_file, merge_mappings, parse, read_config, without_secrets
+from nex_merge.setup.families import (
+    Family,
+    NoFolder,
+    checkpoints_of,
+    family_defaults,
+    open_family,
+    plain_folders,
+    read_family,
+)
 from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.paths import check_readable, check_writable_folder
 from nex_merge.setup.prompts import load_prompts
@@ -31,6 +39,8 @@ class ResolvedConfig:
     prompts: Sequence[Prompt]
     # The family and search space as read, checksums of checkpoints and prompts, library versions.
     resolved: Mapping[str, Any]
+    # `study.storage` as given, with its password, which `config` lacks.
+    storage: str | None = field(default=None, repr=False)
 
     @property
     def run(self) -> Path:
@@ -50,15 +60,38 @@ def resolve_config(
     given = merge_mappings(given, overrides or {})
     if family is not None:
         given["family"] = family if isinstance(family, str) else dict(family)
+    _check_program(given, source)
     if "family" in given:
         given = merge_mappings(family_defaults(given["family"]), given)
     config = parse(RunConfig, given, source)
+    storage = config.study.storage
+    config = without_secrets(config)
     recipes = read_recipes(config.study.recipes, f"{source}: study.recipes") if config.study.recipes else None
     if recipes is not None:
         # A list has an end: all of it unless fewer are asked for.
         trials = min(config.study.trials, len(recipes)) if "trials" in config.study.model_fields_set else len(recipes)
         config = config.model_copy(update={"study": config.study.model_copy(update={"trials": trials})})
-    return _resolve(config, recipes, source)
+    return _resolve(config, recipes, source, storage)
+
+
+def _check_program(given: Mapping[str, Any], source: str) -> None:
+    """Raise InputError if a configuration is one of mergekit's programs."""
+    if "prompts" in given or "family" in given:
+        return
+    as_recipe = "study: {recipes: [FILE]} in place of search_space, beside family and prompts"
+    if "genome" in given:
+        raise InputError(
+            f"{source}: is a configuration of mergekit-evolve. Here its models are a family, its method and ranges a "
+            f"search space, and prompts take the place of tasks; recipes that it has found are ranked by {as_recipe}"
+        )
+    if "experts" in given:
+        raise InputError(
+            f"{source}: is a configuration of mergekit-moe, which no search makes; merges have one MLP each"
+        )
+    if {"merge_method", "slices", "modules"} & given.keys():
+        raise InputError(
+            f"{source}: is a recipe for mergekit-yaml, one merge. To rank it, name it in a configuration: {as_recipe}"
+        )
 
 
 def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> tuple[dict[str, Any], str]:
@@ -68,7 +101,7 @@ def _read(config: str | Path | Mapping[str, Any] | RunConfig) -> tuple[dict[str,
     return config.model_dump(exclude_unset=True) if isinstance(config, RunConfig) else dict(config), "configuration"
 
 
-def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) -> ResolvedConfig:
+def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, storage: str | None) -> ResolvedConfig:
     if config.search_space is None and recipes is None:
         raise InputError(
             f"{source}: search_space: missing; name one (`nex-merge spaces` lists them), or give study.recipes, a "
@@ -95,7 +128,12 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
     if config.consensus.match != "auto":
         check_match(config.consensus.match, f"{source}: consensus.match")
     check_writable_folder(Path(config.output), f"{source}: output")
-    family = open_family(config.family, config.models)
+    try:
+        family = open_family(config.family, config.models)
+    except NoFolder as error:
+        raise InputError(
+            f"{error}. If the models were moved, name their new places in a file with base and models: --family FILE"
+        ) from None
     prompts = find_file(config.prompts.file) or Path(config.prompts.file)
     if not prompts.exists():
         raise InputError(
@@ -114,9 +152,10 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str) 
         "search_space": space,
         **({"recipes": recipes} if recipes is not None else {}),
         "checkpoints": checkpoints_of(family),
+        "places": {name: [reference] for name, reference in family.references.items()},
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         **({"options": options} if options else {}),
         "prompts_sha256": digest_of(prompts),
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
-    return ResolvedConfig(config, family, source, loaded, resolved)
+    return ResolvedConfig(config, family, source, loaded, resolved, storage)

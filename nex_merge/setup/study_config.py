@@ -99,7 +99,9 @@ class StudyConfig(Strict):
     )
     seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
     storage: DatabaseName | None = Field(
-        default=None, description="Optuna storage URL; null: study.db in the run folder"
+        default=None,
+        description="Optuna storage URL; null: study.db in the run folder. A password in it is used and not kept; the "
+        "environment variable NEX_MERGE_STORAGE, a whole URL, takes its place",
     )
     baselines: bool = Field(default=True, description="score the baselines (base and parents) before the merges")
 

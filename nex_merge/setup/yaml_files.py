@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from nex_merge.errors import InputError
+from nex_merge.passwords import masked
 from nex_merge.setup.jsontext import MOST_DIGITS, MOST_NESTED
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.textfiles import read_text
@@ -145,7 +146,7 @@ def _complaint(error: yaml.YAMLError, source: str, text: str) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value on one line, as YAML spells it; text in quotes. At most 100 characters."""
+    """A value on one line, as YAML spells it; text in quotes, without passwords. At most 100 characters."""
     if isinstance(value, str):
         shown = repr(value)
     else:
@@ -156,7 +157,7 @@ def as_yaml(value: Any) -> str:
             shown = repr(value)
         except (RecursionError, ValueError):  # nested too deeply, or an integer of thousands of digits, from Python
             shown = f"a {type(value).__name__} that is too large to be shown"
-    return _short(shown)
+    return _short(masked(shown))
 
 
 def _short(text: str) -> str:

@@ -143,8 +143,9 @@ def _open(run: Run, chosen: list[str]) -> Run:
     content["resolved"] = {**content["resolved"], "finalists": chosen}
     folder = run.path / files.FINAL
     forget_final(run)
+    run.seal_final(folder, content)
     files.write_atomically(folder / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
-    return Run(folder)
+    return run.within(folder)
 
 
 def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> None:

@@ -26,7 +26,7 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     parameters that some of these trials lack are left out. The study is only read, so a running search is not
     disturbed. Raises InputError if there is no study to read, or too few or only equal values.
     """
-    database = Database(run.config.study.storage, run.path, limit=WAIT, read_only=True)
+    database = Database(run.storage, run.path, limit=WAIT, read_only=True)
     if database.path is not None and not database.path.is_file():
         raise InputError(
             f"{database.label}: no such file; it records the ranges that parameters were searched in. Running the "
@@ -36,7 +36,7 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     def read() -> tuple[list[FrozenTrial], optuna.Study]:
         url, options = database.arguments
         storage = RDBStorage(url, options)
-        study = optuna.load_study(study_name=study_name(run, storage), storage=storage)
+        study = optuna.load_study(study_name=study_name(run, storage, database), storage=storage)
         return study.get_trials(states=(TrialState.COMPLETE,)), optuna.create_study(direction=study.directions[0])
 
     try:
@@ -44,7 +44,9 @@ def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
     except RunError as error:
         raise InputError(f"cannot read the study: {error}") from None
     except (KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise InputError(f"{database.label}: cannot read the study: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"{database.label}: cannot read the study: {database.hide(str(error).splitlines()[0])}"
+        ) from None
     for trial in trials:
         value = values.get(files.trial_id(trial.number))
         if value is not None:

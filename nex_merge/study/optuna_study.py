@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
@@ -72,7 +73,7 @@ class MergeStudy:
         def opened() -> tuple[RDBStorage, optuna.Study, SqlClaims]:
             url, options = database.arguments
             storage = RDBStorage(url, options)
-            name = study_name(run, storage)
+            name = study_name(run, storage, database)
             study = optuna.create_study(
                 study_name=name,
                 storage=storage,
@@ -85,10 +86,18 @@ class MergeStudy:
 
         try:
             self._storage, self._study, self._claims = database.run(opened)
+            if (fault := self._fault(self._trials())) is not None:
+                observer.on_note(
+                    f"{database.label}: its study {self._study.study_name} {fault}: it is written again, from the "
+                    f"trials of {run.path}"
+                )
+                self._step(lambda: optuna.delete_study(study_name=self._study.study_name, storage=self._storage))
+                self._storage, self._study, self._claims = database.run(opened)
+                run.keep_hashes_in(database)
         except (ValueError, TypeError, RuntimeError) as error:  # such as tables of another version of Optuna
             raise InputError(
-                f"study.storage: {database.label}: {str(error).splitlines()[0]}. Or search with another database and "
-                "run folder (study.storage, --out)"
+                f"study.storage: {database.label}: {database.hide(str(error).splitlines()[0])}. Or search with another "
+                "database and run folder (study.storage, --out)"
             ) from None
         trials = self._trials()
         self._lost = [trial.number for trial in trials if self._is_lost(trial)]
@@ -103,6 +112,29 @@ class MergeStudy:
                 f"{database.label}: its study {self._study.study_name} lacks trials that {run.path} has "
                 f"({_listed(recorded - finished)}); their results are reported to it, and nothing is evaluated again"
             )
+
+    def _fault(self, trials: list[FrozenTrial]) -> str | None:
+        """In what a study is none that this search has written, though it is the run's; None if it is whole."""
+        if [trial.number for trial in trials] != list(range(len(trials))):
+            return "lacks a row, or has one twice"
+        for trial in trials:
+            id = files.trial_id(trial.number)
+            versions = self._run.written.versions(id)
+            result = self._run.result(id) if versions else None
+            if result is None or not trial.state.is_finished():
+                continue
+            if not _same(trial.params, result.parameters):
+                return f"has other parameters for {files.trial_name(id)} than its result"
+            told = self._objective.values(result)
+            # A copy of the run may have told what it found, on another machine with other last digits.
+            if (
+                versions == 1
+                and trial.values is not None
+                and told is not None
+                and not np.allclose(trial.values, told, 1e-9, 0)
+            ):
+                return f"has another value for {files.trial_name(id)} than its result"
+        return None
 
     def _check(self, trials: list[FrozenTrial]) -> None:
         """Say which trials the folder lacks. Raises InputError if a trial is of another run."""
@@ -244,9 +276,9 @@ def as_told(earlier: Iterable[EarlierTrial], propose: Propose) -> list[FrozenTri
     return told
 
 
-def study_name(run: Run, storage: RDBStorage) -> str:
+def study_name(run: Run, storage: RDBStorage, database: Database) -> str:
     """The name of the run's study. study.db in the run folder has one study, whatever its name."""
-    if run.config.study.storage is None and len(studies := storage.get_all_studies()) == 1:
+    if database.is_own and len(studies := storage.get_all_studies()) == 1:
         return studies[0].study_name
     return run.study_name
 
@@ -316,7 +348,7 @@ def _same_recipe(run: Run, number: str, recipe: MergeRecipe, space: SearchSpace)
     wanted = json.dumps(recipe.config, sort_keys=True)
     merges = [r for r in run.results() if r.kind == "merge" and r.state in files.SCORED]
     earlier = [r for r in merges if int(r.trial) < int(number)]
-    same = (r for r in earlier if json.dumps(files.read_recipe(run.path, r.trial), sort_keys=True) == wanted)
+    same = (r for r in earlier if json.dumps(run.recipe_config(r.trial), sort_keys=True) == wanted)
     return next(same, None)
 
 

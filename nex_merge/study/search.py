@@ -4,14 +4,15 @@ Composes the stages, without details of any.
 """
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from nex_merge import interrupts
 from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import NexMergeError, RunError, TrialError
+from nex_merge.errors import DISK_FULL, NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.guard import blind_spot
 from nex_merge.measures.measure import Pool, shared_weights
@@ -22,6 +23,7 @@ from nex_merge.runs.asked import keep_asked
 from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.database import Database
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, rank, write_leaderboard
+from nex_merge.runs.recapture import mend_credits
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
@@ -66,7 +68,7 @@ def run_search(
     # All checks of the input come before an earlier run is renamed.
     checked = check(resolved, fresh, dispatch.on_note, engine)
     engine, space = checked.engine, checked.space
-    database = Database(config.study.storage, resolved.run, dispatch.on_note)
+    database = Database(resolved.storage, resolved.run, dispatch.on_note)
     if sampler is not None:
         dispatch.on_note(
             f"sampler: {type(sampler).__name__}, given from Python, draws by a state of its own: if this search is "
@@ -83,7 +85,7 @@ def run_search(
     with (
         custody.hold(resolved, fresh, dispatch.on_note) as run,
         _ended(dispatch, rows),
-        _faults_logged(run, dispatch),
+        _faults_logged(run, dispatch, database.hide),
     ):
         keep_asked(run.path, checked.asked)
         if isinstance(engine, FamilyEngine):
@@ -118,10 +120,10 @@ def run_search(
         def seen(number: int) -> Mapping[str, Sequence[float]] | None:
             return runner.pool.values(objective, number)
 
-        for trial, why in run.damaged().items():
-            dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Evaluated again: {files.trial_name(trial)}")
-            run.discard(trial)
+        run.keep_hashes_in(database)
+        _discard_what_is_damaged(run, dispatch)
         study = MergeStudy(run, config.study, objective, start, seen, database, dispatch, sampler)
+        run.keep_missing_hashes()
         dispatch.on_start(str(run.path), study.planned + run.baselines, run.results())
         _say_what_is_done(study, run, config.study.trials, dispatch)
         if config.study.baselines and any(run.result(name) is None for name in family.references):
@@ -129,7 +131,7 @@ def run_search(
             _say_what_the_guard_misses(config, runner, dispatch)
             for line in cut_lines(rank(run.results(), objective), run.path):
                 dispatch.on_note(line)
-        if run.scores() is not None and run.results():
+        if (run.path / files.SCORES).is_file() and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, config.nex)
 
@@ -147,6 +149,19 @@ def run_search(
             rows[:] = rescore_run(run, config.nex)
         _fail_without_a_ranking(rows, run)
     return rows
+
+
+def _discard_what_is_damaged(run: Run, dispatch: Observers) -> None:
+    """Make trials unfinished whose files can't be used, so that they are evaluated again, also those of a final."""
+    for stage in filter(None, (run, run.final)):
+        damaged = stage.damaged()
+        for trial, why in damaged.items():
+            at = " of the final" if stage is not run else ""
+            dispatch.on_note(f"{why.removesuffix(f'. {files.AGAIN}')}. Evaluated again: {files.trial_name(trial)}{at}")
+            stage.discard(trial)
+        if damaged and stage is not run:
+            forget_final(run)
+        mend_credits(stage, dispatch.on_note)
 
 
 def _start(checked: Checked, family: Family) -> tuple[Start, Mapping[str, Any] | None]:
@@ -265,10 +280,11 @@ def _ended(dispatch: Observers, rows: list[Row]) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
+def _faults_logged(run: Run, dispatch: Observers, hide: Callable[[str], str]) -> Iterator[None]:
     """End the run if something other than a recipe fails; finished trials are kept and ranked.
 
-    The traceback goes to error.log in the run folder. The trial is not marked as failed, which would prevent a retry.
+    The traceback goes to error.log in the run folder, as `hide` leaves it: without passwords. The trial is not marked
+    as failed, which would prevent a retry.
     """
     try:
         yield
@@ -279,15 +295,21 @@ def _faults_logged(run: Run, dispatch: Observers) -> Iterator[None]:
         if interrupts.arrived():  # which it came from
             _rank_what_is_done(run)
             raise
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            _rank_what_is_done(run)
+            place = run.path if error.filename is None else Path(error.filename).parent
+            raise RunError(f"{place}: the disk is full. Free some space; the same command goes on") from error
         log = run.path / files.ERRORS
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        trace = "".join(traceback.format_exception(error))
+        with suppress(OSError):  # which would hide the first one
+            log.write_text(hide(trace), encoding="utf-8")
         _rank_what_is_done(run)
-        first = (str(error).strip().splitlines() or [""])[0]
+        first = hide((str(error).strip().splitlines() or [""])[0])
         at = f"{files.trial_name(dispatch.trial)}: " if dispatch.trial else ""
         raise RunError(
             f"{at}{type(error).__name__}: {first} (not the recipe's fault; traceback in {log}). The same command "
             "resumes the search"
-        ) from error
+        ) from (error if hide(trace) == trace else None)
     except BaseException:  # an interrupt: do nothing slow before exiting
         _rank_what_is_done(run)
         raise

@@ -13,7 +13,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.custody import differences
+from nex_merge.runs.changes import differences
 from nex_merge.runs.leaderboard import latest_results
 from nex_merge.runs.run import Run
 from nex_merge.setup.paths import command

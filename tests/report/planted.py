@@ -158,7 +158,7 @@ def as_first_version(run: Run) -> Run:
         path.write_text(json.dumps(item))
     for name in (files.SCORES, files.RELIABILITY):
         item = json.loads((run.path / name).read_text())
-        for key in ("schema", "split_halves"):
+        for key in ("schema", "split_halves", "sha256"):
             item.pop(key, None)
         if name == files.SCORES:
             estimates = item.pop("estimates")

@@ -107,7 +107,7 @@ def test_what_was_lost_is_named_and_made_again(toy_config, run, whole, searched,
 def test_truncated_responses_are_lost_and_refused_by_who_only_reads(toy_config, run, whole):
     path = run / "trials" / "0001" / "responses.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(InputError, match=r"responses\.jsonl: expected 4 responses, as in cache, got 2\. Restore"):
+    with pytest.raises(InputError, match=r"responses\.jsonl: is damaged or was edited: its SHA-256 .*\. Restore"):
         rescore_run(Run(run), Run(run).config.nex)
     rows, recorder = go(toy_config, 6)
     assert recorder.ended == ["0001", "0004", "0005"] and rows == whole
