@@ -165,7 +165,7 @@ def test_annotations_equal_to_the_phases_agree_perfectly(toy_run, tmp_path):
     out = run("agreement", toy_run, "--annotations", path, "--trial", "a")
     assert f"a, {count} responses annotated in" in out and "kappa, rows" in out and "100.0% equal" in out
     more = annotations(tmp_path, *lines, {"trial": "base", "response": 0, "start": 0, "end": 9, "label": "explore"})
-    assert "1 lines about other trials skipped" in run("agreement", toy_run, "--annotations", more, "--trial", "a")
+    assert "1 line about other trials skipped" in run("agreement", toy_run, "--annotations", more, "--trial", "a")
     assert f"trials a, base, {count + 1} responses" in run("agreement", toy_run, "--annotations", more)
 
 

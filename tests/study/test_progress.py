@@ -89,10 +89,10 @@ def test_a_terminal_shows_the_stage_at_work(clock):
     try:
         shown.on_trial_start("a", "parent")
         shown.on_stage("generate", 120)
-        assert shown._status.status == "[1/4] parent a: generate 120 tokens"
+        assert str(shown._status.status) == "[1/4] parent a: generate 120 tokens"
         shown.on_trial_start("0000", "ties")
         shown.on_stage("merge", 0)
-        assert shown._status.status == "[1/4] trial 0 (ties): merge"
+        assert str(shown._status.status) == "[1/4] trial 0 (ties): merge"
     finally:
         shown.on_end([])
     assert not shown._console._live_stack, "the live line is given back"
