@@ -139,7 +139,7 @@ def _architecture_note(path: Path, listed: Any, causal: str, model_type: str) ->
         return None
     if not listed:
         return f"{FILE}: architectures missing: {causal} taken from model_type"
-    names = [listed] if isinstance(listed, str) else list(listed)
+    names = [str(name) for name in (listed if isinstance(listed, list | tuple) else [listed])]
     backbone = _BACKBONES.get(model_type)
     backbones = {backbone} if isinstance(backbone, str) else set(backbone or ())
     known = _known_classes()

@@ -54,5 +54,5 @@ def _content(path: Path) -> bytes:
     data = path.read_bytes()
     try:
         return json.dumps(json.loads(data), sort_keys=True).encode() if path.suffix == ".json" else data
-    except ValueError:  # whoever loads it says what is wrong with it
+    except (ValueError, RecursionError):  # whoever loads it says what is wrong with it
         return data

@@ -56,26 +56,31 @@ def encode_prompts(
     if config.chat_template and config.system is not None:
         _check_markers(config.system, "prompts.system", special)
     clock = clock or datetime.now()
-    return [
-        _encode(_placed(prompt, number, config), tokenizer, config, special, clock)
+    texts = [
+        _text(_placed(prompt, number, config), tokenizer, config, special, clock)
         for number, prompt in enumerate(prompts, 1)
     ]
+    if not texts:
+        return []
+    return [list(ids) for ids in tokenizer(texts, add_special_tokens=not config.chat_template)["input_ids"]]
 
 
 def _placed(prompt: Prompt, number: int, config: PromptsConfig) -> Prompt:
     """A prompt as it is asked, with a place for messages."""
-    return replace(with_options(prompt, config), where=prompt.where or f"prompt {number}")
+    asked = with_options(prompt, config)
+    return asked if asked.where else replace(asked, where=f"prompt {number}")
 
 
-def _encode(
+def _text(
     prompt: Prompt,
     tokenizer: "PreTrainedTokenizerBase",
     config: PromptsConfig,
     special: Sequence[str],
     clock: datetime,
-) -> list[int]:
+) -> str:
+    """What the tokenizer is given of a prompt."""
     if not config.chat_template:
-        return list(tokenizer(_plain(prompt, config))["input_ids"])
+        return _plain(prompt, config)
     for message in prompt.messages:
         beside = {key: value for key, value in message.items() if key not in ("role", "content")}
         _check_markers(message["content"] + _spelled(beside), prompt.where, special)
@@ -85,7 +90,7 @@ def _encode(
     text = _render(prompt, tokenizer, config, clock)
     if len(text) > LONGEST:
         raise InputError(f"{prompt.where}: the chat template makes {counted(len(text), 'character')} of it")
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return text
 
 
 def _plain(prompt: Prompt, config: PromptsConfig) -> str:

@@ -32,6 +32,7 @@ def test_a_sound_config_stays_as_it_is(folder):
         (["PeftModelForCausalLM"], f"config.json: architectures: [{OURS}] used instead of ['PeftModelForCausalLM']"),
         ([OURS, "Qwen3Model"], f"config.json: architectures: [{OURS}] used instead of ['{OURS}', 'Qwen3Model']"),
         (OURS, f"config.json: architectures: [{OURS}] used instead of '{OURS}'"),
+        (12, f"config.json: architectures: [{OURS}] used instead of 12"),
     ],
 )
 def test_architectures_are_taken_from_the_model_type(folder, tmp_path, listed, note):

@@ -9,8 +9,10 @@ from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
 from nex_merge.records import Prompt
 from nex_merge.setup.config import StudyConfig, override, parse, read_config
+from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.jsontext import parse_json
 from nex_merge.setup.search_space import load_space
+from nex_merge.setup.yaml_files import as_yaml
 
 pytestmark = pytest.mark.quick
 NINES = "9" * 5000
@@ -77,6 +79,15 @@ def test_ranges_of_a_search_space(value, message):
 )
 def test_patterns(pattern, message):
     assert message in refusal(lambda: check_match(f"regex:{pattern}", "consensus.match"))
+
+
+def test_a_password_in_a_value_is_not_printed():
+    assert as_yaml("postgresql://u:secret@h/x") == "'postgresql://u:***@h/x'"
+
+
+def test_settings_of_a_checkpoint_that_are_nested_without_end(tmp_path):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert list(settings_of(tmp_path)) == ["config.json"], "whoever loads it says what is wrong with it"
 
 
 def test_json():

@@ -25,9 +25,9 @@ class Recording:
     def __getattr__(self, name):
         return getattr(self.tokenizer, name)
 
-    def __call__(self, text, **options):
-        self.texts.append(text)
-        return self.tokenizer(text, **options)
+    def __call__(self, texts, **options):
+        self.texts += texts
+        return self.tokenizer(texts, **options)
 
 
 @pytest.fixture
