@@ -200,12 +200,12 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
     if study.is_complete and len(results) >= run.baselines + trials:
         if run.config.study.final is not None and run.final is None:
             dispatch.on_note(
-                f"{run.path}: {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} finished; "
+                f"{run.path}: its {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} finished; "
                 f"the final is not"
             )
             return
         dispatch.on_note(
-            f"{run.path} is complete: {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} "
+            f"{run.path} is complete: its {counted(len(results), 'trial')} {'is' if len(results) == 1 else 'are'} "
             f"finished, and nothing is left to evaluate. The "
             f"leaderboard is {run.path / LEADERBOARD_FILES[0]}. {more}; to start over, use --fresh"
         )

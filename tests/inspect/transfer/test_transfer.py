@@ -80,7 +80,7 @@ def test_export_is_the_recipient_but_for_the_chosen_neurons(toy, tmp_path):
     assert {path.stat().st_mode for path in out.iterdir()} == {(tmp_path / "new").stat().st_mode}
     for path in out.iterdir():
         assert str(toy["b"].parent).encode() not in path.read_bytes(), path
-    assert "verified on disk, bit for bit: the 3 chosen neurons equal the donor's" in done.stdout
+    assert "verified on disk, bit for bit: 3 chosen neurons as in the donor" in done.stdout
     assert "verified with transformers: same logits as the recipient with these neurons" in done.stdout
     about = json.loads((out / "nex_merge.json").read_text())["transfer"]
     assert about["neurons"] == "effective" and len(about["keys"]) == 3 and about["recipient"] == "b"
