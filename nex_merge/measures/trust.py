@@ -60,9 +60,10 @@ OPEN_ENDED = (
 )
 HIGHER = "a higher generation.max_new_tokens"
 LOOK = "a look at the responses, and whether prompts and chat template suit these models"
-# Share of the responses that are cut, loop or are empty from which this is why there is nothing to agree on.
-UNANSWERED = 0.1
-# The same where most prompts offer options, so that they are not open-ended.
+# Shares of the responses that are cut, and that are cut, loop or are empty, from which this is why there is nothing to
+# agree on.
+UNANSWERED, MOSTLY_UNANSWERED = 0.1, 0.5
+# Why there is nothing to agree on where most prompts offer options, so that they are not open-ended.
 NONE_NAMED = (
     "hardly any two variants conclude the same on any prompt: the prompts have options, and the responses name none "
     "that can be read, so that there is nothing to agree on"
@@ -154,9 +155,10 @@ def why_undefined(
     `offering`: so many of the prompts offer options, and their answers are not open-ended either.
     """
     shares = {ending: (endings or {}).get(ending, 0.0) for ending in (Ending.CUT, Ending.LOOPS, Ending.EMPTY)}
-    if sum(shares.values()) <= UNANSWERED:
-        return (NONE_NAMED, SHOW_OPTIONS) if 2 * offering > prompts else (UNDEFINED, OPEN_ENDED)
     told = ", ".join(f"{share:.0%} {ending.value}" for ending, share in shares.items() if share >= 0.005)
+    if shares[Ending.CUT] <= UNANSWERED and sum(shares.values()) < MOSTLY_UNANSWERED:
+        reason, cure = (NONE_NAMED, SHOW_OPTIONS) if 2 * offering > prompts else (UNDEFINED, OPEN_ENDED)
+        return reason + (f" ({told})" if told else ""), cure
     reason = f"hardly any two variants conclude the same on any prompt: of all responses, {told}"
     return reason, HIGHER if max(shares, key=shares.__getitem__) is Ending.CUT else LOOK
 

@@ -190,7 +190,7 @@ def test_the_table_names_the_calibration(run):
     done = CliRunner().invoke(app, ["neurons", str(run), "--trial", "base"])
     assert done.exit_code == 0
     for text in (
-        "base: 2 effective and 1 redundant neurons",
+        "base: 2 effective and 1 redundant neuron",
         "Weights: calibration self, from the trial's own responses (rho 0.95, min_run 2)",
         "the other 3 variants, each under its own credit: Jaccard 0.000 to 0.500",
     ):
