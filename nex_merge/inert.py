@@ -9,8 +9,12 @@ import logging
 import os
 import re
 import shlex
+import shutil
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
+
+from nex_merge.wording import fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,10 +39,13 @@ def one_line(text: str) -> str:
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Write a line to stdout, or to stderr, as `visible` has it."""
+    """Write a line to stdout, or to stderr, as `visible` has it; a terminal's stderr is wrapped at blanks."""
     import typer
 
-    typer.echo(visible(text), err=err, nl=nl)
+    text = visible(text)
+    if err and nl and sys.stderr is not None and sys.stderr.isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
+    typer.echo(text, err=err, nl=nl)
 
 
 def console(width: int | None = None, height: int | None = None, err: bool = False) -> "Console":

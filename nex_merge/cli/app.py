@@ -1,8 +1,6 @@
 """The typer application, and arguments shared by commands."""
 
 import importlib.metadata
-import shutil
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +10,6 @@ import typer
 
 from nex_merge.inert import echo
 from nex_merge.setup.paths import command, expand_for
-from nex_merge.wording import fitted
 
 if TYPE_CHECKING:
     from nex_merge.measures.estimates import Objective
@@ -52,9 +49,7 @@ def example(line: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on stderr; on a terminal, wrapped at blanks."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        text = fitted(text, shutil.get_terminal_size().columns)
+    """A line on stderr."""
     echo(text, err=True)
 
 
