@@ -17,7 +17,7 @@ RULES = {
     "errors": {"passwords"},
     "passwords": set(),
     "wording": set(),
-    "inert": set(),
+    "inert": {"wording"},
     "interrupts": {"inert", "passwords"},
     "atomic": {"errors"},
     "records": {"records"},
