@@ -179,7 +179,7 @@ def test_more_than_64_layers():
     ("layers", "units", "message"),
     [
         (256, 4, "at most 255 layers of 65,536 MLP units, got 256 layers of 4"),
-        (1, 65_537, "at most 255 layers of 65,536 MLP units, got 1 layers of 65,537"),
+        (1, 65_537, "at most 255 layers of 65,536 MLP units, got 1 layer of 65,537"),
     ],
 )
 def test_models_with_more_neurons_than_keys_are_rejected(layers, units, message):

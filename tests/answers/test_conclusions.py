@@ -175,14 +175,14 @@ NASTY = [
 
 @pytest.mark.parametrize("text", NASTY, ids=lambda text: f"{text[:24]}..{len(text)}")
 def test_nothing_hangs(text):
-    start = time.perf_counter()
+    start = time.process_time()
     for match in ("number", "choice", "text"):
         conclude(text, match)
         conclude(f"The answer is ${text}$.", match)
     for gold in ("2", "x+1"):
         is_correct(rf"\boxed{{{text}}}", gold, "number")
         is_correct(text, gold, "number")
-    assert time.perf_counter() - start < 3, "of which sympy's import is one"
+    assert time.process_time() - start < 3, "of which sympy's import is one"
 
 
 def test_it_works_in_another_thread():

@@ -55,8 +55,8 @@ def test_added_tokens_of_tokenizer_config_count(toy, folder):
 
 def test_tokens_that_only_one_knows_are_noted(toy, folder):
     base, more = read_vocabulary(toy["base"]), change(folder, add(190, "<start>"))
-    assert check_same_tokens(base, more) == ["tokenizer.json: 1 tokens only here, for example '<start>'"]
-    assert check_same_tokens(more, base) == ["tokenizer.json: 1 tokens only in base, for example '<start>'"]
+    assert check_same_tokens(base, more) == ["tokenizer.json: 1 token only here, for example '<start>'"]
+    assert check_same_tokens(more, base) == ["tokenizer.json: 1 token only in base, for example '<start>'"]
 
 
 def test_merges_are_compared_whatever_their_spelling(toy, folder):

@@ -90,6 +90,7 @@ def test_export_refuses_when_a_parent_has_changed(finished, toy, tmp_path):
     copy = shutil.copytree(finished / "run", tmp_path / "run")
     for path in copy.rglob("*.yaml"):
         path.write_text(path.read_text().replace(str(toy["a"]), str(changed)))
+    (copy / "study.db").unlink()  # it has the hashes of these files
     done = run("export", copy, "--trial", "0", "--out", tmp_path / "out")
     assert done.returncode == 1 and "its tensors differ from those scored" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -45,7 +45,7 @@ def test_everything_that_is_mended_or_ignored_is_said(family):
         "a: config.json: quantization_config (bitsandbytes) dropped: the weights are stored in BF16",
         "a: config.json: architectures missing: Qwen3ForCausalLM taken from model_type",
         "a: generation_config.json: temperature: 0.9 dropped: a sampling value without do_sample: true",
-        "b: 1 tensors ignored that Qwen3ForCausalLM has no parameter for, for example v_head.summary.weight",
+        "b: 1 tensor ignored that Qwen3ForCausalLM has no parameter for, for example v_head.summary.weight",
         "b: chat template differs from base's; all variants are asked with the donor's",
         "b: adapter_config.json ignored: an adapter left beside full weights",
         "b: consolidated.safetensors ignored: weights are read from what model.safetensors or its index names",
@@ -117,7 +117,7 @@ def test_tokenizers_are_compared_token_by_token(family):
     path.write_text(json.dumps(data))
     preflight(family, "base")
     assert member_notes(family) == [
-        "a: tokenizer.json: 1 tokens only here, for example '<start>'",
+        "a: tokenizer.json: 1 token only here, for example '<start>'",
         "a: tokenizer.json: 1 tokens beyond the 190 rows of the embeddings, for example '<start>' (190); prompts "
         "cannot use them",
     ]

@@ -137,7 +137,7 @@ def test_an_unwritten_parameter_fails(toy, monkeypatch):
 
     whole = Streamer.tensors
     monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])
-    with pytest.raises(TrialError, match="produced no tensor for 1 parameters of the model, for example "):
+    with pytest.raises(TrialError, match="produced no tensor for 1 parameter of the model, for example "):
         Merger(toy, "base", "cpu", torch.float32).load(passthrough("base", "base", toy["base"], "bfloat16"))
 
 

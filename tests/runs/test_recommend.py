@@ -23,6 +23,7 @@ from tests.report.test_page import page_of
 from tests.runs.test_leaderboard import FOUR, NEX, measured, reliability, result
 
 CONSENSUS = Objective("consensus", 1)
+WIDE = {"COLUMNS": "300"}  # the first line, which names the folder, stays one
 
 
 def judged(run, **levels):
@@ -48,7 +49,7 @@ def test_one_merge_is_recommended_by_everything(tmp_path):
     assert best_merge(run).trial == take_snapshot(run).pick["trial"] == best["trial"]
     assert best_merge(run, "nex").trial == merges[0]["trial"]
     assert look(run).told.startswith(first)
-    invoke = CliRunner().invoke
+    invoke = CliRunner(env=WIDE).invoke
     text = invoke(app, ["leaderboard", str(run.path)]).stdout.splitlines()
     assert text[1].startswith(first)
     assert next(line for line in text if line.startswith("First by NEX (insufficient): trial "))
@@ -67,7 +68,7 @@ def test_one_merge_is_recommended_by_everything(tmp_path):
 
 def test_that_nothing_is_recommended_is_said_first(tmp_path):
     run = judged(plant(tmp_path / "run", 6), nex="insufficient", consensus="insufficient")
-    text = CliRunner().invoke(app, ["leaderboard", str(run.path)]).stdout.splitlines()
+    text = CliRunner(env=WIDE).invoke(app, ["leaderboard", str(run.path)]).stdout.splitlines()
     assert text[1] == "Nothing is recommended: the verdicts on NEX and consensus are insufficient."
     assert text[2].startswith("First by NEX (insufficient): trial ")
     page, _ = page_of(run)
@@ -149,7 +150,7 @@ def test_a_run_without_activations(toy_config, tmp_path):
     assert '<section class="reading"><p class="quiet">24 tokens, cut at generation.max_new_tokens</p>' in page
     assert response in page and "Cut at generation.max_new_tokens (24)" in page
     for form in ("table", "md"):
-        text = CliRunner().invoke(app, ["leaderboard", str(run), "--format", form]).stdout
+        text = CliRunner(env=WIDE).invoke(app, ["leaderboard", str(run), "--format", form]).stdout
         assert " nex " not in next(line for line in text.splitlines() if " trial " in line and "method" in line)
         assert "open-ended" not in text
 

@@ -45,10 +45,17 @@ def test_base_and_parents_count(toy_config):
     assert go(toy_config)[1].ended == ["b", "0000", "0001", "0002", "0003"]
 
 
+def rewrite(path, **changes):
+    """Another result.json, as a version that wrote that would have kept it."""
+    result = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in result.items() if key != "tokens" or value is not None}))
+    Run(path.parents[2]).written.seal(path.parent.name)
+
+
 def test_hours_are_those_of_the_trials_of_all_searches(toy_config, tmp_path):
     go(toy_config, trials=1)
     for path in (tmp_path / "run" / "trials").glob("*/result.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": {"generate": 900.0}}))
+        rewrite(path, seconds={"generate": 900.0})
     _, recorder = go(toy_config, timeout=1.0)
     assert recorder.ended == []
     assert any(note.startswith("study.timeout: trials took 1 of 1 hours") for note in recorder.notes)
@@ -60,9 +67,7 @@ def test_tokens_are_counted_where_a_result_has_none(toy_config, tmp_path):
     run = Run(tmp_path / "run")
     assert [result.tokens for result in run.results()] == [24] * 4
     path = tmp_path / "run" / "trials" / "0000" / "result.json"
-    result = json.loads(path.read_text())
-    del result["tokens"]
-    path.write_text(json.dumps(result))
+    rewrite(path, tokens=None)
     run = Run(tmp_path / "run")
     assert run.trial(0).tokens is None and run.tokens(run.trial(0)) == 24
 
