@@ -162,10 +162,10 @@ def _is_run(folder: Path) -> bool:
     """Whether a folder is a run, or empty but for what a failed search or a file manager left."""
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     if files.CONFIG in names:
-        try:
-            return "resolved" in files.read_yaml_mapping(folder / files.CONFIG)
-        except InputError:
-            pass  # damaged; the other files tell
+        # Without it, or damaged, the other files tell.
+        with suppress(InputError):
+            if "resolved" in files.read_yaml_mapping(folder / files.CONFIG):
+                return True
     results = (folder / files.TRIALS).glob(f"*/{files.RECIPE}")
     return names <= set(_LEFTOVERS[1:]) or files.STUDY in names or any(results)
 

@@ -103,7 +103,9 @@ def read_result(run: Path, trial: str) -> tuple[TrialResult, Figures] | None:
 def check_schema(item: Mapping[str, Any], path: Path) -> None:
     """Raise InputError if a file was written by a newer version."""
     schema = item.get("schema", 1)
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+    if not isinstance(schema, int):
+        raise InputError(f"{path}: is damaged: schema: expected a number, got {schema!r}. {files.RESTORE}")
+    if not 1 <= schema <= SCHEMA:
         raise InputError(
             f"{path}: expected schema 1 to {SCHEMA}, got {schema!r}: it was written by a newer nex-merge; upgrade to "
             "read it"

@@ -289,6 +289,9 @@ class Run:
     def damaged(self) -> dict[str, str]:
         """Finished trials that lack files which a search or `rescore` reads: trial -> what is missing."""
         found = {}
+        for path in (self.path / files.TRIALS).glob("*"):
+            if path.is_file() and self._is_trial(path.name):
+                raise InputError(f"{path}: expected the folder of {files.trial_name(path.name)}, got a file. Remove it")
         for trial in self.folders():
             try:
                 result = self.result(trial)

@@ -264,3 +264,18 @@ def test_the_words_of_the_faq(run):
     Run(without_hashes(run), note=said.append).damaged()
     said = "\n".join([*said, str(error.value)])
     assert all(one in said and one in FAQ for one in words)
+
+
+def test_what_is_wrong_with_a_folder_is_what_is_said(toy_config, run):
+    shutil.rmtree(run / T)
+    (run / "trials/0001").touch()
+    with pytest.raises(InputError, match=r"trials/0001: expected the folder of trial 1, got a file\. Remove it"):
+        search(toy_config, engine=Steady(), study={"trials": 3})
+    whole = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**whole, "schema": "x"}))
+    with pytest.raises(InputError, match=r"is damaged: schema: expected a number, got 'x'"):
+        search(toy_config, engine=Steady(), study={"trials": 3})
+    del whole["resolved"]
+    (run / "config.yaml").write_text(yaml.safe_dump(whole))
+    with pytest.raises(InputError, match=r"was edited or damaged since it was written: resolved\.checkpoints"):
+        search(toy_config, engine=Steady(), study={"trials": 3})
