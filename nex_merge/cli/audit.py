@@ -206,6 +206,7 @@ def _as_json(outcome: "Outcome") -> Mapping[str, object]:
 def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsure: int) -> None:
     """`folder`: of the run that was named; `run` is its final, if it has one."""
     from nex_merge.labels.audit import CONTRADICTED, IN_LINE
+    from nex_merge.measures.registry import measure_title
     from nex_merge.runs.files import trial_label
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.tables import count_trials, print_table
@@ -232,11 +233,13 @@ def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsu
     print_table(outcome.rows, title, run.objective, reliability, outcome.rows)
     echo()
     before, after = (None if t is None else trial_label(t) for t in (outcome.pick_before, outcome.pick_after))
-    pick = f"The pick stays trial {after}" if before == after else f"The pick was trial {before} and is trial {after}"
+    by = run.objective.name
+    pick = f"The first by {measure_title(by)} stays trial {after}"
+    if before != after:
+        pick = f"The first by {measure_title(by)} was trial {before} and is trial {after}"
     if after is None:
         pick = "No merge is complete"
-    by = run.objective.name
-    aside = "" if by == "consensus" else f" They are by {by}, which takes no labels."
+    aside = "" if by == "consensus" else f" {measure_title(by)} takes no labels."
     echo(f"{pick}; {outcome.changed} of the first {outcome.top} ranks changed.{aside}")
     if outcome.standing not in (CONTRADICTED, IN_LINE):
         say_next("More labels", "audit", folder, "--n", 2 * found.n)

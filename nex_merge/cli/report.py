@@ -49,7 +49,7 @@ def report(
 def export(
     run: Run,
     out: Annotated[Path, typer.Option(help="the folder to write", callback=path_value)],
-    trial: Annotated[str | None, typer.Option(help="a trial's id; default: the best merge")] = None,
+    trial: Annotated[str | None, typer.Option(help="a trial's id; default: the recommended merge")] = None,
     by: Annotated[
         str | None,
         typer.Option(

@@ -61,8 +61,8 @@ class TransformersEngine:
         embeddings: Any = self.model.get_input_embeddings()
         check_token_ids(ids, embeddings.weight.shape[0], self.tokenizer)
         check_context(ids, max_new_tokens, context_of(self.model.config), prompts)
-        for config in self.configs():
-            check_sides(config, ids, max_new_tokens, prompts)
+        for model in self.configs():
+            check_sides(model, ids, max_new_tokens, prompts)
         return ids
 
     def configs(self) -> Sequence[PreTrainedConfig]:

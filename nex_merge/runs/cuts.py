@@ -36,8 +36,8 @@ def cut_lines(rows: Sequence[Row], run: Path) -> list[str]:
     why = "If they don't loop" if any(row.get("looping") is None for row in cut) else "Most don't loop"
     higher = f"generation.max_new_tokens={'N' if limit is None else 2 * limit}"
     return [
-        f"{said} {why}: raise the limit{loops}. It takes a new folder (--out DIR instead of --fresh), or sets the "
-        f"trials of this one aside: {command('search', run / files.CONFIG, '--set', higher, '--fresh')}"
+        f"{said} {why}: raise the limit{loops}. --fresh sets this run aside; --out DIR instead leaves it as it "
+        f"is: {command('search', run / files.CONFIG, '--set', higher, '--fresh')}"
     ]
 
 

@@ -1,5 +1,6 @@
 """Prompt files -> Prompts. Knows file formats; knows nothing of chat templates and models."""
 
+import difflib
 import itertools
 import json
 import re
@@ -123,7 +124,7 @@ def prompt_of(item: Mapping[str, Any], where: str, column: str | None = None, se
     raise InputError(
         f'{where}: expected text in "{key}", or a list of {{"role", "content"}} in "messages", got '
         f"{'the keys ' + ', '.join(item) if item else 'an empty object'}{hint}"
-        f"{nearest(key, list(item), 'keys') if item else ''}"
+        f"{_misspelt(key, item)}"
     )
 
 
@@ -171,6 +172,12 @@ def shows_options(prompt: Prompt) -> bool:
             return False
         at = found.end()
     return True
+
+
+def _misspelt(key: str, item: Mapping[str, Any]) -> str:
+    """A key of the line that is nearly the one that was looked for."""
+    close = difflib.get_close_matches(key, map(str, item), 1)
+    return f" Is {close[0]!r} a misspelt {key!r}?" if close else ""
 
 
 def _messages(messages: Any, where: str) -> tuple[Mapping[str, Any], ...]:

@@ -49,7 +49,7 @@ def test_questions_keys_and_the_result(run):
     assert "Left out: 1 prompt on which no variant concludes anything." in lines
     assert "Left out: 1 prompt on which you were not sure." in lines
     assert "scored with 2 known truths" in done.stdout and "Verdict on" in done.stdout
-    assert lines[-1].startswith("The pick ") and "of the first 5 ranks changed" in lines[-1]
+    assert lines[-1].startswith("The first by ") and "of the first 5 ranks changed" in lines[-1]
     found = kept(run)
     assert sorted(found["drawn"]) == [0, 1, 2, 3] and len(found["labels"]) == 2
     assert all(label["conclusion"] is None for label in found["labels"])

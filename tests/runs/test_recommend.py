@@ -114,8 +114,8 @@ def test_cut_responses_are_said_with_what_helps(tmp_path):
     (line,) = cut_lines(rows, tmp_path)
     assert line == (
         "Cut at generation.max_new_tokens (400) in more than a tenth of their responses: base (90%) and 1 of 1 merge. "
-        "Most don't loop: raise the limit. It takes a new folder (--out DIR instead of --fresh), or sets the trials of "
-        f"this one aside: nex-merge search {tmp_path}/config.yaml --set generation.max_new_tokens=800 --fresh"
+        "Most don't loop: raise the limit. --fresh sets this run aside; --out DIR instead leaves it as it is: "
+        f"nex-merge search {tmp_path}/config.yaml --set generation.max_new_tokens=800 --fresh"
     )
     (line,) = cut_lines(rank([cut("p", 1.0, 0.8, "parent"), cut("0000", 0.5, 0.5)], NEX), tmp_path)
     assert "p (100%) and 1 of 1 merge. They loop, which a higher limit won't end" in line and "nex-merge" not in line

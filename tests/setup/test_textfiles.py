@@ -98,7 +98,7 @@ def test_what_is_read(tmp_path, name, content, expected):
         (
             "p.jsonl",
             b'{"promt": "a"}\n',
-            "got the keys promt. To use another key, set prompts.column. Did you mean 'promt'?",
+            "got the keys promt. To use another key, set prompts.column. Is 'promt' a misspelt 'prompt'?",
         ),
         ("p.jsonl", b'[{"prompt": "a"},\n{"prompt": "b"}]\n', "expected one JSON object per line, got a JSON array"),
         ("p.jsonl", b'{\n "prompt": "a"\n}\n', "got one JSON object over several lines. Convert it: jq -c ."),
