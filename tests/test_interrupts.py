@@ -157,9 +157,9 @@ def test_python_itself_handles_signals_for_those_who_call_from_python():
     ("words", "said"),
     [
         (("search", "x.yaml", "--fresh", "--trials", "3"), "To go on: nex-merge search x.yaml --trials 3"),
-        (("benchmark", "a\x1b[2J"), "To go on: nex-merge benchmark 'a\u241b[2J'"),
+        (("benchmark", "a\x1b[2J"), "To go on: nex-merge benchmark $'a\\x1b[2J'"),
         (("search", "x", "--set", "study.storage=postgresql://me:se@cr/et@host/db"),
-         "To go on: nex-merge search x --set 'study.storage=postgresql://me:***@host/db'"),
+         "To go on: nex-merge search x --set study.storage=postgresql://me@host/db"),
         (("export", "run", "--out", "x"), "nothing of it is kept"),
         (("search", "x", "--dry-run"), "nothing of it is kept"),
         ((), "nothing of it is kept"),

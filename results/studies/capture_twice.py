@@ -26,7 +26,7 @@ from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, Prompt, Response, SparseRows
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 MERGES, ROWS = ("0000", "0009", "0020", "0030"), (2, 8, 32)
 

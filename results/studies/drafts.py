@@ -23,7 +23,7 @@ from nex_merge.generation import batches, drafts, generate
 from nex_merge.merging import Merger
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 from nex_merge.study.proposal import passthrough
 
 CHOSEN_ON, TOLD = ("diffs-signs", "pairs-triples"), ("qwen3-tiny",)

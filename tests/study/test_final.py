@@ -212,7 +212,7 @@ def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(t
     trial = best_merge(run).trial
     row = next(row for row in leading if row["trial"] == trial)
     *_, done = export_trial(run, None, tmp_path / "best")
-    assert done.endswith(f"(mean_tokens {row['mean_tokens']:.4f} in the final)")
+    assert f"(mean_tokens {row['mean_tokens']:.4f} in the final)" in done
     card = (tmp_path / "best" / "README.md").read_text()
     assert "| prompts | those of the final, which the search had not seen |" in card
     assert f"calibration self | {row['nex']:.6f} |" in card

@@ -8,6 +8,7 @@ import yaml
 
 from nex_merge.errors import InputError
 from nex_merge.runs.run import Run
+from tests.conftest import without_hashes
 from tests.engines.fakes import FakeEngine
 from tests.searches import search
 
@@ -75,7 +76,9 @@ def test_a_run_that_lacks_a_bounded_measure_has_to_be_valued_first(warm, tmp_pat
         item = json.loads(path.read_text())
         for estimates in [item["estimates"]] if "trial" in item else item["estimates"].values():
             estimates.pop("finished")
+        item.pop("sha256", None)
         path.write_text(json.dumps(item))
+    without_hashes(other)
     with pytest.raises(InputError, match=r"an older version did not value finished.*Value it: nex-merge rescore "):
         warm(study={"constraints": {"finished": ">= 0.5"}})
     warm()

@@ -17,7 +17,7 @@ from nex_merge.generation import generate
 from nex_merge.merging import method_specs
 from nex_merge.records import MergeRecipe, Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import equal_weights, passthrough, propose
 

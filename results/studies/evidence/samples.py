@@ -28,7 +28,7 @@ from nex_merge.nex.credit import EPSILON
 from nex_merge.records import Prompt, Response
 from nex_merge.resampling import HALVINGS, halves, split_half
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 HERE = Path(__file__).parents[1]
 FAMILY, MERGES, BLOCK = "qwen3-tiny", 12, 16  # samples in a file

@@ -23,7 +23,7 @@ from nex_merge.generation import generate
 from nex_merge.records import MergeRecipe, Prompt, Response, TrialResult
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data" / "searches"

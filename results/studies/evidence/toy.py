@@ -20,7 +20,7 @@ from nex_merge.families.qwen3_tiny.problems import Problem
 from nex_merge.generation import generate
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 
 HERE = Path(__file__).parents[1]
 DATA = HERE.parent / "study_data" / "evidence"

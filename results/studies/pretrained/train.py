@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Llam
 from nex_merge.generation import generate
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 from pretrained.problems import KINDS, Problem, make_problems
 
 # Seeds of problems: training here, prompts 1 and accuracy 2 in measure.py.

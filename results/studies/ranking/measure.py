@@ -19,7 +19,7 @@ from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, NeuronWeights, Prompt, Response, SparseRows, TokenStats
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 from ranking.families import (
     DATA,
     FAMILIES,

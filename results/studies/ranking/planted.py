@@ -26,7 +26,7 @@ from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, MergeRecipe, Observation, Prompt, Response, Variant
 from nex_merge.setup.config import ConsensusConfig, GenerationConfig, NexConfig, PromptsConfig
-from nex_merge.setup.prompts import encode_prompts
+from nex_merge.setup.rendering import encode_prompts
 from nex_merge.study.proposal import passthrough
 from ranking.families import FAMILIES, MIN_RUN, PROMPTS_PER_KIND, PROMPTS_SEED, RHO, SHIPPED, write_csv
 from ranking.former_guard import former_collapse, measure_text
