@@ -11,7 +11,7 @@ _SECRET = re.compile(
     r"(?!\w*passfile)\w*(?:pass|pwd|secret|token|credential|api_?key|access_?key)\w*|scram_\w+_key|odbc_connect", re.I
 )
 # In any text: up to the last `@` of a word, or, if the password has blanks, up to the next.
-_IN_TEXT = re.compile(r"(://[^\s/@:'\"]*):(?:[^\s'\"]+|(?:(?!://)[^\n@]){1,80})@")
+_IN_TEXT = re.compile(r"(:/{1,2}[^\s/@:'\"]*):(?:[^\s'\"]+|(?:(?!://)[^\n@]){1,80})@")
 _SETTING = re.compile(r"\b(\w*(?:password|passwd|pwd|passphrase))(\s?[=:]\s?)('[^']*'|\"[^\"]*\"|[^\s&;,'\")}]+)", re.I)
 
 

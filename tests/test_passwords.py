@@ -186,3 +186,7 @@ def test_no_file_and_no_output_has_it(toy_config, tmp_path, monkeypatch, capsys)
         assert secret not in everything, everything[max(0, everything.index(secret) - 200) :][:400]
         for path in [path for path in run.rglob("*") if path.is_file()]:
             assert secret.encode() not in path.read_bytes(), path
+
+
+def test_a_url_that_lacks_a_slash_is_masked_too():
+    assert masked("mysql:/me:hunter2@db/x: no such folder") == "mysql:/me:***@db/x: no such folder"

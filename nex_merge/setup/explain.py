@@ -49,6 +49,8 @@ def _short(key: str) -> str:
 
 def _keys(error: Mapping[str, Any]) -> tuple[str, ...]:
     """The location of an error without the names of union members and validators, which are not keys."""
+    if not error["loc"]:  # a key that is no text, such as a lone surrogate
+        return ("configuration",)
     *parents, last = (str(part) for part in error["loc"])
     is_member = last in _MEMBERS and error["type"].startswith((_MEMBERS[last], "greater", "less", "finite"))
     if parents and (is_member or last.startswith(("function-", "literal", "dict["))):

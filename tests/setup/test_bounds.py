@@ -3,8 +3,10 @@
 import time
 
 import pytest
+from typer.testing import CliRunner
 
 from nex_merge.answers.conclusions import check_match
+from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
 from nex_merge.records import Prompt
@@ -95,3 +97,8 @@ def test_json():
     assert "nested more than 64" in refusal(lambda: parse_json("[" * 100 + "]" * 100, "line 1"))
     assert parse_json("[" * 60 + "null" + "]" * 60, "line 1") and parse_json("null", "line 1") is None
     assert Prompt((), choices=("a", "b")).options == 2 and Prompt(()).options is None
+
+
+def test_a_key_that_is_no_text_is_refused():
+    done = CliRunner().invoke(app, ["validate", "configs/qwen3_ties.yaml", "--set", "\udcff=1"])
+    assert isinstance(done.exception, InputError) and "expected a valid string" in str(done.exception)

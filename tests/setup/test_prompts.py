@@ -41,7 +41,7 @@ def test_all_formats_give_the_same_prompts(tmp_path):
             "p.jsonl",
             '{"question": "a"}\n',
             'line 1: expected text in "prompt", or a list of {"role", "content"} in "messages", got the keys question. '
-            "To use another key, set prompts.column. Known keys: question.",
+            "To use another key, set prompts.column.",
         ),
         ("p.jsonl", '{"prompt": ""}\n', "line 1"),
         ("p.jsonl", '{"messages": [{"role": "robot", "content": "x"}]}\n', "line 1"),
