@@ -45,7 +45,7 @@ class MemberFiles:
         self.check()
         try:
             yield
-        except Exception:
+        except Exception:  # any, which is raised again unless a changed file explains it
             self.check()
             raise
         self.check()
