@@ -38,12 +38,13 @@ class Consensus(Measure):
 def fit_parts(votes: Votes, counts: np.ndarray) -> np.ndarray:
     """Consensus on parts of the prompts, float64 [V, B], from counts int64 [B, P] of 0 and 1; NaN where undefined.
 
-    Fitted anew on each part: from half of the prompts, other variants may be taken for reliable.
+    Fitted anew on each part: from half of the prompts, other variants may be taken for reliable. Which ones are kin is
+    found on all of them.
     """
     columns = []
     for count in counts:
         part = votes.on(np.flatnonzero(count))
-        sums = np.nansum(part.fit().by_prompt, axis=1)
+        sums = np.nansum(part.fit(votes.kinship).by_prompt, axis=1)
         asked = part.asked.sum(axis=1)
         columns.append(np.where(asked > 0, sums / np.maximum(asked, 1), np.nan))
     return np.stack(columns, axis=1)

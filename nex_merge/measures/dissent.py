@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nex_merge.measures.votes import BOUNDS, Fit, Votes
+from nex_merge.measures.votes import Fit, Votes
 
 # A rival conclusion has two votes or more, and this share of those for the pool's.
 RIVAL_VOTES, RIVAL_SHARE = 2, 0.4
@@ -29,7 +29,7 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
     pooled[[place[p, key] for p, key in fit.pooled.items()]] = True
     prompts = votes.asked.shape[1]
     support = votes.support()
-    weight = support.sum(axis=0)
+    weight = votes.in_cells(votes.weight * fit.counts).sum(axis=0)  # relatives that agree are about one voter
     dissent = np.where(pooled, 0.0, weight)
     by_prompt = np.bincount(votes.cell_prompt, dissent, minlength=prompts)
     same = (dissent * np.maximum(dissent - 1, 0)).sum()
@@ -52,33 +52,13 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
         "rivals": float(has_rival.sum() / asked) if asked else None,
         # The pool concludes something else than the most variants do: a few who are taken for reliable outvote them.
         "overruled": float((rival > top).sum() / asked) if asked else None,
-        "voters": _voters(votes, fit, support),
+        "voters": fit.voters,
     }
     shared = _agreed_by_anchors(votes, support, anchors)
     figures["anchors_agree"] = len(shared)
     against = sum(fit.pooled.get(p) != votes.cells[cell][1] for p, cell in shared.items())
     figures["anchors_contradict"] = against / len(shared) if shared else None
     return figures
-
-
-def _voters(votes: Votes, fit: Fit, support: np.ndarray) -> float | None:
-    """Effective number of independent voters: Kish's V^2 / sum of r[u, v].
-
-    r is the agreement of u and v beyond what the fitted reliabilities let expect, (observed - expected) / (1 -
-    expected), at least 0; expected is a[u] a[v] + (1 - a[u]) (1 - a[v]) / m, mean over the prompts.
-    """
-    count = len(support)
-    if count < 2 or not np.isfinite(fit.reliability).all():
-        return None
-    a = np.clip(fit.reliability, *BOUNDS)
-    asked = votes.asked.astype(float)
-    both = np.maximum(asked @ asked.T, 1)
-    observed = (support @ support.T) / both
-    scatter = (asked / votes.others) @ asked.T / both
-    expected = np.outer(a, a) + np.outer(1 - a, 1 - a) * scatter
-    beyond = np.clip((observed - expected) / np.maximum(1 - expected, 1e-9), 0, 1)
-    np.fill_diagonal(beyond, 1.0)
-    return float(count**2 / beyond.sum())
 
 
 def _agreed_by_anchors(votes: Votes, support: np.ndarray, anchors: Sequence[int]) -> dict[int, int]:

@@ -215,7 +215,7 @@ def _reliability(
     unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(pool.variants), 1)
     verdicts["consensus"] = assess_consensus(
         pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
-        pool.match, unheard, shares_of_endings(pool),
+        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.votes,
     )  # fmt: skip
     match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
     count = sum(variant.complete for variant in pool.variants)

@@ -72,10 +72,13 @@ def consensus(
     numbered: list[Conclusions] = [{place[p]: _samples(value) for p, value in item.items()} for item in by_model]
     asked = {place[p]: count for p, count in (options or {}).items() if p in place}
     known, checked = ({place[p]: key for p, key in (given or {}).items() if p in place} for given in (truths, audit))
-    votes = Votes(numbered, len(prompts), asked, known)
+    plain = Votes(numbered, len(prompts), asked)
+    votes = Votes(numbered, len(prompts), asked, known) if known else plain
     fit = votes.fit()
     reliability = split_half(fit_parts(votes, halves(np.arange(len(prompts))))) if len(prompts) > 1 else None
-    verdict = assess_consensus(numbered, len(prompts), asked, {**known, **checked}, reliability, match=match)
+    verdict = assess_consensus(
+        numbered, len(prompts), asked, {**known, **checked}, reliability, match=match, votes=plain
+    )
     defined = verdict.figures["defined"] == 1
     rows = [Ranked(name, *found) for name, found in zip(names, _estimates(fit.by_prompt, defined), strict=True)]
     rows.sort(key=lambda row: -1.0 if row.consensus is None else -row.consensus)  # ties stay as given

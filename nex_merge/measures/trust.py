@@ -25,10 +25,10 @@ FEWEST_VOTING = 4  # among three, one pair that agrees decides
 FEWEST_RIGHT, RIVALS = 1 / 3, 0.2
 # A ranking is weak, then insufficient, from this product on: how often two who contradict the pool conclude the same,
 # beyond chance, times the share of prompts on which a conclusion of theirs has comparable support.
-CAMPS = (0.16, 0.08)
+CAMPS = (0.16, 0.04)
 # It is weak, too, if two who contradict the pool conclude the same this often, unless they seldom do: variants that are
 # right on nearly all prompts make their few mistakes on the same hard ones.
-ONE_VOICE, NEARLY_ALL = 0.35, 0.85
+ONE_VOICE, NEARLY_ALL = 0.27, 0.85
 # The pool's conclusions are right less often than claimed on pools of public models that are ranked well, too (by up to
 # 0.19), so that an audit contradicts consensus only from here on below its claim. results/studies/audit.md has what
 # false alarms are left; the value was set on the same answers.
@@ -115,15 +115,16 @@ def assess_consensus(
     match: str = "",
     unheard: float = 0.0,
     endings: Mapping[Ending, float] | None = None,
+    votes: Votes | None = None,
 ) -> Verdict:
     """The verdict on the consensus of V variants over `prompts` prompts.
 
     `truths`: known right conclusions, which audit it. `split_half`: reliability of the ranking over halves of the
     prompts. `anchors`: indices of base and parents. `match`: how the conclusions were read, for the reasons.
     `unheard`: the share of all votes that is missing because merges ended early. `endings`: how all responses end, as
-    shares; None: not known.
+    shares; None: not known. `votes`: these conclusions as votes, without truths, if they are at hand.
     """
-    votes = Votes(conclusions, prompts, options)
+    votes = votes or Votes(conclusions, prompts, options)
     fit = votes.fit()
     figures = dissent_figures(votes, fit, anchors)
     audit = audit_of(fit, truths or {})

@@ -10,8 +10,12 @@ probability that t is the right conclusion to prompt p. A *cell* is one distinct
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+
+from nex_merge.measures import redundancy
+from nex_merge.measures.redundancy import beyond_usual, similarity
 
 FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities: initial, and during EM
 # Wrong conclusions are assumed to scatter over at least this many, where the number of options is not known.
@@ -33,6 +37,8 @@ class Fit:
     by_prompt: np.ndarray  # float64 [V, P]: q[p] of a variant's conclusions, mean over samples; NaN: not asked
     pooled: Mapping[int, Key] = field(default_factory=dict)  # by prompt: the most probable conclusion
     claimed: Mapping[int, float] = field(default_factory=dict)  # by prompt: its posterior probability
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0))  # float64 [N]: what each vote counts
+    voters: float = 0.0  # what the votes on a prompt count together, mean over prompts: how many voters in effect
 
 
 class Votes:
@@ -78,6 +84,7 @@ class Votes:
         wanted[prompts] = True
         kept, voted = wanted[self.cell_prompt], wanted[self.prompt]
         part = copy(self)
+        part.__dict__.pop("kinship", None)
         part.cells = [cell for cell, keep in zip(self.cells, kept.tolist(), strict=True) if keep]
         part.cell_prompt, part._is_known, part._truth = self.cell_prompt[kept], self._is_known[kept], self._truth[kept]
         part.variant, part.prompt, part.weight = self.variant[voted], self.prompt[voted], self.weight[voted]
@@ -92,30 +99,50 @@ class Votes:
 
     def by_prompt(self, values: np.ndarray) -> np.ndarray:
         """Sums of the votes' weighted values, [N], by variant and prompt, float64 [V, P]; NaN where not asked."""
-        sums = np.zeros(self.asked.shape)
-        np.add.at(sums, (self.variant, self.prompt), self.weight * values)
+        place = self.variant * self.asked.shape[1] + self.prompt
+        sums = np.bincount(place, self.weight * values, minlength=self.asked.size).reshape(self.asked.shape)
         return np.where(self.asked, sums, np.nan)
 
     def support(self) -> np.ndarray:
         """Weight of each variant's votes for each cell, float64 [V, cells]."""
-        support = np.zeros((len(self.asked), len(self.cell_prompt)))
-        np.add.at(support, (self.variant, self.cell), self.weight)
-        return support
+        return self.in_cells(self.weight)
 
-    def shares_of_others(self) -> np.ndarray:
-        """For each vote, the share of the other variants that were asked and conclude the same, float64 [N]."""
-        mine = self.support()
-        others = mine.sum(axis=0)[self.cell] - mine[self.variant, self.cell]
-        return others / np.maximum(self.asked.sum(axis=0)[self.prompt] - 1, 1)
+    def in_cells(self, values: np.ndarray) -> np.ndarray:
+        """Sums of the votes' values, [N], by variant and cell, float64 [V, cells]."""
+        shape = (len(self.asked), len(self.cell_prompt))
+        return np.bincount(self.variant * shape[1] + self.cell, values, minlength=shape[0] * shape[1]).reshape(shape)
 
-    def posterior(self, reliability: np.ndarray) -> np.ndarray:
-        """q of every cell, given a[v]; 1 or 0 where the truth is known.
+    def shares_of_others(self, counts: np.ndarray | None = None) -> np.ndarray:
+        """For each vote, the share of the other variants that were asked and conclude the same, float64 [N].
+
+        With `counts`, what each vote counts, float64 [N]: the share of what the others' votes count.
+        """
+        if counts is None:
+            mine = self.support()
+            others = mine.sum(axis=0)[self.cell] - mine[self.variant, self.cell]
+            return others / np.maximum(self.asked.sum(axis=0)[self.prompt] - 1, 1)
+        mine = self.in_cells(self.weight * counts)
+        total = mine.sum(axis=0)
+        everyone = np.bincount(self.cell_prompt, total, minlength=len(self.others))
+        own = mine[self.variant, self.cell]
+        return (total[self.cell] - own) / np.maximum(everyone[self.prompt] - own, 1e-12)
+
+    def counts(self, kinship: np.ndarray) -> np.ndarray:
+        """What each vote counts, float64 [N]: 1 over 1 and the votes of the others that repeat it.
+
+        `kinship`, float64 [V, V], 1 on the diagonal: how far each vote of u is one of v again.
+        """
+        others = kinship - np.eye(len(kinship))
+        return 1 / (1 + (others @ self.support())[self.variant, self.cell])
+
+    def posterior(self, reliability: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """q of every cell, given a[v] and what each vote counts, float64 [N]; 1 or 0 where the truth is known.
 
         A vote adds log a to the log-likelihood of its conclusion t, and log((1 - a) / m) to that of the others. Up to a
         constant of the prompt, the log-likelihood of t is the sum of the differences over the votes for t.
         """
         a, m = reliability[self.variant], self.others[self.prompt]
-        gain = self.weight * (np.log(a) - np.log((1 - a) / m))
+        gain = self.weight * counts * (np.log(a) - np.log((1 - a) / m))
         log_likelihood = np.bincount(self.cell, gain, minlength=len(self.cell_prompt))
         peak = np.full(len(self.others), -np.inf)
         np.maximum.at(peak, self.cell_prompt, log_likelihood)
@@ -123,20 +150,54 @@ class Votes:
         posterior = likelihood / np.bincount(self.cell_prompt, likelihood)[self.cell_prompt]
         return np.where(self._is_known, self._truth, posterior)
 
-    def fit(self) -> Fit:
-        """EM, from the shares of the others that agree, until no a[v] moves by more than 1e-6, or 100 rounds."""
-        if len(self.asked) < FEWEST_VARIANTS:
-            return Fit(np.full(len(self.asked), np.nan), np.full(self.asked.shape, np.nan))
-        reliability = np.clip(self.mean(self.shares_of_others()), *FIRST_BOUNDS)
+    def em(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reliabilities, float64 [V], and posteriors of the cells, under what each vote counts, float64 [N].
+
+        Starts from the shares of the other votes that agree, until no a[v] moves by more than 1e-6, or 100 rounds.
+        """
+        reliability = np.clip(self.mean(self.shares_of_others(counts)), *FIRST_BOUNDS)
         for _ in range(ROUNDS):
-            posterior = self.posterior(reliability)
+            posterior = self.posterior(reliability, counts)
             previous, reliability = reliability, np.clip(self.mean(posterior[self.cell]), *BOUNDS)
             if np.abs(reliability - previous).max() <= TOLERANCE:
                 break
-        posterior = self.posterior(reliability)
+        return reliability, self.posterior(reliability, counts)
+
+    @cached_property
+    def kinship(self) -> np.ndarray:
+        """How far each vote of one variant is one of another again, float64 [V, V] in [0, 1], 1 on the diagonal.
+
+        At first, all that two variants agree on shows that; then what they agree on although the pool doubts it.
+        """
+        if len(self.asked) < FEWEST_VARIANTS:
+            return np.eye(len(self.asked))
+        found = (self.support(), self.asked, self.cell_prompt)
+        plain = similarity(*found, np.ones(len(self.cells)))
+        np.fill_diagonal(plain, 1.0)
+        screened = 1 / (plain**redundancy.SCREEN).sum(axis=1)
+        kin = beyond_usual(plain, screened)
+        for _ in range(redundancy.ROUNDS):
+            _, posterior = self.em(self.counts(kin))
+            doubted = similarity(*found, 1 - posterior, redundancy.DOUBTS)
+            kin = np.maximum(beyond_usual(doubted, screened) ** redundancy.POWER, plain**redundancy.SAME)
+        return kin
+
+    def fit(self, kinship: np.ndarray | None = None, scale: np.ndarray | None = None) -> Fit:
+        """EM in which votes that repeat others count less.
+
+        `kinship`: that of all prompts, where these are some of them, or what is believed of it; else it is found on
+        these. `scale`, float64 [V]: by how much more or less each variant's votes count.
+        """
+        if len(self.asked) < FEWEST_VARIANTS:
+            return Fit(np.full(len(self.asked), np.nan), np.full(self.asked.shape, np.nan))
+        counts = self.counts(self.kinship if kinship is None else kinship)
+        if scale is not None:
+            counts = counts * scale[self.variant]
+        reliability, posterior = self.em(counts)
         pooled: dict[int, Key] = {}
         claimed: dict[int, float] = {}
         for (p, key), q in zip(self.cells, posterior.tolist(), strict=True):
             if q > claimed.get(p, 0.0):
                 pooled[p], claimed[p] = key, q
-        return Fit(reliability, self.by_prompt(posterior[self.cell]), pooled, claimed)
+        voters = float((self.weight * counts).sum() / max(self.asked.any(axis=0).sum(), 1))
+        return Fit(reliability, self.by_prompt(posterior[self.cell]), pooled, claimed, counts, voters)

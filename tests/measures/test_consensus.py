@@ -19,32 +19,66 @@ from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 def slowly(conclusions, prompts):
     """The definition, word by word, for one sample a prompt."""
-    v = range(len(conclusions))
-    c = [[conclusions[i][p][0] for p in range(prompts)] for i in v]
-    share = [[sum(c[j][p] == c[i][p] for j in v if j != i) / (len(c) - 1) if c[i][p] is not None else 0
-              for p in range(prompts)] for i in v]  # fmt: skip
-    a = [min(max(sum(row) / prompts, 0.05), 0.95) for row in share]
-    for _ in range(100):
-        q = []
-        for p in range(prompts):
-            kinds = list(dict.fromkeys(c[i][p] for i in v if c[i][p] is not None))
-            m = max(len(kinds) - 1, 9)
-            logs = [sum(math.log(a[i] if c[i][p] == t else (1 - a[i]) / m) for i in v if c[i][p] is not None)
-                    for t in kinds]  # fmt: skip
-            total = sum(math.exp(x - max(logs)) for x in logs)
-            q.append({t: math.exp(x - max(logs)) / total for t, x in zip(kinds, logs, strict=True)})
-        new = [min(max(sum(q[p].get(c[i][p], 0) for p in range(prompts)) / prompts, 0.01), 0.99) for i in v]
-        moved = max(abs(x - y) for x, y in zip(a, new, strict=True))
-        a = new
-        if moved <= 1e-6:
-            break
-    for p in range(prompts):
-        kinds = list(q[p])
-        m = max(len(kinds) - 1, 9)
-        logs = [sum(math.log(a[i] if c[i][p] == t else (1 - a[i]) / m) for i in v if c[i][p] is not None)
-                for t in kinds]  # fmt: skip
-        total = sum(math.exp(x - max(logs)) for x in logs)
-        q[p] = {t: math.exp(x - max(logs)) / total for t, x in zip(kinds, logs, strict=True)}
+    v, c = range(len(conclusions)), [[item[p][0] for p in range(prompts)] for item in conclusions]
+    kinds = [list(dict.fromkeys(c[i][p] for i in v if c[i][p] is not None)) for p in range(prompts)]
+
+    def cosines(weight, prior):
+        """From `weight[p][t]`, what agreeing on t shows."""
+        norm = [sum(weight[p][c[i][p]] for p in range(prompts) if c[i][p] is not None) for i in v]
+        s = [[sum(weight[p][c[i][p]] for p in range(prompts) if c[i][p] is not None and c[i][p] == c[j][p])
+              / max(math.sqrt(norm[i] * norm[j]) + prior, 1e-12) for j in v] for i in v]  # fmt: skip
+        return [[1.0 if i == j and not prior else x for j, x in enumerate(row)] for i, row in enumerate(s)]
+
+    def kin(s, screened, power):
+        """How much u is v again."""
+        usual = []
+        for i in v:
+            others = sorted((s[i][j], j) for j in v if j != i)
+            half, seen = sum(screened[j] for _, j in others) / 2, 0.0
+            for x, j in others:
+                seen += screened[j]
+                if seen >= half:
+                    usual.append(x)
+                    break
+        b = [[math.sqrt(usual[i] * usual[j]) for j in v] for i in v]
+        beyond = [[max((s[i][j] - b[i][j]) / (1 - b[i][j]), 0) ** power for j in v] for i in v]
+        return [[1.0 if i == j else beyond[i][j] for j in v] for i in v]
+
+    def fitted(k):
+        """EM under this kinship: q[p][t]."""
+        w = [[0.0 if c[i][p] is None else 1 / sum(k[i][j] for j in v if c[j][p] == c[i][p]) for p in range(prompts)]
+             for i in v]  # fmt: skip
+
+        def others(i, p):
+            """Share of what the others' votes count that is for the same."""
+            total = sum(w[j][p] for j in v if j != i)
+            return sum(w[j][p] for j in v if j != i and c[j][p] == c[i][p]) / total if total and w[i][p] else 0.0
+
+        def posterior(a):
+            q = []
+            for p in range(prompts):
+                m = max(len(kinds[p]) - 1, 9)
+                logs = [sum(w[i][p] * math.log(a[i] if c[i][p] == t else (1 - a[i]) / m) for i in v) for t in kinds[p]]
+                total = sum(math.exp(x - max(logs)) for x in logs)
+                q.append({t: math.exp(x - max(logs)) / total for t, x in zip(kinds[p], logs, strict=True)})
+            return q
+
+        a = [min(max(sum(others(i, p) for p in range(prompts)) / prompts, 0.05), 0.95) for i in v]
+        for _ in range(100):
+            q = posterior(a)
+            new = [min(max(sum(q[p].get(c[i][p], 0) for p in range(prompts)) / prompts, 0.01), 0.99) for i in v]
+            moved, a = max(abs(x - y) for x, y in zip(a, new, strict=True)), new
+            if moved <= 1e-6:
+                break
+        return posterior(a)
+
+    plain = cosines([dict.fromkeys(k, 1.0) for k in kinds], 0.0)
+    screened = [1 / sum(x**4 for x in row) for row in plain]
+    found = kin(plain, screened, 1.0)
+    for _ in range(3):
+        kinder = kin(cosines([{t: 1 - x for t, x in item.items()} for item in fitted(found)], 5.0), screened, 1.5)
+        found = [[max(kinder[i][j], plain[i][j] ** 64) for j in v] for i in v]
+    q = fitted(found)
     return [[q[p].get(c[i][p], 0.0) for p in range(prompts)] for i in v]
 
 
@@ -65,6 +99,31 @@ def test_it_is_the_definition():
     for seed in range(3):
         conclusions = world(np.random.default_rng(seed), [0.2, 0.5, 0.6, 0.8, 0.9], 20)
         np.testing.assert_allclose(agreement_with_pool(conclusions, 20), slowly(conclusions, 20), atol=1e-9)
+
+
+def test_copies_count_once():
+    """A dozen copies of a model that is right on 0.45, but for 7 % of its answers, among twelve independent ones."""
+    rng = np.random.default_rng(3)
+    independent = world(rng, np.linspace(0.4, 0.8, 12), 64)
+    copied, *fresh = world(rng, [0.45] * 13, 64)
+    copies = [{p: keys[p] if rng.random() < 0.07 else copied[p] for p in range(64)} for keys in fresh]
+    votes = Votes([*independent, *copies], 64)
+    fit = votes.fit()
+    assert np.mean([fit.pooled[p] == "right" for p in range(64)]) > 0.95
+    assert fit.by_prompt[12:].mean() < 0.6, "the copies"
+    assert 11 < fit.voters < 17
+    alone = votes.fit(np.eye(24))  # as many as they are: they outvote the others
+    assert alone.by_prompt[12:].mean() > 0.8 and np.mean([alone.pooled[p] == "right" for p in range(64)]) < 0.7
+
+
+def test_the_order_of_variants_and_a_copy_change_little():
+    conclusions = world(np.random.default_rng(4), np.linspace(0.3, 0.8, 14), 64)
+    found = agreement_with_pool(conclusions, 64).mean(axis=1)
+    order = np.random.default_rng(5).permutation(14)
+    np.testing.assert_allclose(agreement_with_pool([conclusions[i] for i in order], 64).mean(axis=1), found[order])
+    for again in (0, 7, 13):
+        more = agreement_with_pool([*conclusions, conclusions[again]], 64).mean(axis=1)
+        assert np.abs(more[:14] - found).max() < 0.01 and more[14] == more[again]
 
 
 def test_it_estimates_accuracy_where_wrong_answers_scatter():
@@ -98,8 +157,8 @@ def test_known_truths_are_what_a_variant_is_measured_by():
 
 
 def test_fewer_options_make_agreement_more_likely_by_chance():
-    conclusions = [{0: ["A"]}, {0: ["A"]}, {0: ["B"]}]
-    many, two = agreement_with_pool(conclusions, 1), agreement_with_pool(conclusions, 1, options={0: 2})
+    conclusions = [{0: ["A"], 1: ["x"]}, {0: ["A"], 1: ["y"]}, {0: ["B"], 1: ["z"]}]
+    many, two = agreement_with_pool(conclusions, 2), agreement_with_pool(conclusions, 2, options={0: 2})
     assert two[2, 0] > many[2, 0]
 
 
@@ -129,7 +188,7 @@ def test_as_crowd_kit_has_it_under_equal_priors_and_penalties():
         columns=["task", "worker", "label"],
     )
     model = EqualPriors(n_iter=100, tol=-np.inf).fit(frame)
-    fit = Votes(conclusions, 40, options=dict.fromkeys(range(40), 4)).fit()
+    fit = Votes(conclusions, 40, options=dict.fromkeys(range(40), 4)).fit(np.eye(9))  # nobody is kin
     np.testing.assert_allclose(model.skills_.sort_index().to_numpy(), fit.reliability, atol=1e-4)
     probabilities = model.probas_.sort_index()
     ours = [[probabilities.loc[p, key] for p, key in enumerate(row)] for row in answers]

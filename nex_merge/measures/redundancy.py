@@ -1,0 +1,58 @@
+"""How many votes like it there are, for every vote: what a vote counts is the inverse of that.
+
+Of n votes whose errors are correlated at rho, the sum is worth n / (1 + (n - 1) rho) independent ones (Kish, 1965, the
+design effect); so each counts 1 / (1 + sum of rho over the others that say the same). Sequence weighting does the same
+with relatives in a family of proteins (Henikoff and Henikoff, 1994, doi:10.1016/0022-2836(94)90032-9). Only votes for
+the same conclusion are counted against one another: two relatives that disagree on a prompt do not repeat each other.
+
+rho[u, v] is estimated from what u and v conclude alike, beyond what either has in common with most others. Symbols as
+in `votes`: V variants, P prompts; a *cell* is one distinct conclusion to one prompt, C of them. Pure NumPy.
+"""
+
+import numpy as np
+
+# Before it is known which conclusions are doubtful, all of them count; then two variants are alike as far as they agree
+# on what the pool doubts, since agreeing on what is right shows no kinship. A pair needs several doubted conclusions in
+# common before it is taken for kin: DOUBTS that they don't share are added. A weak likeness counts less than in
+# proportion. Chosen on simulated pools and public models: results/studies/copies.md.
+DOUBTS, POWER, ROUNDS = 5.0, 1.5, 3
+# Plain similarity to this power tells copies: of these, about one counts where it is asked what most others say.
+SCREEN = 4
+# To this power, it tells variants that hardly ever differ. They are kin whatever is right: 0.5 at 0.99, 0.04 at 0.95.
+SAME = 64
+
+
+def similarity(
+    support: np.ndarray, asked: np.ndarray, cell_prompt: np.ndarray, weight: np.ndarray, prior: float = 0.0
+) -> np.ndarray:
+    """Cosine of the conclusions of every pair of variants over the prompts that both were asked, float64 [V, V].
+
+    `support`, float64 [V, C]: share of a variant's samples in each cell. `asked`, bool [V, P]. `cell_prompt`, int64
+    [C]. `weight`, float64 [C]: what agreement in a cell shows. `prior` is added to the denominator.
+    """
+    variant, cell = np.nonzero(support)
+    squares = support[variant, cell] ** 2 * weight[cell]
+    place = variant * asked.shape[1] + cell_prompt[cell]
+    by_prompt = np.bincount(place, squares, minlength=asked.size).reshape(asked.shape)
+    shared = (support > 0).sum(axis=0) > 1  # a cell with one supporter is in no pair
+    part = support[:, shared] * np.sqrt(weight[shared])
+    norms = by_prompt @ asked.T  # of u over the prompts that v was asked
+    return (part @ part.T) / np.maximum(np.sqrt(norms * norms.T) + prior, 1e-12)
+
+
+def beyond_usual(similarity: np.ndarray, screened: np.ndarray) -> np.ndarray:
+    """What two variants have in common beyond what either has with most others, float64 [V, V], 1 on the diagonal.
+
+    (s - b) / (1 - b), at least 0, where b is the root of both variants' median similarities. `screened`, float64 [V]:
+    how much each counts in the median, so that copies are not what is usual.
+    """
+    count = len(similarity)
+    order = np.argsort(similarity, axis=1, kind="stable")
+    weights = np.where(order == np.arange(count)[:, None], 0.0, screened[order])
+    below = np.cumsum(weights, axis=1)
+    middle = (below >= below[:, -1:] / 2).argmax(axis=1)
+    usual = similarity[np.arange(count), order[np.arange(count), middle]]
+    expected = np.sqrt(np.outer(usual, usual))
+    found = np.clip((similarity - expected) / np.maximum(1 - expected, 1e-12), 0, 1)
+    np.fill_diagonal(found, 1.0)
+    return found
