@@ -38,18 +38,18 @@ def draw(world: dict[str, Any], seed: int) -> Pool:
     rng = np.random.default_rng([seed, int(1000 * world["low"]), int(100 * world["share"]), world["copies"]])
     variants = 24 if world["copies"] else VARIANTS
     accuracy = rng.uniform(world["low"], world["high"], variants)
-    answers = _answers(rng, accuracy, world["share"])
+    answers = draw_answers(rng, accuracy, world["share"])
     if world["copies"]:
-        copied = _answers(rng, np.array([world["copied"]]), 0.0)[0]
+        copied = draw_answers(rng, np.array([world["copied"]]), 0.0)[0]
         chosen = rng.choice(variants, world["copies"], replace=False)
-        fresh = _answers(rng, np.full(len(chosen), world["copied"]), 0.0)
+        fresh = draw_answers(rng, np.full(len(chosen), world["copied"]), 0.0)
         answers[chosen] = np.where(rng.random(fresh.shape) < COPY_NOISE, fresh, copied)
         accuracy[chosen] = world["copied"]
     keys = [{p: [RIGHT if k == 0 else f"wrong {k}"] for p, k in enumerate(row)} for row in answers.tolist()]
     return Pool([f"{i}" for i in range(variants)], keys, {p: RIGHT for p in range(PROMPTS)}, accuracy)
 
 
-def _answers(rng: np.random.Generator, accuracy: np.ndarray, share: float) -> np.ndarray:
+def draw_answers(rng: np.random.Generator, accuracy: np.ndarray, share: float) -> np.ndarray:
     """int64 [V, P]: 0 the right answer, 1 the popular wrong one, from 2 on the others."""
     shape = (len(accuracy), PROMPTS)
     wrong = np.where(rng.random(shape) < share, 1, 2 + rng.integers(OTHERS, size=shape))

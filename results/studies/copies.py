@@ -1,0 +1,89 @@
+"""What votes should count: the definitions that were tried, and the odds against parents. Writes the tables of copies.md.
+
+python results/studies/copies.py forms      # every definition on simulated pools and public models; 20 minutes of a core
+python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
+python results/studies/copies.py families   # before and after on the families that were measured; a minute
+"""
+
+import argparse
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from copies import kin, pools
+from copies.forms import FORMS, votes_of
+from evidence.pools import rank_correlation
+
+HERE = Path(__file__).parent
+DRAWS = 20
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    with open(HERE / name, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+
+
+def compare(kind: str, name: str, drawn: list[pools.Pool]) -> dict[str, Any]:
+    """Mean Spearman with accuracy of labels and of every form, and the mean error of two of them."""
+    found: dict[str, list[float]] = {}
+    for pool in drawn:
+        votes = votes_of(pool)
+        values = {form: way(votes) for form, way in FORMS.items()} | {"labels": pool.labelled}
+        for form, value in values.items():
+            found.setdefault(form, []).append(_number(rank_correlation(value, pool.accuracy)))
+        for form in ("unweighted", "chosen"):
+            found.setdefault(f"error, {form}", []).append(float(np.nanmean(np.abs(values[form] - pool.labelled))))
+        fit = votes.fit()
+        found.setdefault("voters", []).append(fit.voters)
+    return {
+        "kind": kind,
+        "pool": name,
+        "draws": len(drawn),
+        **{form: float(np.nanmean(x)) for form, x in found.items()},
+    }
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def forms() -> None:
+    rows = []
+    for kind, name, drawn in pools.everything(DRAWS):
+        rows.append(compare(kind, name, drawn))
+        print(
+            kind, name, f"{rows[-1]['unweighted']:.2f} {rows[-1]['chosen']:.2f} ({rows[-1]['labels']:.2f})", flush=True
+        )
+    write("copies_forms.csv", rows)
+
+
+def families() -> None:
+    from evidence import toy
+    from evidence.pretrained import load
+
+    measured = [("toy", name, [toy.load(name)]) for name in toy.measured()]
+    write(
+        "copies_families.csv", [compare(*item) for item in (*measured, ("pretrained", "smollm2, experts", [load()[0]]))]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("forms", "kin", "families"))
+    part = parser.parse_args().part
+    if part == "forms":
+        forms()
+    elif part == "kin":
+        write("copies_kin.csv", list(kin.rows(100)))
+    else:
+        families()
+
+
+if __name__ == "__main__":
+    main()
