@@ -1,25 +1,9 @@
-"""How many votes like it there are, for every vote: what a vote counts is the inverse of that.
+"""How far the votes of one variant repeat another's, from what they conclude alike.
 
-Of n votes whose errors are correlated at rho, the sum is worth n / (1 + (n - 1) rho) independent ones (Kish, 1965, the
-design effect); so each counts 1 / (1 + sum of rho over the others that say the same). Sequence weighting does the same
-with relatives in a family of proteins (Henikoff and Henikoff, 1994, doi:10.1016/0022-2836(94)90032-9). Only votes for
-the same conclusion are counted against one another: two relatives that disagree on a prompt do not repeat each other.
-
-rho[u, v] is estimated from what u and v conclude alike, beyond what either has in common with most others. Symbols as
-in `votes`: V variants, P prompts; a *cell* is one distinct conclusion to one prompt, C of them. Pure NumPy.
+Symbols as in `votes`: V variants, P prompts; a *cell* is one distinct conclusion to one prompt, C of them. Pure NumPy.
 """
 
 import numpy as np
-
-# Before it is known which conclusions are doubtful, all of them count; then two variants are alike as far as they agree
-# on what the pool doubts, since agreeing on what is right shows no kinship. A pair needs several doubted conclusions in
-# common before it is taken for kin: DOUBTS that they don't share are added. A weak likeness counts less than in
-# proportion. Chosen on simulated pools and public models: results/studies/copies.md.
-DOUBTS, POWER, ROUNDS = 5.0, 1.5, 3
-# Plain similarity to this power tells copies: of these, about one counts where it is asked what most others say.
-SCREEN = 4
-# To this power, it tells variants that hardly ever differ. They are kin whatever is right: 0.5 at 0.99, 0.04 at 0.95.
-SAME = 64
 
 
 def similarity(

@@ -10,12 +10,8 @@ probability that t is the right conclusion to prompt p. A *cell* is one distinct
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
-
-from nex_merge.measures import redundancy
-from nex_merge.measures.redundancy import beyond_usual, similarity
 
 FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities: initial, and during EM
 # Wrong conclusions are assumed to scatter over at least this many, where the number of options is not known.
@@ -84,7 +80,6 @@ class Votes:
         wanted[prompts] = True
         kept, voted = wanted[self.cell_prompt], wanted[self.prompt]
         part = copy(self)
-        part.__dict__.pop("kinship", None)
         part.cells = [cell for cell, keep in zip(self.cells, kept.tolist(), strict=True) if keep]
         part.cell_prompt, part._is_known, part._truth = self.cell_prompt[kept], self._is_known[kept], self._truth[kept]
         part.variant, part.prompt, part.weight = self.variant[voted], self.prompt[voted], self.weight[voted]
@@ -141,9 +136,8 @@ class Votes:
         A vote adds log a to the log-likelihood of its conclusion t, and log((1 - a) / m) to that of the others. Up to a
         constant of the prompt, the log-likelihood of t is the sum of the differences over the votes for t.
         """
-        a, m = reliability[self.variant], self.others[self.prompt]
-        gain = self.weight * counts * (np.log(a) - np.log((1 - a) / m))
-        log_likelihood = np.bincount(self.cell, gain, minlength=len(self.cell_prompt))
+        gains = self._gains(reliability, counts)
+        log_likelihood = np.bincount(self.cell, gains, minlength=len(self.cell_prompt))
         peak = np.full(len(self.others), -np.inf)
         np.maximum.at(peak, self.cell_prompt, log_likelihood)
         likelihood = np.exp(log_likelihood - peak[self.cell_prompt])
@@ -163,34 +157,48 @@ class Votes:
                 break
         return reliability, self.posterior(reliability, counts)
 
-    @cached_property
-    def kinship(self) -> np.ndarray:
-        """How far each vote of one variant is one of another again, float64 [V, V] in [0, 1], 1 on the diagonal.
+    def known_prompts(self) -> np.ndarray:
+        """The prompts of which the right conclusion is known, bool [P]."""
+        known = np.zeros(self.asked.shape[1], bool)
+        known[self.cell_prompt[self._is_known]] = True
+        return known
 
-        At first, all that two variants agree on shows that; then what they agree on although the pool doubts it.
+    def predictions(self, reliability: np.ndarray, counts: np.ndarray, kinship: np.ndarray) -> np.ndarray:
+        """The probability of a variant's conclusions given the votes of those that are no kin of it, float64 [V, P].
+
+        The mean over its samples; one without conclusion counts as 0. `kinship`, float64 [V, V] in [0, 1], 1 on the
+        diagonal, takes away that share of each vote. That none of the pool's conclusions is right is possible, too.
         """
-        if len(self.asked) < FEWEST_VARIANTS:
-            return np.eye(len(self.asked))
-        found = (self.support(), self.asked, self.cell_prompt)
-        plain = similarity(*found, np.ones(len(self.cells)))
-        np.fill_diagonal(plain, 1.0)
-        screened = 1 / (plain**redundancy.SCREEN).sum(axis=1)
-        kin = beyond_usual(plain, screened)
-        for _ in range(redundancy.ROUNDS):
-            _, posterior = self.em(self.counts(kin))
-            doubted = similarity(*found, 1 - posterior, redundancy.DOUBTS)
-            kin = np.maximum(beyond_usual(doubted, screened) ** redundancy.POWER, plain**redundancy.SAME)
-        return kin
+        order = np.argsort(self.cell_prompt, kind="stable")
+        present, first = np.unique(self.cell_prompt[order], return_index=True)
+        predicted = np.zeros(self.asked.shape)
+        if not len(present):
+            return predicted
+        gains = self.in_cells(self._gains(reliability, counts))[:, order]
+        logs = (1 - kinship) @ gains
+        peak = np.maximum(np.maximum.reduceat(logs, first, axis=1), 0.0)
+        sizes = np.diff([*first, len(order)])
+        likelihood = np.exp(logs - np.repeat(peak, sizes, axis=1))
+        elsewhere = np.maximum(self.others[present] + 1 - sizes, 0.0) * np.exp(-peak)
+        total = np.add.reduceat(likelihood, first, axis=1) + elsewhere
+        agreed = np.add.reduceat(likelihood * self.support()[:, order], first, axis=1)
+        predicted[:, present] = agreed / total
+        return predicted
 
-    def fit(self, kinship: np.ndarray | None = None, scale: np.ndarray | None = None) -> Fit:
+    def _gains(self, reliability: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """What each vote adds to the log-likelihood of its conclusion, beyond what it adds to the others', [N]."""
+        a, m = reliability[self.variant], self.others[self.prompt]
+        return self.weight * counts * (np.log(a) - np.log((1 - a) / m))
+
+    def fit(self, kinship: np.ndarray, scale: np.ndarray | None = None) -> Fit:
         """EM in which votes that repeat others count less.
 
-        `kinship`: that of all prompts, where these are some of them, or what is believed of it; else it is found on
-        these. `scale`, float64 [V]: by how much more or less each variant's votes count.
+        `kinship` as in `counts`; the identity: everybody is one voter. `scale`, float64 [V]: by how much more or less
+        each variant's votes count.
         """
         if len(self.asked) < FEWEST_VARIANTS:
             return Fit(np.full(len(self.asked), np.nan), np.full(self.asked.shape, np.nan))
-        counts = self.counts(self.kinship if kinship is None else kinship)
+        counts = self.counts(kinship)
         if scale is not None:
             counts = counts * scale[self.variant]
         reliability, posterior = self.em(counts)

@@ -1,0 +1,106 @@
+"""Do variants that agree repeat one another, or are they right? Two readings of the same answers, and which to take.
+
+Of n votes whose errors are correlated at rho, the sum is worth n / (1 + (n - 1) rho) independent ones (Kish, 1965, the
+design effect), so that each counts 1 / (1 + the sum of rho over the others that say the same). Sequence weighting does
+the same with relatives in a family of proteins (Henikoff and Henikoff, 1994, doi:10.1016/0022-2836(94)90032-9). Only
+votes for the same conclusion count against one another: relatives that disagree on a prompt do not repeat each other.
+
+rho[u, v], here called kinship, comes from what u and v conclude alike although the pool doubts it, beyond what either
+has in common with most others: agreeing on what is right shows nothing. What is doubted depends on who is kin, and the
+circle closes in two ways. One reading starts from kinship wherever variants are alike, the other from none but between
+variants that hardly ever differ. For a dozen good merges the first finds a dozen copies of a bad one, and for a dozen
+copies of a bad one the second finds a dozen good merges; within the dozen the answers are the same. The others' differ:
+the reading is taken under which variants that are kin under neither predict one another's conclusions better.
+
+Symbols as in `votes`. Pure NumPy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nex_merge.measures.redundancy import beyond_usual, similarity
+from nex_merge.measures.votes import FEWEST_VARIANTS, Fit, Votes
+
+# A pair needs several doubted conclusions in common before it is taken for kin: DOUBTS that they don't share are added
+# to the denominator. A weak likeness counts less than in proportion: POWER. All four, and MARGIN, were chosen on
+# simulated pools and public models: results/studies/copies.md.
+DOUBTS, POWER, ROUNDS = 5.0, 1.5, 2
+# Plain similarity to this power tells copies: of these, about one counts where it is asked what most others say.
+SCREEN = 4
+# To this power, it tells variants that hardly ever differ. They are kin whatever is right: 0.5 at 0.99, 0.04 at 0.95.
+SAME = 64
+# Variants that are alike are taken for copies if the others predict one another's conclusions better by this then.
+MARGIN = 0.02
+# The version of this definition, kept with a run. 1: every variant counts as one voter, copies too. 2: as here.
+DEFINITION = 2
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read the answers."""
+
+    kinship: np.ndarray  # float64 [V, V] in [0, 1], 1 on the diagonal: how far each vote of u is one of v again
+    reliability: np.ndarray  # float64 [V]
+    posterior: np.ndarray  # float64 [C]: q of every cell
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Both readings of a pool's votes."""
+
+    votes: Votes
+    chosen: Reading
+    other: Reading
+    lead: float  # how much better variants predict others, kin under neither reading, under the chosen one; in [-1, 1]
+
+    def fit(self, scale: np.ndarray | None = None) -> Fit:
+        """What the pool concludes under the chosen reading. `scale` as in `Votes.fit`."""
+        return self.votes.fit(self.chosen.kinship, scale)
+
+    @property
+    def torn(self) -> float:
+        """Share of the prompts on which the pool concludes something else under the other reading."""
+        one, other = (self.votes.fit(reading.kinship).pooled for reading in (self.chosen, self.other))
+        return sum(one[p] != other.get(p) for p in one) / max(len(one), 1)
+
+
+def readings(votes: Votes) -> Readings:
+    """Both readings; the one that takes likeness for kinship only where that is worth `MARGIN`."""
+    count = len(votes.asked)
+    if count < FEWEST_VARIANTS:
+        alone = Reading(np.eye(count), np.full(count, np.nan), np.full(len(votes.cells), np.nan))
+        return Readings(votes, alone, alone, 0.0)
+    plain = similarity(votes.support(), votes.asked, votes.cell_prompt, np.ones(len(votes.cells)))
+    np.fill_diagonal(plain, 1.0)
+    same, screened = plain**SAME, 1 / (plain**SCREEN).sum(axis=1)
+    independent = _reading(votes, same, same, screened)
+    copies = _reading(votes, np.maximum(beyond_usual(plain, screened), same), same, screened)
+    gained = _gain(votes, copies, independent)
+    if gained > MARGIN:
+        return Readings(votes, copies, independent, gained)
+    return Readings(votes, independent, copies, -gained)
+
+
+def _reading(votes: Votes, kinship: np.ndarray, same: np.ndarray, screened: np.ndarray) -> Reading:
+    """The reading that a first kinship leads to; `same`: kin whatever is right, `screened` as in `beyond_usual`."""
+    support = votes.support()
+    for _ in range(ROUNDS):
+        _, posterior = votes.em(votes.counts(kinship))
+        doubted = similarity(support, votes.asked, votes.cell_prompt, 1 - posterior, DOUBTS)
+        kinship = np.maximum(beyond_usual(doubted, screened) ** POWER, same)
+    return Reading(kinship, *votes.em(votes.counts(kinship)))
+
+
+def _gain(votes: Votes, one: Reading, other: Reading) -> float:
+    """How much better variants predict those that are kin under neither reading, under `one` than under `other`.
+
+    The probability of a variant's conclusions given its non-kin's, mean over its prompts of which the truth is not
+    known, then over variants, of which relatives count about once.
+    """
+    kinship = np.maximum(one.kinship, other.kinship)
+    weight, counts = 1 / kinship.sum(axis=1), votes.counts(kinship)
+    open_ = votes.asked & ~votes.known_prompts()
+    gained = votes.predictions(one.reliability, counts, kinship) - votes.predictions(other.reliability, counts, kinship)
+    means = np.where(open_, gained, 0.0).sum(axis=1) / np.maximum(open_.sum(axis=1), 1)
+    return float((weight * means).sum() / weight.sum())
