@@ -11,9 +11,14 @@ import numpy as np
 
 from nex_merge.measures.dissent import is_defined
 from nex_merge.measures.measure import Measure, Pool, Value
-from nex_merge.measures.votes import FEWEST_VARIANTS, Votes
+from nex_merge.measures.readings import Readings
+from nex_merge.measures.votes import FEWEST_VARIANTS, Fit
 from nex_merge.setup.config import NexConfig
 
+# What all merges of a pool may count together. They inherit their parents' answers, right and wrong ones, so that they
+# vouch for one another, and whether they or their parents are to be believed is not in the answers: it depends on
+# whether parents differ in skills or in noise. results/studies/copies.md.
+TOGETHER = (1.5, 3.0, 6.0)
 # With fewer samples, agreement takes few values: 0 or 1 with two of them.
 FEWEST_SAMPLES = 4
 
@@ -31,11 +36,28 @@ class Consensus(Measure):
     def is_pooled(self, nex: NexConfig) -> bool:
         return True
 
+    def beliefs(self, pool: Pool) -> Sequence[Sequence[Value]]:
+        fits = believed(pool.readings, np.array([variant.kind == "merge" for variant in pool.variants]))
+        return [[_mean(row) for row in fit.by_prompt] for fit in fits]
+
     def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
-        return fit_parts(pool.votes, counts)
+        return fit_parts(pool.readings, counts)
 
 
-def fit_parts(votes: Votes, counts: np.ndarray) -> np.ndarray:
+def believed(found: Readings, merges: np.ndarray) -> list[Fit]:
+    """Fits under other beliefs about kin, where some variants, bool [V], are merges and others are not.
+
+    The other reading; as many voters as there are; and merges that count as few together, each of the others as one.
+    """
+    if merges.all() or not merges.any():
+        return []
+    votes, counts = found.votes, found.fit.counts
+    counted = np.nansum(votes.by_prompt(counts)[merges]) / max(votes.asked.any(axis=0).sum(), 1)
+    scales = [np.where(merges, few / counted, 1.0)[votes.variant] for few in TOGETHER if few < counted]
+    return [found.other.fit, *(votes.fit(each) for each in (np.ones(len(counts)), *(counts * s for s in scales)))]
+
+
+def fit_parts(found: Readings, counts: np.ndarray) -> np.ndarray:
     """Consensus on parts of the prompts, float64 [V, B], from counts int64 [B, P] of 0 and 1; NaN where undefined.
 
     Fitted anew on each part: from half of the prompts, other variants may be taken for reliable. Which ones are kin is
@@ -43,8 +65,8 @@ def fit_parts(votes: Votes, counts: np.ndarray) -> np.ndarray:
     """
     columns = []
     for count in counts:
-        part = votes.on(np.flatnonzero(count))
-        sums = np.nansum(part.fit(votes.kinship).by_prompt, axis=1)
+        part = found.votes.on(np.flatnonzero(count))
+        sums = np.nansum(part.fit(found.fit.counts[count[found.votes.prompt] > 0]).by_prompt, axis=1)
         asked = part.asked.sum(axis=1)
         columns.append(np.where(asked > 0, sums / np.maximum(asked, 1), np.nan))
     return np.stack(columns, axis=1)

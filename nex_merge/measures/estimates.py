@@ -107,13 +107,20 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         sign = signs.get(name, measure.direction)
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
-        parents = [i for i in complete if pool.variants[i].kind == "parent"]
+        believed = [(values, drawn)]
+        if measure.is_defined(pool):
+            believed += [(other, measure.resample(pool, other, counts)) for other in measure.beliefs(pool)]
+        members = [i for i in complete if pool.variants[i].kind != "merge"]
         equal = [i for i in complete if pool.variants[i].is_reference]
-        beats_parent, beats_equal = (_odds(pool, values, drawn, sign, references) for references in (parents, equal))
+        parent, same = ([_odds(pool, *each, sign, references) for each in believed] for references in (members, equal))
         estimates = [
-            replace(item, beats_parent=beats_parent.get(i), beats_equal=beats_equal.get(i))
+            replace(
+                item,
+                beats_parent=_least(parent, i), beats_parent_most=_most(parent, i),
+                beats_equal=_least(same, i), beats_equal_most=_most(same, i),
+            )
             for i, item in enumerate(estimates)
-        ]
+        ]  # fmt: skip
         by_measure[name] = estimates
         on_halves = measure.halves(pool, values, halved)
         split_halves[name] = split_half(on_halves[complete]) if complete else None
@@ -121,6 +128,16 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
         variant.trial: {name: items[i] for name, items in by_measure.items()} for i, variant in enumerate(pool.variants)
     }
     return Scoring(estimates, pool.scores, _reliability(pool, estimates, split_halves))
+
+
+def _least(odds: Sequence[Mapping[int, float]], i: int) -> float | None:
+    """The lowest odds of a variant under any belief; None if any of them has none."""
+    return min((each[i] for each in odds), default=None) if all(i in each for each in odds) else None
+
+
+def _most(odds: Sequence[Mapping[int, float]], i: int) -> float | None:
+    """The highest; None where there is one belief."""
+    return max(each[i] for each in odds) if len(odds) > 1 and all(i in each for each in odds) else None
 
 
 def whole_values(measure: Measure, pool: Pool) -> list[Value]:
@@ -215,7 +232,7 @@ def _reliability(
     unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(pool.variants), 1)
     verdicts["consensus"] = assess_consensus(
         pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
-        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.votes,
+        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.readings,
     )  # fmt: skip
     match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
     count = sum(variant.complete for variant in pool.variants)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.measures.concluding import choose_match, conclusions_of
+from nex_merge.measures.readings import Readings, readings
 from nex_merge.measures.votes import Conclusions, Fit, Votes
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.scoring import rescore
@@ -77,9 +78,14 @@ class Pool:
         return Votes(self.conclusions, self.prompts, self.questions.options, self.questions.truths)
 
     @cached_property
+    def readings(self) -> Readings:
+        """Who repeats whom among the variants."""
+        return readings(self.votes)
+
+    @cached_property
     def fit(self) -> Fit:
         """What the pool concludes, and how reliable each variant is."""
-        return self.votes.fit()
+        return self.readings.fit
 
     @cached_property
     def weights(self) -> NeuronWeights | None:
@@ -166,6 +172,10 @@ class Measure:
                 with np.errstate(invalid="ignore", divide="ignore"):
                     row[:] = self.finish(np.where(sizes > 0, counts @ item.parts / sizes, np.nan))
         return drawn
+
+    def beliefs(self, pool: Pool) -> Sequence[Sequence[Value]]:
+        """The values under other beliefs that the answers don't contradict; odds are given as the range under them."""
+        return ()
 
     def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
         """The values on halves of the prompts, float64 [K, B], for split-half reliability."""

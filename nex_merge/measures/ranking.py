@@ -8,6 +8,7 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.measures.consensus import fit_parts
+from nex_merge.measures.readings import readings
 from nex_merge.measures.trust import assess_consensus
 from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
 from nex_merge.resampling import halves, interval, resamples, split_half
@@ -72,12 +73,12 @@ def consensus(
     numbered: list[Conclusions] = [{place[p]: _samples(value) for p, value in item.items()} for item in by_model]
     asked = {place[p]: count for p, count in (options or {}).items() if p in place}
     known, checked = ({place[p]: key for p, key in (given or {}).items() if p in place} for given in (truths, audit))
-    plain = Votes(numbered, len(prompts), asked)
-    votes = Votes(numbered, len(prompts), asked, known) if known else plain
-    fit = votes.fit()
-    reliability = split_half(fit_parts(votes, halves(np.arange(len(prompts))))) if len(prompts) > 1 else None
+    plain = readings(Votes(numbered, len(prompts), asked))
+    found = readings(Votes(numbered, len(prompts), asked, known)) if known else plain
+    fit = found.fit
+    reliability = split_half(fit_parts(found, halves(np.arange(len(prompts))))) if len(prompts) > 1 else None
     verdict = assess_consensus(
-        numbered, len(prompts), asked, {**known, **checked}, reliability, match=match, votes=plain
+        numbered, len(prompts), asked, {**known, **checked}, reliability, match=match, found=plain
     )
     defined = verdict.figures["defined"] == 1
     rows = [Ranked(name, *found) for name, found in zip(names, _estimates(fit.by_prompt, defined), strict=True)]

@@ -31,7 +31,7 @@ SCREEN = 4
 # To this power, it tells variants that hardly ever differ. They are kin whatever is right: 0.5 at 0.99, 0.04 at 0.95.
 SAME = 64
 # Variants that are alike are taken for copies if the others predict one another's conclusions better by this then.
-MARGIN = 0.02
+MARGIN = 0.01
 # The version of this definition, kept with a run. 1: every variant counts as one voter, copies too. 2: as here.
 DEFINITION = 2
 
@@ -41,8 +41,7 @@ class Reading:
     """One way to read the answers."""
 
     kinship: np.ndarray  # float64 [V, V] in [0, 1], 1 on the diagonal: how far each vote of u is one of v again
-    reliability: np.ndarray  # float64 [V]
-    posterior: np.ndarray  # float64 [C]: q of every cell
+    fit: Fit
 
 
 @dataclass(frozen=True)
@@ -53,24 +52,31 @@ class Readings:
     chosen: Reading
     other: Reading
     lead: float  # how much better variants predict others, kin under neither reading, under the chosen one; in [-1, 1]
-
-    def fit(self, scale: np.ndarray | None = None) -> Fit:
-        """What the pool concludes under the chosen reading. `scale` as in `Votes.fit`."""
-        return self.votes.fit(self.chosen.kinship, scale)
+    likeness: np.ndarray  # float64 [V, V]: plain similarity of the conclusions, 1 on the diagonal
 
     @property
-    def torn(self) -> float:
-        """Share of the prompts on which the pool concludes something else under the other reading."""
-        one, other = (self.votes.fit(reading.kinship).pooled for reading in (self.chosen, self.other))
-        return sum(one[p] != other.get(p) for p in one) / max(len(one), 1)
+    def fit(self) -> Fit:
+        """What the pool concludes under the chosen reading."""
+        return self.chosen.fit
+
+    def torn(self) -> tuple[float, float]:
+        """What would be if all likeness were kinship: one and the other figure that the verdict asks for.
+
+        The share of the prompts on which the pool would conclude something else; and how much better variants predict
+        those that are no kin under the chosen reading, as `lead`.
+        """
+        harsh = Reading(self.likeness, self.votes.fit(self.votes.counts(self.likeness)))
+        one, other = self.fit.pooled, harsh.fit.pooled
+        changed = sum(one[p] != other.get(p) for p in one) / max(len(one), 1)
+        return changed, _gain(self.votes, self.chosen, harsh)
 
 
 def readings(votes: Votes) -> Readings:
     """Both readings; the one that takes likeness for kinship only where that is worth `MARGIN`."""
     count = len(votes.asked)
     if count < FEWEST_VARIANTS:
-        alone = Reading(np.eye(count), np.full(count, np.nan), np.full(len(votes.cells), np.nan))
-        return Readings(votes, alone, alone, 0.0)
+        alone = Reading(np.eye(count), votes.fit(np.ones(len(votes.cell))))
+        return Readings(votes, alone, alone, 0.0, np.eye(count))
     plain = similarity(votes.support(), votes.asked, votes.cell_prompt, np.ones(len(votes.cells)))
     np.fill_diagonal(plain, 1.0)
     same, screened = plain**SAME, 1 / (plain**SCREEN).sum(axis=1)
@@ -78,8 +84,8 @@ def readings(votes: Votes) -> Readings:
     copies = _reading(votes, np.maximum(beyond_usual(plain, screened), same), same, screened)
     gained = _gain(votes, copies, independent)
     if gained > MARGIN:
-        return Readings(votes, copies, independent, gained)
-    return Readings(votes, independent, copies, -gained)
+        return Readings(votes, copies, independent, gained, plain)
+    return Readings(votes, independent, copies, -gained, plain)
 
 
 def _reading(votes: Votes, kinship: np.ndarray, same: np.ndarray, screened: np.ndarray) -> Reading:
@@ -89,7 +95,7 @@ def _reading(votes: Votes, kinship: np.ndarray, same: np.ndarray, screened: np.n
         _, posterior = votes.em(votes.counts(kinship))
         doubted = similarity(support, votes.asked, votes.cell_prompt, 1 - posterior, DOUBTS)
         kinship = np.maximum(beyond_usual(doubted, screened) ** POWER, same)
-    return Reading(kinship, *votes.em(votes.counts(kinship)))
+    return Reading(kinship, votes.fit(votes.counts(kinship)))
 
 
 def _gain(votes: Votes, one: Reading, other: Reading) -> float:
@@ -101,6 +107,7 @@ def _gain(votes: Votes, one: Reading, other: Reading) -> float:
     kinship = np.maximum(one.kinship, other.kinship)
     weight, counts = 1 / kinship.sum(axis=1), votes.counts(kinship)
     open_ = votes.asked & ~votes.known_prompts()
-    gained = votes.predictions(one.reliability, counts, kinship) - votes.predictions(other.reliability, counts, kinship)
+    predicted, otherwise = (votes.predictions(each.fit.reliability, counts, kinship) for each in (one, other))
+    gained = predicted - otherwise
     means = np.where(open_, gained, 0.0).sum(axis=1) / np.maximum(open_.sum(axis=1), 1)
     return float((weight * means).sum() / weight.sum())

@@ -11,6 +11,7 @@ import numpy as np
 
 from nex_merge.measures.dissent import dissent_figures, is_defined
 from nex_merge.measures.finishing import Ending
+from nex_merge.measures.readings import Readings, readings
 from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
 from nex_merge.records import Verdict
 from nex_merge.wording import counted
@@ -37,6 +38,10 @@ TOLERANCE = 0.1
 # do. It is at most 0.06 in the pools that are ranked well, and 0.25 in a pretrained family that is not; the limits were
 # set on these, results/studies/ranking.md.
 OVERRULED = (0.2, 0.1)
+# A ranking is weak from this share of the prompts on which the pool would conclude something else if all variants that
+# are alike were copies, unless the others' answers speak against that: unless variants predict those that are no kin of
+# theirs that much better as it is. Set on simulated pools and public models: results/studies/copies.md.
+TORN, CLEAR = 0.3, 0.06
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # A ranking is weak where merges that ended early leave out this share of all votes. Those that contradict the best are
@@ -115,18 +120,19 @@ def assess_consensus(
     match: str = "",
     unheard: float = 0.0,
     endings: Mapping[Ending, float] | None = None,
-    votes: Votes | None = None,
+    found: Readings | None = None,
 ) -> Verdict:
     """The verdict on the consensus of V variants over `prompts` prompts.
 
     `truths`: known right conclusions, which audit it. `split_half`: reliability of the ranking over halves of the
     prompts. `anchors`: indices of base and parents. `match`: how the conclusions were read, for the reasons.
     `unheard`: the share of all votes that is missing because merges ended early. `endings`: how all responses end, as
-    shares; None: not known. `votes`: these conclusions as votes, without truths, if they are at hand.
+    shares; None: not known. `found`: who repeats whom, found without truths, if that is at hand.
     """
-    votes = votes or Votes(conclusions, prompts, options)
-    fit = votes.fit()
-    figures = dissent_figures(votes, fit, anchors)
+    found = found or readings(Votes(conclusions, prompts, options))
+    votes, fit = found.votes, found.fit
+    figures = dissent_figures(votes, fit, anchors) | {"lead": found.lead}
+    figures["torn"], figures["torn_lead"] = found.torn()
     audit = audit_of(fit, truths or {})
     figures |= {"split_half": split_half, "variants": len(conclusions), "unheard": unheard}
     if audit is not None:
@@ -138,8 +144,8 @@ def assess_consensus(
         reason, cure = why_undefined(endings, len(options or {}), prompts)
         return Verdict("insufficient", (reason,), (cure,), figures)
     level, reasons, advice = 2, [], []
-    found = (*_audited(audit), *_findings(figures), *_readings(conclusions, match, endings or {}))
-    for at, reason, cure in sorted(found, key=lambda finding: finding[0]):  # the gravest first
+    findings = (*_audited(audit), *_findings(figures), *_conclusions(conclusions, match, endings or {}))
+    for at, reason, cure in sorted(findings, key=lambda finding: finding[0]):  # the gravest first
         level = min(level, at)
         reasons.append(reason)
         advice += [cure] if cure else []
@@ -217,6 +223,13 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
         found.append((int(concentration * rivals < CAMPS[0]), reason, ""))
     elif concentration >= ONE_VOICE and accuracy < NEARLY_ALL:
         found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", ""))
+    torn, lead = figures["torn"] or 0.0, figures["torn_lead"] or 0.0
+    if torn >= TORN and lead < CLEAR:
+        reason = (
+            "it hangs on whether variants that are alike are right or copies of one another: if copies, the pool would "
+            f"conclude something else on {torn:.0%} of the prompts, and the others' answers hardly tell"
+        )
+        found.append((1, reason, ""))
     if (overruled := figures["overruled"] or 0.0) >= OVERRULED[1]:
         reason = (
             f"on {overruled:.0%} of the prompts a few variants that are taken for reliable outvote a larger number "
@@ -248,7 +261,7 @@ def _unheard(figures: Mapping[str, float | None]) -> list[Finding]:
     return [(1, reason, UNRACED)]
 
 
-def _readings(conclusions: Sequence[Conclusions], match: str, endings: Mapping[Ending, float]) -> list[Finding]:
+def _conclusions(conclusions: Sequence[Conclusions], match: str, endings: Mapping[Ending, float]) -> list[Finding]:
     """Findings about what was read from the responses."""
     keys = [key for by_prompt in conclusions for answers in by_prompt.values() for key in answers]
     read = [key for key in keys if key is not None]

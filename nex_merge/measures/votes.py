@@ -190,17 +190,10 @@ class Votes:
         a, m = reliability[self.variant], self.others[self.prompt]
         return self.weight * counts * (np.log(a) - np.log((1 - a) / m))
 
-    def fit(self, kinship: np.ndarray, scale: np.ndarray | None = None) -> Fit:
-        """EM in which votes that repeat others count less.
-
-        `kinship` as in `counts`; the identity: everybody is one voter. `scale`, float64 [V]: by how much more or less
-        each variant's votes count.
-        """
+    def fit(self, counts: np.ndarray) -> Fit:
+        """What the pool concludes, given what each vote counts, float64 [N]; all 1: everybody is one voter."""
         if len(self.asked) < FEWEST_VARIANTS:
             return Fit(np.full(len(self.asked), np.nan), np.full(self.asked.shape, np.nan))
-        counts = self.counts(kinship)
-        if scale is not None:
-            counts = counts * scale[self.variant]
         reliability, posterior = self.em(counts)
         pooled: dict[int, Key] = {}
         claimed: dict[int, float] = {}

@@ -63,8 +63,12 @@ class Estimate:
     value: float | None  # None: undefined for these responses
     low: float | None = None  # 95 % bootstrap interval over prompts; None: one prompt, or the measure has none
     high: float | None = None
-    beats_parent: float | None = None  # confidence that it beats every parent, corrected for selection among merges
-    beats_equal: float | None = None  # confidence that it beats the merge with equal weights, corrected likewise
+    # Confidence that it beats base and every parent, and the merge with equal weights, corrected for selection among
+    # merges. Under a range of beliefs (`Measure.beliefs`), the lowest; `most` is the highest, None without a range.
+    beats_parent: float | None = None
+    beats_equal: float | None = None
+    beats_parent_most: float | None = None
+    beats_equal_most: float | None = None
 
 
 @dataclass(frozen=True)

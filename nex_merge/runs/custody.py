@@ -10,11 +10,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from nex_merge.errors import InputError, RunError
+from nex_merge.measures.readings import DEFINITION
 from nex_merge.runs import files
 from nex_merge.runs.changes import all_places, changes, differences
 from nex_merge.runs.database import Database, open_in
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import Run
+from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
 
 # What a search that ended before its first trial leaves behind, beside hidden files.
@@ -99,6 +101,13 @@ def compare(resolved: ResolvedConfig) -> list[str]:
             f"\nTo resume it, set these back (its settings are in {path}). To keep both, search in another folder "
             "(--out). To start over, use --fresh (the earlier run is renamed)"
         )  # fmt: skip
+    if run.votes != DEFINITION and _hangs_on_votes(run) and _merges(run) < resolved.config.study.trials:
+        raise InputError(
+            f"{folder}: its search was begun under an earlier definition of consensus, in which copies of one model "
+            "counted as many voters, so that what it tries next would depend on when it was stopped. For the present "
+            f"ranking of what it has: {command('rescore', folder)}. To search on, use another folder (--out), or start "
+            "over with --fresh (the earlier run is renamed)"
+        )
     versions = differences(run.resolved.get("versions", {}), resolved.resolved.get("versions", {}))
     return [f"{'.'.join(key)}: was {was!r}, is {now!r}" for key, was, now in versions]
 
@@ -141,16 +150,27 @@ def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
     for line in compare(resolved):
         note(f"library version changed since this run was started: {line}; results may differ in the last digits")
     schema, name = SCHEMA, f"{resolved.run.resolve().name}-{uuid.uuid4().hex[:12]}"
-    config, places = resolved.config.model_dump(), resolved.resolved["places"]
+    config, places, votes = resolved.config.model_dump(), resolved.resolved["places"], DEFINITION
     if (resolved.run / files.CONFIG).exists():
         run = _opened(resolved)
         schema, name, places = run.schema, run.study_name, all_places(run.resolved, resolved)
+        votes = run.votes
         # A longer run stays as long as it is.
-        if config["study"]["trials"] < sum(name.isdigit() for name in run.folders()):
+        if config["study"]["trials"] < _merges(run):
             config["study"]["trials"] = run.config.study.trials
-    head = {"schema": schema, "study_name": name}
+    head = {"schema": schema, "study_name": name, "votes": votes}
     content = {**head, **config, "resolved": {**resolved.resolved, "places": places}}
     files.write_atomically(resolved.run / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
+
+
+def _hangs_on_votes(run: Run) -> bool:
+    """Whether what a search tries depends on consensus."""
+    study = run.config.study
+    return "consensus" in {*run.objective.names, *study.constraints}
+
+
+def _merges(run: Run) -> int:
+    return sum(name.isdigit() for name in run.folders())
 
 
 def _opened(resolved: ResolvedConfig) -> Run:

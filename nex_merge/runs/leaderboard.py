@@ -30,12 +30,19 @@ LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 Row = dict[str, Any]
 
 
+# Measures of accuracy whose odds hang on how far variants vouch for one another: they are given as a range.
+VOTED = tuple(name for name, measure in MEASURES.items() if measure.claims_accuracy and measure.needs_pool)
+ODDS = ("beats_parent", "beats_parent_most", "beats_equal", "beats_equal_most")
+
+
 def _measure_columns() -> list[str]:
     columns = []
     for name, measure in MEASURES.items():
         columns.append(name)
         if measure.with_interval:
             columns += [f"{name}_low", f"{name}_high"]
+        if name in VOTED:
+            columns += [f"{name}_{odds}" for odds in ODDS]
     return columns
 
 
@@ -78,6 +85,8 @@ def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
         row[name] = estimate and estimate.value
         if measure.with_interval or name in objective.names:
             row |= {f"{name}_low": estimate and estimate.low, f"{name}_high": estimate and estimate.high}
+        if name in VOTED:
+            row |= {f"{name}_{odds}": estimate and getattr(estimate, odds) for odds in ODDS}
     row |= dict.fromkeys(ACCURACY)
     row |= {
         "violation": result.violation,

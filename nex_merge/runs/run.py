@@ -105,6 +105,11 @@ class Run:
         return found
 
     @property
+    def votes(self) -> int:
+        """The definition of consensus that its search was begun under; 1 where an older version kept none."""
+        return self._content.get("votes", 1)
+
+    @property
     def study_name(self) -> str:
         """The name of the run's study in its storage. Version 0.1.0 used the name of the folder."""
         return self._content.get("study_name") or Path(self._content.get("output", self.path)).resolve().name

@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1]
 Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 # Keys of a run folder's config.yaml that are not part of the configuration.
-SAVED_BESIDES = ("schema", "study_name", "resolved")
+SAVED_BESIDES = ("schema", "study_name", "votes", "resolved")
 
 
 class PromptsConfig(Strict):

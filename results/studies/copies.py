@@ -1,6 +1,6 @@
-"""What votes should count: the definitions that were tried, and the odds against parents. Writes the tables of copies.md.
+"""What votes should count, and the odds against base and parents. Writes the tables of copies.md.
 
-python results/studies/copies.py forms      # every definition on simulated pools and public models; 20 minutes of a core
+python results/studies/copies.py forms      # every definition, simulated pools and public models; 20 minutes of a core
 python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
 python results/studies/copies.py families   # before and after on the families that were measured; a minute
 """

@@ -12,6 +12,7 @@ from nex_merge.measures.concluding import choose_match
 from nex_merge.measures.consensus import AGREEMENT, CONSENSUS, SELF_CONSISTENCY
 from nex_merge.measures.estimates import Objective, score_pool
 from nex_merge.measures.measure import Pool
+from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.records import Observation, Response, Variant
 from nex_merge.setup.config import ConsensusConfig, NexConfig
@@ -44,10 +45,14 @@ def slowly(conclusions, prompts):
         beyond = [[max((s[i][j] - b[i][j]) / (1 - b[i][j]), 0) ** power for j in v] for i in v]
         return [[1.0 if i == j else beyond[i][j] for j in v] for i in v]
 
+    def weighed(k):
+        """What each vote counts."""
+        return [[0.0 if c[i][p] is None else 1 / sum(k[i][j] for j in v if c[j][p] == c[i][p]) for p in range(prompts)]
+                for i in v]  # fmt: skip
+
     def fitted(k):
-        """EM under this kinship: q[p][t]."""
-        w = [[0.0 if c[i][p] is None else 1 / sum(k[i][j] for j in v if c[j][p] == c[i][p]) for p in range(prompts)]
-             for i in v]  # fmt: skip
+        """EM under this kinship: a[v], and q[p][t]."""
+        w = weighed(k)
 
         def others(i, p):
             """Share of what the others' votes count that is for the same."""
@@ -70,16 +75,40 @@ def slowly(conclusions, prompts):
             moved, a = max(abs(x - y) for x, y in zip(a, new, strict=True)), new
             if moved <= 1e-6:
                 break
-        return posterior(a)
+        return a, posterior(a)
 
     plain = cosines([dict.fromkeys(k, 1.0) for k in kinds], 0.0)
     screened = [1 / sum(x**4 for x in row) for row in plain]
-    found = kin(plain, screened, 1.0)
-    for _ in range(3):
-        kinder = kin(cosines([{t: 1 - x for t, x in item.items()} for item in fitted(found)], 5.0), screened, 1.5)
-        found = [[max(kinder[i][j], plain[i][j] ** 64) for j in v] for i in v]
-    q = fitted(found)
-    return [[q[p].get(c[i][p], 0.0) for p in range(prompts)] for i in v]
+    same = [[x**64 for x in row] for row in plain]
+
+    def more(one, other):
+        return [[max(one[i][j], other[i][j]) for j in v] for i in v]
+
+    def reading(k):
+        for _ in range(2):
+            doubted = cosines([{t: 1 - x for t, x in item.items()} for item in fitted(k)[1]], 5.0)
+            k = more(kin(doubted, screened, 1.5), same)
+        return k, *fitted(k)
+
+    copies, independent = reading(more(kin(plain, screened, 1.0), same)), reading(same)
+    both = more(copies[0], independent[0])
+    w = weighed(both)
+
+    def predicted(i, p, a):
+        """Probability of what i concludes, given the votes of its non-kin."""
+        if c[i][p] is None:
+            return 0.0
+        m = max(len(kinds[p]) - 1, 9)
+        logs = {t: sum((1 - both[i][j]) * w[j][p] * math.log(a[j] / ((1 - a[j]) / m)) for j in v if c[j][p] == t)
+                for t in kinds[p]}  # fmt: skip
+        return math.exp(logs[c[i][p]]) / (sum(map(math.exp, logs.values())) + m + 1 - len(kinds[p]))
+
+    gains = [sum(predicted(i, p, copies[1]) - predicted(i, p, independent[1]) for p in range(prompts)) / prompts
+             for i in v]  # fmt: skip
+    weights = [1 / sum(row) for row in both]
+    gained = sum(x * y for x, y in zip(gains, weights, strict=True)) / sum(weights)
+    q = (copies if gained > 0.01 else independent)[2]
+    return gained, [[q[p].get(c[i][p], 0.0) for p in range(prompts)] for i in v]
 
 
 def world(rng, accuracies, prompts):
@@ -92,13 +121,22 @@ def world(rng, accuracies, prompts):
 
 
 def agreement_with_pool(conclusions, prompts, options=None, truths=None):
-    return Votes(conclusions, prompts, options, truths).fit().by_prompt
+    return readings(Votes(conclusions, prompts, options, truths)).fit.by_prompt
 
 
 def test_it_is_the_definition():
+    told = []
     for seed in range(3):
-        conclusions = world(np.random.default_rng(seed), [0.2, 0.5, 0.6, 0.8, 0.9], 20)
-        np.testing.assert_allclose(agreement_with_pool(conclusions, 20), slowly(conclusions, 20), atol=1e-9)
+        for copies in (0, 4):
+            conclusions = world(np.random.default_rng(seed), [0.2, 0.5, 0.6, 0.8, 0.9], 20)
+            rng, wrong = np.random.default_rng([seed, 1]), world(np.random.default_rng([seed, 2]), [0.3], 20)[0]
+            conclusions += [{p: ["x"] if rng.random() < 0.1 else wrong[p] for p in range(20)} for _ in range(copies)]
+            gained, expected = slowly(conclusions, 20)
+            found = readings(Votes(conclusions, 20))
+            np.testing.assert_allclose(found.fit.by_prompt, expected, atol=1e-9)
+            assert found.lead == pytest.approx(abs(gained) if gained > 0.01 else -gained, abs=1e-9)
+            told.append(gained > 0.01)
+    assert True in told and False in told, "both readings are taken"
 
 
 def test_copies_count_once():
@@ -107,12 +145,12 @@ def test_copies_count_once():
     independent = world(rng, np.linspace(0.4, 0.8, 12), 64)
     copied, *fresh = world(rng, [0.45] * 13, 64)
     copies = [{p: keys[p] if rng.random() < 0.07 else copied[p] for p in range(64)} for keys in fresh]
-    votes = Votes([*independent, *copies], 64)
-    fit = votes.fit()
+    found = readings(Votes([*independent, *copies], 64))
+    fit = found.fit
     assert np.mean([fit.pooled[p] == "right" for p in range(64)]) > 0.95
     assert fit.by_prompt[12:].mean() < 0.6, "the copies"
     assert 11 < fit.voters < 17
-    alone = votes.fit(np.eye(24))  # as many as they are: they outvote the others
+    alone = found.votes.fit(np.ones(len(found.votes.cell)))  # as many as they are: they outvote the others
     assert alone.by_prompt[12:].mean() > 0.8 and np.mean([alone.pooled[p] == "right" for p in range(64)]) < 0.7
 
 
@@ -188,7 +226,8 @@ def test_as_crowd_kit_has_it_under_equal_priors_and_penalties():
         columns=["task", "worker", "label"],
     )
     model = EqualPriors(n_iter=100, tol=-np.inf).fit(frame)
-    fit = Votes(conclusions, 40, options=dict.fromkeys(range(40), 4)).fit(np.eye(9))  # nobody is kin
+    votes = Votes(conclusions, 40, options=dict.fromkeys(range(40), 4))
+    fit = votes.fit(np.ones(len(votes.cell)))  # nobody is kin
     np.testing.assert_allclose(model.skills_.sort_index().to_numpy(), fit.reliability, atol=1e-4)
     probabilities = model.probas_.sort_index()
     ours = [[probabilities.loc[p, key] for p, key in enumerate(row)] for row in answers]
@@ -270,6 +309,6 @@ def test_two_hundred_variants_on_256_prompts_take_less_than_two_seconds():
 def test_votes_on_a_part_of_the_prompts_are_those_of_a_pool_that_was_asked_only_these():
     conclusions = world(np.random.default_rng(2), [0.3, 0.5, 0.7, 0.9, 0.6], 12)
     some = [{i: keys[p] for i, p in enumerate((1, 4, 5, 9))} for keys in conclusions]
-    part = Votes(conclusions, 12, {4: 3}, {5: "right"}).on(np.array([1, 4, 5, 9])).fit().by_prompt
+    part = readings(Votes(conclusions, 12, {4: 3}, {5: "right"}).on(np.array([1, 4, 5, 9]))).fit.by_prompt
     np.testing.assert_allclose(part[:, [1, 4, 5, 9]], agreement_with_pool(some, 4, {1: 3}, {2: "right"}), atol=1e-12)
     assert np.isnan(np.delete(part, [1, 4, 5, 9], axis=1)).all()

@@ -8,7 +8,8 @@ import pytest
 from nex_merge import InputError, consensus
 from nex_merge.measures.dissent import dissent_figures
 from nex_merge.measures.finishing import Ending
-from nex_merge.measures.trust import assess_consensus, audit_of
+from nex_merge.measures.readings import readings
+from nex_merge.measures.trust import CLEAR, TORN, assess_consensus, audit_of
 from nex_merge.measures.votes import Votes
 
 PROMPTS = 64
@@ -47,7 +48,7 @@ def test_near_copies_of_one_wrong_model_outvote_nobody(count):
             for _ in range(count)
         ]
         votes = Votes([*others, *copies], PROMPTS)
-        values = votes.fit().by_prompt.mean(axis=1)
+        values = readings(votes).fit.by_prompt.mean(axis=1)
         ranked.append(values[:12].min() > values[12:].max())
         found.append(assess_consensus([*others, *copies], PROMPTS, split_half=0.9))
     assert np.mean(ranked) >= 0.8
@@ -65,10 +66,10 @@ def test_ten_equal_models_are_one_voter():
     model = world(1, 0.5, 0.5, 0, variants=1)[0]
     other = world(2, 0.5, 0.5, 0, variants=3)
     votes = Votes([model] * 10 + other, PROMPTS)
-    few = dissent_figures(votes, votes.fit(), ())["voters"]
+    few = dissent_figures(votes, readings(votes).fit, ())["voters"]
     many = world(3, 0.5, 0.5, 0, variants=13)
     independent = Votes(many, PROMPTS)
-    assert few < 0.75 * dissent_figures(independent, independent.fit(), ())["voters"]
+    assert few < 0.75 * dissent_figures(independent, readings(independent).fit, ())["voters"]
 
 
 def test_base_and_parents_that_agree_with_one_another_contradict_the_pool():
@@ -86,7 +87,7 @@ def test_an_audit_turns_the_verdict_where_the_pool_is_wrong():
     plain = world(0, 0.3, 0.9, 0)
     verdict = assess_consensus(plain, PROMPTS, split_half=0.9, truths=dict.fromkeys(range(12), "0"))
     assert verdict.level == "sound" and verdict.figures["audit_right"] == 12
-    assert audit_of(Votes(plain, PROMPTS).fit(), {}) is None
+    assert audit_of(readings(Votes(plain, PROMPTS)).fit, {}) is None
 
 
 def test_what_was_cut_off_and_prose_are_named():
@@ -157,13 +158,29 @@ def test_a_few_who_are_taken_for_reliable_outvoting_a_larger_number_is_a_sign_ag
     rng = np.random.default_rng(0)
     pool = [{p: ["a" if rng.random() < 0.7 else f"{v} {p}"] for p in range(PROMPTS)} for v in range(8)]
     pool += [{p: ["b" if p < 20 + v else "a"] for p in range(PROMPTS)} for v in range(2)]
-    votes = Votes(pool, PROMPTS)
-    fit = votes.fit()
-    assert assess_consensus(pool, PROMPTS, split_half=0.9, votes=votes).figures["overruled"] == 0
-    votes.fit = lambda: replace(fit, pooled={p: "b" if p < 20 else "a" for p in range(PROMPTS)})
-    verdict = assess_consensus(pool, PROMPTS, split_half=0.9, votes=votes)
+    found = readings(Votes(pool, PROMPTS))
+    assert assess_consensus(pool, PROMPTS, split_half=0.9, found=found).figures["overruled"] == 0
+    fit = replace(found.fit, pooled={p: "b" if p < 20 else "a" for p in range(PROMPTS)})
+    found = replace(found, chosen=replace(found.chosen, fit=fit))
+    verdict = assess_consensus(pool, PROMPTS, split_half=0.9, found=found)
     assert verdict.figures["overruled"] == 20 / PROMPTS and verdict.level == "insufficient"
     assert any("outvote a larger number" in reason for reason in verdict.reasons)
+
+
+def test_a_ranking_that_hangs_on_who_is_a_copy_is_weak():
+    """Four variants are right on 0.6, eight loose copies of a model on a fifth: nobody else can tell them apart."""
+    undecided = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        source, *fresh = world(seed, 0.2, 0.2, 0, variants=9)
+        copies = [{p: source[p] if rng.random() < 0.8 else item[p] for p in range(PROMPTS)} for item in fresh]
+        verdict = assess_consensus([*world(seed, 0.6, 0.6, 0, variants=4), *copies], PROMPTS, split_half=0.9)
+        figures = verdict.figures
+        told = [reason for reason in verdict.reasons if "copies of one another" in reason]
+        assert bool(told) == (figures["torn"] >= TORN and figures["torn_lead"] < CLEAR)
+        undecided += bool(told)
+        assert not told or verdict.level != "sound"
+    assert undecided > 0
 
 
 def test_nothing_to_agree_on_is_not_open_ended_where_prompts_have_options():

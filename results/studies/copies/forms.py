@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from evidence.pools import Pool
 
-from nex_merge.measures.redundancy import SAME, beyond_usual, similarity
+from nex_merge.measures.readings import SAME, readings
+from nex_merge.measures.redundancy import beyond_usual, similarity
 from nex_merge.measures.votes import Votes
 
 Form = Callable[[Votes], np.ndarray]
@@ -21,12 +22,12 @@ def votes_of(pool: Pool) -> Votes:
 
 def unweighted(votes: Votes) -> np.ndarray:
     """Dawid and Skene as it was: everybody counts one."""
-    return np.nanmean(votes.fit(np.eye(len(votes.asked))).by_prompt, axis=1)
+    return np.nanmean(votes.fit(np.ones(len(votes.cell))).by_prompt, axis=1)
 
 
 def chosen(votes: Votes) -> np.ndarray:
     """What the product does."""
-    return np.nanmean(votes.fit().by_prompt, axis=1)
+    return np.nanmean(readings(votes).fit.by_prompt, axis=1)
 
 
 def power(k: float) -> Form:
@@ -54,10 +55,10 @@ def by_vote(k: float, prior: float | None = None, first: float = 1.5, rounds: in
     """Each vote counts 1 over the similar votes for the same conclusion; `prior` None: plain similarity alone."""
 
     def form(votes: Votes) -> np.ndarray:
-        reliability, posterior = votes.em(votes.counts(_cosine(votes) ** (k if prior is None else first)))
+        _, posterior = votes.em(votes.counts(_cosine(votes) ** (k if prior is None else first)))
         for _ in range(rounds if prior is not None else 0):
             alike = _cosine(votes, 1 - posterior, prior or 0.0)
-            reliability, posterior = votes.em(votes.counts(alike**k))
+            _, posterior = votes.em(votes.counts(alike**k))
         return np.nanmean(votes.by_prompt(posterior[votes.cell]), axis=1)
 
     return form
@@ -74,7 +75,7 @@ def beyond(k: float, prior: float, screen: float, same: bool) -> Form:
             _, posterior = votes.em(votes.counts(kin))
             kin = beyond_usual(_cosine(votes, 1 - posterior, prior), screened) ** k
             kin = np.maximum(kin, plain**SAME) if same else kin
-        return np.nanmean(votes.fit(kin).by_prompt, axis=1)
+        return np.nanmean(votes.fit(votes.counts(kin)).by_prompt, axis=1)
 
     return form
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nex_merge.measures.consensus import TOGETHER
+from nex_merge.measures.consensus import believed
+from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.resampling import odds_against, resamples
 
@@ -59,21 +60,16 @@ def rows(draws: int) -> Iterator[dict[str, Any]]:
 def odds(answers: np.ndarray) -> dict[str, float]:
     """Odds of the pick against base and parents: votes as many as there are, weighted, and the lowest of the range."""
     conclusions = [{p: [int(key)] for p, key in enumerate(row)} for row in answers]
-    votes, merges = Votes(conclusions, PROMPTS), np.arange(len(answers)) >= 3
-    fit = votes.fit()
-    counted = np.nansum(votes.by_prompt(fit.counts)[merges]) / PROMPTS
-    held = {"weighted": fit.by_prompt, "as_many": votes.fit(np.eye(len(answers))).by_prompt}
-    held |= {
-        f"together {few}": votes.fit(scale=np.where(merges, few / counted, 1.0)).by_prompt
-        for few in TOGETHER
-        if few < counted
-    }
+    found, merges = readings(Votes(conclusions, PROMPTS)), np.arange(len(answers)) >= 3
+    fit = found.fit
+    held = {"weighted": fit.by_prompt, "as_many": found.votes.fit(np.ones(len(found.votes.cell))).by_prompt}
+    held |= {f"belief {i}": other.by_prompt for i, other in enumerate(believed(found, merges))}
     counts = resamples(np.arange(PROMPTS))
     pick = int(np.argmax(fit.by_prompt[3:].mean(axis=1)))
-    found = {way: float(_odds(values, counts)[pick]) for way, values in held.items()}
+    odds = {way: float(_odds(values, counts)[pick]) for way, values in held.items()}
     accuracy = (answers == 0).mean(axis=1)
     lead = accuracy[3 + pick] - accuracy[:3].max()
-    return {"lead": float(lead), "range": min(found.values()), **found}
+    return {"lead": float(lead), "range": min(odds.values()), **odds}
 
 
 def _odds(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
