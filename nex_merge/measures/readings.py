@@ -49,10 +49,23 @@ class Readings:
     """Both readings of a pool's votes."""
 
     votes: Votes
-    chosen: Reading
-    other: Reading
-    lead: float  # how much better variants predict others, kin under neither reading, under the chosen one; in [-1, 1]
+    independent: Reading
+    copies: Reading
+    gained: float  # how much better variants predict those that are kin under neither, if copies: in [-1, 1]
     likeness: np.ndarray  # float64 [V, V]: plain similarity of the conclusions, 1 on the diagonal
+
+    @property
+    def are_copies(self) -> bool:
+        """Whether variants that are alike are taken for copies."""
+        return self.gained > MARGIN
+
+    @property
+    def chosen(self) -> Reading:
+        return self.copies if self.are_copies else self.independent
+
+    @property
+    def other(self) -> Reading:
+        return self.independent if self.are_copies else self.copies
 
     @property
     def fit(self) -> Fit:
@@ -63,7 +76,7 @@ class Readings:
         """What would be if all likeness were kinship: one and the other figure that the verdict asks for.
 
         The share of the prompts on which the pool would conclude something else; and how much better variants predict
-        those that are no kin under the chosen reading, as `lead`.
+        those that are no kin of theirs under the chosen reading, as `gained`.
         """
         harsh = Reading(self.likeness, self.votes.fit(self.votes.counts(self.likeness)))
         one, other = self.fit.pooled, harsh.fit.pooled
@@ -82,10 +95,7 @@ def readings(votes: Votes) -> Readings:
     same, screened = plain**SAME, 1 / (plain**SCREEN).sum(axis=1)
     independent = _reading(votes, same, same, screened)
     copies = _reading(votes, np.maximum(beyond_usual(plain, screened), same), same, screened)
-    gained = _gain(votes, copies, independent)
-    if gained > MARGIN:
-        return Readings(votes, copies, independent, gained, plain)
-    return Readings(votes, independent, copies, -gained, plain)
+    return Readings(votes, independent, copies, _gain(votes, copies, independent), plain)
 
 
 def _reading(votes: Votes, kinship: np.ndarray, same: np.ndarray, screened: np.ndarray) -> Reading:

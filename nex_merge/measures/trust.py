@@ -42,6 +42,8 @@ OVERRULED = (0.2, 0.1)
 # are alike were copies, unless the others' answers speak against that: unless variants predict those that are no kin of
 # theirs that much better as it is. Set on simulated pools and public models: results/studies/copies.md.
 TORN, CLEAR = 0.3, 0.06
+# Labels tell what the answers don't: an audit of which the interval lies above this is on the pool's side.
+SUPPORTED = 0.5
 # Share of the prompts on which base and parents agree with one another and not with the pool, from so many prompts on.
 CONTRADICTED, FEWEST_SHARED = (0.5, 0.25), 5
 # A ranking is weak where merges that ended early leave out this share of all votes. Those that contradict the best are
@@ -131,7 +133,7 @@ def assess_consensus(
     """
     found = found or readings(Votes(conclusions, prompts, options))
     votes, fit = found.votes, found.fit
-    figures = dissent_figures(votes, fit, anchors) | {"lead": found.lead}
+    figures = dissent_figures(votes, fit, anchors) | {"copies": float(found.are_copies)}
     figures["torn"], figures["torn_lead"] = found.torn()
     audit = audit_of(fit, truths or {})
     figures |= {"split_half": split_half, "variants": len(conclusions), "unheard": unheard}
@@ -224,7 +226,7 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
     elif concentration >= ONE_VOICE and accuracy < NEARLY_ALL:
         found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", ""))
     torn, lead = figures["torn"] or 0.0, figures["torn_lead"] or 0.0
-    if torn >= TORN and lead < CLEAR:
+    if torn >= TORN and lead < CLEAR and (figures.get("audit_low") or 0.0) < SUPPORTED:
         reason = (
             "it hangs on whether variants that are alike are right or copies of one another: if copies, the pool would "
             f"conclude something else on {torn:.0%} of the prompts, and the others' answers hardly tell"

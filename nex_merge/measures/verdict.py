@@ -32,8 +32,8 @@ def assess(
     """Whether the scores of a run's variants support a ranking, with reasons and advice.
 
     `mean_tokens`: of the variants, in the same order. `teachers`: the scores of the variants whose credit the weights
-    come from (all variants, or base and parents). `beats_parent`: confidence that the best merge beats every parent,
-    corrected for its having been chosen among many merges; None if undefined.
+    come from (all variants, or base and parents). `beats_parent`: confidence that the best merge beats base and
+    every parent, corrected for its having been chosen among many merges; None if undefined.
     """
     cycles = float(np.median([s.cycles / max(s.responses, 1) for s in teachers])) if teachers else 0.0
     credited = float(np.median([s.credited / max(s.responses, 1) for s in teachers])) if teachers else 0.0
@@ -81,7 +81,7 @@ def assess(
         )
         advice.append("a look at the responses, and accuracy for a few variants (benchmark, correlate)")
     if beats_parent is not None and level == 2 and beats_parent < 0.95:
-        reasons.append(f"the confidence that the best merge beats every parent is only {beats_parent:.0%}")
+        reasons.append(f"the confidence that the best merge beats base and every parent is only {beats_parent:.0%}")
     return Reliability(
         verdict=("insufficient", "weak", "sound")[level],
         reasons=tuple(reasons),

@@ -144,7 +144,7 @@ class Reliability:
     credited: float  # share of responses that earned credit
     weighted_mass: float | None  # share of the activation mass on neurons with a weight
     saturation: float | None  # share of that mass on |w| > 0.99
-    beats_parent: float | None  # confidence that the best merge by NEX beats every parent, corrected for selection
+    beats_parent: float | None  # confidence that the best merge by NEX beats base and every parent
     follows_length: float | None  # Spearman of NEX and mean tokens over variants; None: too few or all equal
     split_halves: Mapping[str, float | None] = field(default_factory=dict)  # `split_half` of every measure
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # by measure

@@ -175,7 +175,7 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
         "#": "rank",
         "front": "1: no merge is better in one objective without being worse in another; 2: only those of 1 are; ...",
         "95 %": f"95 % bootstrap interval of {measure_title(objective.name)} over prompts",
-        "beats": f"confidence that a merge beats every parent by {measure_title(objective.name)} (resampled prompts)",
+        "beats": f"confidence that a merge beats base and every parent by {measure_title(objective.name)}",
         "acc": "accuracy on labelled prompts",
         "accuracy": "accuracy on labelled prompts",
         "accuracy_low": "lower end of the accuracy's 95 % interval",
@@ -310,7 +310,7 @@ _FIGURES = {
     "credited": "share of responses that earn credit",
     "weighted_mass": MEASURES["weighted_mass"].meaning,
     "saturation": MEASURES["saturation"].meaning,
-    "beats_parent": "confidence that the best merge by NEX beats every parent",
+    "beats_parent": "confidence that the best merge by NEX beats base and every parent",
     "follows_length": "rank correlation of NEX with mean tokens",
 }
 

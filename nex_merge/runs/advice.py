@@ -21,6 +21,7 @@ from nex_merge.runs.recommend import (
     recommend,
 )
 from nex_merge.setup.paths import command
+from nex_merge.wording import counted
 
 Row = dict[str, Any]
 # Measures that can speak for a pick: what they rank high is meant to be right more often.
@@ -66,17 +67,17 @@ def _told(row: Row, by: str, level: str | None) -> str:
 
 
 def _beside(rows: Sequence[Row], pick: Row, by: str) -> Iterator[str]:
-    """Equal weights and the best parent by the measure that a merge is recommended by, if not the objective."""
+    """The references by the measure that a merge is recommended by, if not the objective."""
     equal = [row for row in rows if row.get("reference") and row["trial"] != pick["trial"]]
-    parents = [row for row in rows if row["kind"] == "parent" and row.get(by) is not None]
-    best = max(parents, key=lambda row: MEASURES[by].direction * row[by], default=None)
+    members = [row for row in rows if row["kind"] != "merge" and row.get(by) is not None]
+    best = max(members, key=lambda row: MEASURES[by].direction * row[by], default=None)
     told = [f"equal weights (trial {trial_label(row['trial'])}) {_number(row, by)}" for row in equal]
-    told += [] if best is None else [f"the best parent ({best['trial']}) {_number(best, by)}"]
+    told += [] if best is None else [f"the best of base and parents ({best['trial']}) {_number(best, by)}"]
     told = ["it is the merge with equal weights", *told] if pick.get("reference") else told
     if told:
         yield f"  By {measure_title(by)}: {', '.join(told)}."
     if odds := [item for item in _odds(pick, by) if item.startswith("confidence")]:
-        yield f"  {odds[0]}."
+        yield f"  {_capital(odds[0])}."
     yield from _better(pick, by)
 
 
@@ -84,7 +85,7 @@ def _first(rows: Sequence[Row], first: Row, objective: Objective, reliability: R
     """What speaks for and against the first merge by the objective."""
     parts = [*_odds(first, objective.name), *_supporters(rows, first, objective, reliability)]
     if parts:
-        yield f"  {'; '.join(parts)}."
+        yield f"  {_capital('; '.join(parts))}."
     yield from _better(first, objective.name)
     above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (first["rank"] or 0)]
     if above:
@@ -153,6 +154,10 @@ def _odds(pick: Row, name: str) -> list[str]:
     return [*found, f"confidence that it beats {', '.join(odds)}"] if odds else found
 
 
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
 def is_open(pick: Row, name: str) -> bool:
     """Whether it is open that a merge is better than base and every parent: the order hangs on who vouches for whom."""
     low, most = pick.get(f"{name}_beats_parent"), pick.get(f"{name}_beats_parent_most")
@@ -216,6 +221,9 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
     judged = reliability.of("consensus")
+    if judged is not None and (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
+        taken = "; those that are alike are taken for copies" if judged.figures.get("copies") else ""
+        lines.append(f"  {counted(round(count), 'variant')}, which vote like {voters:.0f}{taken}.")
     if judged is not None and judged.level != "insufficient":
         lines.append(f"  {CONDITION}.")
     if reliability.match is not None:
@@ -281,7 +289,7 @@ def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
     """An advice with the command that follows it."""
     config = run / "config.yaml"
     merges = sum(row["kind"] == "merge" for row in rows)
-    sentence = f"{advice[0].upper()}{advice[1:]}"
+    sentence = _capital(advice)
     if advice == AUDIT:
         return f"Check a dozen answers yourself: {command('audit', run)}"
     if advice == MORE_VARIANTS and not any("p.recipe" in row for row in rows):  # a list of recipes has an end

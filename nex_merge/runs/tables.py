@@ -39,7 +39,7 @@ SENTENCES = 80  # columns; wider ones are hard to read
 UNBROKEN = 10_000  # columns
 REASONS = 4  # of merges that ended in the same state
 LEGEND = (
-    "beats: confidence that a merge beats every parent; vs =: that it beats equal weights (the row marked =).",
+    "beats: confidence that a merge beats base and every parent; vs =: equal weights (the row marked =).",
     "Both: bootstrap over prompts, corrected for choosing among many merges.",
 )
 

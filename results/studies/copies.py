@@ -1,6 +1,7 @@
 """What votes should count, and the odds against base and parents. Writes the tables of copies.md.
 
 python results/studies/copies.py forms      # every definition, simulated pools and public models; 20 minutes of a core
+python results/studies/copies.py verdicts   # how often the verdict says sound on them; 10 minutes
 python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
 python results/studies/copies.py families   # before and after on the families that were measured; a minute
 """
@@ -18,8 +19,11 @@ from copies import kin, pools
 from copies.forms import FORMS, votes_of
 from evidence.pools import rank_correlation
 
+from nex_merge.measures.readings import readings
+
 HERE = Path(__file__).parent
 DRAWS = 20
+CLOSE = 0.1  # behind labels on the same prompts
 
 
 def write(name: str, rows: list[dict[str, Any]]) -> None:
@@ -39,14 +43,33 @@ def compare(kind: str, name: str, drawn: list[pools.Pool]) -> dict[str, Any]:
             found.setdefault(form, []).append(_number(rank_correlation(value, pool.accuracy)))
         for form in ("unweighted", "chosen"):
             found.setdefault(f"error, {form}", []).append(float(np.nanmean(np.abs(values[form] - pool.labelled))))
-        fit = votes.fit()
-        found.setdefault("voters", []).append(fit.voters)
+        found.setdefault("voters", []).append(readings(votes).fit.voters)
     return {
         "kind": kind,
         "pool": name,
         "draws": len(drawn),
         **{form: float(np.nanmean(x)) for form, x in found.items()},
     }
+
+
+def verdicts() -> None:
+    """How often the verdict says sound, where the ranking is within 0.1 of labels and where it is further off."""
+    rows = []
+    for kind, name, drawn in pools.everything(DRAWS):
+        found: dict[bool, list[bool]] = {True: [], False: []}
+        for pool in drawn:
+            values, ranking = pool.consensus()
+            labelled = rank_correlation(pool.labelled, pool.accuracy)
+            if labelled is not None:
+                ranked = rank_correlation(values, pool.accuracy) or 0.0
+                found[labelled - ranked <= CLOSE].append(ranking.verdict == "sound")
+        rows.append(
+            {"kind": kind, "pool": name}
+            | {"off": len(found[False]), "sound_of_off": sum(found[False])}
+            | {"close": len(found[True]), "sound_of_close": sum(found[True])}
+        )
+        print(rows[-1], flush=True)
+    write("copies_verdicts.csv", rows)
 
 
 def _number(value: float | None) -> float:
@@ -75,10 +98,12 @@ def families() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("forms", "kin", "families"))
+    parser.add_argument("part", choices=("forms", "verdicts", "kin", "families"))
     part = parser.parse_args().part
     if part == "forms":
         forms()
+    elif part == "verdicts":
+        verdicts()
     elif part == "kin":
         write("copies_kin.csv", list(kin.rows(100)))
     else:

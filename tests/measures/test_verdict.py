@@ -16,7 +16,7 @@ def a_score(cycles, credited):
     ("cycles", "credited", "halves", "beats", "verdict", "words"),
     [
         (30, 9, 0.9, 0.99, "sound", []),
-        (30, 9, 0.9, 0.6, "sound", ["beats every parent is only 60%"]),
+        (30, 9, 0.9, 0.6, "sound", ["beats base and every parent is only 60%"]),
         (15, 9, 0.9, 0.99, "weak", ["responses have few cycles to earn credit (1.5 on average"]),
         (4, 9, 0.9, 0.99, "insufficient", ["have too few cycles"]),
         (30, 3, 0.9, 0.99, "weak", ["few responses earn credit at all (30%)"]),

@@ -74,7 +74,7 @@ def test_another_objective_leads_the_page(tmp_path):
     best = next(trace for trace in figure.data if trace.name == "best so far")
     assert list(best.y) == sorted(best.y, reverse=True)
     meanings = {column.name: column.meaning for column in leaderboard_table(snapshot)[0]}
-    assert "beats every parent by perplexity" in meanings["beats"]
+    assert "beats base and every parent by perplexity" in meanings["beats"]
 
 
 def test_a_column_is_sorted_as_the_study_is_directed(tmp_path):

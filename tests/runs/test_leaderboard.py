@@ -240,7 +240,7 @@ def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
     leading, steps = told("consensus", reliability(advice=("audit",)), *FOUR)
     assert leading == [
         "Recommended: trial 2, by consensus (sound): 0.800 [0.700, 0.900]",
-        "  supported by agreement (sound), NEX (weak).",
+        "  Supported by agreement (sound), NEX (weak).",
     ]
     assert steps[0] == "Export the pick: nex-merge export results/x --out DIR"
     assert steps[1] == "Check a dozen answers yourself: nex-merge audit results/x"
@@ -251,9 +251,9 @@ def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_on
     leading, steps = told("nex", reliability(nex="insufficient"), *FOUR)
     assert leading == [
         "Recommended: trial 2, by consensus (sound): 0.800 [0.700, 0.900]",
-        "  By consensus: equal weights (trial 0) 0.500, the best parent (p) 0.400.",
+        "  By consensus: equal weights (trial 0) 0.500, the best of base and parents (p) 0.400.",
         "First by NEX (insufficient): trial 1, 0.9000 [0.9000, 0.9000]",
-        "  no other measure puts it above every parent and equal weights.",
+        "  No other measure puts it above every parent and equal weights.",
     ]
     export = "nex-merge export results/x --by consensus --out DIR"
     assert steps == [f"Export the pick by consensus (sound): {export}"]

@@ -30,6 +30,16 @@ def chosen(votes: Votes) -> np.ndarray:
     return np.nanmean(readings(votes).fit.by_prompt, axis=1)
 
 
+def independent(votes: Votes) -> np.ndarray:
+    """Of the two readings, the one in which variants that are alike are right."""
+    return np.nanmean(readings(votes).independent.fit.by_prompt, axis=1)
+
+
+def copies(votes: Votes) -> np.ndarray:
+    """The one in which they are copies."""
+    return np.nanmean(readings(votes).copies.fit.by_prompt, axis=1)
+
+
 def power(k: float) -> Form:
     """A variant's votes count 1 over the sum of its plain similarities to the k, whatever it votes for."""
 
@@ -112,5 +122,7 @@ FORMS: dict[str, Form] = {
     "beyond, k 2": beyond(2, 5, 4, False),
     "beyond, all count as usual": beyond(1.5, 5, 0, False),
     "beyond, k 1.5": beyond(1.5, 5, 4, False),
+    "independent": independent,
+    "copies": copies,
     "chosen": chosen,
 }
