@@ -21,6 +21,7 @@ import numpy as np
 
 from nex_merge.labels.audit import draw, standing
 from nex_merge.measures.consensus import fit_parts
+from nex_merge.measures.readings import readings
 from nex_merge.measures.trust import Audit, assess_consensus, audit_of
 from nex_merge.measures.votes import Conclusions, Key, Votes
 from nex_merge.resampling import FEWEST_VARIANTS, halves, split_half
@@ -63,7 +64,7 @@ def simulate(part: str, low: float, high: float, share: float) -> Iterator[dict[
     claimed, right = [], []
     for number in range(WORLDS):
         conclusions = world(np.random.default_rng([int(100 * low), int(10 * share), number]), low, high, share)
-        fit = Votes(conclusions, PROMPTS).fit()
+        fit = readings(Votes(conclusions, PROMPTS)).fit
         claimed.append(np.mean(list(fit.claimed.values())))
         right.append(np.mean([fit.pooled[p] == RIGHT for p in range(PROMPTS)]))
         if number < FULL_VERDICTS:
@@ -81,7 +82,7 @@ def simulate(part: str, low: float, high: float, share: float) -> Iterator[dict[
 
 
 def reliability_of(conclusions: Sequence[Conclusions]) -> float | None:
-    return split_half(fit_parts(Votes(conclusions, PROMPTS), halves(np.arange(PROMPTS))))
+    return split_half(fit_parts(readings(Votes(conclusions, PROMPTS)), halves(np.arange(PROMPTS))))
 
 
 def verdict(conclusions: Sequence[Conclusions], truths: Mapping[int, Key], reliability: float | None) -> str:
@@ -148,12 +149,12 @@ def ranked(gold: Sequence[str], answers: Sequence[Mapping[str, Key | None]], mod
     problems = np.random.default_rng(seed).choice(len(gold), PROMPTS, replace=False).tolist()
     conclusions = [{p: [answers[at][m]] for p, at in enumerate(problems)} for m in models]
     right = np.array([[answers[at][m] == gold[at] for at in problems] for m in models])
-    without = Votes(conclusions, PROMPTS).fit()
+    without = readings(Votes(conclusions, PROMPTS)).fit
     scores, audits = {"consensus 0": without.by_prompt.mean(axis=1)}, {}
     for n in (*TRUTHS, PROMPTS):
         labelled = draw(PROMPTS, n, seed)
         truths = {p: gold[problems[p]] for p in labelled}
-        scores[f"consensus {n}"] = Votes(conclusions, PROMPTS, truths=truths).fit().by_prompt.mean(axis=1)
+        scores[f"consensus {n}"] = readings(Votes(conclusions, PROMPTS, truths=truths)).fit.by_prompt.mean(axis=1)
         scores[f"alone {n}"] = right[:, labelled].mean(axis=1)
         audits[n] = audit_of(without, truths)
     return scores, audits

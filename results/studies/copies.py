@@ -1,7 +1,8 @@
 """What votes should count, and the odds against base and parents. Writes the tables of copies.md.
 
-python results/studies/copies.py forms      # every definition, simulated pools and public models; 20 minutes of a core
-python results/studies/copies.py verdicts   # how often the verdict says sound on them; 10 minutes
+python results/studies/copies.py forms      # every definition, simulated pools and public models; 10 minutes of a core
+python results/studies/copies.py verdicts   # how often the verdict says sound on them; 5 minutes
+python results/studies/copies.py stable     # a variant given twice, another order; a minute
 python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
 python results/studies/copies.py families   # before and after on the families that were measured; a minute
 """
@@ -9,6 +10,7 @@ python results/studies/copies.py families   # before and after on the families t
 import argparse
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from copies.forms import FORMS, votes_of
 from evidence.pools import rank_correlation
 
 from nex_merge.measures.readings import readings
+from nex_merge.measures.votes import Conclusions, Votes
 
 HERE = Path(__file__).parent
-DRAWS = 20
+DRAWS = 10
 CLOSE = 0.1  # behind labels on the same prompts
 
 
@@ -72,6 +75,26 @@ def verdicts() -> None:
     write("copies_verdicts.csv", rows)
 
 
+def stable() -> None:
+    """The largest change of any value where one variant is given twice, and where variants come in another order."""
+    rng, rows = np.random.default_rng(0), []
+    for kind, name, drawn in pools.everything(3):
+        twice, shuffled = [], []
+        for pool in drawn:
+            values, conclusions = _values(pool.conclusions, len(pool.truths)), list(pool.conclusions)
+            again = conclusions[int(rng.integers(len(conclusions)))]
+            twice.append(np.abs(_values([*conclusions, again], len(pool.truths))[:-1] - values).max())
+            order = rng.permutation(len(conclusions))
+            other = _values([conclusions[i] for i in order], len(pool.truths))
+            shuffled.append(np.abs(other - values[order]).max())
+        rows.append({"kind": kind, "pool": name, "twice": float(max(twice)), "shuffled": float(max(shuffled))})
+    write("copies_stable.csv", rows)
+
+
+def _values(conclusions: Sequence[Conclusions], prompts: int) -> np.ndarray:
+    return np.nanmean(readings(Votes(conclusions, prompts)).fit.by_prompt, axis=1)
+
+
 def _number(value: float | None) -> float:
     return np.nan if value is None else value
 
@@ -98,12 +121,14 @@ def families() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("forms", "verdicts", "kin", "families"))
+    parser.add_argument("part", choices=("forms", "verdicts", "stable", "kin", "families"))
     part = parser.parse_args().part
     if part == "forms":
         forms()
     elif part == "verdicts":
         verdicts()
+    elif part == "stable":
+        stable()
     elif part == "kin":
         write("copies_kin.csv", list(kin.rows(100)))
     else:

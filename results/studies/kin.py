@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from evidence.pools import rank_correlation
 
 from nex_merge import conclude
+from nex_merge.measures.consensus import believed
+from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.resampling import odds_against, resamples
 
@@ -127,16 +130,25 @@ def measure(folder: Path) -> dict[str, Any]:
         answers = [answer for _, answer in questions()]
         right = [_stands_in(answers[r["prompt"]], r["text"]) for r in responses]
         accuracy.append(float(np.mean(right)))
-    values = Votes(conclusions, QUESTIONS).fit().by_prompt
-    mean, counts = values.mean(axis=1), resamples(np.arange(QUESTIONS))
-    drawn = values @ counts.T / QUESTIONS
-    odds = odds_against(mean[3:], drawn[3:], mean[:3], drawn[:3], QUESTIONS)
-    pick = int(np.argmax(mean[3:]))
-    return {
-        "folder": folder.name, "merges": len(merges), "base": accuracy[0], "a": accuracy[1], "b": accuracy[2],
-        "pick": accuracy[3 + pick], "best_merge": max(accuracy[3:]), "rank_of_base": 1 + int((mean > mean[0]).sum()),
-        "odds": float(odds[pick]),
-    }  # fmt: skip
+    found = readings(Votes(conclusions, QUESTIONS))
+    alone = found.votes.fit(np.ones(len(found.votes.cell)))
+    means = {"one_voter_each": alone.by_prompt.mean(axis=1), "now": found.fit.by_prompt.mean(axis=1)}
+    picks = {way: 3 + int(np.argmax(mean[3:])) for way, mean in means.items()}
+    believed_in = [found.fit, *believed(found, np.arange(len(conclusions)) >= 3)]
+    odds = [_odds(fit.by_prompt, picks["now"]) for fit in believed_in]
+    row: dict[str, Any] = {"folder": folder.name, "merges": len(merges), "best_merge": max(accuracy[3:])}
+    row |= dict(zip(("base", "a", "b"), accuracy, strict=False))
+    for way, mean in means.items():
+        row |= {f"{way}_pick": accuracy[picks[way]], f"{way}_rank_of_base": 1 + int((mean > mean[0]).sum())}
+        row[f"{way}_spearman"] = rank_correlation(mean, np.array(accuracy))
+    row["one_voter_each_odds"] = _odds(alone.by_prompt, picks["one_voter_each"])
+    return row | {"odds_low": min(odds), "odds_high": max(odds), "copies": found.are_copies}
+
+
+def _odds(values: np.ndarray, pick: int) -> float:
+    """The odds that a variant beats base, a and b."""
+    mean, drawn = values.mean(axis=1), values @ resamples(np.arange(QUESTIONS)).T / QUESTIONS
+    return float(odds_against(mean[3:], drawn[3:], mean[:3], drawn[:3], QUESTIONS)[pick - 3])
 
 
 def _is_complete(result: Path) -> bool:

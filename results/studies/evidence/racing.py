@@ -13,7 +13,8 @@ import numpy as np
 
 from evidence import pretrained, public, toy, worlds
 from evidence.pools import Pool, rank_correlation
-from nex_merge.measures.votes import Conclusions, Votes
+from nex_merge.measures.readings import readings
+from nex_merge.measures.votes import Conclusions, Fit, Votes
 from nex_merge.study.race import FEWEST_RIVALS, LEVEL, chance_to_overtake
 
 BASELINES, BLOCK = 3, 8
@@ -87,7 +88,7 @@ def replay(pool: Pool, seed: int, way: Way) -> dict[str, Any]:
         told.append(asked)
         complete.append(not ended)
     accuracy = pool.accuracy[order[BASELINES:]]
-    raced, whole = _estimates(told, complete, prompts), np.nanmean(Votes(answers, prompts).fit().by_prompt, axis=1)
+    raced, whole = _estimates(told, complete, prompts), np.nanmean(_fit(answers, prompts).by_prompt, axis=1)
     pick = max((i for i, done in enumerate(complete) if done), key=lambda i: raced[i])
     return {
         "answered": sum(len(item) for item in told[BASELINES:]) / prompts / len(accuracy),
@@ -119,12 +120,12 @@ def _agreement(concluded: Sequence[Sequence[Any]]) -> int:
 
 def _is_behind(told: list[dict[int, Any]], asked: dict[int, Any], rivals: list[int], prompts: int, way: Way) -> bool:
     if way.posterior == "with":
-        values = Votes([*told, asked], prompts).fit().by_prompt
+        values = _fit([*told, asked], prompts).by_prompt
         mine = values[-1]
     else:
         votes = Votes(told, prompts)
-        fit = votes.fit()
-        q = dict(zip(votes.cells, votes.posterior(fit.reliability).tolist(), strict=True))
+        fit = readings(votes).fit
+        q = dict(zip(votes.cells, votes.posterior(fit.reliability, fit.counts).tolist(), strict=True))
         values, mine = fit.by_prompt, np.full(prompts, np.nan)
         for p, keys in asked.items():
             mine[p] = np.mean([q.get((p, key), 0.0) for key in keys])
@@ -133,9 +134,13 @@ def _is_behind(told: list[dict[int, Any]], asked: dict[int, Any], rivals: list[i
     return chance_to_overtake(mine[both] - values[best][both], prompts if way.of_all else ENDLESS) < way.level
 
 
+def _fit(told: Sequence[Any], prompts: int) -> Fit:
+    return readings(Votes(told, prompts)).fit
+
+
 def _estimates(told: list[dict[int, Any]], complete: list[bool], prompts: int) -> np.ndarray:
     """Consensus of all, float64 [V]; of those that ended early, the best's plus the mean difference."""
-    values = Votes(told, prompts).fit().by_prompt
+    values = _fit(told, prompts).by_prompt
     whole = np.nanmean(values, axis=1)
     best = max((i for i, done in enumerate(complete) if done), key=lambda i: whole[i])
     for i, done in enumerate(complete):

@@ -22,6 +22,7 @@ from evidence.toy import DATA, MAX_TOKENS
 from nex_merge import conclude
 from nex_merge.activations.capture import capture
 from nex_merge.generation import generate
+from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.credit import EPSILON
@@ -201,7 +202,7 @@ def tables(blocks: int) -> list[dict[str, Any]]:
 
 def _supported(variants: dict[str, Variant], group: np.ndarray) -> dict[str, np.ndarray]:
     """Which of a variant's responses conclude what the pool concludes from the samples in `group`, bool [R]."""
-    fit = _votes(variants, group).fit()
+    fit = readings(_votes(variants, group)).fit
     return {
         name: np.array([
             key is not None and fit.pooled.get(int(p)) == key for p, key in zip(v.prompt, v.conclusions, strict=True)
@@ -239,7 +240,7 @@ def _rows(
                 "split_half": _mean([split_half(x[:, 1:]) for x in found]),
                 "with_tokens": np.mean([spearmanr(x[:, 0], tokens)[0] for x in found]),
             })  # fmt: skip
-        found = [_votes(variants, g).fit().reliability for s, _, g in settings if s == size]
+        found = [readings(_votes(variants, g)).fit.reliability for s, _, g in settings if s == size]
         labels = [
             np.array([v.right[np.isin(v.sample, g)].mean() for v in variants.values()]) for s, _, g in settings
             if s == size

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, NSGAIISampler
-from ranking.families import FAMILIES
+from ranking.families import FAMILIES, LATER
 from ranking.measure import opened
 
 import nex_merge
@@ -61,7 +61,7 @@ LABELLED = "labelled"
 def search(family: str, arm: str, seed: int, trials: int) -> Path:
     """The run folder of one search, finished."""
     folder = DATA / family / f"{arm}-{seed}"
-    root, kinds = FAMILIES[family]
+    root, kinds = (FAMILIES | LATER)[family]
     problems = opened(family, 1).prompts
     DATA.mkdir(parents=True, exist_ok=True)
     prompts = DATA / f"{family}.jsonl"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ranking.families import FAMILIES, recipes
+from ranking.families import FAMILIES, LATER, recipes
 from ranking.measure import opened
 
 from evidence.pools import Pool
@@ -35,7 +35,7 @@ def measure(family: str, per_kind: int) -> None:
     """
     folders, merger, tokenizer, prompts, problems = opened(family, per_kind)
     known = _earlier(family) if per_kind == 0 else {}
-    kinds = FAMILIES[family][1]
+    kinds = (FAMILIES | LATER)[family][1]
     settings = GenerationConfig(max_new_tokens=MAX_TOKENS, batch_tokens=200_000)
     drafts: dict[str, list[Response]] = {"prompts": [], "problems": []}
 
@@ -98,7 +98,7 @@ def _write_csv(family: str, folder: Path) -> None:
 
 def measured() -> list[str]:
     """The families that have been measured."""
-    return [name for name in FAMILIES if (HERE / f"evidence_{name}.csv").exists()]
+    return [name for name in (*FAMILIES, *LATER) if (HERE / f"evidence_{name}.csv").exists()]
 
 
 def load(family: str) -> Pool:

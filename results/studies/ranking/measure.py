@@ -23,6 +23,7 @@ from nex_merge.setup.rendering import encode_prompts
 from ranking.families import (
     DATA,
     FAMILIES,
+    LATER,
     MIN_RUN,
     PROBLEMS_SEED,
     PROMPTS_PER_KIND,
@@ -51,7 +52,7 @@ class Opened(NamedTuple):
 def opened(family: str, per_kind: int) -> Opened:
     """Open a family, with `per_kind` problems of each of its kinds. Torch gets one thread."""
     torch.set_num_threads(1)
-    root, kinds = FAMILIES[family]
+    root, kinds = (FAMILIES | LATER)[family]
     folders = {name: Path(root).resolve() / name for name in ("base", *kinds)}
     return Opened(
         folders,
