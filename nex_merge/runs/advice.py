@@ -11,7 +11,7 @@ from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front
-from nex_merge.runs.leaderboard import VOTED
+from nex_merge.runs.odds import better, is_open, odds
 from nex_merge.runs.recommend import (
     NO_VERDICT,
     Recommendation,
@@ -26,8 +26,6 @@ from nex_merge.wording import counted
 Row = dict[str, Any]
 # Measures that can speak for a pick: what they rank high is meant to be right more often.
 SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
-RANGE = 0.05  # odds that differ by less are given as one
-CLAIMED = 0.95  # odds from which a merge is said to be better
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
     "sound": "other prompts would give much the same ranking",
@@ -76,17 +74,17 @@ def _beside(rows: Sequence[Row], pick: Row, by: str) -> Iterator[str]:
     told = ["it is the merge with equal weights", *told] if pick.get("reference") else told
     if told:
         yield f"  By {measure_title(by)}: {', '.join(told)}."
-    if odds := [item for item in _odds(pick, by) if item.startswith("confidence")]:
-        yield f"  {_capital(odds[0])}."
-    yield from _better(pick, by)
+    if told := [item for item in odds(pick, by) if item.startswith("confidence")]:
+        yield f"  {_capital(told[0])}."
+    yield from better(pick, by)
 
 
 def _first(rows: Sequence[Row], first: Row, objective: Objective, reliability: Reliability | None) -> Iterator[str]:
     """What speaks for and against the first merge by the objective."""
-    parts = [*_odds(first, objective.name), *_supporters(rows, first, objective, reliability)]
+    parts = [*odds(first, objective.name), *_supporters(rows, first, objective, reliability)]
     if parts:
         yield f"  {_capital('; '.join(parts))}."
-    yield from _better(first, objective.name)
+    yield from better(first, objective.name)
     above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (first["rank"] or 0)]
     if above:
         names = ", ".join(f"{row['trial']} {_number(row, objective.name)}" for row in above)
@@ -141,39 +139,8 @@ def _estimate(row: Row, name: str) -> str:
     return _number(row, name) + interval
 
 
-def _odds(pick: Row, name: str) -> list[str]:
-    """Confidences against the references by a measure, where there are any: a range where they hang on kinship."""
-    prefix = f"{name}_" if name in VOTED else ""
-    odds = []
-    for key, what in (("beats_parent", "base and every parent"), ("beats_equal", "equal weights")):
-        low, most = pick.get(prefix + key), pick.get(f"{prefix}{key}_most")
-        if low is not None:
-            ranges = most is not None and most - low >= RANGE
-            odds.append(f"{what} {low:.0%}" + (f" to {most:.0%}" if ranges else ""))
-    found = ["it is the merge with equal weights"] if pick.get("reference") else []
-    return [*found, f"confidence that it beats {', '.join(odds)}"] if odds else found
-
-
 def _capital(sentence: str) -> str:
     return sentence[0].upper() + sentence[1:]
-
-
-def is_open(pick: Row, name: str) -> bool:
-    """Whether it is open that a merge is better than base and every parent: the order hangs on who vouches for whom."""
-    low, most = pick.get(f"{name}_beats_parent"), pick.get(f"{name}_beats_parent_most")
-    return low is not None and most is not None and low < 0.5 < most
-
-
-def _better(pick: Row, name: str) -> Iterator[str]:
-    """The verdict on whether it is better than what one has, apart from the order among merges."""
-    low, most = pick.get(f"{name}_beats_parent"), pick.get(f"{name}_beats_parent_most")
-    if is_open(pick, name):
-        yield (
-            "  Better than base and every parent: not settled. Merges inherit their parents' mistakes and vouch for "
-            "one another, and the order hangs on how many voters they count as; a few labels settle it."
-        )
-    elif low is not None and most is not None and low >= CLAIMED:
-        yield f"  Better than base and every parent: sound, at {low:.0%} or more however few voters merges count as."
 
 
 def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliability: Reliability | None) -> list[str]:

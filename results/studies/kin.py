@@ -14,6 +14,7 @@ import importlib.util
 import json
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def questions() -> list[tuple[str, str]]:
     return found[:QUESTIONS]
 
 
-def _pairs(items: list[str]) -> list[tuple[str, str]]:
+def _pairs(items: Sequence[str]) -> list[tuple[str, str]]:
     return [(q, a) for q, _, a in (item.partition(":") for item in items)]
 
 
