@@ -39,6 +39,28 @@ def relatives(seed: int, variants: int) -> Pool:
     return _pool(answers, accuracies)
 
 
+def landscape(seed: int, merges: int, prompts: int, spread: float, quality: float) -> Pool:
+    """Base, two parents that know half of the prompts each, and merges whose answers vary evenly with their weights.
+
+    Merges with like weights give like answers, right and wrong ones. `spread`: standard deviation of the two weights
+    around a centre. `quality` scales everybody's skills.
+    """
+    rng = np.random.default_rng([11, seed, merges, prompts, int(100 * spread), int(100 * quality)])
+    centre = rng.uniform(0.2, 1.0, 2)
+    weights = np.clip(centre + spread * rng.normal(size=(merges, 2)), 0, 1.4)
+    weights = np.vstack([[0, 0], [1, 0], [0, 1], weights])
+    over = np.clip(weights.sum(axis=1) - 1.2, 0, None)
+    first = np.clip(0.35 + 0.6 * weights[:, 0] ** 0.5 - 0.5 * over - 0.15 * weights[:, 1], 0.02, 0.97)
+    second = np.clip(0.05 + 0.9 * weights[:, 1] ** 0.5 - 0.5 * over - 0.15 * weights[:, 0], 0.02, 0.97)
+    skill = quality * np.where(np.arange(prompts) < prompts // 2, first[:, None], second[:, None])
+    hard = rng.uniform(size=prompts)
+    right = skill + 0.08 * rng.normal(size=skill.shape) > hard
+    slopes = rng.normal(size=(prompts, worlds.OTHERS, 3))
+    position = np.c_[weights, np.full(len(weights), 0.7)]
+    field = np.einsum("pkd,vd->vpk", slopes, position) + 0.25 * rng.gumbel(size=(*skill.shape, worlds.OTHERS))
+    return _pool(np.where(right, 0, 1 + field.argmax(axis=-1)), skill.mean(axis=1))
+
+
 def everything(draws: int) -> Iterator[tuple[str, str, list[Pool]]]:
     """Kind, name, and draws of every pool."""
     for world in worlds.worlds():
@@ -61,6 +83,11 @@ def everything(draws: int) -> Iterator[tuple[str, str, list[Pool]]]:
     yield "clusters", "6 of 4", [clusters(seed, 6, 4, 0) for seed in range(draws)]
     for variants in (6, 7, 8):
         yield "two relatives, mostly wrong", f"of {variants}", [relatives(seed, variants) for seed in range(2 * draws)]
+    for merges, prompts in ((12, 24), (12, 64), (37, 64), (97, 64)):
+        for spread in (0.4, 0.15):
+            for quality in (1.0, 0.7):
+                pools = [landscape(seed, merges, prompts, spread, quality) for seed in range(draws)]
+                yield "landscape", f"{merges} merges, {prompts} prompts, spread {spread}, quality {quality}", pools
     for benchmark in public.BENCHMARKS:
         pool = public.load(benchmark)
         for name, members in public.groups(pool).items():
@@ -84,4 +111,5 @@ def _copy(
 
 def _pool(answers: np.ndarray, accuracies: np.ndarray) -> Pool:
     keys = [{p: [worlds.RIGHT if k == 0 else f"wrong {k}"] for p, k in enumerate(row)} for row in answers.tolist()]
-    return Pool([f"{i}" for i in range(len(answers))], keys, dict.fromkeys(range(PROMPTS), worlds.RIGHT), accuracies)
+    truths = dict.fromkeys(range(answers.shape[1]), worlds.RIGHT)
+    return Pool([f"{i}" for i in range(len(answers))], keys, truths, accuracies)
