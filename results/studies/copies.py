@@ -4,6 +4,7 @@ python results/studies/copies.py forms      # every definition, simulated pools 
 python results/studies/copies.py verdicts   # how often the verdict says sound on them; 5 minutes
 python results/studies/copies.py stable     # a variant given twice, another order; a minute
 python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
+python results/studies/copies.py tables     # the tables of copies.md, from the CSV files
 python results/studies/copies.py families   # before and after on the families that were measured; a minute
 """
 
@@ -19,6 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 from copies import kin, pools
 from copies.forms import FORMS, votes_of
+from copies.printed import print_tables
 from evidence.pools import rank_correlation
 
 from nex_merge.measures.readings import readings
@@ -121,7 +123,7 @@ def families() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("forms", "verdicts", "stable", "kin", "families"))
+    parser.add_argument("part", choices=("forms", "verdicts", "stable", "kin", "families", "tables"))
     part = parser.parse_args().part
     if part == "forms":
         forms()
@@ -129,6 +131,8 @@ def main() -> None:
         verdicts()
     elif part == "stable":
         stable()
+    elif part == "tables":
+        print_tables()
     elif part == "kin":
         write("copies_kin.csv", list(kin.rows(100)))
     else:
