@@ -32,7 +32,7 @@ LIMIT = 4.0  # seconds until the work has to have stopped
 EXIT = 1.0  # seconds that Python may take to exit, which waits for threads
 
 # Commands that go on where they were, and what rescores as a whole.
-_RESUMED = ("search", "audit", "benchmark", "correlate", "rescore")
+_RESUMED = ("search", "audit", "compare", "benchmark", "correlate", "rescore")
 
 
 class Interrupted(KeyboardInterrupt):

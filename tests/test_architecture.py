@@ -23,6 +23,7 @@ RULES = {
     "records": {"records"},
     "threads": {"interrupts"},
     "resampling": set(),
+    "sequential": set(),
     "answers": FREE,
     "checkpoints": FREE,
     "setup": FREE | {"answers", "checkpoints"},
@@ -32,16 +33,19 @@ RULES = {
     "nex": FREE,
     "engines": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex"},
     "measures": FREE | {"setup", "answers", "nex", "resampling"},
-    "runs": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex", "measures", "engines"},
+    "runs": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex", "measures", "engines",
+                    "sequential"},
     "study": FREE | {"setup", "resampling", "merging", "generation", "nex", "measures", "engines", "runs"},
     # The scripts that make and measure what the package carries; the product never imports them.
     "families": FREE | {"setup", "engines", "study"},
     "labels": FREE | {"setup", "answers", "measures", "engines", "runs"},
+    "compare": FREE | {"setup", "answers", "measures", "engines", "runs", "labels", "sequential"},
     "inspect": FREE | {"checkpoints", "setup", "answers", "resampling", "merging", "activations", "nex", "measures",
                        "engines", "runs", "labels"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
     "api": FREE | {"setup", "engines", "runs", "study"},
-    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "inspect", "report"},
+    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "compare", "inspect", "report",
+                   "sequential"},
 }  # fmt: skip
 # Libraries that one place alone knows.
 LIBRARIES = {

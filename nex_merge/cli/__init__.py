@@ -24,7 +24,8 @@ from nex_merge.inert import Formatter, echo
 
 # Importing these registers their commands, in the order of --help.
 # isort: off
-from nex_merge.cli import search, labels, audit, report, consensus, score, select, phases, neurons, catalogue  # noqa: F401
+from nex_merge.cli import search, labels, audit, compare, report, consensus, score, select, phases, neurons  # noqa: F401
+from nex_merge.cli import catalogue  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

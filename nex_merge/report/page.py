@@ -21,6 +21,7 @@ from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
+from nex_merge.runs.preferred import compared_lines
 from nex_merge.runs.run import Run
 from nex_merge.study.importances import importances
 
@@ -78,6 +79,7 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
         # Reasons are indented; what is not says something else.
         "reasons": [line.strip().removeprefix("- ") for line in verdicts[1:] if line.startswith("  - ")],
         "other_verdicts": [line.strip() for line in verdicts[1:] if not line.startswith("  - ")],
+        "compared": [line.strip() for line in compared_lines(folder, None if pick is None else pick["trial"])],
         "steps": words.steps(next_steps(rows, objective, reliability, folder)),
         "cuts": words.steps(cut_lines(rows, folder)),
         "progress": words.progress(snapshot),

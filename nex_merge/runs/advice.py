@@ -11,7 +11,8 @@ from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front
-from nex_merge.runs.odds import better, is_open, odds
+from nex_merge.runs.odds import better, odds
+from nex_merge.runs.preferred import compare_steps
 from nex_merge.runs.recommend import (
     NO_VERDICT,
     Recommendation,
@@ -217,8 +218,7 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
         ]
     if found.level != "sound" or found.by == objective.name:
         steps += [_step(item, rows, run) for verdict in verdicts for item in verdict.advice]
-    if found.row is not None and is_open(found.row, found.by):
-        steps.append(_step(AUDIT, rows, run))
+    steps += compare_steps(rows, objective, reliability, found, run)
     by_command: dict[str, str] = {}
     for step in steps:
         by_command.setdefault(step.rpartition(": ")[2], step)  # of two sentences with one command, the first

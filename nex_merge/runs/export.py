@@ -21,6 +21,7 @@ from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
+from nex_merge.runs.preferred import card_rows
 from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
@@ -122,6 +123,7 @@ def _write(
         *stage,
         *figures(result),
         verdict_line(name, verdict, standing(recommendation(remerger.run), result.trial)),
+        *card_rows(remerger.run.path, result.trial),
     ]
     about, needs = f"Trial {result.trial} of a search", needs_transformers_5(folder)
     card = model_card(engine, recipe, about, lines, result.weights_sha256, needs)

@@ -7,9 +7,11 @@
     prompts.json the token ids of the prompts, as every trial reads them
     warm_start.json the trials of another run that the search began with
     audit.json labels that a person gave to a few prompts
+    compare.json blind comparisons of two trials, and what judges said
     final/    a run folder like this one: the trials that took part in the final, on its prompts
     error.log the traceback of an internal error that ended a search
-    lock, leaderboard.lock, accuracy.lock empty; which of the commands that write is at work is told by who holds them
+    lock, leaderboard.lock, accuracy.lock, compare.lock empty; which of the commands that write is at work is told by
+              who holds them
 
 A trial's id is `base`, a parent's name, or Optuna's trial number in at least four digits. `result.json` is written
 last, by atomic rename: it marks the trial as finished. `results.py` has its contents.
@@ -32,10 +34,12 @@ CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
+COMPARISONS = "compare.json"
 ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
 WARM_START, PROMPTS = "warm_start.json", "prompts.json"
-# Held while the leaderboard is read and written anew, and while accuracy is measured or attached.
-LEADERBOARD_LOCK, ACCURACY_LOCK = "leaderboard.lock", "accuracy.lock"
+# Held while the leaderboard is read and written anew, while accuracy is measured or attached, and while a judgement is
+# kept.
+LEADERBOARD_LOCK, ACCURACY_LOCK, COMPARISONS_LOCK = "leaderboard.lock", "accuracy.lock", "compare.lock"
 # How to get back a file of a trial.
 RESTORE = "Restore it from a copy of the run"
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"

@@ -14,6 +14,7 @@ from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
+from nex_merge.runs.preferred import compared_lines, picked
 from nex_merge.wording import counted, fitted
 
 if TYPE_CHECKING:
@@ -91,10 +92,11 @@ def print_table(
     sorted_by: str | None = None,
     run: Path | None = None,
 ) -> None:
-    """Print what is recommended, the ranking, the reasons of failures, what is cut, and the verdicts.
+    """Print what is recommended, the ranking, the reasons of failures, what is cut, the verdicts, and what blind
+    comparisons say.
 
     `every`: all rows of the leaderboard, of which `rows` may be some; None: without what is recommended. `run`: the
-    run's folder; None: without what is cut.
+    run's folder; None: without what is cut, and without comparisons.
     """
     console = console_of()
 
@@ -136,6 +138,9 @@ def print_table(
     if reliability is not None:
         say()
         for line in verdict_lines(reliability, objective.name, objective.names):
+            wrap(line)
+    if run is not None:
+        for line in compared_lines(run, picked(rows if every is None else every, objective, reliability)):
             wrap(line)
 
 

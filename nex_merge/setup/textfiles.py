@@ -210,15 +210,16 @@ def _refuse_whole_json(path: Path) -> None:
     raise InputError(f"{path}: expected one JSON object per line, got {kind}. Convert it: {how}")
 
 
-def read_csv(path: Path, wanted: str) -> Iterator[tuple[str, Mapping[str, str] | InputError]]:
+def read_csv(path: Path, wanted: str, separator: str = ",") -> Iterator[tuple[str, Mapping[str, str] | InputError]]:
     """(place for messages, fields by column) of every row of a comma-separated file that is not blank, for `collect`.
 
-    `wanted`: a column that has to be there. In place of the fields, the InputError for a row that has more or fewer
-    than the header. Raises InputError, naming the line, for quotes that don't match, and for a column that is missing
-    or occurs twice.
+    `wanted`: a column that has to be there. `separator`: what stands instead of commas in a file of ours that a
+    spreadsheet has written anew. In place of the fields, the InputError for a row that has more or fewer than the
+    header. Raises InputError, naming the line, for quotes that don't match, and for a column that is missing or occurs
+    twice.
     """
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(_lines(path, sys.maxsize), strict=True)
+    reader = csv.reader(_lines(path, sys.maxsize), strict=True, delimiter=separator)
     header: list[str] | None = None
     while True:
         where = f"{path} line {reader.line_num + 1}"
