@@ -1,5 +1,6 @@
 """`nex-merge compare`: two variants compared blind, without known answers, until it is settled which is better."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_valu
 from nex_merge.errors import InputError
 from nex_merge.inert import echo, json_text
 from nex_merge.setup.paths import check_writable_file, command, expand_for
-from nex_merge.wording import counted
+from nex_merge.wording import counted, wrapped
 
 if TYPE_CHECKING:
     from nex_merge.compare.pairs import Opened
@@ -151,8 +152,9 @@ def _print(opened: "Opened", found: "Tally", form: ShortFormat) -> None:
     from nex_merge.runs.preferred import tally_lines
 
     if form is ShortFormat.table:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for line in tally_lines(found) if found.valid else ("Nothing is judged yet.",):
-            echo(line)
+            echo(line if width is None else wrapped(line, width))
         return
     state, comparison = found.state, found.comparison
     over = state.is_over

@@ -56,8 +56,7 @@ def read_sheets(opened: Opened, paths: Sequence[Path], judge: str | None) -> lis
         name = judge or path.name.removesuffix(".gz").removesuffix(".csv")
 
         def read(where: str, row: Mapping[str, str], name: str = name) -> None:
-            said = _said(row, where)
-            prompt = _prompt(row, where, opened.comparison)
+            prompt, said = _prompt(row, where, opened.comparison), _said(row, where)
             by = (row.get("judge") or "").strip() or name
             if said is None:
                 return
@@ -91,7 +90,7 @@ def _said(row: Mapping[str, str], where: str) -> str | None:
 
 def _prompt(row: Mapping[str, Any], where: str, comparison: Comparison) -> int:
     """The prompt that a row is about, of this comparison."""
-    for name in ("comparison", "index"):
+    for name in ("comparison", "index", "better"):
         if name not in row:
             raise InputError(f"{where}: expected the column {name!r}, as page and sheet have it")
     if row["comparison"].strip() != comparison.id:

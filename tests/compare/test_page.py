@@ -19,7 +19,7 @@ if CHROMIUM is None and os.environ.get("NEX_MERGE_BROWSER") != "required":
 
 from playwright.sync_api import sync_playwright  # noqa: E402
 
-HOSTILE = "</script><script>throw 1</script><img src=x onerror=alert(1)> \x1b[31m \u202e & \"quoted\" '{{ 1 }}'"
+HOSTILE = "</script><script>throw x</script><img src=x onerror=alert()> \x1b[m \u202e & \"quoted\" '{{ x }}' so"
 
 
 @pytest.fixture(scope="module")
