@@ -164,7 +164,7 @@ def test_a_folder_that_can_not_be_written_is_said_before_anybody_is_asked(run):
 def test_the_leaderboard_report_and_advice_have_it(run, tmp_path):
     """What was compared stands beside the verdict; before, comparing is advised."""
     steps = next_steps(read_rows(Run(run)), Run(run).objective, read_reliability(run), run)
-    has_pick = any("nex-merge compare" in step for step in steps)
+    assert f"A few looks settle it: nex-merge compare {run}" in steps
     say(open_by_hand(run, "0", "base"), "base", 6)
     line = "base on 6: base is better (error 5%)."
     shown = CliRunner().invoke(app, ["leaderboard", str(run)])
@@ -174,7 +174,9 @@ def test_the_leaderboard_report_and_advice_have_it(run, tmp_path):
     assert line in page.read_text()
     rescored = CliRunner().invoke(app, ["rescore", str(run)])
     assert rescored.exit_code == 0 and line in " ".join(rescored.stdout.split()), "rescoring keeps it"
-    print(has_pick, steps)
+    say(open_by_hand(run), Run(run).best().trial, 6)
+    after = next_steps(read_rows(Run(run)), Run(run).objective, read_reliability(run), run)
+    assert not any("nex-merge compare" in step for step in after), "it is settled"
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

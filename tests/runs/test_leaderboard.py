@@ -24,6 +24,7 @@ from nex_merge.runs.tables import as_markdown, print_table, table_cells
 from nex_merge.setup.study_config import StudyConfig
 
 NEX = Objective("nex", 1)
+LOOKS = "A few looks settle it: nex-merge compare results/x"
 
 
 def result(trial, nex, kind="merge", state="complete", estimates=None, **fields):
@@ -129,7 +130,7 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     ]
     step = "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR"
     export = "Export one of the front: nex-merge export results/x --trial 1 --out DIR"
-    assert next_steps(rows, SEVERAL, verdict, run) == [export, step]
+    assert next_steps(rows, SEVERAL, verdict, run) == [export, step, LOOKS]
     unfit = reliability(nex="insufficient", advice=("more prompts",))
     assert list(lead(rows, SEVERAL, unfit))[:2] == [
         "Recommended: trial 2, by mean tokens: 20",
@@ -138,9 +139,10 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     assert next_steps(rows, SEVERAL, unfit, run) == [
         "Export the best by mean tokens: nex-merge export results/x --by mean_tokens --out DIR",
         step,
+        LOOKS,
     ]
     both = replace(unfit, verdicts={**unfit.verdicts, "mean_tokens": Verdict("insufficient", ("all alike",))})
-    assert next_steps(rows, SEVERAL, both, run) == [step]
+    assert next_steps(rows, SEVERAL, both, run) == [step, LOOKS]
     assert next(iter(lead(rows, SEVERAL, both))) == (
         "Nothing is recommended: the verdicts on NEX and mean tokens are insufficient."
     )
@@ -256,12 +258,13 @@ def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_on
         "  No other measure puts it above every parent and equal weights.",
     ]
     export = "nex-merge export results/x --by consensus --out DIR"
-    assert steps == [f"Export the pick by consensus (sound): {export}"]
+    assert steps == [f"Export the pick by consensus (sound): {export}", LOOKS]
     leading, steps = told("nex", reliability(nex="weak"), *FOUR)
     assert "consensus is sound and disagrees" in leading[-1]
     assert steps == [
         "Export the pick: nex-merge export results/x --out DIR",
         f"Or the pick by consensus (sound): {export}",
+        LOOKS,
     ]
 
 
@@ -273,6 +276,7 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
         "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
         "More merges: nex-merge search results/x/config.yaml --trials 20",
         "Check a dozen answers yourself: nex-merge audit results/x",
+        LOOKS,
         "Until then, equal weights need no ranking: nex-merge export results/x --trial 0 --out DIR",
     ]
     unlike = [measured("0000", 0.6, 0.5, is_reference=True, state="infeasible"), *FOUR[3:]]
@@ -281,6 +285,7 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
     assert told("consensus", weak, *FOUR)[1] == [
         "Export the pick by NEX (weak): nex-merge export results/x --by nex --out DIR",
         "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
+        LOOKS,
     ]
     assert told("consensus", reliability(), FOUR[0])[1] == [
         "No merge can be recommended for export: no merge has finished yet."
@@ -291,7 +296,21 @@ def test_a_pick_that_a_parent_beats_is_not_offered_instead():
     weak = reliability(of_consensus="insufficient", advice=("more prompts",))
     steps = told("consensus", weak, *FOUR, measured("q", 0.95, 0.1, "parent"))[1]
     offered = [step.partition(":")[0] for step in steps]
-    assert offered == ["More prompts", "Until then, equal weights need no ranking"], "by NEX, q is better"
+    assert offered == [
+        "More prompts", "A few looks settle it", "Until then, equal weights need no ranking",
+    ], "by NEX, q is better"  # fmt: skip
+
+
+def test_comparing_is_advised_unless_the_odds_are_settled():
+    def advised(odds, **verdicts):
+        settled = Estimate(0.8, 0.7, 0.9, beats_parent=odds)
+        pick = result("0002", 0.7, estimates={"consensus": settled, "agreement": Estimate(0.4)})
+        steps = told("consensus", reliability(**verdicts), *FOUR[:4], pick)[1]
+        return LOOKS in steps
+
+    assert advised(None) and advised(0.94) and not advised(0.96)
+    assert advised(0.96, of_consensus="insufficient")
+    assert LOOKS not in told("consensus", reliability(), *FOUR[2:])[1], "there is nothing to compare it with"
 
 
 def test_one_command_is_advised_once_and_says_where_prompts_are_lacking(tmp_path):
@@ -301,7 +320,7 @@ def test_one_command_is_advised_once_and_says_where_prompts_are_lacking(tmp_path
     rows = rank(FOUR, Objective("consensus", 1))
     steps = next_steps(rows, Objective("consensus", 1), verdict, tmp_path)
     search = f"nex-merge search {tmp_path / 'config.yaml'} --out DIR"
-    assert steps[0] == f"More prompts, or harder ones, added to mine.csv: {search}" and len(steps) == 2
+    assert steps[0] == f"More prompts, or harder ones, added to mine.csv: {search}" and len(steps) == 3
 
 
 def test_a_parent_above_every_merge_is_said():
