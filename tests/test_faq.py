@@ -12,10 +12,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Olmo3Config
 
 from nex_merge.checkpoints.exported import add_older_names, needs_transformers_5
+from nex_merge.compare.pairs import open_comparison
+from nex_merge.compare.sheets import read_sheets
 from nex_merge.errors import InputError
 from nex_merge.inspect.answer_files import rank_files
+from nex_merge.runs.advice import next_steps
+from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.results import read_reliability
+from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import estimate
+from tests.compare.compared import chat
+from tests.compare.conftest import chats, searched  # noqa: F401
+from tests.labels.answered import answer_run
 from tests.pages import ROOT
 
 FAQ = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
@@ -177,3 +186,28 @@ def test_the_words_on_an_older_transformers(tmp_path):
     add_older_names(tmp_path, tmp_path)
     words = needs_transformers_5(tmp_path)
     assert len(words) == 2 and words[0] in FAQ and f"needs transformers 5 or newer: {words[1]}" in FAQ
+
+
+def test_the_words_about_comparing(chats, tmp_path):  # noqa: F811
+    steps = next_steps(read_rows(Run(chats)), Run(chats).objective, read_reliability(chats), chats)
+    said = [*steps, *read_reliability(chats).of("consensus").reasons]
+    sheet = tmp_path / "ann.csv"
+    sheet.write_text("comparison,index,better\nc0,0,left\n")
+    found = open_comparison(Run(chats), ("0", "base"))
+    with pytest.raises(InputError) as other:
+        read_sheets(found, [sheet], None)
+    sheet.write_text(f"comparison,index,better\n{found.comparison.id},{found.comparison.order[0]},best\n")
+    with pytest.raises(InputError) as word:
+        read_sheets(found, [sheet], None)
+    answer_run(chats, lambda v, p: chat(v, p) if p < 4 else "the same")
+    with pytest.raises(InputError) as few:
+        open_comparison(Run(chats), ("0", "base")).check_enough()
+    said = " ".join([*said, *(str(error.value) for error in (other, word, few))])
+    for words in (
+        "hardly any two variants conclude the same on any prompt: the answers are open-ended",
+        "A few looks settle it: nex-merge compare", "is of the comparison",
+        "on 4 of 12 prompts, and of fewer than 6 looks not even agreement shows that one is better",
+        "of another run, of two other trials (--between names them), or the answers have changed since",
+        "better: expected left, right, both or neither, or nothing",
+    ):  # fmt: skip
+        assert words in said and words in FAQ, words

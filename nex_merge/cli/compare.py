@@ -93,20 +93,15 @@ def compare(
 
 
 def _about(opened: "Opened") -> str:
-    """What is compared, in a sentence that names no side."""
-    from nex_merge.runs.files import trial_name
-    from nex_merge.sequential import stand
+    """What is compared, and how long it takes."""
+    from nex_merge.sequential import FEWEST, stand
 
-    comparison = opened.comparison
-    first, second = map(trial_name, comparison.between)
-    how = "answer" if comparison.match is None else "conclude"
-    count = len(comparison.order)
+    count = len(opened.comparison.order)
+    fewest = stand((), count).at_least
+    takes = f"at least {fewest} looks are needed, and at most {count}"
+    takes = f"too few to settle anything, which takes {FEWEST}" if fewest is None else takes
     samples = "" if opened.samples == 1 else f" Of {opened.samples} samples of a prompt, the first is compared."
-    return (
-        f"{first[0].upper()}{first[1:]} and {second} {how} differently on {count} of "
-        f"{counted(comparison.prompts, 'prompt')}, which are asked in random order: at least "
-        f"{stand((), count).at_least} looks are needed, and at most {count}.{samples}"
-    )
+    return f"{opened.about}, which are asked in random order: {takes}.{samples}"
 
 
 def _write(opened: "Opened", page: Path | None, sheet: Path | None) -> None:
@@ -134,6 +129,8 @@ def _judged(
         opened = opened.keep(*read_sheets(opened, read, judge))
         return tally(opened.run.path, opened.comparison)
     found = tally(opened.run.path, opened.comparison)
+    if form is ShortFormat.table or _is_terminal():
+        opened.check_enough()
     if _is_terminal():
         return interview(opened, judge or _TERMINAL)
     if form is ShortFormat.json or found.state.is_over:

@@ -41,6 +41,7 @@ from nex_merge.wording import counted
 
 LEFT, RIGHT = "left", "right"
 SIDES = (LEFT, RIGHT, BOTH, NEITHER)  # what a judge can say
+_MORE = "Compare two that differ more (--between), or search with more prompts"
 CUT, NOTHING = "[cut off here]", "[no text]"
 
 
@@ -62,6 +63,24 @@ class Opened:
     comparison: Comparison
     answers: Mapping[int, tuple[Response, Response]]  # by prompt: the first trial's, the second's
     samples: int  # how many responses each prompt has
+
+    @property
+    def about(self) -> str:
+        """What is compared, in a sentence that tells nothing of any side."""
+        first, second = map(trial_name, self.comparison.between)
+        count = len(self.comparison.order)
+        return (
+            f"{first[0].upper()}{first[1:]} and {second} {_differ(self.comparison.match)} differently on {count} of "
+            f"{counted(self.comparison.prompts, 'prompt')}"
+        )
+
+    def check_enough(self) -> None:
+        """Raise InputError if they differ on too few prompts for any judgement to settle which is better."""
+        if len(self.comparison.order) < FEWEST:
+            raise InputError(
+                f"{self.run.path}: {self.about}, and of fewer than {FEWEST} looks not even agreement shows that one is "
+                f"better. {_MORE}"
+            )
 
     def questions(self) -> list[Question]:
         """All prompts on which the two differ, in the order drawn."""
@@ -98,8 +117,7 @@ class Opened:
 def open_comparison(run: Run, between: tuple[str, str] | None = None) -> Opened:
     """The comparison of two trials, as it stands; without names, that of the pick with base or a parent.
 
-    Nothing is written. Raises InputError if there are no such trials, they have no responses, or differ on too few
-    prompts for any judgement to settle which is better.
+    Nothing is written. Raises InputError if there are no such trials, or they have no responses or never differ.
     """
     stage, first, second = _stage(run, between)
     by_trial = [first_samples(stage.responses(one.trial)) for one in (first, second)]
@@ -110,8 +128,11 @@ def open_comparison(run: Run, between: tuple[str, str] | None = None) -> Opened:
     match = there.match if there is not None and there.judgements else _match(stage)
     answers = {prompt: (by_trial[0][prompt], by_trial[1][prompt]) for prompt in asked}
     differing = _differing(stage, answers, match)
-    if len(differing) < FEWEST:
-        raise InputError(_too_few(stage, first, second, len(differing), len(asked), match))
+    if not differing:
+        raise InputError(
+            f"{stage.path}: {trial_name(first.trial)} and {trial_name(second.trial)} never {_differ(match)} "
+            f"differently on the {counted(len(asked), 'prompt')} that both have answered. {_MORE}"
+        )
     seed = stage.config.study.seed if there is None else there.seed
     plan = Comparison(pair, seed, match, len(asked), (), {})
     order = tuple(sorted(differing, key=lambda prompt: _drawn(plan, "order", prompt)))
@@ -202,14 +223,8 @@ def _differing(run: Run, answers: Mapping[int, tuple[Response, Response]], match
     return [prompt for prompt in others if first[prompt] != second[prompt] or first[prompt] == [None]]
 
 
-def _too_few(run: Run, first: TrialResult, second: TrialResult, differing: int, asked: int, match: str | None) -> str:
-    names = f"{trial_name(first.trial)} and {trial_name(second.trial)}"
-    how = "answer differently" if match is None else "conclude differently"
-    on = f"{names} {how} on {differing} of {counted(asked, 'prompt')}" if differing else f"{names} never {how}"
-    return (
-        f"{run.path}: {on}, and of fewer than {FEWEST} looks not even agreement shows that one is better. Compare two "
-        "that differ more (--between), or search with more prompts"
-    )
+def _differ(match: str | None) -> str:
+    return "answer" if match is None else "conclude"
 
 
 def _said(response: Response) -> str:

@@ -127,6 +127,16 @@ def test_without_a_terminal_it_says_what_asks_instead(chats):  # noqa: F811
     assert state["looks"] == 0 and state["at_most"] == 11 and state["counts"] is None and state["better"] is None
 
 
+def test_too_few_prompts_are_said_and_can_be_looked_at(run, tmp_path):
+    answer_run(run, lambda v, p: chat(v, p) if p < 4 else "the same")
+    done = compare(run, "1", "--between", "0", "base")
+    assert isinstance(done.exception, InputError) and "on 4 of 12 prompts" in str(done.exception)
+    assert "Better?" not in done.stderr
+    done = compare(run, "", "--between", "0", "base", "--page", tmp_path / "judge.html")
+    assert done.exit_code == 0 and "too few to settle anything, which takes 6." in done.stderr
+    assert "looks are needed" not in (tmp_path / "judge.html").read_text()
+
+
 def test_page_and_sheet_and_what_comes_back(chats, tmp_path):  # noqa: F811
     page, sheet = tmp_path / "judge.html", tmp_path / "judge.csv"
     done = compare(chats, "", "--between", "0", "base", "--page", page, "--csv", sheet)
