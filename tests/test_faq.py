@@ -18,6 +18,7 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.answer_files import rank_files
 from nex_merge.runs.advice import next_steps
 from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
@@ -189,6 +190,7 @@ def test_the_words_on_an_older_transformers(tmp_path):
 
 
 def test_the_words_about_comparing(chats, tmp_path):  # noqa: F811
+    rescore_run(Run(chats), Run(chats).scoring())
     steps = next_steps(read_rows(Run(chats)), Run(chats).objective, read_reliability(chats), chats)
     said = [*steps, *read_reliability(chats).of("consensus").reasons]
     sheet = tmp_path / "ann.csv"

@@ -21,7 +21,7 @@ from nex_merge.records import MergeRecipe, Response, TrialResult
 from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line, write_settings
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
-from nex_merge.runs.preferred import card_rows
+from nex_merge.runs.preferred import better_than, card_rows
 from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
@@ -84,11 +84,13 @@ def _exportable(run: Run, trial: str) -> TrialResult:
 
 
 def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
-    """What speaks against the best merge by a measure: an insufficient verdict; base or a parent that is better."""
+    """What speaks against the best merge by a measure: an insufficient verdict, a comparison, a better member."""
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of(by)
     if verdict is not None and verdict.level == "insufficient":
         yield f"note: the verdict on {by} is insufficient: {'; '.join(verdict.reasons)}"
+    for other in better_than(run.path, trial):
+        yield f"note: compared blind, {trial_name(other)} is better than {trial_name(trial)}"
     rows = of_last_stage(read_rows(run))
     sign = run.objective.sign if by == run.objective.name else MEASURES[by].direction
     pick = next((row for row in rows if row["trial"] == trial and row[by] is not None), None)

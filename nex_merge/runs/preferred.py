@@ -207,6 +207,18 @@ def _counts(found: Tally) -> str:
     return ", ".join(told)
 
 
+def better_than(run: Path, trial: str) -> list[str]:
+    """The trials that blind comparisons call better than this one; none if they are damaged."""
+    try:
+        return _better_than(tallies(run), trial)
+    except InputError:
+        return []
+
+
+def _better_than(found: Sequence[Tally], trial: str) -> list[str]:
+    return [one.winner for one in found if trial in one.comparison.between and one.winner not in (None, trial)]
+
+
 def card_rows(run: Path, trial: str) -> list[str]:
     """The lines of a card's table on the blind comparisons of a trial."""
     try:
@@ -256,8 +268,9 @@ def compare_steps(
     odds = row.get("beats_parent") if found.row is None or found.by == objective.name else None
     is_doubtful = verdict is None or verdict.level == "insufficient" or odds is None or odds < SETTLED
     try:
-        is_known = any({*one.comparison.between} == {*pair} and one.state.is_over for one in tallies(run))
+        found_so_far = tallies(run)
     except InputError:
-        is_known = False
-    if is_doubtful and not is_known:
+        found_so_far = []
+    is_known = any({*one.comparison.between} == {*pair} and one.state.is_over for one in found_so_far)
+    if is_doubtful and not is_known and not _better_than(found_so_far, pair[0]):
         yield f"A few looks settle it: {command('compare', run)}"

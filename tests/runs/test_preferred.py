@@ -8,7 +8,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.runs.comparisons import Comparison, Judgement, hash_of, keep, read_comparisons
 from nex_merge.runs.files import write_responses
-from nex_merge.runs.preferred import card_rows, combined, compared_lines, is_settled, tallies
+from nex_merge.runs.preferred import better_than, card_rows, combined, compared_lines, is_settled, tallies
 
 ORDER = (5, 2, 9, 0, 7, 1, 3, 8)
 
@@ -52,7 +52,7 @@ def test_a_side_that_is_better_is_named_with_counts(tmp_path):
         "| compared blind | trial 12 against base on 6 of 8 prompts on which they differ: trial 12 preferred on 6, "
         "base on 0: trial 12 is better (error 5%) |"
     ]
-    assert card_rows(run, "0003") == []
+    assert card_rows(run, "0003") == [] and better_than(run, "base") == ["0012"] and better_than(run, "0012") == []
     assert compared_lines(run, "0012") == compared_lines(run)
     assert compared_lines(run, "0003")[-1] == "  None of these is of trial 3, which leads now."
 

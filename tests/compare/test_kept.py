@@ -1,0 +1,66 @@
+"""Where a comparison is kept and shown: beside a search, in a final, in a run of an earlier version, in a card."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nex_merge.compare.pairs import open_comparison
+from nex_merge.errors import InputError
+from nex_merge.runs.comparisons import read_comparisons
+from nex_merge.runs.custody import locked
+from nex_merge.runs.export import export_trial
+from nex_merge.runs.preferred import compared_lines, is_settled
+from nex_merge.runs.run import Run
+from tests.compare.compared import chat, opened, say
+from tests.labels.answered import answer_run
+from tests.runs.test_versions import first  # noqa: F401
+
+
+def test_a_run_that_is_searched_can_be_compared(chats):
+    with locked(chats):
+        say(opened(chats, "0", "base"), "base", 6)
+    assert is_settled(chats, "0000", "base")
+
+
+def test_both_have_to_have_answered_a_prompt(chats):
+    """As where a race has ended a merge early."""
+    path = Run(chats).folder("0000") / "responses.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:8]))
+    found = opened(chats, "0", "base").comparison
+    assert found.prompts == 8 and sorted(found.order) == list(range(8))
+
+
+def test_the_answers_of_a_final_are_compared_where_both_took_part(chats, tmp_path):
+    shutil.copytree(chats, tmp_path / "final")
+    final = Path(shutil.move(tmp_path / "final", chats / "final"))
+    answer_run(final, lambda v, p: f"{chat(v, p)} in the end")
+    shutil.rmtree(final / "trials" / "0001")
+    found = say(opened(chats, "0", "base"), "base", 6)
+    assert all("in the end" in one.left for one in found.questions())
+    assert read_comparisons(chats) == [] and len(read_comparisons(final)) == 1
+    assert is_settled(chats, "0000", "base") and "base is better" in compared_lines(chats)[0]
+    assert all("in the end" not in one.left for one in opened(chats, "1", "base").questions()), "it was not in it"
+
+
+def test_a_run_of_version_0_1_0(first):  # noqa: F811
+    with pytest.raises(InputError, match="trial 0 and base never answer differently on the 4 prompts"):
+        open_comparison(Run(first), ("0", "base"))
+    answer_run(first, chat)
+    found = opened(first, "0", "base")
+    assert found.about == "Trial 0 and base answer differently on 4 of 4 prompts"
+    assert all(one.text and one.left != one.right for one in found.questions())
+
+
+def test_a_card_says_it(searched, tmp_path):
+    run = Path(shutil.copytree(searched, tmp_path / "run"))
+    say(opened(run, "0", "base"), "base", 8)
+    best = Run(run).best().trial
+    say(opened(run, best, "base"), "base", 8)
+    lines = list(export_trial(Run(run), None, tmp_path / "best"))
+    assert f"note: compared blind, base is better than trial {int(best)}" in lines
+    for _ in export_trial(Run(run), "0", tmp_path / "out"):
+        pass
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| compared blind | trial 0 against base on" in card and "base is better (error 5%" in card
+    assert "a against base" not in card, "of others"
