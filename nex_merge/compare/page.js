@@ -76,7 +76,7 @@ by("save").addEventListener("click", save);
 by("judge").value = state.judge;
 by("judge").addEventListener("input", event => { state.judge = event.target.value; keep(); });
 addEventListener("keydown", event => {
-  if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.repeat || event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   const word = ["left", "right", "both", "neither"][["1", "2", "3", "4"].indexOf(event.key)];
   if (word) say(word);
   else if (event.key.toLowerCase() === "u") back();
