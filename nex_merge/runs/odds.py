@@ -23,6 +23,13 @@ def odds(pick: Row, name: str) -> list[str]:
     return [*found, f"confidence that it beats {', '.join(told)}"] if told else found
 
 
+def lowest(pick: Row, name: str, objective: str) -> float | None:
+    """The lowest odds against base and every parent by a measure; None: they are kept for the objective alone."""
+    if name in VOTED:
+        return pick.get(f"{name}_beats_parent")
+    return pick.get("beats_parent") if name == objective else None
+
+
 def is_open(pick: Row, name: str) -> bool:
     """Whether it is open that a merge is better than base and every parent: the order hangs on who vouches for whom."""
     low, most = pick.get(f"{name}_beats_parent"), pick.get(f"{name}_beats_parent_most")
@@ -34,8 +41,8 @@ def better(pick: Row, name: str) -> Iterator[str]:
     low, most = pick.get(f"{name}_beats_parent"), pick.get(f"{name}_beats_parent_most")
     if is_open(pick, name):
         yield (
-            "  Better than base and every parent: not settled. Merges inherit their parents' mistakes and vouch for "
-            "one another, and the order hangs on how many voters they count as; a few labels settle it."
+            "  Better than base and every parent: not settled by answers alone. Merges inherit their parents' mistakes "
+            "and vouch for one another, and the order hangs on how many voters they count as."
         )
     elif low is not None and most is not None and low >= CLAIMED:
         yield f"  Better than base and every parent: sound, at {low:.0%} or more however few voters merges count as."

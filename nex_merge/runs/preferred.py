@@ -29,6 +29,7 @@ from nex_merge.runs.comparisons import (
     read_comparisons,
 )
 from nex_merge.runs.files import trial_name
+from nex_merge.runs.odds import CLAIMED, is_open, lowest
 from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
 from nex_merge.sequential import ERROR, State, stand
 from nex_merge.setup.paths import command
@@ -36,8 +37,6 @@ from nex_merge.wording import counted
 
 Row = dict[str, Any]
 SPLIT = "split"  # no answer of more than half of the judges
-# Confidence that the pick beats the parents from which on odds alone settle it.
-SETTLED = 0.95
 
 
 @dataclass(frozen=True)
@@ -237,8 +236,8 @@ def picked(rows: Sequence[Row], objective: Objective, reliability: Reliability |
 def pair_of(rows: Sequence[Row], objective: Objective, found: Recommendation) -> tuple[str, str] | None:
     """What is compared unless two are named: the recommended merge, or the objective's first, with base or a parent.
 
-    The first of these by the measure that the merge is picked by; base where none has a value. None: there is no such
-    merge, or nothing beside it.
+    The first of these by the measure that the merge is picked by; base where none has a value, and where the odds hang
+    on how far merges vouch for one another, as the values do then. None: there is no such merge, or nothing beside it.
     """
     row = found.row or next(iter(candidates(rows)), None)
     members = [
@@ -250,7 +249,7 @@ def pair_of(rows: Sequence[Row], objective: Objective, found: Recommendation) ->
     signs = {one.name: one.sign for one in objective.all}
     sign = signs.get(by, MEASURES[by].direction)
     valued = [one for one in members if one.get(by) is not None]
-    if valued:
+    if valued and not is_open(row, by):
         return row["trial"], max(valued, key=lambda one: sign * one[by])["trial"]
     return row["trial"], min(members, key=lambda one: one["trial"] != "base")["trial"]
 
@@ -264,9 +263,8 @@ def compare_steps(
         return
     row = next(one for one in of_last_stage(rows) if one["trial"] == pair[0])
     verdict = reliability.of("consensus")
-    # The odds are those of the objective.
-    odds = row.get("beats_parent") if found.row is None or found.by == objective.name else None
-    is_doubtful = verdict is None or verdict.level == "insufficient" or odds is None or odds < SETTLED
+    odds = lowest(row, found.by, objective.name)
+    is_doubtful = verdict is None or verdict.level == "insufficient" or odds is None or odds < CLAIMED
     try:
         found_so_far = tallies(run)
     except InputError:
