@@ -1,6 +1,6 @@
 """How often a blind comparison is wrong, and how many looks it takes: simulated, and with labels in the judge's place.
 
-    python results/studies/compare.py              # compare.csv; two minutes on one core
+    python results/studies/compare.py              # compare.csv; four minutes on one core
     python results/studies/compare.py FOLDER...    # the same, and runs that kin.py made, judged by their labels
 
 `simulated`: two variants answer 64 or 256 prompts and differ on a share of them, on average; a quarter of these are
