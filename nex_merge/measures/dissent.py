@@ -52,7 +52,7 @@ def dissent_figures(votes: Votes, fit: Fit, anchors: Sequence[int]) -> dict[str,
         "rivals": float(has_rival.sum() / asked) if asked else None,
         # The pool concludes something else than the most variants do: a few who are taken for reliable outvote them.
         "overruled": float((rival > top).sum() / asked) if asked else None,
-        "voters": fit.voters,
+        "voters": fit.voters,  # in effect
     }
     shared = _agreed_by_anchors(votes, support, anchors)
     figures["anchors_agree"] = len(shared)

@@ -6,11 +6,12 @@ the same with relatives in a family of proteins (Henikoff and Henikoff, 1994, do
 votes for the same conclusion count against one another: relatives that disagree on a prompt do not repeat each other.
 
 rho[u, v], here called kinship, comes from what u and v conclude alike although the pool doubts it, beyond what either
-has in common with most others: agreeing on what is right shows nothing. What is doubted depends on who is kin, and the
-circle closes in two ways. One reading starts from kinship wherever variants are alike, the other from none but between
-variants that hardly ever differ. For a dozen good merges the first finds a dozen copies of a bad one, and for a dozen
-copies of a bad one the second finds a dozen good merges; within the dozen the answers are the same. The others' differ:
-the reading is taken under which variants that are kin under neither predict one another's conclusions better.
+has in common with most others: agreeing on what is right shows nothing. But what is doubted depends on who is kin. A
+dozen copies of a bad model that are taken for independent make its mistakes the pool's conclusions; a dozen good merges
+taken for copies make theirs doubtful. Within the dozen, the answers are the same in both cases; the others' are not. So
+there are two readings: in one, variants that are alike are copies; in the other, all are independent but those that
+conclude the same throughout. The first is taken where variants that are kin under neither predict one another's
+conclusions better under it, by a margin.
 
 Symbols as in `votes`. Pure NumPy.
 """
@@ -23,15 +24,13 @@ from nex_merge.measures.redundancy import beyond_usual, similarity
 from nex_merge.measures.votes import FEWEST_VARIANTS, Fit, Votes
 
 # A pair needs several doubted conclusions in common before it is taken for kin: DOUBTS that they don't share are added
-# to the denominator. A weak likeness counts less than in proportion: POWER. All four, and MARGIN, were chosen on
-# simulated pools and public models: results/studies/copies.md.
+# to the denominator. A weak likeness counts less than in proportion: POWER. results/studies/copies.md has what the
+# constants were chosen on.
 DOUBTS, POWER, ROUNDS = 5.0, 1.5, 2
 # Plain similarity to this power tells copies: of these, about one counts where it is asked what most others say.
 SCREEN = 4
-# To this power, it tells variants that hardly ever differ. They are kin whatever is right: 0.5 at 0.99, 0.04 at 0.95.
-SAME = 64
 # Variants that are alike are taken for copies if the others predict one another's conclusions better by this then.
-MARGIN = 0.01
+MARGIN = 0.03
 # The version of this definition, kept with a run. 1: every variant counts as one voter, copies too. 2: as here.
 DEFINITION = 2
 
@@ -40,7 +39,7 @@ DEFINITION = 2
 class Reading:
     """One way to read the answers."""
 
-    kinship: np.ndarray  # float64 [V, V] in [0, 1], 1 on the diagonal: how far each vote of u is one of v again
+    kinship: np.ndarray  # float64 [V, V] in [0, 1], 1 on the diagonal: how far each vote of u is one of v again, by it
     fit: Fit
 
 
@@ -85,27 +84,28 @@ class Readings:
 
 
 def readings(votes: Votes) -> Readings:
-    """Both readings; the one that takes likeness for kinship only where that is worth `MARGIN`."""
+    """Both readings of a pool."""
     count = len(votes.asked)
     if count < FEWEST_VARIANTS:
         alone = Reading(np.eye(count), votes.fit(np.ones(len(votes.cell))))
         return Readings(votes, alone, alone, 0.0, np.eye(count))
     plain = similarity(votes.support(), votes.asked, votes.cell_prompt, np.ones(len(votes.cells)))
     np.fill_diagonal(plain, 1.0)
-    same, screened = plain**SAME, 1 / (plain**SCREEN).sum(axis=1)
-    independent = _reading(votes, same, same, screened)
-    copies = _reading(votes, np.maximum(beyond_usual(plain, screened), same), same, screened)
+    same, screened = votes.same(), 1 / (plain**SCREEN).sum(axis=1)
+    once = votes.counts(same)
+    independent = Reading(_doubted(votes, once, same, screened), votes.fit(once))
+    kinship = np.maximum(beyond_usual(plain, screened), same)
+    for _ in range(ROUNDS):
+        kinship = _doubted(votes, votes.counts(kinship), same, screened)
+    copies = Reading(kinship, votes.fit(votes.counts(kinship)))
     return Readings(votes, independent, copies, _gain(votes, copies, independent), plain)
 
 
-def _reading(votes: Votes, kinship: np.ndarray, same: np.ndarray, screened: np.ndarray) -> Reading:
-    """The reading that a first kinship leads to; `same`: kin whatever is right, `screened` as in `beyond_usual`."""
-    support = votes.support()
-    for _ in range(ROUNDS):
-        _, posterior = votes.em(votes.counts(kinship))
-        doubted = similarity(support, votes.asked, votes.cell_prompt, 1 - posterior, DOUBTS)
-        kinship = np.maximum(beyond_usual(doubted, screened) ** POWER, same)
-    return Reading(kinship, votes.fit(votes.counts(kinship)))
+def _doubted(votes: Votes, counts: np.ndarray, same: np.ndarray, screened: np.ndarray) -> np.ndarray:
+    """Kinship by what the pool doubts if votes count so, float64 [V, V]. `screened` as in `beyond_usual`."""
+    _, posterior = votes.em(counts)
+    doubted = similarity(votes.support(), votes.asked, votes.cell_prompt, 1 - posterior, DOUBTS)
+    return np.maximum(beyond_usual(doubted, screened) ** POWER, same)
 
 
 def _gain(votes: Votes, one: Reading, other: Reading) -> float:

@@ -20,7 +20,7 @@ from nex_merge.wording import counted
 # A ranking of reliability r correlates with anything else, accuracy included, at most at the root of r: 0.5 and 0.8.
 SPLIT_HALF = (0.25, 0.64)
 TELLING = (8, 16)  # prompts on which some variants agree with the pool and others don't
-VOTERS = (2.0, 3.0)
+VOTERS = (2.0, 3.0)  # in effect, if those that are alike are copies
 FEWEST_VOTING = 4  # among three, one pair that agrees decides
 # A ranking is insufficient if the variants are right on less than this by its own estimate, and rivals are frequent.
 FEWEST_RIGHT, RIVALS = 1 / 3, 0.2
@@ -133,7 +133,10 @@ def assess_consensus(
     """
     found = found or readings(Votes(conclusions, prompts, options))
     votes, fit = found.votes, found.fit
-    figures = dissent_figures(votes, fit, anchors) | {"copies": float(found.are_copies)}
+    figures = dissent_figures(votes, fit, anchors) | {
+        "copies": float(found.are_copies),
+        "voters_if_copies": found.copies.fit.voters,
+    }
     figures["torn"], figures["torn_lead"] = found.torn()
     audit = audit_of(fit, truths or {})
     figures |= {"split_half": split_half, "variants": len(conclusions), "unheard": unheard}
@@ -182,7 +185,7 @@ def _findings(figures: Mapping[str, float | None]) -> list[Finding]:
 def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
     """Too little to tell the variants apart by."""
     found = []
-    telling, voters, halves = figures["telling"] or 0, figures["voters"], figures["split_half"]
+    telling, voters, halves = figures["telling"] or 0, figures["voters_if_copies"], figures["split_half"]
     if telling < TELLING[1]:
         verb = "tells" if telling == 1 else "tell"
         reason = (

@@ -130,6 +130,13 @@ class Votes:
         others = kinship - np.eye(len(kinship))
         return 1 / (1 + (others @ self.support())[self.variant, self.cell])
 
+    def same(self) -> np.ndarray:
+        """Which variants were asked the same and conclude the same throughout, float64 [V, V] of 0 and 1."""
+        rows = [a.tobytes() + b.tobytes() for a, b in zip(self.support(), self.asked, strict=True)]
+        places = {row: place for place, row in enumerate(rows)}
+        group = np.array([places[row] for row in rows])
+        return (group[:, None] == group).astype(np.float64)
+
     def posterior(self, reliability: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """q of every cell, given a[v] and what each vote counts, float64 [N]; 1 or 0 where the truth is known.
 

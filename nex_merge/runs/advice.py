@@ -1,6 +1,6 @@
 """A leaderboard in sentences: the pick, what speaks for it, the verdicts, and what to do next with its command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,13 +190,21 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
     judged = reliability.of("consensus")
     if judged is not None and (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
-        taken = "; those that are alike are taken for copies" if judged.figures.get("copies") else ""
-        lines.append(f"  {counted(round(count), 'variant')}, which vote like {voters:.0f}{taken}.")
+        lines.append(f"  {counted(round(count), 'variant')}, which vote like {_voters(voters, judged.figures)}.")
     if judged is not None and judged.level != "insufficient":
         lines.append(f"  {CONDITION}.")
     if reliability.match is not None:
         lines.append(f"Conclusions are read as {reliability.match}.")
     return lines
+
+
+def _voters(voters: float, figures: Mapping[str, float | None]) -> str:
+    """How many voters there are in effect, and what hangs on it."""
+    if figures.get("copies"):
+        return f"{voters:.0f} independent ones: those that are alike are taken for copies"
+    otherwise = figures.get("voters_if_copies")
+    told = "" if otherwise is None else f", or like {otherwise:.0f} if those that are alike are copies"
+    return f"{voters:.0f} independent ones{told}"
 
 
 def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:

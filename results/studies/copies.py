@@ -4,6 +4,7 @@ python results/studies/copies.py forms      # every definition, simulated pools 
 python results/studies/copies.py verdicts   # how often the verdict says sound on them; 5 minutes
 python results/studies/copies.py stable     # a variant given twice, another order; a minute
 python results/studies/copies.py kin        # the odds that the pick beats base and parents; 3 minutes
+python results/studies/copies.py searches   # of the searches that are at hand (copies/searches.py)
 python results/studies/copies.py tables     # the tables of copies.md, from the CSV files
 python results/studies/copies.py families   # before and after on the families that were measured; a minute
 """
@@ -123,7 +124,7 @@ def families() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("forms", "verdicts", "stable", "kin", "families", "tables"))
+    parser.add_argument("part", choices=("forms", "verdicts", "stable", "kin", "families", "searches", "tables"))
     part = parser.parse_args().part
     if part == "forms":
         forms()
@@ -133,6 +134,10 @@ def main() -> None:
         stable()
     elif part == "tables":
         print_tables()
+    elif part == "searches":
+        from copies import searches  # loads torch
+
+        write("copies_searches.csv", list(searches.rows()))
     elif part == "kin":
         write("copies_kin.csv", list(kin.rows(100)))
     else:

@@ -79,18 +79,18 @@ def slowly(conclusions, prompts):
 
     plain = cosines([dict.fromkeys(k, 1.0) for k in kinds], 0.0)
     screened = [1 / sum(x**4 for x in row) for row in plain]
-    same = [[x**64 for x in row] for row in plain]
+    same = [[float(c[i] == c[j]) for j in v] for i in v]
 
     def more(one, other):
         return [[max(one[i][j], other[i][j]) for j in v] for i in v]
 
-    def reading(k):
-        for _ in range(2):
-            doubted = cosines([{t: 1 - x for t, x in item.items()} for item in fitted(k)[1]], 5.0)
-            k = more(kin(doubted, screened, 1.5), same)
-        return k, *fitted(k)
+    def doubted(k):
+        alike = cosines([{t: 1 - x for t, x in item.items()} for item in fitted(k)[1]], 5.0)
+        return more(kin(alike, screened, 1.5), same)
 
-    copies, independent = reading(more(kin(plain, screened, 1.0), same)), reading(same)
+    independent = (doubted(same), *fitted(same))
+    copied = doubted(doubted(more(kin(plain, screened, 1.0), same)))
+    copies = (copied, *fitted(copied))
     both = more(copies[0], independent[0])
     w = weighed(both)
 
@@ -107,7 +107,7 @@ def slowly(conclusions, prompts):
              for i in v]  # fmt: skip
     weights = [1 / sum(row) for row in both]
     gained = sum(x * y for x, y in zip(gains, weights, strict=True)) / sum(weights)
-    q = (copies if gained > 0.01 else independent)[2]
+    q = (copies if gained > 0.03 else independent)[2]
     return gained, [[q[p].get(c[i][p], 0.0) for p in range(prompts)] for i in v]
 
 
