@@ -9,10 +9,11 @@ from collections.abc import Callable
 import numpy as np
 from evidence.pools import Pool
 
-from nex_merge.measures.readings import SAME, readings
+from nex_merge.measures.readings import readings
 from nex_merge.measures.redundancy import beyond_usual, similarity
 from nex_merge.measures.votes import Votes
 
+SAME = 64  # plain similarity to this power: kin whatever is right
 Form = Callable[[Votes], np.ndarray]
 
 
