@@ -1,7 +1,8 @@
 """Conclusions of a pool -> how reliable each variant is, and what the pool concludes.
 
 The one-coin model of Dawid and Skene (1979, doi:10.2307/2346806): each variant v is right with probability a[v], wrong
-conclusions scatter evenly, and EM estimates the reliabilities and the right conclusions jointly. Pure NumPy.
+conclusions scatter evenly, and EM estimates the reliabilities and the right conclusions jointly. Here each vote counts
+so much; `readings` says how much, as variants may be copies. Pure NumPy.
 
 Symbols: V variants, P prompts, S samples of a prompt; c[v, p, s] the conclusion of a response; q[p](t) the posterior
 probability that t is the right conclusion to prompt p. A *cell* is one distinct conclusion to one prompt.
