@@ -86,14 +86,6 @@ def _errors(drawn: np.ndarray, prompts: int) -> np.ndarray:
     return (drawn - np.nanmean(drawn, axis=1, keepdims=True)) * np.sqrt(prompts / (prompts - 3))
 
 
-def superiority(drawn: np.ndarray, other: np.ndarray) -> float | None:
-    """Share of the resamples in which one variant beats another, ties counting half; both float64 [B]."""
-    both = np.isfinite(drawn) & np.isfinite(other)
-    if not both.any():
-        return None
-    return float(np.mean((drawn[both] > other[both]) + 0.5 * (drawn[both] == other[both])))
-
-
 def split_half(scores: np.ndarray) -> float | None:
     """Reliability of a ranking, from values on halves of the prompts as `halves` orders them, float64 [K, 2 halvings].
 

@@ -17,11 +17,6 @@ def test_halves_are_complements():
     assert (counts[:, 3] == counts[:, 4]).all()
 
 
-def test_superiority():
-    assert resampling.superiority(np.array([1.0, 2.0, 3.0, 1.0]), np.array([0.0, 2.0, 4.0, 0.0])) == 0.625
-    assert resampling.superiority(np.array([np.nan]), np.array([1.0])) is None
-
-
 def test_split_half_in_closed_form():
     order = np.arange(6.0)
     assert resampling.split_half(np.stack([order, order * 2], axis=1)) == pytest.approx(1.0)

@@ -18,7 +18,6 @@ _LETTER = r"(?:[(\[]\s*(?P<{0}_in>[A-Za-z])\s*[)\]]|(?<![\w°])(?<!\w')(?P<{0}>[
 _ARTICLE = rf"(?-i:{spaced('article')})"
 _NOUN = alternatives("option")
 _OPTION = rf"(?:(?:{_ARTICLE}\s*)?(?:{_NOUN})\s+)?"
-_ONE = re.compile(_OPTION + _LETTER.format("one"), re.IGNORECASE)
 _ANY = re.compile(_LETTER.format("any"))
 # What may be an option: not the article "a", nor the pronoun "I".
 _MENTION = re.compile(

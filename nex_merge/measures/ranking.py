@@ -46,8 +46,8 @@ def consensus(
 ) -> Ranking:
     """Rank V models by how often they conclude what the pool, weighted by reliability, concludes.
 
-    The one-coin model of Dawid and Skene (1979), in which copies count once (`nex_merge.measures.readings`); an estimate
-    of accuracy if most models don't share their mistakes.
+    The one-coin model of Dawid and Skene (1979), with copies counted once (`nex_merge.measures.readings`); an estimate of
+    accuracy if most models don't share their mistakes.
 
     `conclusions`: by model, its conclusions: a mapping from prompts, or a sequence in the order of the prompts. Each is
     one conclusion (any hashable; None: it concludes nothing) or a list of one per sample. A prompt that a mapping lacks

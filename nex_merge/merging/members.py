@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 from nex_merge.checkpoints.configs import mended_config
-from nex_merge.checkpoints.files import about, first_line, leftovers
+from nex_merge.checkpoints.files import about, leftovers
 from nex_merge.checkpoints.generation import mended_generation_config
 from nex_merge.checkpoints.quantization import FLOATS
 from nex_merge.checkpoints.tokenizers import check_same_tokens, read_vocabulary
@@ -18,8 +18,6 @@ from nex_merge.merging.differences import behaviour_keys, check_structure, diffe
 from nex_merge.merging.layout import check_layout
 from nex_merge.merging.recipes import check_architecture
 from nex_merge.records import MethodSpec
-
-__all__ = ["first_line"]  # offered here, too
 
 # safetensors' names of the dtypes that can be merged, and torch's.
 _DTYPES = {dtype: name for dtype, name in FLOATS.items() if dtype != "F64"}

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 IDENTITY = ("rank", "front", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
 OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference", "recommended")
-FORMATS = ("table", "csv", "json", "md")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
 
 Row = dict[str, Any]
