@@ -46,7 +46,7 @@ def consensus(
 ) -> Ranking:
     """Rank V models by how often they conclude what the pool, weighted by reliability, concludes.
 
-    The one-coin model of Dawid and Skene (1979), with copies counted once (`nex_merge.measures.readings`); an estimate of
+    Dawid and Skene's one-coin model (1979), with copies counted once (`nex_merge.measures.readings`); an estimate of
     accuracy if most models don't share their mistakes.
 
     `conclusions`: by model, its conclusions: a mapping from prompts, or a sequence in the order of the prompts. Each is
