@@ -9,10 +9,10 @@ from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
-from nex_merge.runs.files import trial_label
+from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front
 from nex_merge.runs.odds import better, odds
-from nex_merge.runs.preferred import compare_steps
+from nex_merge.runs.preferred import better_than, compare_steps
 from nex_merge.runs.recommend import (
     NO_VERDICT,
     Recommendation,
@@ -245,6 +245,10 @@ def _verdicts(objective: Objective, reliability: Reliability | None) -> list[Ver
 def _offer(found: Recommendation, objective: Objective, run: Path) -> str:
     """The export of what is recommended."""
     assert found.row is not None
+    trial = found.row["trial"]
+    if better := better_than(run, trial):
+        told = f"{trial_name(better[0])} better than {trial_name(trial)}"
+        return f"No export is offered, as a blind comparison found {told}."
     judged = f"{measure_title(found.by)}{'' if found.level is None else f' ({found.level})'}"
     if found.of_front:
         trial = trial_label(found.row["trial"])

@@ -1,16 +1,21 @@
 """Where a comparison is kept and shown: beside a search, in a final, in a run of an earlier version, in a card."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nex_merge.compare.pairs import open_comparison
 from nex_merge.errors import InputError
+from nex_merge.runs.advice import next_steps
 from nex_merge.runs.comparisons import read_comparisons
 from nex_merge.runs.custody import locked
 from nex_merge.runs.export import export_trial
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.preferred import compared_lines, is_settled
+from nex_merge.runs.recommend import recommend
+from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
 from tests.compare.compared import chat, opened, say
 from tests.labels.answered import answer_run
@@ -50,6 +55,25 @@ def test_a_run_of_version_0_1_0(first):  # noqa: F811
     found = opened(first, "0", "base")
     assert found.about == "Trial 0 and base answer differently on 4 of 4 prompts"
     assert all(one.text and one.left != one.right for one in found.questions())
+
+
+def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_path):
+    run = Run(Path(shutil.copytree(searched, tmp_path / "run")))
+    name = run.objective.name
+    # Untrained merges count as collapsed, and their responses are too short to be scored.
+    rows = [row | {"state": "complete", "empty": 0.0, name: 0.5} for row in read_rows(run)]
+    reliability = read_reliability(run.path)
+    assert reliability is not None
+    weak = {name: replace(verdict, level="weak") for name, verdict in reliability.verdicts.items()}
+    reliability = replace(reliability, verdict="weak", verdicts=weak)
+    pick = recommend(rows, run.objective, reliability).row
+    assert pick is not None
+    offers = next_steps(rows, run.objective, reliability, run.path)
+    say(opened(run, pick["trial"], "base"), "base", 8)
+    steps = next_steps(rows, run.objective, reliability, run.path)
+    assert offers[0].startswith("Export the pick")
+    assert steps[0] == f"No export is offered, as a blind comparison found base better than trial {int(pick['trial'])}."
+    assert not any("nex-merge export" in step for step in steps)
 
 
 def test_a_card_says_it(searched, tmp_path):
