@@ -69,7 +69,7 @@ def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_p
     pick = recommend(rows, run.objective, reliability).row
     assert pick is not None
     offers = next_steps(rows, run.objective, reliability, run.path)
-    say(opened(run, pick["trial"], "base"), "base", 8)
+    say(opened(run.path, pick["trial"], "base"), "base", 8)
     steps = next_steps(rows, run.objective, reliability, run.path)
     assert offers[0].startswith("Export the pick")
     assert steps[0] == f"No export is offered, as a blind comparison found base better than trial {int(pick['trial'])}."
