@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nex_merge.resampling import odds_against, resamples, superiority
+from nex_merge.resampling import odds_against, resamples
 
 RUNS = 2000
 LEVEL = 0.95
@@ -38,7 +38,8 @@ def claims(
     counts = resamples(np.arange(prompts), seed=int(rng.integers(2**31)))
     values, drawn = parts.mean(axis=1), parts @ counts.T / prompts
     parent, merge = int(values[:parents].argmax()), parents + int(values[parents:].argmax())
-    plain = superiority(drawn[merge], drawn[parent])
+    ahead, tied = drawn[merge] > drawn[parent], drawn[merge] == drawn[parent]
+    plain = float(np.mean(ahead + 0.5 * tied))
     corrected = odds_against(values[parents:], drawn[parents:], values[:parents], drawn[:parents], prompts)
     return (plain or 0.0) > LEVEL, bool(np.nanmax(corrected) > LEVEL)
 
