@@ -17,7 +17,7 @@ from nex_merge.setup.config import NexConfig
 
 # What all merges of a pool may count together. They inherit their parents' answers, right and wrong ones, so that they
 # vouch for one another, and whether they or their parents are to be believed is not in the answers: it depends on
-# whether parents differ in skills or in noise. results/studies/copies.md.
+# whether parents differ in skills or in noise. results/studies/kin.md.
 TOGETHER = (1.5, 3.0, 6.0)
 # With fewer samples, agreement takes few values: 0 or 1 with two of them.
 FEWEST_SAMPLES = 4
