@@ -29,9 +29,7 @@ Pool = Sequence[Mapping[int, Sequence[Any]]]
 
 def rows() -> Iterator[dict[str, Any]]:
     for family in FAMILIES | LATER:
-        folders = [
-            f for arm in ARMS for f in sorted((DATA / family).glob(f"{arm}-?")) if (f / "trials").exists()
-        ]
+        folders = [f for arm in ARMS for f in sorted((DATA / family).glob(f"{arm}-?")) if (f / "trials").exists()]
         grader = Grader(family) if folders else None
         for folder in folders:
             for trials in TRIALS:
