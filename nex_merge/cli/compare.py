@@ -32,7 +32,7 @@ def compare(
         typer.Option(
             metavar="TRIAL TRIAL",
             help="any two finished trials: a merge's number, base, a parent's name; default: the recommended merge and "
-            "the better of base and parents",
+            "the best of base and parents, or base where the odds against them are not settled",
         ),
     ] = None,
     page: Annotated[

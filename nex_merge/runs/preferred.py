@@ -133,11 +133,6 @@ def tallies(run: Path) -> list[Tally]:
     ]
 
 
-def is_settled(run: Path, pick: str, reference: str) -> bool:
-    """Whether a blind comparison says which of two trials is better. Raises InputError for what is damaged."""
-    return any({*one.comparison.between} == {pick, reference} and one.winner is not None for one in tallies(run))
-
-
 def compared_lines(run: Path, pick: str | None = None) -> list[str]:
     """A line on every blind comparison of a run. `pick`: the merge that the run shows, which may have none.
 

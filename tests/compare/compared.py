@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nex_merge.compare.pairs import begin, open_comparison
+from nex_merge.runs.preferred import tallies
 from nex_merge.runs.run import Run
 from tests.conftest import toy_settings
 
@@ -51,3 +52,8 @@ def say(comparison, wanted: str, count: int, judge: str = "ann"):
             )
         found.append(comparison.judgement(question.prompt, judge, said))
     return comparison.keep(*found)
+
+
+def is_settled(run: Path, one: str, other: str) -> bool:
+    """Whether a blind comparison says which of two trials is better."""
+    return any({*found.comparison.between} == {one, other} and found.winner is not None for found in tallies(run))

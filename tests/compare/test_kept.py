@@ -13,11 +13,11 @@ from nex_merge.runs.comparisons import read_comparisons
 from nex_merge.runs.custody import locked
 from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.preferred import compared_lines, is_settled
+from nex_merge.runs.preferred import compared_lines
 from nex_merge.runs.recommend import recommend
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import Run
-from tests.compare.compared import chat, opened, say
+from tests.compare.compared import chat, is_settled, opened, say
 from tests.labels.answered import answer_run
 from tests.runs.test_versions import first  # noqa: F401
 

@@ -8,7 +8,8 @@ from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.runs.comparisons import Comparison, Judgement, hash_of, keep, read_comparisons
 from nex_merge.runs.files import write_responses
-from nex_merge.runs.preferred import better_than, card_rows, combined, compared_lines, is_settled, tallies
+from nex_merge.runs.preferred import better_than, card_rows, combined, compared_lines, tallies
+from tests.compare.compared import is_settled
 
 ORDER = (5, 2, 9, 0, 7, 1, 3, 8)
 
