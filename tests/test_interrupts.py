@@ -91,9 +91,9 @@ except ValueError:
 
 
 STUCK = """
-print("at work", flush=True)
 while True:
     try:
+        print("at work", flush=True)
         time.sleep(30)
     except BaseException:
         pass
