@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
+from toy.tokenizer import make_tokenizer
 
 # 0.6B parameters; a seventh of it: as wide, with a seventh of the layers and of the vocabulary; and Qwen3-4B.
 SHAPES = {

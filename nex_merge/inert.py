@@ -1,7 +1,7 @@
 """Text from models, files and databases as it may be shown: it says what it says, and does nothing.
 
-One function for each place that text goes to; `echo` and `console` are how commands write to a terminal. HTML is
-escaped by its templates.
+One function for each place that text goes to; `terminal.py` applies them to what commands print. HTML is escaped by its
+templates.
 """
 
 import json
@@ -9,15 +9,7 @@ import logging
 import os
 import re
 import shlex
-import shutil
-import sys
 import unicodedata
-from typing import TYPE_CHECKING, Any
-
-from nex_merge.wording import fitted
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories of characters that act rather than show
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what spreadsheets take for the start of one, wide forms too
@@ -36,30 +28,6 @@ def visible(text: str) -> str:
 def one_line(text: str) -> str:
     """As `visible`, on one line: a name or a reason can't pass for a line of ours."""
     return " ".join(visible(text).split())
-
-
-def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
-    """Write a line to stdout, or to stderr, as `visible` has it; a terminal's stderr is wrapped at blanks."""
-    import typer
-
-    text = visible(text)
-    if err and nl and sys.stderr is not None and sys.stderr.isatty():
-        text = fitted(text, shutil.get_terminal_size().columns)
-    typer.echo(text, err=err, nl=nl)
-
-
-def console(width: int | None = None, height: int | None = None, err: bool = False) -> "Console":
-    """A console of rich on stdout, or stderr: no text is markup, and none acts on the terminal but rich's own."""
-    from rich.console import Console
-    from rich.segment import Segment
-
-    class Inert(Console):
-        def render(self, renderable: Any, options: Any = None) -> Any:
-            for segment in super().render(renderable, options):
-                shown = segment.control or visible(segment.text) == segment.text
-                yield segment if shown else Segment(visible(segment.text), segment.style)
-
-    return Inert(stderr=err, width=width, height=height, markup=False, emoji=False, highlight=False)
 
 
 def json_text(value: object, indent: int | None = 1) -> str:

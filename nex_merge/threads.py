@@ -14,7 +14,7 @@ import torch
 
 from nex_merge import interrupts
 
-Item = TypeVar("Item")
+Input = TypeVar("Input")
 Result = TypeVar("Result")
 
 
@@ -33,14 +33,14 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), "cores", use_one_core)
 
 
-def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+def on_cores(work: Callable[[Input], Result], items: Iterable[Input]) -> Generator[Result, None, None]:
     """Run `work` on every item and yield the results in order. Raises what `work` raises.
 
     Closing the generator cancels items that have not started. `work` must not call `on_cores` itself: all workers
     could end up waiting for each other.
     """
 
-    def unless_interrupted(item: Item) -> Result:
+    def unless_interrupted(item: Input) -> Result:
         interrupts.check()  # Python does not exit before its threads have done what they were given
         return work(item)
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
+from toy.tokenizer import make_tokenizer
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,7 +17,8 @@ def test_the_plain_loop_scores_alike():
 
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "results" / "studies").rglob("*.py")])
+FOLDERS = ("benchmarks", "toy", "results/studies")
+SCRIPTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))

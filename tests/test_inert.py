@@ -9,13 +9,14 @@ import sys
 
 import pytest
 
-from nex_merge import cli, inert
-from nex_merge.inert import console, csv_cell, json_text, markdown, one_line, shell_word, visible
+from nex_merge import cli, inert, terminal
+from nex_merge.inert import csv_cell, json_text, markdown, one_line, shell_word, visible
 from nex_merge.measures.estimates import Objective
 from nex_merge.runs.leaderboard import as_csv, read_rows
 from nex_merge.runs.run import Run
 from nex_merge.runs.tables import print_table, render
 from nex_merge.setup.paths import command
+from nex_merge.terminal import console
 
 ACTING = "\x1b[2J\x9b31m\x07\x08\u202e\u2066\u200f\r\x7f\x00"
 NASTY = f"=HYPERLINK(0){ACTING}| pipes `code` <script>alert(1)</script> [red]x[/red] [link=http://a.b]y[/link] :bomb:"
@@ -28,8 +29,8 @@ def acts(text):
 def test_a_terminal_shows_and_does_nothing(capsys):
     assert not acts(visible(NASTY)) and visible("ö漢😀\tx\n") == "ö漢😀\tx\n"
     assert one_line("a\n\nVerdict: sound.\r") == "a Verdict: sound.␍"
-    inert.echo(NASTY)
-    inert.echo(NASTY, err=True)
+    terminal.echo(NASTY)
+    terminal.echo(NASTY, err=True)
     shown = capsys.readouterr()
     assert "<script>" in shown.out and not acts(shown.out) and not acts(shown.err)
 

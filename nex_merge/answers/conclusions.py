@@ -22,7 +22,7 @@ from nex_merge.answers import mathematics
 from nex_merge.answers.choices import read_choice, read_gold_choice
 from nex_merge.answers.numbers import number_key, read_number
 from nex_merge.answers.spans import readable
-from nex_merge.answers.texts import read_text
+from nex_merge.answers.texts import text_answer
 from nex_merge.answers.thinking import after_thinking, is_closed, is_open
 from nex_merge.answers.turns import first_turn
 from nex_merge.errors import InputError
@@ -102,7 +102,7 @@ def conclude(text: str, match: str = "text", options: int | None = None) -> Key 
     if match == "choice":
         return read_choice(readable(answer_of(text)), options or _LETTERS)
     if match == "text":
-        return read_text(answer_of(text))
+        return text_answer(answer_of(text))
     return _last_occurrence(_pattern(match), answer_of(text))
 
 

@@ -15,7 +15,7 @@ from nex_merge.answers.arithmetic import Value
 from nex_merge.answers.notation import plain
 from nex_merge.answers.restating import is_none_left, without_repeats
 from nex_merge.answers.tokens import NUMBER_WORD, Token, tokenize
-from nex_merge.answers.values import HAS_DIGIT, STATES, Item, find_items, gap_between, text_at, words
+from nex_merge.answers.values import HAS_DIGIT, STATES, Mention, find_items, gap_between, text_at, words
 
 # Significant digits of a key that is no whole number, and decimals it has at least.
 _DIGITS, _DECIMALS = 12, 2
@@ -123,7 +123,7 @@ def _first(text: str, factorials: bool = False) -> Value | None:
     return kept[i].value
 
 
-def _last(text: str) -> Item | None:
+def _last(text: str) -> Mention | None:
     """The item that a text without announcement ends with."""
     text = spans.without_check(text)
     listed = _LIST.search(text) is not None
@@ -131,9 +131,9 @@ def _last(text: str) -> Item | None:
     denied: set[str] = set()
     for sentence in spans.sentences(_TAG.sub(" ", text))[: -_SENTENCES - 1 : -1]:
         if spans.refuses(sentence):
-            return Item(None, 0, 0, False)
+            return Mention(None, 0, 0, False)
         if is_none_left(sentence):
-            return Item(Fraction(0), 0, 0, True)
+            return Mention(Fraction(0), 0, 0, True)
         if not HAS_DIGIT.search(sentence) and not NUMBER_WORD.search(sentence):
             continue
         stripped = _LIST_LABEL.sub("", sentence) if listed else sentence
@@ -149,7 +149,7 @@ def _last(text: str) -> Item | None:
     return None
 
 
-def _choose(tokens: Sequence[Token], items: Sequence[Item]) -> Item | None:
+def _choose(tokens: Sequence[Token], items: Sequence[Mention]) -> Mention | None:
     """The last item of a sentence that is not denied, or one before it that is stated, where the last qualifies it."""
     kept = [item for item in items if not _denied(tokens, item)]
     if not kept:
@@ -168,7 +168,7 @@ def _choose(tokens: Sequence[Token], items: Sequence[Item]) -> Item | None:
         i = len(kept) - 1
     around = [(a, b) for a, b in ((i - 1, i), (i, i + 1)) if a >= 0 and b < len(kept)]
     if any(_are_several(tokens, kept[a], kept[b]) for a, b in around):
-        return Item(None, kept[i].start, kept[i].end, False)
+        return Mention(None, kept[i].start, kept[i].end, False)
     return kept[i]
 
 
@@ -176,7 +176,7 @@ def _is_filler(token: Token) -> bool:
     return token.text in _FILLERS or (token.kind == "word" and len(token.text) == 1)
 
 
-def _denied(tokens: Sequence[Token], item: Item) -> bool:
+def _denied(tokens: Sequence[Token], item: Mention) -> bool:
     """Whether "not", "rather than" or "instead of" precedes an item within its clause, or ではない follows it."""
     if any(text_at(tokens, j).startswith(_DENIES_AFTER) for j in (item.end, item.end + 1)):
         return True
@@ -191,14 +191,14 @@ def _denied(tokens: Sequence[Token], item: Item) -> bool:
     return False
 
 
-def _before(tokens: Sequence[Token], item: Item) -> str:
+def _before(tokens: Sequence[Token], item: Mention) -> str:
     i = item.start - 1
     while text_at(tokens, i) in _DETERMINES:
         i -= 1
     return text_at(tokens, i)
 
 
-def _qualifies(tokens: Sequence[Token], item: Item) -> bool:
+def _qualifies(tokens: Sequence[Token], item: Mention) -> bool:
     before = _before(tokens, item)
     gerund = before.endswith("ing") and text_at(tokens, item.start - 2) in _QUALIFIES
     if before == "of" and text_at(tokens, item.start - 2) in _AMOUNTS:
@@ -206,23 +206,23 @@ def _qualifies(tokens: Sequence[Token], item: Item) -> bool:
     return before in _QUALIFIES or gerund
 
 
-def _is_aside(tokens: Sequence[Token], one: Item, other: Item) -> bool:
+def _is_aside(tokens: Sequence[Token], one: Mention, other: Mention) -> bool:
     """Whether an item stands in brackets behind another one: "80 (20% off)"."""
     gap = gap_between(tokens, one, other)
     return "(" in gap and ")" not in gap
 
 
-def _is_stated(tokens: Sequence[Token], item: Item) -> bool:
+def _is_stated(tokens: Sequence[Token], item: Mention) -> bool:
     return _before(tokens, item) in STATES or item.start == 0
 
 
-def _is_chained(tokens: Sequence[Token], one: Item, other: Item) -> bool:
+def _is_chained(tokens: Sequence[Token], one: Mention, other: Mention) -> bool:
     """2 + 3 = 5, 2 cm * 3 cm = 6 cm^2."""
     gap = gap_between(tokens, one, other)
     return bool(gap) and gap[-1] in _EQUALS and all(text.isalpha() or text in "^*/()=°%" for text in gap[:-1])
 
 
-def _are_several(tokens: Sequence[Token], one: Item, other: Item, shown: bool = False) -> bool:
+def _are_several(tokens: Sequence[Token], one: Mention, other: Mention, shown: bool = False) -> bool:
     """Whether two items are one list, range or choice: "2, 3", "3 to 5", "5 apples and 3 pears", "x = 2 or x = 3".
 
     shown: whether they stand in a box or behind an announcement, where "2 3" is a list as well.

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from nex_merge.answers.announcements import alternatives, spaced
 from nex_merge.answers.tokens import Token
-from nex_merge.answers.values import HAS_DIGIT, Item, gap_between, text_at, words
+from nex_merge.answers.values import HAS_DIGIT, Mention, gap_between, text_at, words
 
 _ABOUT = words("≈ about approximately roughly around")
 _OR = words(", or ( which is that")
@@ -39,7 +39,7 @@ def is_none_left(sentence: str) -> bool:
     return _CLAUSE.search(before, numbers[-1].end()) is not None and _BESIDE.search(before) is None
 
 
-def without_repeats(tokens: Sequence[Token], items: Sequence[Item], sentence: str) -> list[Item]:
+def without_repeats(tokens: Sequence[Token], items: Sequence[Mention], sentence: str) -> list[Mention]:
     """Items without the wholes that others are parts of (7 out of 12) and the roundings of exact ones (1/3 ≈ 0.333)."""
     kept = list(items[:1])
     for item in items[1:]:
@@ -61,7 +61,7 @@ def _is_out_of(part: object, gap: Sequence[str], whole: object) -> bool:
     return 0 <= part <= whole > 0 and _OUT_OF.fullmatch(" ".join(gap)) is not None
 
 
-def _is_rounded(tokens: Sequence[Token], exact: Item, gap: Sequence[str], item: Item) -> bool:
+def _is_rounded(tokens: Sequence[Token], exact: Mention, gap: Sequence[str], item: Mention) -> bool:
     """Whether an item is the rounding of the exact one before it; to a whole number, it is rounded on purpose."""
     if not gap or not exact.is_exact or item.is_exact or item.value is None or item.value == int(item.value):
         return False

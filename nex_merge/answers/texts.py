@@ -30,7 +30,7 @@ _END_OF_ANSWER = re.compile(
 _ENDING = re.compile(rf"(?<=[^\x00-\x7f])(?:{unspaced('endings')})[\s。.!！]*\Z")
 
 
-def read_text(text: str) -> str | None:
+def text_answer(text: str) -> str | None:
     """The canonical spelling of what a text (without thinking) concludes; None where that is nothing.
 
     That is the last box, else what the last announcement names, else the whole text.

@@ -14,7 +14,7 @@ from nex_merge.answers.tokens import SCALES, SMALL, Token
 
 
 @dataclass(frozen=True)
-class Item:
+class Mention:
     """One value among the tokens [start, end). `value` is None where digits are no single number."""
 
     value: Value | None
@@ -54,14 +54,14 @@ def text_at(tokens: Sequence[Token], i: int) -> str:
     return tokens[i].text if 0 <= i < len(tokens) else ""
 
 
-def gap_between(tokens: Sequence[Token], one: Item, other: Item) -> list[str]:
+def gap_between(tokens: Sequence[Token], one: Mention, other: Mention) -> list[str]:
     """What stands between two items."""
     return [token.text for token in tokens[one.end : other.start]]
 
 
-def find_items(tokens: list[Token], factorials: bool = False) -> list[Item]:
+def find_items(tokens: list[Token], factorials: bool = False) -> list[Mention]:
     """All items of a sentence, in order."""
-    items: list[Item] = []
+    items: list[Mention] = []
     i = 0
     while i < len(tokens):
         item, after = _item_at(tokens, i, factorials)
@@ -71,11 +71,11 @@ def find_items(tokens: list[Token], factorials: bool = False) -> list[Item]:
     return items
 
 
-def _item_at(tokens: list[Token], i: int, factorials: bool) -> tuple[Item | None, int]:
+def _item_at(tokens: list[Token], i: int, factorials: bool) -> tuple[Mention | None, int]:
     """The item that begins at token i, if any, and the token to go on with."""
     token, before = tokens[i], text_at(tokens, i - 1)
     if token.kind == "puzzle":
-        return Item(None, i, i + 1, False), i + 1
+        return Mention(None, i, i + 1, False), i + 1
     if token.text in _LABELS and (skip := _after_label(tokens, i + 1)):
         return None, skip
     if token.text == "^":  # the exponent of a unit
@@ -89,23 +89,23 @@ def _item_at(tokens: list[Token], i: int, factorials: bool) -> tuple[Item | None
     if not _may_begin(tokens, start):
         return None, i + 1
     if token.text in ("(", "[", "{") and (after := _after_tuple(tokens, i, factorials)):
-        return Item(None, i, after, False), after
+        return Mention(None, i, after, False), after
     expression = Expression(tokens, start, factorials)
     try:
         value = expression.read()
     except TooLarge:
-        return Item(None, i, max(expression.at, start + 1), False), max(expression.at, start + 1)
+        return Mention(None, i, max(expression.at, start + 1), False), max(expression.at, start + 1)
     if value is None or expression.at == start:
         # binom(n; 2) has no value, and neither have its parts.
         closes = (j + 1 for j in range(start, min(start + 20, len(tokens))) if tokens[j].text == ")")
         after = next(closes, 0) if tokens[start].text == "binom" else 0
-        return (Item(None, i, after, False), after) if after else (None, i + 1)
+        return (Mention(None, i, after, False), after) if after else (None, i + 1)
     end = expression.at
     in_words = all(t.kind == "word" for t in tokens[start:end])
     if in_words and (before in _NO_NUMBER_AFTER or (end == i + 1 and (token.text == "e" or _is_pronoun(tokens, i)))):
         return None, end
     value = None if _is_no_number(tokens, i, start, end) else sign * value
-    return Item(value, i, end, in_words, _is_exact(expression, tokens[start:end])), end
+    return Mention(value, i, end, in_words, _is_exact(expression, tokens[start:end])), end
 
 
 def _is_exact(expression: Expression, span: Sequence[Token]) -> bool:

@@ -26,11 +26,6 @@ class StoredTensor:
     shape: list[int]
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """Name of every tensor of a checkpoint -> file that holds it. Raises InputError as `stored_tensors` does."""
-    return {name: tensor.file for name, tensor in stored_tensors(folder).items()}
-
-
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors that transformers and mergekit both read from a checkpoint, by name.
 

@@ -20,7 +20,8 @@ from typer.exceptions import TyperException
 from nex_merge.cli.app import app, say
 from nex_merge.cli.errors import drop_output, replace_unencodable, usage_message
 from nex_merge.errors import DISK_FULL, NexMergeError
-from nex_merge.inert import Formatter, echo
+from nex_merge.inert import Formatter
+from nex_merge.terminal import echo
 
 # Importing these registers their commands, in the order of --help.
 # isort: off

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nex_merge.inert import echo
 from nex_merge.setup.paths import command, expand_for
+from nex_merge.terminal import echo
 
 if TYPE_CHECKING:
     from nex_merge.measures.estimates import Objective

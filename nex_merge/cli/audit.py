@@ -9,12 +9,13 @@ import typer
 
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next, say_next_steps
 from nex_merge.errors import InputError
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup.paths import command
+from nex_merge.terminal import echo
 from nex_merge.wording import counted
 
 if TYPE_CHECKING:
-    from nex_merge.labels.audit import Option, Outcome
+    from nex_merge.labels.audit import AuditOutcome, Option
     from nex_merge.measures.measure import Pool
     from nex_merge.runs.questions import AuditLabels
     from nex_merge.runs.run import Run as RunFolder
@@ -194,7 +195,7 @@ def _indented(text: str, by: str = "  ") -> str:
     return "\n".join(by + line for line in text.split("\n"))
 
 
-def _as_json(outcome: "Outcome") -> Mapping[str, object]:
+def _as_json(outcome: "AuditOutcome") -> Mapping[str, object]:
     found, (low, high) = outcome.audit, outcome.audit.interval()
     return {
         "n": found.n, "right": found.right, "low": low, "high": high, "claimed": found.claimed,
@@ -203,7 +204,7 @@ def _as_json(outcome: "Outcome") -> Mapping[str, object]:
     }  # fmt: skip
 
 
-def _print(run: "RunFolder", folder: Path, outcome: "Outcome", silent: int, unsure: int) -> None:
+def _print(run: "RunFolder", folder: Path, outcome: "AuditOutcome", silent: int, unsure: int) -> None:
     """`folder`: of the run that was named; `run` is its final, if it has one."""
     from nex_merge.labels.audit import CONTRADICTED, IN_LINE
     from nex_merge.measures.registry import measure_title

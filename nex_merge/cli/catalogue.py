@@ -1,9 +1,9 @@
 """Commands that list what configurations can name: methods, families, search spaces, measures."""
 
 from nex_merge.cli.app import SEARCH, app, example
-from nex_merge.inert import echo
 from nex_merge.setup.config import find_file, known_names
 from nex_merge.setup.yaml_files import as_yaml, read_yaml
+from nex_merge.terminal import echo
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("methods"))

@@ -9,8 +9,9 @@ import typer
 
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say, say_next
 from nex_merge.errors import InputError
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup.paths import check_writable_file, command, expand_for
+from nex_merge.terminal import echo
 from nex_merge.wording import counted, wrapped
 
 if TYPE_CHECKING:

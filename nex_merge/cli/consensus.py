@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from nex_merge.cli.app import USE, ShortFormat, app, example
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup.paths import expand_for
+from nex_merge.terminal import echo
 
 
 @app.command(rich_help_panel=USE, epilog=example("consensus answers/a.jsonl answers/b.jsonl answers/c.jsonl"))
@@ -34,10 +35,10 @@ def consensus(
 ) -> None:
     """Rank models by files of their answers to the same prompts; no labels, no merging, no model is loaded."""
     from nex_merge.inspect.answer_files import rank_files
-    from nex_merge.inspect.ranked import as_json, print_ranked
+    from nex_merge.inspect.answer_table import print_ranked, ranking_json
 
     ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared)
     if form is ShortFormat.json:
-        echo(json_text(as_json(ranked)))
+        echo(json_text(ranking_json(ranked)))
     else:
         print_ranked(ranked)

@@ -7,9 +7,10 @@ import typer
 
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_folder
+from nex_merge.terminal import echo
 from nex_merge.wording import counted
 
 
@@ -68,7 +69,7 @@ def correlate(
     form: Annotated[ShortFormat, typer.Option("--format")] = ShortFormat.table,
 ) -> None:
     """Check whether measures agree with accuracy: rank correlations, noise ceiling, regret, trivial baselines."""
-    from nex_merge.labels.correlate import FEWEST, agreement, split
+    from nex_merge.labels.correlate import FEWEST, agreement_with_accuracy, split
     from nex_merge.labels.labelled_run import labelled_run
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
     from nex_merge.runs.run import Run as RunFolder
@@ -94,14 +95,14 @@ def correlate(
     if by is not None and by not in columns_of(rows):
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)
-    overall = agreement(rows, labelled)
+    overall = agreement_with_accuracy(rows, labelled)
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
     groups = {}
     for name, part in parts.items():
         if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
             echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
         else:
-            groups[name] = agreement(part, labelled)
+            groups[name] = agreement_with_accuracy(part, labelled)
     if plots is not None:
         from nex_merge.labels.plots import write_scatters
 

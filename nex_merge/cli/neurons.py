@@ -8,9 +8,10 @@ import typer
 from nex_merge.cli.app import LOOK, USE, Run, Set, app, example, path_value, say_next
 from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
+from nex_merge.terminal import echo
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 SETS = ("effective", "redundant", "random", "alike")

@@ -8,8 +8,8 @@ import typer
 
 from nex_merge.cli.app import LOOK, USE, Run, app, example, path_value, say_next
 from nex_merge.errors import InputError
-from nex_merge.inert import echo
 from nex_merge.setup.paths import check_new_folder, check_writable_file
+from nex_merge.terminal import echo
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("report results/qwen3_ties --open"))

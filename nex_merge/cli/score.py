@@ -7,10 +7,10 @@ import typer
 
 from nex_merge.cli.app import USE, Set, ShortFormat, app, example, path_value, say_next
 from nex_merge.errors import InputError
-from nex_merge.inert import echo
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
 from nex_merge.setup.paths import check_writable_file
+from nex_merge.terminal import echo
 
 Rho = Annotated[float, typer.Option(help="probability of staying in a phase, between 0 and 1")]
 MinRun = Annotated[int, typer.Option(min=1, help="shortest phase, in rows")]

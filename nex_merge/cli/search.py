@@ -7,9 +7,9 @@ import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
 from nex_merge.errors import InputError
-from nex_merge.inert import echo
 from nex_merge.passwords import masked_setting
 from nex_merge.setup import config as configuration
+from nex_merge.terminal import echo
 
 
 def _overrides(

@@ -9,9 +9,10 @@ import typer
 from nex_merge.cli.app import USE, Set, app, example, path_value
 from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
-from nex_merge.inert import echo, json_text
+from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
 from nex_merge.setup.paths import check_writable_file
+from nex_merge.terminal import echo
 
 
 @app.command(rich_help_panel=USE, epilog=example("select responses.jsonl --model best --match number"))
@@ -71,7 +72,7 @@ def select(
     if calibration is not None and weights is not None:
         raise InputError("select: expected either --calibration or --weights, got both")
     from nex_merge.inspect.score import load_weights
-    from nex_merge.inspect.select import questions, selection
+    from nex_merge.inspect.select import question_file, selection
     from nex_merge.inspect.select import summary as output
     from nex_merge.inspect.select.selectors import CALIBRATIONS, SELECTORS
     from nex_merge.setup.families import defaults_of
@@ -81,8 +82,8 @@ def select(
     if calibration is not None and calibration not in CALIBRATIONS:
         raise InputError(f"--calibration: expected {' or '.join(CALIBRATIONS)}, got {calibration!r}")
     defaults, family = defaults_of(model)
-    config = questions.configure(responses, samples, configuration.override(settings or []), defaults)
-    read = questions.read_questions(config.prompts, match, samples is not None, _log)
+    config = question_file.configure(responses, samples, configuration.override(settings or []), defaults)
+    read = question_file.read_questions(config.prompts, match, samples is not None, _log)
     if summary is not None and read[0].item is None:
         raise InputError('--summary: expected known answers ("answer" in every line), got none')
     announce_defaults(family)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nex_merge import inert
+from nex_merge import terminal
 from nex_merge.compare.pairs import BOTH, LEFT, NEITHER, RIGHT, Opened, Question
 from nex_merge.runs.preferred import Tally, tally
 from nex_merge.wording import counted
@@ -113,7 +113,7 @@ def _show(question: Question, screen: Screen, most: int | None) -> bool:
     from rich.table import Table
     from rich.text import Text
 
-    console = inert.console(screen.columns, screen.lines, err=True)
+    console = terminal.console(screen.columns, screen.lines, err=True)
     inner = (screen.columns - 7) // 2 if screen.is_wide else screen.columns - 4
     prompt, cut_prompt = _fitting(question.text, screen.columns, most and FEWEST_LINES)
     (left, cut_left), (right, cut_right) = (_fitting(text, inner, most) for text in (question.left, question.right))
@@ -146,4 +146,4 @@ def _fitting(text: str, width: int, most: int | None) -> tuple[str, bool]:
 
 
 def _say(text: str, end: str = "\n") -> None:
-    inert.echo(text + end, err=True, nl=False)
+    terminal.echo(text + end, err=True, nl=False)

@@ -10,7 +10,7 @@ from nex_merge.inspect import agreement
 from nex_merge.inspect.agreement import AgreementEstimate
 from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, Labels
 from nex_merge.inspect.reading import EXPLORE, Reading
-from nex_merge.runs.tables import console_of
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted
 
 

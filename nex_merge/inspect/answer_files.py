@@ -13,8 +13,8 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.answer_lines import AnswerFile, KnownAnswer, Prompts, read_answers, translated
 from nex_merge.labels.items import unlike
 from nex_merge.measures.concluding import choose_match, conclusions_of
+from nex_merge.measures.consensus_verdict import TELLING
 from nex_merge.measures.ranking import Ranking, consensus
-from nex_merge.measures.trust import TELLING
 from nex_merge.wording import counted
 
 FEWEST_FILES = 2

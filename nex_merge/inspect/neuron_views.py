@@ -9,7 +9,7 @@ import numpy as np
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
 from nex_merge.runs.files import trial_label, trial_name
-from nex_merge.runs.tables import console_of
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
-from nex_merge.runs.tables import console_of
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}

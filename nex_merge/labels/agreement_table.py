@@ -5,7 +5,7 @@ from typing import Any
 
 from nex_merge.labels.correlate import TOPS
 from nex_merge.runs.files import trial_label, trial_name
-from nex_merge.runs.tables import console_of
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted
 
 WIDTH = 80  # where stdout is no terminal and COLUMNS says nothing

@@ -12,10 +12,10 @@ import numpy as np
 
 from nex_merge.answers.conclusions import Key, read_gold
 from nex_merge.errors import InputError
+from nex_merge.measures.consensus_verdict import Audit, audit_of, why_undefined
 from nex_merge.measures.dissent import is_defined
 from nex_merge.measures.finishing import shares_of_endings
 from nex_merge.measures.measure import Pool
-from nex_merge.measures.trust import Audit, audit_of, why_undefined
 from nex_merge.measures.votes import FEWEST_VARIANTS
 from nex_merge.records import Prompt, Verdict
 from nex_merge.runs import files
@@ -42,7 +42,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AuditOutcome:
     """What an audit found, and the leaderboard with its labels as known truths."""
 
     audit: Audit
@@ -166,7 +166,7 @@ def containing(pool: Pool, prompt: int, truth: Key) -> Key | None:
     return next((key for key in found if words.search(str(key))), None)
 
 
-def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> Outcome | None:
+def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> AuditOutcome | None:
     """Keep the labels, and score the run with them as known truths; None if they say nothing of any conclusion.
 
     `pool`: as `open_pool` gives it. The caller holds the run's lock.
@@ -185,7 +185,7 @@ def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> Outcome | None:
     assert verdict is not None, "rescored"
     top = [[row["trial"] for row in ranked if row["rank"] is not None][:TOP] for ranked in (before, rows)]
     changed = sum(one != other for one, other in zip(*top, strict=False))
-    return Outcome(audit, verdict, rows, _pick(before), _pick(rows), changed, min(map(len, top)))
+    return AuditOutcome(audit, verdict, rows, _pick(before), _pick(rows), changed, min(map(len, top)))
 
 
 def _pick(rows: Sequence[Row]) -> str | None:

@@ -27,7 +27,7 @@ FEWEST_IN_HALF = 5
 _UNKNOWN = LabelledRun()
 
 
-def agreement(rows: Sequence[Mapping[str, Any]], run: LabelledRun = _UNKNOWN) -> dict[str, Any]:
+def agreement_with_accuracy(rows: Sequence[Mapping[str, Any]], run: LabelledRun = _UNKNOWN) -> dict[str, Any]:
     """Agreement of every measure and baseline with accuracy, over the ranked rows that have an accuracy.
 
     run: of which the rows are all or a part. Without it there are no baselines, noise ceiling and gain over equal

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.consensus_verdict import assess_consensus
 from nex_merge.measures.finishing import shares_of_endings
 from nex_merge.measures.guard import ALLOWANCE
 from nex_merge.measures.measure import Measure, Pool, Value
+from nex_merge.measures.nex_verdict import assess, assess_repeatability
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.measures.trust import assess_consensus
-from nex_merge.measures.verdict import assess, assess_repeatability
 from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant, Verdict
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, nearest

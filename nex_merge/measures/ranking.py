@@ -8,8 +8,8 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.measures.consensus import fit_parts
+from nex_merge.measures.consensus_verdict import assess_consensus
 from nex_merge.measures.readings import readings
-from nex_merge.measures.trust import assess_consensus
 from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
 from nex_merge.resampling import halves, interval, resamples, split_half
 

@@ -1,10 +1,8 @@
 """MergeRecipe -> merged model in memory, with the tensors that mergekit would write."""
 
 from nex_merge.checkpoints.tokenizers import check_token_ids
-from nex_merge.checkpoints.weights import weight_files
 from nex_merge.merging.adapters import adapter_logits, adapter_notes, merge_adapters
 from nex_merge.merging.differences import behaviour_keys, differing_keys
-from nex_merge.merging.given import adopt_recipe
 from nex_merge.merging.members import (
     check_distinct,
     generation_config,
@@ -15,14 +13,15 @@ from nex_merge.merging.members import (
     stored_dtype,
     weights_dtype,
 )
+from nex_merge.merging.mergekit_plan import method_specs, rank_bytes
 from nex_merge.merging.merger import Merger, digest, make_model, share_weights, tensor_digest
-from nex_merge.merging.recipes import method_specs, rank_bytes
 from nex_merge.merging.references import mergekit_config
 from nex_merge.merging.scan import survey
+from nex_merge.merging.user_recipes import adopt_recipe
 
 __all__ = [
     "Merger", "adapter_logits", "adapter_notes", "adopt_recipe", "behaviour_keys", "check_distinct",
     "check_token_ids", "differing_keys", "digest", "generation_config", "make_model", "member_configs",
     "member_notes", "merge_adapters", "mergekit_config", "method_specs", "preflight", "rank_bytes", "rounded_members",
-    "share_weights", "stored_dtype", "survey", "tensor_digest", "weight_files", "weights_dtype",
+    "share_weights", "stored_dtype", "survey", "tensor_digest", "weights_dtype",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ from nex_merge.checkpoints.files import TOKENIZER_FILES, about, linked_checkpoin
 from nex_merge.checkpoints.quantization import FLOATS
 from nex_merge.checkpoints.weights import stored_tensors
 from nex_merge.errors import InputError
-from nex_merge.merging.recipes import merge_adapter
+from nex_merge.merging.mergekit_plan import merge_adapter
 from nex_merge.wording import counted
 
 # Tokens that peft's model and the merged one read; none of them is special to an adapter but those it trains.

@@ -39,7 +39,7 @@ class Expert:
 
 
 @dataclass(frozen=True)
-class Family:
+class TaskArithmetic:
     """What distinguishes the methods of the task arithmetic family (mergekit: GeneralizedTaskArithmeticMerge)."""
 
     sparsification: str | None  # magnitude, random, magnitude_outliers, della_magprune
@@ -53,11 +53,11 @@ class Family:
 Write = Callable[[torch.Tensor], None]
 
 
-def is_supported(expert: Expert, family: Family) -> bool:
+def is_supported(expert: Expert, method: TaskArithmetic) -> bool:
     """Whether `task_arithmetic` handles the expert. Edge cases, where mergekit may raise, are left to mergekit."""
-    if family.sparsification is None or expert.density >= 1:
+    if method.sparsification is None or expert.density >= 1:
         return True
-    if family.sparsification == "della_magprune":
+    if method.sparsification == "della_magprune":
         low, high = expert.density - expert.epsilon, expert.density + expert.epsilon
         # Ranks are within rows; mergekit treats tensors of more than two dimensions differently.
         return low > 0 and high < 1 and expert.tensor.ndim <= 2 and expert.tensor.shape[-1] > 1
@@ -80,29 +80,29 @@ def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize:
 
 
 def task_arithmetic(
-    base: torch.Tensor, experts: Sequence[Expert], family: Family, cache: RankCache, work: Workspace
+    base: torch.Tensor, experts: Sequence[Expert], method: TaskArithmetic, cache: RankCache, work: Workspace
 ) -> Write:
     """A function that writes base + lambda * (combined sparse task vectors) into a contiguous tensor of their shape.
 
     Random masks start being drawn with this call, so that calling it early hides their cost.
     """
     # mergekit draws the random masks in the order of the experts, each for the whole tensor.
-    masks = [_mask(base, expert, family.sparsification, cache, work) for expert in experts]
-    return lambda out: _combine(base.reshape(-1), experts, masks, family, cache, work, out.view(-1))
+    masks = [_mask(base, expert, method.sparsification, cache, work) for expert in experts]
+    return lambda out: _combine(base.reshape(-1), experts, masks, method, cache, work, out.view(-1))
 
 
 def _combine(
     base: torch.Tensor,
     experts: Sequence[Expert],
     masks: Sequence[Mask | None],
-    family: Family,
+    method: TaskArithmetic,
     cache: RankCache,
     work: Workspace,
     target: torch.Tensor,
 ) -> None:
     """Write the merge of flat tensors into `target`, also flat."""
     deltas = [
-        _sparse_delta(base, expert, mask, family, cache, work, f"delta {number}")
+        _sparse_delta(base, expert, mask, method, cache, work, f"delta {number}")
         for number, (expert, mask) in enumerate(zip(experts, masks, strict=True))
     ]
     weights = torch.tensor([expert.weight for expert in experts], dtype=torch.float32)[:, None]
@@ -116,17 +116,17 @@ def _combine(
             delta(part, base_block, row)
         stacked.mul_(weights)
         divisor = total
-        if family.consensus is not None:
-            agreeing = _agreeing(stacked, family.consensus)
-            if family.normalize:
+        if method.consensus is not None:
+            agreeing = _agreeing(stacked, method.consensus)
+            if method.normalize:
                 divisor = (weights * agreeing).sum(dim=0)
                 divisor += _where(torch.eq, divisor, 0)
             stacked.mul_(agreeing)
         mixed = stacked.sum(dim=0)
-        if family.normalize:
+        if method.normalize:
             mixed /= divisor
-        if family.scale != 1:
-            mixed *= family.scale
+        if method.scale != 1:
+            mixed *= method.scale
         # Not in place on `base_block`: with a float32 base, that is the memory-mapped checkpoint.
         target[part] = mixed.add_(base_block)
 
@@ -152,7 +152,7 @@ def _sparse_delta(
     base: torch.Tensor,
     expert: Expert,
     mask: Mask | None,
-    family: Family,
+    method: TaskArithmetic,
     cache: RankCache,
     work: Workspace,
     buffer: str,
@@ -173,7 +173,7 @@ def _sparse_delta(
         difference(part, base_block, row)
         row.mul_(mask(part))
 
-    if not family.rescale:
+    if not method.rescale:
         return masked
     delta, magnitudes = work.buffer(buffer, len(base)), work.buffer("magnitudes", len(base))
 

@@ -16,7 +16,7 @@ from nex_merge.checkpoints.weights import StoredTensor, stored_tensors
 from nex_merge.errors import InputError
 from nex_merge.merging.differences import behaviour_keys, check_structure, differing_keys
 from nex_merge.merging.layout import check_layout
-from nex_merge.merging.recipes import check_architecture
+from nex_merge.merging.mergekit_plan import check_architecture
 from nex_merge.records import MethodSpec
 
 # safetensors' names of the dtypes that can be merged, and torch's.

@@ -18,7 +18,7 @@ from nex_merge import interrupts
 from nex_merge.errors import TrialError
 from nex_merge.merging.differences import differing_keys
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
-from nex_merge.merging.recipes import Streamer
+from nex_merge.merging.mergekit_plan import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import use_one_core
 from nex_merge.wording import counted

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from nex_merge.errors import InputError
-from nex_merge.labels.correlate import agreement
+from nex_merge.labels.correlate import agreement_with_accuracy
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES, measure_title
@@ -232,7 +232,7 @@ def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
     if all(row["accuracy"] is None for row in rows):
         return None, "no variant has an accuracy"
     try:
-        return agreement(rows, labelled_run(snapshot.run, rows)), ""
+        return agreement_with_accuracy(rows, labelled_run(snapshot.run, rows)), ""
     except InputError as error:
         return None, str(error)
 

@@ -38,7 +38,7 @@ def script() -> str:
     return get_plotlyjs()
 
 
-def as_json(figure: go.Figure) -> dict[str, Any]:
+def figure_json(figure: go.Figure) -> dict[str, Any]:
     return json.loads(figure.to_json())  # pyright: ignore[reportArgumentType]
 
 

@@ -156,7 +156,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     shares, no_shares = _importances(snapshot, values)
     made["importance"] = figures.importance_bars(shares) if shares else None
     searched = {key.removeprefix("p.") for row in rows for key in row if key.startswith("p.")}
-    drawn = {id: figures.as_json(figure) for id, figure in made.items() if figure is not None}
+    drawn = {id: figures.figure_json(figure) for id, figure in made.items() if figure is not None}
     return {
         "figures": drawn,
         "search_note": search_note,
@@ -165,7 +165,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "agreement": agreement,
         "no_agreement": no_agreement,
         "noise_ceiling": ceiling_in_words(ceiling) if agreement and (ceiling := agreement["noise_ceiling"]) else "",
-        "agreement_summary": "" if agreement is None else words.agreement(agreement, name),
+        "agreement_summary": "" if agreement is None else words.agreement_summary(agreement, name),
         "source": ", ".join(sorted({str(row["accuracy_source"]) for row in rows if row["accuracy"] is not None})),
         "accuracy_choices": _choices(drawn, "accuracy"),
         "measure_choices": _choices(drawn, "measure"),

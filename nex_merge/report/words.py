@@ -90,7 +90,7 @@ def importance(merges: int, parameters: int) -> str:
     return f"With fewer than {FEW} merges per parameter, the order may change as more merges are added."
 
 
-def agreement(agreement: Mapping[str, Any], name: str) -> str:
+def agreement_summary(agreement: Mapping[str, Any], name: str) -> str:
     """What the correlation of measure `name` with accuracy shows."""
     item, measure = agreement["scores"].get(name), measure_title(name)
     if item is None or item["spearman"]["value"] is None:

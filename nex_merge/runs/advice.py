@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, measure_title
-from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label, trial_name

@@ -28,7 +28,7 @@ def read_asked(run: Path) -> Asked | None:
     if not path.is_file() or not has_trials(run):
         return None
     try:
-        item = json.loads(files.read_text(path))
+        item = json.loads(files.read_utf8(path))
         clock = datetime.fromisoformat(item["rendered_at"])
         return Asked([[int(token) for token in ids] for ids in item["ids"]], clock)
     except (InputError, KeyError, TypeError, ValueError, RecursionError):

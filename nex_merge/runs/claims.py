@@ -12,10 +12,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
 
 import psutil
-from sqlalchemy import Column, Engine, Float, Integer, MetaData, String, Table, create_engine, insert, select, update
+from sqlalchemy import Column, Engine, Float, Integer, MetaData, String, Table, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from nex_merge import interrupts
@@ -37,26 +36,6 @@ class Claim:
     def is_stale(self, now: float) -> bool:
         """Whether the owner is gone: no heartbeat for `EXPIRY` seconds, or a process of this host that has ended."""
         return now - self.beat > EXPIRY or not _may_run(self.owner)
-
-
-class Claims(Protocol):
-    """Claims on the trials of one study. Every method is atomic, also with other users of the same storage."""
-
-    def take(self, trial: int, owner: str) -> bool:
-        """Claim a trial, or renew the owner's claim; False if another owner holds it and is not gone."""
-        ...
-
-    def beat(self, trial: int, owner: str) -> bool:
-        """Renew a claim; False if this owner no longer holds it."""
-        ...
-
-    def release(self, trial: int, owner: str) -> None:
-        """Release a claim; does nothing if another owner holds it."""
-        ...
-
-    def holder(self, trial: int) -> Claim | None:
-        """The claim on a trial, stale or not; None if there is none."""
-        ...
 
 
 def new_owner() -> str:
@@ -83,8 +62,8 @@ def _may_run(owner: str) -> bool:
         return False
 
 
-class SqlClaims:
-    """Claims in a database that SQLAlchemy opens: SQLite, PostgreSQL, MySQL."""
+class Claims:
+    """Claims on the trials of one study. Every method is atomic, also with other users of the same database."""
 
     def __init__(self, engine: Engine, study: str) -> None:
         self._engine, self._study = engine, study
@@ -99,11 +78,8 @@ class SqlClaims:
         )
         metadata.create_all(engine)
 
-    @classmethod
-    def at(cls, url: str, study: str) -> "SqlClaims":
-        return cls(create_engine(url), study)
-
     def take(self, trial: int, owner: str) -> bool:
+        """Claim a trial, or renew the owner's claim; False if another owner holds it and is not gone."""
         now = time.time()
         try:
             with self._engine.begin() as connection:
@@ -118,6 +94,7 @@ class SqlClaims:
         return self._replace(trial, held, Claim(owner, now))
 
     def beat(self, trial: int, owner: str) -> bool:
+        """Renew a claim; False if this owner no longer holds it."""
         held = self.holder(trial)
         return held is not None and held.owner == owner and self._replace(trial, held, Claim(owner, time.time()))
 
@@ -130,47 +107,17 @@ class SqlClaims:
         return done.rowcount == 1
 
     def release(self, trial: int, owner: str) -> None:
+        """Release a claim; does nothing if another owner holds it."""
         place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
         with self._engine.begin() as connection:
             connection.execute(self._table.delete().where(place & (self._table.c.owner == owner)))
 
     def holder(self, trial: int) -> Claim | None:
+        """The claim on a trial, stale or not; None if there is none."""
         place = (self._table.c.study == self._study) & (self._table.c.trial == trial)
         with self._engine.begin() as connection:
             row = connection.execute(select(self._table.c.owner, self._table.c.beat).where(place)).first()
         return None if row is None else Claim(row.owner, row.beat)
-
-
-class MemoryClaims:
-    """Claims among the threads of one process."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, Claim] = {}
-        self._lock = threading.Lock()
-
-    def take(self, trial: int, owner: str) -> bool:
-        with self._lock:
-            now, held = time.time(), self._held.get(trial)
-            if held is not None and held.owner != owner and not held.is_stale(now):
-                return False
-            self._held[trial] = Claim(owner, now)
-            return True
-
-    def beat(self, trial: int, owner: str) -> bool:
-        with self._lock:
-            held = self._held.get(trial)
-            if held is None or held.owner != owner:
-                return False
-            self._held[trial] = Claim(owner, time.time())
-            return True
-
-    def release(self, trial: int, owner: str) -> None:
-        with self._lock:
-            if trial in self._held and self._held[trial].owner == owner:
-                del self._held[trial]
-
-    def holder(self, trial: int) -> Claim | None:
-        return self._held.get(trial)
 
 
 @contextmanager

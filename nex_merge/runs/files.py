@@ -124,7 +124,7 @@ def read_responses(folder: Path, name: str = RESPONSES) -> list[Response]:
     path, responses = folder / name, []
     if not path.is_file():
         raise InputError(f"{path}: no such file. {AGAIN}")
-    for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):
+    for number, line in enumerate(read_utf8(path).rstrip("\n").split("\n"), 1):
         try:
             item = json.loads(line)
             ids = {name: tuple(item[name]) for name in ("prompt_ids", "token_ids")}
@@ -134,7 +134,7 @@ def read_responses(folder: Path, name: str = RESPONSES) -> list[Response]:
     return responses
 
 
-def read_text(path: Path) -> str:
+def read_utf8(path: Path) -> str:
     """The text of a file of the run. Raises InputError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ _RESCORE = f"{RESTORE}; `nex-merge rescore` rewrites the files of a leaderboard"
 def read_json(path: Path, advice: str = _RESCORE) -> dict[str, Any]:
     """The object in a JSON file of the run. Raises InputError, with advice, if it is truncated or not an object."""
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(read_utf8(path))
     except RecursionError:
         raise InputError(f"{path}: is damaged: nested too deeply. {advice}") from None
     except json.JSONDecodeError as error:
@@ -169,7 +169,7 @@ def read_recipe(run: Path, trial: str) -> Mapping[str, Any]:
 def read_yaml_mapping(path: Path, advice: str = RESTORE) -> dict[str, Any]:
     """The mapping in a YAML file of the run. Raises InputError, with advice, if there is none."""
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.safe_load(read_utf8(path))
     except (yaml.YAMLError, RecursionError):
         content = None
     if not isinstance(content, dict):

@@ -1,6 +1,5 @@
 """The leaderboard on a terminal and as Markdown, and the verdict in words."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,10 @@ from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import Row, as_csv, as_json
 from nex_merge.runs.preferred import compared_lines, picked
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted, fitted
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 # Columns that fit into 80 characters; the files have all. Measures have their headings in `MEASURES`.
@@ -59,15 +58,6 @@ def count_trials(rows: Sequence[Row], shown: int | None = None) -> str:
     """'1 trial', '8 trials', or 'the first 3 of 8 trials' where not all are shown."""
     trials = f"{counted(len(rows), 'trial')}"
     return trials if shown is None or shown == len(rows) else f"the first {shown} of {trials}"
-
-
-def console_of(width: int = 120) -> "Console":
-    """A console on stdout: as wide as COLUMNS says, else as the terminal, else `width` columns."""
-    given = os.environ.get("COLUMNS", "")
-    if given.isdecimal() and int(given) > 0:
-        return inert.console(int(given), 25)  # without a height, rich takes a dumb terminal for 80 wide
-    console = inert.console()
-    return console if console.is_terminal else inert.console(width)
 
 
 def _reasons(rows: Sequence[Row]) -> Iterator[str]:

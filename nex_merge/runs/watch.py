@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.live import Live as LiveScreen
 from rich.text import Text
 
-from nex_merge import inert
+from nex_merge import terminal
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
 from nex_merge.runs import files
@@ -156,7 +156,7 @@ def watch(run: Run, once: bool, top: int) -> View:
 
     Returns what was last shown.
     """
-    console = inert.console()
+    console = terminal.console()
     view = look(run)
     if once or view.live is None or not console.is_terminal:
         console.print(screen(run, view, console.width if console.is_terminal else 80, top))

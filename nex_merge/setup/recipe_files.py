@@ -1,6 +1,6 @@
 """Recipes that people have: files and folders → mergekit configurations by name, in the YAML that mergekit reads (1.1).
 
-Knows nothing of what a recipe means; `merging/given.py` does.
+Knows nothing of what a recipe means; `merging/user_recipes.py` does.
 """
 
 from collections import Counter

@@ -26,7 +26,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.claims import SqlClaims, claimed, new_owner
+from nex_merge.runs.claims import Claims, claimed, new_owner
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import Run
 from nex_merge.setup.study_config import StudyConfig
@@ -70,7 +70,7 @@ class MergeStudy:
             else GivenSampler(given, start, seen, self._recorded)
         )
 
-        def opened() -> tuple[RDBStorage, optuna.Study, SqlClaims]:
+        def opened() -> tuple[RDBStorage, optuna.Study, Claims]:
             url, options = database.arguments
             storage = RDBStorage(url, options)
             name = study_name(run, storage, database)
@@ -82,7 +82,7 @@ class MergeStudy:
                 directions=["maximize" if one.sign > 0 else "minimize" for one in objective.all],
                 load_if_exists=True,
             )
-            return storage, study, SqlClaims(database.engine, name)
+            return storage, study, Claims(database.engine, name)
 
         try:
             self._storage, self._study, self._claims = database.run(opened)

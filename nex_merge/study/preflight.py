@@ -14,10 +14,10 @@ from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.consensus import FEWEST_SAMPLES
+from nex_merge.measures.consensus_verdict import TELLING
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.registry import MEASURES
-from nex_merge.measures.trust import TELLING
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
@@ -31,9 +31,9 @@ from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import described
 from nex_merge.study.proposal import count_recipes
 from nex_merge.study.race import FEWEST_RIVALS, check_race
-from nex_merge.study.recipes import load_recipes, space_of
+from nex_merge.study.recipe_list import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
-from nex_merge.study.rehearsed import Rehearsal
+from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.trial import check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted

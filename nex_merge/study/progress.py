@@ -12,7 +12,7 @@ from typing import Any
 from rich.status import Status
 from rich.text import Text
 
-from nex_merge import inert, interrupts
+from nex_merge import interrupts, terminal
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Live, TrialResult
@@ -29,7 +29,7 @@ class Progress(Observer):
     """A live line in a terminal, plain lines elsewhere."""
 
     def __init__(self, objective: Objective) -> None:
-        self._console = inert.console(err=True)
+        self._console = terminal.console(err=True)
         self._objective = objective
         self._total = self._done = 0
         self._status: Status | None = None

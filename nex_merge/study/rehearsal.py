@@ -31,8 +31,8 @@ from nex_merge.runs.card import model_card, write_settings
 from nex_merge.setup.config import GenerationConfig as Decoding
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.proposal import equal_weights, passthrough, propose
-from nex_merge.study.recipes import PARAMETER
-from nex_merge.study.rehearsed import Rehearsal, keep, place_of, read
+from nex_merge.study.recipe_list import PARAMETER
+from nex_merge.study.rehearsal_cache import Rehearsal, keep, place_of, read
 
 # Tokens decoded to compare an export with the search.
 DECODED = 32

@@ -38,7 +38,7 @@ from nex_merge.study.optuna_study import MergeStudy, as_told, failed
 from nex_merge.study.preflight import Checked, check
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
-from nex_merge.study.recipes import equal_weights_of, pick
+from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.trial import Answered, TrialRunner
 from nex_merge.study.warm_start import keep_warm_start

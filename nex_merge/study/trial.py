@@ -33,8 +33,8 @@ from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.study_config import StudyConfig
+from nex_merge.study.growing_pool import GrowingPool
 from nex_merge.study.neighbours import nearest
-from nex_merge.study.pool import GrowingPool
 from nex_merge.study.race import Race, Stop
 
 # Earlier merges whose answers are drafts; what more of them gain is in results/studies/speed.md.

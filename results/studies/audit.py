@@ -21,8 +21,8 @@ import numpy as np
 
 from nex_merge.labels.audit import draw, standing
 from nex_merge.measures.consensus import fit_parts
+from nex_merge.measures.consensus_verdict import Audit, assess_consensus, audit_of
 from nex_merge.measures.readings import readings
-from nex_merge.measures.trust import Audit, assess_consensus, audit_of
 from nex_merge.measures.votes import Conclusions, Key, Votes
 from nex_merge.resampling import FEWEST_VARIANTS, halves, split_half
 

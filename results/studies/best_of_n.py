@@ -5,7 +5,7 @@
     python results/studies/best_of_n.py tables        # CSV beside this file, figures on stdout
 
 The models are merges of qwen3-tiny's `pairs` and `signs` by task arithmetic whose greedy accuracy leaves something to
-choose (nex_merge/families/qwen3_tiny/figures.json). The problems are of seeds that nothing else uses: 1 gave the
+choose (toy/figures.json). The problems are of seeds that nothing else uses: 1 gave the
 search's prompts, 2 the held-out benchmark, 3 the family's own figures.
 """
 
@@ -24,10 +24,9 @@ import torch
 from scipy.stats import spearmanr
 
 from nex_merge.engines.engine import ObserveSettings, observe
-from nex_merge.families.qwen3_tiny.measure import Bench
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
 from nex_merge.inspect.select.accuracy import RANDOM, SelectorOutcome, draw_sets, selector_outcomes, summarize
-from nex_merge.inspect.select.questions import TEMPERATURE
+from nex_merge.inspect.select.question_file import TEMPERATURE
 from nex_merge.inspect.select.rules import ranking
 from nex_merge.inspect.select.selection import (
     CandidateEvidence,
@@ -39,6 +38,7 @@ from nex_merge.inspect.select.selection import (
 from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.records import Credits, Prompt, Response, SparseGroups, TokenStats
 from nex_merge.setup.config import GenerationConfig, PhasesConfig, PromptsConfig
+from toy.measure import Bench
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "study_data" / "best-of-n"

@@ -8,7 +8,7 @@ families of trained models, against every rival.
 Defaults are chosen on the first three families. The last, HELD_OUT, is looked at once, with what was chosen.
 The families besides qwen3-tiny come from
 
-    python -m nex_merge.families.qwen3_tiny.train --out results/families/NAME --ship results/families/NAME/shipped
+    python -m toy.train --out results/families/NAME --ship results/families/NAME/shipped
         --kinds KIND KIND --seed SEED --hidden 96 --intermediate 1024 --stages base KIND KIND
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nex_merge.checkpoints.weights import stored_tensors, weight_files
+from nex_merge.checkpoints.weights import stored_tensors
 from nex_merge.errors import InputError
 from tests.checkpoints.conftest import rewrite, shard, write_index
 
@@ -17,11 +17,11 @@ SECOND = "model-00002-of-00002.safetensors"
 def test_what_is_read_of_one_file_and_of_shards(folder, toy):
     whole = stored_tensors(folder)
     assert whole["model.norm.weight"].dtype == "BF16" and whole["model.norm.weight"].shape == [16]
-    assert set(weight_files(folder).values()) == {folder / "model.safetensors"}
+    assert {tensor.file for tensor in whole.values()} == {folder / "model.safetensors"}
     weight_map = shard(folder)
     save_file({"layers.0.wq": torch.zeros(2)}, folder / "consolidated.safetensors")
     save_file({"model.norm.weight": torch.zeros(2)}, folder / "model-00003-of-00003.safetensors")
-    assert weight_files(folder) == {tensor: folder / file for tensor, file in weight_map.items()}
+    assert {name: tensor.file.name for name, tensor in stored_tensors(folder).items()} == weight_map
     assert {name: tensor.shape for name, tensor in stored_tensors(folder).items()} == {
         name: tensor.shape for name, tensor in whole.items()
     }

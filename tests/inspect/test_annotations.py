@@ -7,11 +7,11 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.families.qwen3_tiny.problems import ITEMS, make_problems
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
 from nex_merge.inspect.annotations import label_problem, label_tokens, read_annotations
 from nex_merge.inspect.reading import token_starts
 from nex_merge.records import Response
 from tests.inspect.fakes import reading
+from toy.tokenizer import make_tokenizer
 
 WORDS = ["one", " two", " three", " \n", " four", ""]
 

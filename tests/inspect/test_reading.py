@@ -7,9 +7,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
 from nex_merge.inspect.reading import token_starts
 from nex_merge.records import Response
+from toy.tokenizer import make_tokenizer
 
 
 def response(ids, tokenizer):

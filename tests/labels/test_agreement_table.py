@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nex_merge.labels.agreement_table import ceiling_in_words, print_agreement, print_legend
-from nex_merge.labels.correlate import agreement
+from nex_merge.labels.correlate import agreement_with_accuracy
 from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.measures.registry import OBJECTIVES
 from tests.labels.test_correlate import rows_with
@@ -22,7 +22,7 @@ def result():
     trials = [row["trial"] for row in rows]
     distances = {trial: float(d) if d > 0.2 else None for trial, d in zip(trials, rng.random(15), strict=True)}
     baselines = {"distance": distances, "lambda": {trial: float(rng.random()) for trial in trials}}
-    return agreement(rows, LabelledRun(24, 1, {}, {}, 0.5, "thinking", baselines))
+    return agreement_with_accuracy(rows, LabelledRun(24, 1, {}, {}, 0.5, "thinking", baselines))
 
 
 def printed(result, width, monkeypatch, capsys):

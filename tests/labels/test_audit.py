@@ -20,8 +20,8 @@ from nex_merge.labels.audit import (
     with_labels,
 )
 from nex_merge.labels.audit_files import read_truths
+from nex_merge.measures.consensus_verdict import Audit
 from nex_merge.measures.measure import Pool
-from nex_merge.measures.trust import Audit
 from nex_merge.records import Observation, Questions, Response, Variant
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.questions import AuditLabels, read_labels

@@ -11,7 +11,7 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.families.qwen3_tiny.problems import KINDS
 from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.labels.benchmark import benchmark, choose_trials
-from nex_merge.labels.correlate import agreement
+from nex_merge.labels.correlate import agreement_with_accuracy
 from nex_merge.labels.items import Item, builtin_items, load_items, matcher, unlike
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
@@ -143,7 +143,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     assert set(found.right.values()) == {"10"} and found.equal_weights == 0.5
     assert found.nearest == next(row["trial"] for row in rows if row["kind"] == "parent")
     assert found.baselines["lambda"]["base"] == 0 and found.baselines["distance"][found.nearest] == 0
-    assert agreement(rows, found)["noise_ceiling"]["value"] is None, "equal accuracies rank nobody"
+    assert agreement_with_accuracy(rows, found)["noise_ceiling"]["value"] is None, "equal accuracies rank nobody"
 
 
 def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from nex_merge.errors import InputError
-from nex_merge.labels.correlate import _overlap, agreement, split
+from nex_merge.labels.correlate import _overlap, agreement_with_accuracy, split
 from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.labels.plots import scatter_text, write_scatters
 from nex_merge.labels.statistics import curve, kendall, pearson
@@ -24,7 +24,7 @@ def rows_with(accuracy, nex, tokens, kinds=None):
 
 
 def test_agreement_in_closed_form():
-    found = agreement(rows_with([0.1, 0.2, 0.3, 0.4], [1, 2, 4, 3], [1, 2, 3, 4]))
+    found = agreement_with_accuracy(rows_with([0.1, 0.2, 0.3, 0.4], [1, 2, 4, 3], [1, 2, 3, 4]))
     nex, tokens = found["scores"]["nex"], found["scores"]["mean_tokens"]
     assert nex["spearman"]["value"] == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
     assert nex["kendall"]["value"] == pytest.approx(2 / 3)  # 5 pairs agree, 1 does not
@@ -47,23 +47,23 @@ def test_accuracy_from_different_data_is_refused():
     rows = rows_with([0.1, 0.2, 0.3], [1, 2, 3], [1, 2, 3])
     rows[1]["accuracy_source"] = "y"
     with pytest.raises(InputError, match="comes from different data \\(x; y\\)"):
-        agreement(rows)
+        agreement_with_accuracy(rows)
 
 
 def test_equal_accuracies_have_neither_correlation_nor_curve():
     rows = [{**row, "entropy": i} for i, row in enumerate(rows_with([0.0] * 6, range(6), range(6)))]
-    found = agreement(rows)
+    found = agreement_with_accuracy(rows)
     assert found["scores"]["nex"]["spearman"]["value"] is None and found["curves"] == {}
 
 
 def test_the_best_parent_is_named_beside():
-    found = agreement(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3], ["base", "parent", "merge"]))
+    found = agreement_with_accuracy(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3], ["base", "parent", "merge"]))
     assert found["best_parent_accuracy"] == 0.6
 
 
 def test_agreement_needs_accuracy():
     with pytest.raises(InputError, match="only 2 of 4 trials have accuracy"):
-        agreement(rows_with([0.1, 0.2, None, None], [1, 2, 3, 4], [1, 2, 3, 4]))
+        agreement_with_accuracy(rows_with([0.1, 0.2, None, None], [1, 2, 3, 4], [1, 2, 3, 4]))
 
 
 def test_resampled_correlations_are_scipys():
@@ -118,27 +118,28 @@ def test_equal_scores_stand_in_the_order_of_trial_numbers():
     rows = rows_with([0.1, 0.2, 0.3], [1, 1, 1], [1, 1, 1])
     for item, trial in zip(rows, ("10000", "9999", "0003"), strict=True):
         item["trial"] = trial
-    assert agreement(rows)["scores"]["mean_tokens"]["top_trial"] == "0003"
-    assert agreement(rows[:2] + rows_with([0.4], [0], [2]))["scores"]["mean_tokens"]["top_trial"] == "9999"
+    assert agreement_with_accuracy(rows)["scores"]["mean_tokens"]["top_trial"] == "0003"
+    more = rows[:2] + rows_with([0.4], [0], [2])
+    assert agreement_with_accuracy(more)["scores"]["mean_tokens"]["top_trial"] == "9999"
 
 
 def test_the_better_half_is_ranked_apart():
     # The lower five are ordered as accuracy is, the upper five the other way round.
     accuracy = [i / 10 for i in range(10)]
-    found = agreement(rows_with(accuracy, [0, 1, 2, 3, 4, 9, 8, 7, 6, 5], range(10)))["scores"]
+    found = agreement_with_accuracy(rows_with(accuracy, [0, 1, 2, 3, 4, 9, 8, 7, 6, 5], range(10)))["scores"]
     assert found["nex"]["spearman"]["value"] > 0.5
     assert found["nex"]["spearman_better_half"]["value"] == pytest.approx(-1) and found["nex"]["better_half"] == 5
-    short = agreement(rows_with(accuracy[:8], range(8), range(8)))["scores"]["nex"]
+    short = agreement_with_accuracy(rows_with(accuracy[:8], range(8), range(8)))["scores"]["nex"]
     assert short["better_half"] == 4 and short["spearman_better_half"]["value"] is None, "four are too few"
 
 
 def test_gains_of_the_top_pick_over_the_best_parent_and_equal_weights():
     rows = rows_with([0.1, 0.6, 0.3, 0.8], [1, 2, 3, 0], [4, 3, 2, 1], ["parent", "parent", "merge", "merge"])
-    scores = agreement(rows, LabelledRun(equal_weights=0.5))["scores"]
+    scores = agreement_with_accuracy(rows, LabelledRun(equal_weights=0.5))["scores"]
     assert scores["nex"]["gain_over_best_parent"] == pytest.approx(-0.3)
     assert scores["nex"]["gain_over_equal_weights"] == pytest.approx(-0.2)
     assert scores["mean_tokens"]["gain_over_best_parent"] == pytest.approx(0.2)
-    without = agreement(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3]))["scores"]["nex"]
+    without = agreement_with_accuracy(rows_with([0.1, 0.6, 0.3], [1, 2, 3], [1, 2, 3]))["scores"]["nex"]
     assert without["gain_over_best_parent"] is None and without["gain_over_equal_weights"] is None
 
 
@@ -146,7 +147,7 @@ def test_baselines_are_compared_over_the_variants_that_have_them():
     rows = rows_with([0.1, 0.2, 0.3, 0.9], range(4), range(4))
     distance = {"0000": 3.0, "0001": 2.0, "0002": 1.0, "0003": None}
     run = LabelledRun(baselines={"distance": distance, "lambda": dict.fromkeys(distance)}, nearest="a")
-    found = agreement(rows, run)
+    found = agreement_with_accuracy(rows, run)
     item = found["baselines"]["distance"]
     assert item["spearman"]["value"] == pytest.approx(1), "nearer is taken for better"
     assert item["variants"] == 3 and item["regret"]["1"] == pytest.approx(0.6), "the best of all, not of these"
@@ -155,16 +156,16 @@ def test_baselines_are_compared_over_the_variants_that_have_them():
 
 def test_the_ceiling_of_a_run_rests_on_what_is_known_of_its_accuracies():
     rows = rows_with([0.2, 0.4, 0.6, 0.8], range(4), range(4))
-    assert agreement(rows)["noise_ceiling"] is None, "the run's size is not known"
-    plain = agreement(rows, LabelledRun(prompts=24))["noise_ceiling"]
+    assert agreement_with_accuracy(rows)["noise_ceiling"] is None, "the run's size is not known"
+    plain = agreement_with_accuracy(rows, LabelledRun(prompts=24))["noise_ceiling"]
     assert plain["problems"] is None and plain["shared_noise"] is None and plain["accuracy_ranks_at"] is None
     trials = [row["trial"] for row in rows]
     known = LabelledRun(prompts=24, problems=dict.fromkeys(trials, 10))
-    noisy = agreement(rows, known)["noise_ceiling"]
+    noisy = agreement_with_accuracy(rows, known)["noise_ceiling"]
     assert noisy["value"] < plain["value"] and noisy["problems"] == 10
     # Every variant solves what a worse one solves: the order of all is plain on any few problems.
     right = {trial: "1" * k + "0" * (10 - k) for trial, k in zip(trials, (2, 4, 6, 8), strict=True)}
-    nested = agreement(rows, LabelledRun(24, 1, known.problems, right))["noise_ceiling"]
+    nested = agreement_with_accuracy(rows, LabelledRun(24, 1, known.problems, right))["noise_ceiling"]
     assert nested["shared_noise"] > 0.3 and nested["value"] > noisy["value"]
     part = LabelledRun(24, 1, {trials[0]: 10}, {trials[0]: right[trials[0]]})
-    assert agreement(rows, part)["noise_ceiling"] == plain, "known of some is known of none"
+    assert agreement_with_accuracy(rows, part)["noise_ceiling"] == plain, "known of some is known of none"

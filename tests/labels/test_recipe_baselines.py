@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nex_merge.labels.recipe_baselines import _DIVIDING, baselines_of, coefficients
-from nex_merge.merging.recipes import method_specs
+from nex_merge.merging.mergekit_plan import method_specs
 
 
 def recipe(method, *weights, **shared):

@@ -45,7 +45,7 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
     known = merge_methods.get(method)
     settings = {p.name: p.default for p in known.spec.parameters} | shared
     kind, consensus = known.sparsification_method, known.consensus_method
-    family = kernels.Family(
+    family = kernels.TaskArithmetic(
         kind and kind.value, consensus and consensus.value, settings["normalize"], settings["rescale"],
         settings["lambda"],
     )  # fmt: skip
@@ -110,8 +110,8 @@ def test_any_float_dtype_and_shape_and_number_of_experts(method, dtype, shape, e
 
 
 def test_edge_cases_are_left_to_mergekit():
-    della = kernels.Family("della_magprune", None, False, True, 1.0)
-    ties = kernels.Family("magnitude", "sum", True, False, 1.0)
+    della = kernels.TaskArithmetic("della_magprune", None, False, True, 1.0)
+    ties = kernels.TaskArithmetic("magnitude", "sum", True, False, 1.0)
 
     def expert(shape, density, epsilon=0.1):
         return kernels.Expert("x", torch.zeros(shape), 1.0, density, epsilon=epsilon)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nex_merge.checkpoints.weights import stored_tensors
 from nex_merge.errors import InputError
 from nex_merge.merging import (
     check_distinct,
@@ -18,7 +19,6 @@ from nex_merge.merging import (
     preflight,
     rounded_members,
     stored_dtype,
-    weight_files,
     weights_dtype,
 )
 from nex_merge.records import MergeRecipe
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.quick
 
 def test_a_sound_family_needs_no_words(family):
     assert len(preflight(family, "base")) == 24 and member_notes(family) == []
-    assert weight_files(family["a"]).keys() == preflight(family, "base").keys()
+    assert stored_tensors(family["a"]).keys() == preflight(family, "base").keys()
 
 
 def test_everything_that_is_mended_or_ignored_is_said(family):
@@ -177,7 +177,7 @@ def test_a_method_is_refused_where_mergekit_cannot_work_with_the_experts(toy, me
     if spec.pairs and "base again" in experts:  # a pair of which one is the base
         folders = {"base": toy["base"], "a": toy["a"], "base again": toy["base"]}
     try:
-        from nex_merge.merging.recipes import Streamer
+        from nex_merge.merging.mergekit_plan import Streamer
 
         tensors = dict(Streamer().tensors(sampled(spec, folders)))
         works = len(tensors) == 24 and all(torch.isfinite(tensor).all() for tensor in tensors.values())

@@ -113,6 +113,20 @@ def test_stochastic_methods_depend_on_the_seed_alone(toy, method):
     assert merger.load(sampled_recipe(toy, method, seed=2)) != first
 
 
+def test_planning_in_memory_is_still_broken_in_mergekit(toy):
+    """Once it works, `mergekit_plan` no longer needs what is private."""
+    from mergekit.architecture import get_architecture_info
+    from mergekit.config import MergeConfiguration
+    from mergekit.options import MergeOptions
+    from mergekit.plan import MergePlanner
+
+    config = MergeConfiguration.model_validate(sampled_recipe(toy, "linear").config)
+    options = MergeOptions()
+    planner = MergePlanner(config, get_architecture_info(config, options), options=options, out_model_config=None)
+    with pytest.raises(TypeError):
+        planner.plan_in_memory()
+
+
 def test_the_resident_model_holds_the_parent_exactly(toy):
     merger = Merger(toy, "base", "cpu", torch.float32)
     for name in ("a", "base"):
@@ -133,7 +147,7 @@ def test_a_merge_that_is_not_finite_fails(toy):
 
 
 def test_an_unwritten_parameter_fails(toy, monkeypatch):
-    from nex_merge.merging.recipes import Streamer
+    from nex_merge.merging.mergekit_plan import Streamer
 
     whole = Streamer.tensors
     monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])

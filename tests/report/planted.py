@@ -9,7 +9,6 @@ import numpy as np
 import yaml
 
 from nex_merge.activations.cache import write_cache
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import (
     Estimate,
@@ -25,6 +24,7 @@ from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import write_leaderboard
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import NexConfig, RunConfig
+from toy.tokenizer import make_tokenizer
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 RESPONSES = 6

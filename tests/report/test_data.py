@@ -198,5 +198,5 @@ def test_sentences_about_a_run(tmp_path):
 )
 def test_sentences_about_agreement(low, high, expected):
     agreement = {"scores": {"nex": {"spearman": {"value": (low + high) / 2, "low": low, "high": high}}}}
-    assert expected in words.agreement(agreement, "nex")
-    assert "is undefined" in words.agreement(agreement, "entropy")
+    assert expected in words.agreement_summary(agreement, "nex")
+    assert "is undefined" in words.agreement_summary(agreement, "entropy")

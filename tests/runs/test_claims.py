@@ -1,4 +1,4 @@
-"""The contract of claims, for every implementation, and what happens to a trial whose owner is gone."""
+"""The contract of claims, and what happens to a trial whose owner is gone."""
 
 import platform
 import time
@@ -9,14 +9,14 @@ from sqlalchemy import create_engine
 
 from nex_merge.errors import RunError
 from nex_merge.runs import claims as module
-from nex_merge.runs.claims import EXPIRY, Claim, MemoryClaims, SqlClaims, claimed, describe, new_owner
+from nex_merge.runs.claims import EXPIRY, Claim, Claims, claimed, describe, new_owner
 
 ELSEWHERE = "elsewhere|1|1|aaaa"
 
 
-@pytest.fixture(params=["memory", "sql"])
-def claims(request, tmp_path):
-    return MemoryClaims() if request.param == "memory" else SqlClaims.at(f"sqlite:///{tmp_path}/study.db", "study")
+@pytest.fixture
+def claims(tmp_path):
+    return Claims(create_engine(f"sqlite:///{tmp_path}/study.db"), "study")
 
 
 def test_one_owner_at_a_time(claims):
@@ -73,7 +73,7 @@ def test_of_many_that_take_at_once_one_gets_it(claims):
 
 def test_studies_in_one_database_do_not_meet(tmp_path):
     engine = create_engine(f"sqlite:///{tmp_path}/study.db")
-    assert SqlClaims(engine, "one").take(0, ELSEWHERE) and SqlClaims(engine, "two").take(0, new_owner())
+    assert Claims(engine, "one").take(0, ELSEWHERE) and Claims(engine, "two").take(0, new_owner())
 
 
 def test_a_claim_is_held_for_as_long_as_the_trial_takes(claims):

@@ -10,9 +10,9 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.labels.accuracy_files import attach_accuracy
+from nex_merge.measures.consensus_verdict import CONDITION
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.measures.trust import CONDITION
 from nex_merge.records import Estimate, NexScore, Reliability, TrialResult, Verdict
 from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy

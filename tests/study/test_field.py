@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from nex_merge.errors import InputError
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
 from nex_merge.runs.export import export_trial
 from nex_merge.runs.run import Run
 from nex_merge.setup.resolve import resolve_config
@@ -22,6 +21,7 @@ from nex_merge.study.preflight import check
 from tests.checkpoints.conftest import edit, rewrite, shard, write_index
 from tests.conftest import toy_settings
 from tests.searches import search
+from toy.tokenizer import make_tokenizer
 
 MEMBERS = ("base", "a", "b")
 

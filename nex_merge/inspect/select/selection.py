@@ -14,8 +14,8 @@ from nex_merge.answers.conclusions import Key, conclude, is_unfinished
 from nex_merge.engines.engine import Engine, ObserveSettings, observe, timed
 from nex_merge.engines.loading import context_of
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.select.pool import CandidatePool
-from nex_merge.inspect.select.questions import Question, SelectConfig, encode_texts
+from nex_merge.inspect.select.candidates import CandidatePool
+from nex_merge.inspect.select.question_file import Question, SelectConfig, encode_texts
 from nex_merge.inspect.select.rules import similarities
 from nex_merge.inspect.select.selectors import Candidates, score_sets
 from nex_merge.labels.items import judge

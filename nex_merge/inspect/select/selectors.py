@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from nex_merge.inspect.select.pool import CandidatePool
+from nex_merge.inspect.select.candidates import CandidatePool
 from nex_merge.inspect.select.rules import medoid, neighbours, votes
 from nex_merge.records import NeuronWeights
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
 from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
-from nex_merge.runs.tables import console_of
+from nex_merge.terminal import console_of
 
 # Pairs of sets that are compared at the same number of neurons.
 CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))

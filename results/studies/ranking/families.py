@@ -20,7 +20,7 @@ FAMILIES = {
     "diffs-triples": ("results/families/diffs-triples/shipped", ("diffs", "triples")),
 }
 # Made once consensus with copies counted once was settled, for figures that nothing was chosen on.
-# `python -m nex_merge.families.qwen3_tiny.train --kinds signs triples --seed 4 --stages base signs triples`
+# `python -m toy.train --kinds signs triples --seed 4 --stages base signs triples`
 LATER = {"signs-triples": ("results/families/signs-triples/shipped", ("signs", "triples"))}
 HELD_OUT = "diffs-triples"
 CHOSEN_ON = tuple(name for name in FAMILIES if name != HELD_OUT)

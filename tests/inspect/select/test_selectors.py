@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nex_merge.inspect.select import accuracy
-from nex_merge.inspect.select.pool import CandidatePool
+from nex_merge.inspect.select.candidates import CandidatePool
 from nex_merge.inspect.select.selectors import SELECTORS, score_sets
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.good_mass import weigh

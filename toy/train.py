@@ -1,6 +1,6 @@
 """Train the qwen3-tiny family: a base, an expert for each kind of problem, and an overthinker.
 
-    python -m nex_merge.families.qwen3_tiny.train --out FOLDER
+    python -m toy.train --out FOLDER
 
 Other kinds, seeds and sizes make other families of the same sort (`--kinds diffs triples --seed 1 --hidden 96`).
 
@@ -20,7 +20,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from nex_merge.families.qwen3_tiny.problems import CHAIN_LENGTHS, ITEMS, KINDS, make_problem
-from nex_merge.families.qwen3_tiny.tokenizer import make_tokenizer
+from toy.tokenizer import make_tokenizer
 
 CHECKPOINT_SECONDS = 60
 POOL_BATCHES = 16

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
-from nex_merge.merging.recipes import check_structure, planned_tensors
+from nex_merge.merging.mergekit_plan import check_structure, planned_tensors
 from nex_merge.merging.references import map_models
 
 # What changes the tokenizer or the vocabulary; merges are scored and exported with the donor's.

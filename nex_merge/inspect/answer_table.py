@@ -3,14 +3,14 @@
 from typing import Any
 
 from nex_merge.inspect.answer_files import RankedFiles
-from nex_merge.measures.trust import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
-from nex_merge.runs.tables import console_of
+from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
+from nex_merge.terminal import console_of
 from nex_merge.wording import counted, wrapped
 
 DIGITS = 3
 
 
-def as_json(ranked: RankedFiles) -> dict[str, Any]:
+def ranking_json(ranked: RankedFiles) -> dict[str, Any]:
     """The ranking, best first, with its verdict and what it rests on."""
     rows = []
     for row in ranked.ranking.rows:

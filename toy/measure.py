@@ -1,6 +1,6 @@
 """Measure the family: accuracy of its members and of a grid of merges, and the length and phases of responses.
 
-    python -m nex_merge.families.qwen3_tiny.measure --out figures.json
+    python -m toy.measure --out figures.json
 
 The source of the figures in the family's README. Grid merges are merged as in a search.
 """

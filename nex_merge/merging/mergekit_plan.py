@@ -270,7 +270,7 @@ class Streamer:
             experts = [
                 kernels.Expert(names[model], tensors[model], **dict(of_model[model].items())) for model in others
             ]
-            family = kernels.Family(
+            family = kernels.TaskArithmetic(
                 method.sparsification_method and method.sparsification_method.value,
                 method.consensus_method and method.consensus_method.value,
                 shared["normalize"],

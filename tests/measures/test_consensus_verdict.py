@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nex_merge import InputError, consensus
+from nex_merge.measures.consensus_verdict import CLEAR, TORN, assess_consensus, audit_of
 from nex_merge.measures.dissent import dissent_figures
 from nex_merge.measures.finishing import Ending
 from nex_merge.measures.readings import readings
-from nex_merge.measures.trust import CLEAR, TORN, assess_consensus, audit_of
 from nex_merge.measures.votes import Votes
 
 PROMPTS = 64

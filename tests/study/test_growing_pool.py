@@ -9,8 +9,8 @@ from nex_merge.nex import calibration
 from nex_merge.records import Estimate, TrialResult
 from nex_merge.runs.run import Run
 from nex_merge.setup.config import ConsensusConfig, NexConfig
-from nex_merge.study import pool as module
-from nex_merge.study.pool import GrowingPool
+from nex_merge.study import growing_pool as module
+from nex_merge.study.growing_pool import GrowingPool
 
 NEX, ENTROPY, CONSENSUS = Objective("nex", 1), Objective("entropy", -1), Objective("consensus", 1)
 POOL, SELF = NexConfig(calibration="pool"), NexConfig(calibration="self")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nex_merge.measures.verdict import assess, follows_length
+from nex_merge.measures.nex_verdict import assess, follows_length
 from nex_merge.records import NexScore
 
 

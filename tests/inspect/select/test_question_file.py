@@ -4,7 +4,7 @@ import pytest
 
 from nex_merge.engines.loading import load_tokenizer
 from nex_merge.errors import InputError
-from nex_merge.inspect.select.questions import configure, encode_texts, read_questions
+from nex_merge.inspect.select.question_file import configure, encode_texts, read_questions
 from nex_merge.setup.config import PromptsConfig
 
 

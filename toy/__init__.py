@@ -1,0 +1,1 @@
+"""How the toy family qwen3-tiny was trained and measured. The product never imports this."""
