@@ -11,7 +11,7 @@ from benchmarks import trials
 from benchmarks.by_hand import by_hand
 from benchmarks.measured import timed
 from nex_merge.records import MergeRecipe
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.proposal import passthrough
 
@@ -37,7 +37,7 @@ def whole_search(root: Path) -> dict[str, Any]:
         changes = [part for item in (PROMPTS, f"output={out}", *settings) for part in ("--set", item)]
         command = [sys.executable, "-m", "nex_merge", "search", trials.CONFIG, "--trials", str(TRIALS), *changes]
         seconds[way], _ = timed(lambda command=command: subprocess.run(command, check=True, capture_output=True))
-        run = Run(out)
+        run = RunFolder(out)
         picks[way] = run.best().trial
         if way == "not captured, objective consensus":
             chosen = [result for result in run.results() if result.kind == "merge" and result.same_as is None]

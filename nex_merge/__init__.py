@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nex_merge import nex
     from nex_merge.answers.conclusions import conclude, is_correct
-    from nex_merge.api import open_run, search
+    from nex_merge.api import Run, open_run, search
     from nex_merge.errors import InputError, NexMergeError, RunError
     from nex_merge.inspect.score import score
     from nex_merge.measures.ranking import consensus
-    from nex_merge.runs.run import Run
     from nex_merge.setup.config import RunConfig
     from nex_merge.study.observers import Observer
 
@@ -50,7 +49,7 @@ _PLACES = {
     "InputError": "nex_merge.errors",
     "NexMergeError": "nex_merge.errors",
     "Observer": "nex_merge.study.observers",
-    "Run": "nex_merge.runs.run",
+    "Run": "nex_merge.api",
     "RunConfig": "nex_merge.setup.config",
     "RunError": "nex_merge.errors",
     "conclude": "nex_merge.answers.conclusions",

@@ -8,9 +8,64 @@ from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import resolve_config
 
 if TYPE_CHECKING:
+    import pandas
+
     from nex_merge.engines.engine import Engine
-    from nex_merge.runs.run import Run
+    from nex_merge.records import TrialResult
     from nex_merge.study.observers import Observer
+
+
+class Run:
+    """A finished or running search: its ranking, its trials, and their export."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises InputError if `path` is not a run folder, or is one of a newer version."""
+        from nex_merge.runs.run import RunFolder
+
+        self.folder = RunFolder(Path(path))
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def leaderboard(self) -> "pandas.DataFrame":
+        """The ranking, best first, with every column of leaderboard.csv."""
+        from nex_merge.runs.leaderboard import as_frame, read_rows
+
+        return as_frame(read_rows(self.folder))
+
+    def results(self) -> "list[TrialResult]":
+        """All finished trials: base, parents, then merges by number."""
+        return self.folder.results()
+
+    def trial(self, id: str | int) -> "TrialResult":
+        """A finished trial: `base`, a parent's name, or a merge's number. Raises InputError if there is none."""
+        return self.folder.find(str(id))
+
+    def best(self, by: str | None = None) -> "TrialResult":
+        """The merge that ranks first by a measure (default: the objective).
+
+        Raises InputError if there is none, or if there are several objectives and `by` is None.
+        """
+        from nex_merge.runs.leaderboard import best_merge
+
+        return best_merge(self.folder, by)
+
+    def export(self, out: str | Path, trial: str | int | None = None, by: str | None = None) -> Path:
+        """Write a trial as a checkpoint, checked against what was scored. Returns its folder.
+
+        By default the best merge, by the objective or by the measure `by`.
+
+        Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
+        variant that was scored.
+        """
+        from nex_merge.runs.export import export_trial
+
+        for _ in export_trial(self.folder, None if trial is None else str(trial), Path(out), by):
+            pass
+        return Path(out)
 
 
 def search(
@@ -20,7 +75,7 @@ def search(
     engine: "Engine | None" = None,
     observers: "Sequence[Observer]" = (),
     sampler: Any = None,
-) -> "Run":
+) -> Run:
     """Run or resume a search. Returns the finished run.
 
     `config`: a configuration file, its content as a mapping, or a `RunConfig`. `family`: another model family, by name,
@@ -44,8 +99,6 @@ def search(
     return open_run(resolved.run)
 
 
-def open_run(path: str | Path) -> "Run":
+def open_run(path: str | Path) -> Run:
     """Open a run folder of this or an earlier version. Raises InputError if it is not a run folder."""
-    from nex_merge.runs.run import Run
-
-    return Run(Path(path))
+    return Run(path)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -171,3 +172,17 @@ def test_every_library_that_is_imported_is_declared():
         libraries = {name.split(".")[0] for name in imports(path)} - {"nex_merge", *sys.stdlib_module_names}
         for library in libraries:
             assert {name.lower().replace("-", "_") for name in provided[library]} & declared, (path, library)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Inside folders either, and wherever in a file an import stands: who reads one needs the others in no order."""
+    modules = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    known = {}
+    for name, path in modules.items():
+        found = (imports(path) & modules.keys()) - {name}
+        known[name] = {one for one in found if not any(other.startswith(f"{one}.") for other in found)}
+    TopologicalSorter(known).prepare()  # raises CycleError, naming the circle
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")

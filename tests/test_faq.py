@@ -20,7 +20,7 @@ from nex_merge.runs.advice import next_steps
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import estimate
 from tests.compare.compared import chat
@@ -190,12 +190,12 @@ def test_the_words_on_an_older_transformers(tmp_path):
 
 
 def test_the_words_about_comparing(chats, tmp_path):  # noqa: F811
-    rescore_run(Run(chats), Run(chats).scoring())
-    steps = next_steps(read_rows(Run(chats)), Run(chats).objective, read_reliability(chats), chats)
+    rescore_run(RunFolder(chats), RunFolder(chats).scoring())
+    steps = next_steps(read_rows(RunFolder(chats)), RunFolder(chats).objective, read_reliability(chats), chats)
     said = [*steps, *read_reliability(chats).of("consensus").reasons]
     sheet = tmp_path / "ann.csv"
     sheet.write_text("comparison,index,better\nc0,0,left\n")
-    found = open_comparison(Run(chats), ("0", "base"))
+    found = open_comparison(RunFolder(chats), ("0", "base"))
     with pytest.raises(InputError) as other:
         read_sheets(found, [sheet], None)
     sheet.write_text(f"comparison,index,better\n{found.comparison.id},{found.comparison.order[0]},best\n")
@@ -203,7 +203,7 @@ def test_the_words_about_comparing(chats, tmp_path):  # noqa: F811
         read_sheets(found, [sheet], None)
     answer_run(chats, lambda v, p: chat(v, p) if p < 4 else "the same")
     with pytest.raises(InputError) as few:
-        open_comparison(Run(chats), ("0", "base")).check_enough()
+        open_comparison(RunFolder(chats), ("0", "base")).check_enough()
     said = " ".join([*said, *(str(error.value) for error in (other, word, few))])
     for words in (
         "hardly any two variants conclude the same on any prompt: the answers are open-ended",

@@ -13,7 +13,7 @@ from nex_merge import cli, inert, terminal
 from nex_merge.inert import csv_cell, json_text, markdown, one_line, shell_word, visible
 from nex_merge.measures.estimates import Objective
 from nex_merge.runs.leaderboard import as_csv, read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import print_table, render
 from nex_merge.setup.paths import command
 from nex_merge.terminal import console
@@ -93,7 +93,7 @@ def test_words_of_commands_are_inert_and_copied_right(name):
 
 @pytest.fixture
 def nasty_rows(toy_run):
-    rows = [dict(row) for row in read_rows(Run(toy_run))]
+    rows = [dict(row) for row in read_rows(RunFolder(toy_run))]
     parent = next(row for row in rows if row["kind"] == "parent")
     parent["trial"] = NASTY
     merge = next(row for row in rows if row["kind"] == "merge")

@@ -15,7 +15,7 @@ from nex_merge.errors import InputError, NexMergeError, RunError
 from nex_merge.interrupts import _line
 from nex_merge.passwords import is_ambiguous, masked, secrets_of, without_password
 from nex_merge.runs.database import Database
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from tests.engines.fakes import FakeEngine
 from tests.searches import search
@@ -164,7 +164,7 @@ def test_no_file_and_no_output_has_it(toy_config, tmp_path, monkeypatch, capsys)
     # What an earlier version kept is used, and gone after the next search.
     kept = run / "config.yaml"
     kept.write_text(kept.read_text().replace("vault://me@db", f"vault://me:{SECRET}@db"))
-    assert "storage: vault://me@db/" in yaml.safe_dump(Run(run).config.model_dump())
+    assert "storage: vault://me@db/" in yaml.safe_dump(RunFolder(run).config.model_dump())
     for words in (
         ("leaderboard", run), ("leaderboard", run, "--format", "json"), ("report", run), ("watch", run, "--once"),
         ("validate", toy_config), ("validate", toy_config, "--set", f"study.storage={url}"),

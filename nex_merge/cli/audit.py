@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nex_merge.labels.audit import AuditOutcome, Option
     from nex_merge.measures.measure import Pool
     from nex_merge.runs.questions import AuditLabels
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
 # How much of a response and of a prompt is shown unless asked for.
 _RESPONSE_LINES, _PROMPT_LINES, _LINE = 3, 12, 200
@@ -48,7 +48,7 @@ def audit(
     """
     from nex_merge.labels.audit import conclude_audit, earlier_labels, open_pool, prompt_texts, with_labels
     from nex_merge.runs.custody import locked
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     opened = opened.final or opened  # the ranking that leads is the one to check

@@ -76,7 +76,7 @@ def compare(
                 raise InputError(f"{name}: expected a file name that ends in {ends[0]}, got {file}")
             check_writable_file(file, name)
     from nex_merge.compare.pairs import begin, open_comparison
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     opened = begin(open_comparison(RunFolder(run), between))
     words = (run, *(("--between", *between) if between else ()))

@@ -29,7 +29,7 @@ def benchmark(
     from nex_merge.labels.correlate import FEWEST
     from nex_merge.labels.items import load_items, unlike
     from nex_merge.runs.leaderboard import read_rows, write_leaderboard
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
     from nex_merge.runs.tables import print_table
 
     items = load_items(data, match)
@@ -72,7 +72,7 @@ def correlate(
     from nex_merge.labels.correlate import FEWEST, agreement_with_accuracy, split
     from nex_merge.labels.labelled_run import labelled_run
     from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     if plots is not None:
         check_writable_folder(plots, "--plots")

@@ -37,7 +37,7 @@ def neurons(
             check_writable_file(file, option)
     from nex_merge.inspect.neuron_views import as_mapping, draw_neurons, print_neurons
     from nex_merge.inspect.neurons import read_neurons, save_neurons
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     found = read_neurons(opened, trial)

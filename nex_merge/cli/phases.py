@@ -60,7 +60,7 @@ def phases(
     number = response or 0
     if run is not None:
         from nex_merge.inspect.source import view_response
-        from nex_merge.runs.run import Run as RunFolder
+        from nex_merge.runs.run import RunFolder
 
         view = view_response(RunFolder(run), trial, number)
     else:
@@ -108,7 +108,7 @@ def agreement(
 
     from nex_merge.inspect.annotated import measure_agreement, print_agreement
     from nex_merge.inspect.source import annotated_responses, label_trial
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     if annotations == "builtin":

@@ -24,7 +24,7 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
     """Write a run as one HTML page that needs no network: the pick, leaderboard, figures, responses, recipe."""
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     file = run / "report.html" if out is None else out
@@ -62,12 +62,13 @@ def export(
     check_new_folder(out, "--out")
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.files import read_accuracy, trial_label
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.leaderboard import best_merge
+    from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     for line in export_trial(opened, trial, out, by):
         echo(line)
-    exported = opened.find(trial) if trial is not None else opened.best(by)
+    exported = opened.find(trial) if trial is not None else best_merge(opened, by)
     if read_accuracy(run, exported.trial) is None:
         label = trial_label(exported.trial)
         say_next("With labels, its accuracy", "benchmark", run, "--data", "FILE", "--trials", label)

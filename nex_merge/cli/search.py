@@ -126,7 +126,7 @@ def leaderboard(
     from nex_merge.runs import files
     from nex_merge.runs.leaderboard import read_rows, sort_rows
     from nex_merge.runs.results import read_reliability
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
     from nex_merge.runs.tables import column_named, count_trials, print_table, render
 
     opened = RunFolder(run)
@@ -155,7 +155,7 @@ def watch(
     top: Annotated[int, typer.Option(min=1, help="show the top N, or as many as fit the terminal")] = 10,
 ) -> None:
     """Follow a running search: stage, tokens per second, time left, curve, leaderboard. Read-only."""
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
     from nex_merge.runs.watch import watch
 
     opened = RunFolder(run)
@@ -188,7 +188,7 @@ def rescore(
     from nex_merge.runs.custody import locked
     from nex_merge.runs.rescore import rescore_run
     from nex_merge.runs.results import read_reliability
-    from nex_merge.runs.run import Run as RunFolder
+    from nex_merge.runs.run import RunFolder
     from nex_merge.runs.tables import count_trials, print_table
 
     opened = RunFolder(run)

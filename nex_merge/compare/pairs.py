@@ -31,10 +31,10 @@ from nex_merge.runs.comparisons import (
     keep,
     read_comparisons,
 )
-from nex_merge.runs.files import trial_name
+from nex_merge.runs.files import trial_name, trial_order
 from nex_merge.runs.leaderboard import read_rows, recommendation
 from nex_merge.runs.preferred import pair_of
-from nex_merge.runs.run import Run, trial_order
+from nex_merge.runs.run import RunFolder
 from nex_merge.sequential import FEWEST
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
@@ -59,7 +59,7 @@ class Question:
 class Opened:
     """A comparison with the answers that are compared."""
 
-    run: Run  # whose responses they are: the run, or its final
+    run: RunFolder  # whose responses they are: the run, or its final
     comparison: Comparison
     answers: Mapping[int, tuple[Response, Response]]  # by prompt: the first trial's, the second's
     samples: int  # how many responses each prompt has
@@ -114,7 +114,7 @@ class Opened:
         return replace(self, comparison=kept)
 
 
-def open_comparison(run: Run, between: tuple[str, str] | None = None) -> Opened:
+def open_comparison(run: RunFolder, between: tuple[str, str] | None = None) -> Opened:
     """The comparison of two trials, as it stands; without names, that of the pick with base or a parent.
 
     Nothing is written. Raises InputError if there are no such trials, or they have no responses or never differ.
@@ -161,7 +161,7 @@ def _now(mine: Comparison, there: Comparison | None) -> Comparison:
     return mine if there is None else replace(mine, judgements=there.judgements)
 
 
-def _stage(run: Run, between: tuple[str, str] | None) -> tuple[Run, TrialResult, TrialResult]:
+def _stage(run: RunFolder, between: tuple[str, str] | None) -> tuple[RunFolder, TrialResult, TrialResult]:
     """The run, or its final if both trials took part in it, and the two trials."""
     pair = between or pair_of(rows := read_rows(run), run.objective, recommendation(run, rows))
     if pair is None:
@@ -189,7 +189,7 @@ def _place(result: TrialResult) -> tuple[int, tuple[int, int, str]]:
     return -("base", "parent", "merge").index(result.kind), trial_order(result.kind, result.trial)
 
 
-def _with_responses(run: Run, name: str) -> TrialResult:
+def _with_responses(run: RunFolder, name: str) -> TrialResult:
     """The trial of this name, or the one whose recipe it repeats. Raises InputError if it has no responses."""
     result = run.find(name)
     if result.same_as is not None:
@@ -199,7 +199,7 @@ def _with_responses(run: Run, name: str) -> TrialResult:
     return result
 
 
-def _match(run: Run) -> str | None:
+def _match(run: RunFolder) -> str | None:
     """How conclusions are read, if the run's variants have conclusions in common; else None."""
     variants = [
         Variant(result.trial, result.kind, True, Observation(run.responses(result.trial)))
@@ -210,7 +210,7 @@ def _match(run: Run) -> str | None:
     return pool.match if is_defined(pool.votes) else None
 
 
-def _differing(run: Run, answers: Mapping[int, tuple[Response, Response]], match: str | None) -> list[int]:
+def _differing(run: RunFolder, answers: Mapping[int, tuple[Response, Response]], match: str | None) -> list[int]:
     """The prompts on which the two differ."""
     others = [prompt for prompt, (first, second) in answers.items() if _said(first) != _said(second)]
     if match is None:
@@ -238,7 +238,7 @@ def _shown(response: Response) -> str:
     return f"{visible(_said(response)) or NOTHING}{cut}"
 
 
-def _texts(run: Run, answers: Mapping[int, Response]) -> Mapping[int, str]:
+def _texts(run: RunFolder, answers: Mapping[int, Response]) -> Mapping[int, str]:
     """What the prompts say; as the models read them, where their file has changed."""
     texts: Sequence[str] | None = prompt_texts(run)
     if texts is not None:

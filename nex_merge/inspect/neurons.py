@@ -20,7 +20,7 @@ from nex_merge.nex.novelty import clean_masses
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, SparseGroups
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import shown_in
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig
 
 
@@ -97,7 +97,7 @@ class TrialNeurons:
     overlaps: tuple[Overlap, ...]  # with the other trials, in descending order
 
 
-def read_neurons(run: Run, trial: str) -> TrialNeurons:
+def read_neurons(run: RunFolder, trial: str) -> TrialNeurons:
     """The neurons of a scored trial under the scoring of the run's leaderboard.
 
     Raises InputError if the trial has no responses, or none of its neurons has a weight.

@@ -14,7 +14,7 @@ from nex_merge.nex.calibration import analyse
 from nex_merge.nex.novelty import MIN_ROWS
 from nex_merge.records import Cycle, Response, ResponseAnalysis, SparseRows
 from nex_merge.runs import files
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.wording import counted
 
 EXPLORE, EXPLOIT = "explore", "exploit"
@@ -99,7 +99,7 @@ def outcome(cycle: Cycle) -> str:
     return "redundant" if cycle.redundant > 0 else "none: reuse equal to the median"
 
 
-def read_trial(run: Run, trial: str, responses: Sequence[int] | None = None) -> Iterator[Reading]:
+def read_trial(run: RunFolder, trial: str, responses: Sequence[int] | None = None) -> Iterator[Reading]:
     """The responses of a scored trial (all, or those with these numbers) under the scoring of the run's leaderboard.
 
     Raises InputError if the trial has no responses, or fewer than a given number.

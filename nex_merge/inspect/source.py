@@ -9,7 +9,7 @@ from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_
 from nex_merge.inspect.reading import Reading, read_trial
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import first_trial, shown_in
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ActivationsConfig, PhasesConfig
 from nex_merge.setup.families import BUNDLED_FAMILY
 from nex_merge.wording import counted
@@ -42,7 +42,7 @@ def describe_settings(activations: ActivationsConfig, phases: PhasesConfig) -> s
     )
 
 
-def view_response(run: Run, trial: str | None, number: int) -> ResponseView:
+def view_response(run: RunFolder, trial: str | None, number: int) -> ResponseView:
     """A response of a trial (None: the first of the leaderboard). Raises InputError if there is no such response."""
     run, trial, title = _find(run, trial)
     (reading,) = read_trial(run, trial, [number])
@@ -50,7 +50,7 @@ def view_response(run: Run, trial: str | None, number: int) -> ResponseView:
     return ResponseView(reading, title, len(run.responses(trial)), settings, trial)
 
 
-def _find(run: Run, trial: str | None) -> tuple[Run, str, str]:
+def _find(run: RunFolder, trial: str | None) -> tuple[RunFolder, str, str]:
     """(the run with the responses that the leaderboard shows, trial id, title); None: the first of the leaderboard."""
     found = first_trial(run) if trial is None else run.find(trial).trial
     stage = shown_in(run, found)
@@ -58,7 +58,7 @@ def _find(run: Run, trial: str | None) -> tuple[Run, str, str]:
     return stage, found, f"{stage.path}: {trial_name(found)}{first}"
 
 
-def label_trial(run: Run, trial: str | None) -> LabelledResponses:
+def label_trial(run: RunFolder, trial: str | None) -> LabelledResponses:
     """All responses of a trial, labelled by the grammar of the bundled family's problems.
 
     Raises InputError if the responses do not follow that grammar.
@@ -80,7 +80,7 @@ def label_trial(run: Run, trial: str | None) -> LabelledResponses:
     )
 
 
-def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResponses:
+def annotated_responses(run: RunFolder, path: Path, trial: str | None) -> LabelledResponses:
     """The annotated responses of `trial` (None: of all trials in the file).
 
     A line without a trial refers to `trial`, or to the first of the leaderboard. Raises InputError naming the line.
@@ -116,7 +116,7 @@ def annotated_responses(run: Run, path: Path, trial: str | None) -> LabelledResp
 
 
 def _label_responses(
-    run: Run, trial: str, annotations: Mapping[int, Sequence[Annotation]], source: str
+    run: RunFolder, trial: str, annotations: Mapping[int, Sequence[Annotation]], source: str
 ) -> list[tuple[Reading, Labels]]:
     numbers = sorted(annotations)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.custody import measuring
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup import textfiles
 from nex_merge.setup.jsontext import parse_json
 from nex_merge.setup.paths import check_readable, expand_for
@@ -18,7 +18,7 @@ from nex_merge.setup.yaml_files import as_yaml
 _EXAMPLE = "a column 'accuracy', and 'trial' or 'recipe'"
 
 
-def attach_accuracy(run: Run, file: Path) -> None:
+def attach_accuracy(run: RunFolder, file: Path) -> None:
     """Read accuracies (CSV or JSON, with `trial` or `recipe`, and `accuracy`) and store them beside the trials.
 
     `recipe` is the path of a recipe.yaml, or its content as a mapping. `n`, if there is one, is the number of problems
@@ -103,7 +103,7 @@ def _json_rows(file: Path) -> list[tuple[str, Any]]:
     return [(f"{file} row {number}", row) for number, row in enumerate(data, 1)]
 
 
-def _trial_of(run: Run, item: Mapping[str, Any]) -> str:
+def _trial_of(run: RunFolder, item: Mapping[str, Any]) -> str:
     trial = item.get("trial")
     if trial is not None and not (isinstance(trial, str | int) and not isinstance(trial, bool)):
         raise InputError(f"trial: expected a trial's id, got {as_yaml(trial)}")

@@ -23,7 +23,7 @@ from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.questions import AuditLabels, read_labels, read_prompts, write_labels
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 # Options that are shown at once, a key of the keyboard for each.
 PAGE = 9
@@ -58,7 +58,7 @@ class AuditOutcome:
         return standing(self.audit)
 
 
-def open_pool(run: Run) -> Pool:
+def open_pool(run: RunFolder) -> Pool:
     """The variants of a run, without an audit's labels.
 
     Raises InputError where there is nothing to audit: fewer than two variants, or hardly any conclusions in common.
@@ -78,7 +78,7 @@ def open_pool(run: Run) -> Pool:
     return pool
 
 
-def earlier_labels(run: Run, pool: Pool) -> AuditLabels:
+def earlier_labels(run: RunFolder, pool: Pool) -> AuditLabels:
     """The labels that the run has. Raises InputError if they were read in another way than the pool's conclusions."""
     labels = read_labels(run.path)
     if labels is None:
@@ -166,7 +166,7 @@ def containing(pool: Pool, prompt: int, truth: Key) -> Key | None:
     return next((key for key in found if words.search(str(key))), None)
 
 
-def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> AuditOutcome | None:
+def conclude_audit(run: RunFolder, pool: Pool, labels: AuditLabels) -> AuditOutcome | None:
     """Keep the labels, and score the run with them as known truths; None if they say nothing of any conclusion.
 
     `pool`: as `open_pool` gives it. The caller holds the run's lock.
@@ -178,7 +178,7 @@ def conclude_audit(run: Run, pool: Pool, labels: AuditLabels) -> AuditOutcome | 
     write_labels(run.path, labels)
     rows = rescore_run(run, run.scoring())
     if run.finalists is not None:  # the run that the final is in leads with its verdict
-        whole = Run(run.path.parent)
+        whole = RunFolder(run.path.parent)
         rescore_run(whole, whole.scoring())
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of("consensus")
@@ -202,7 +202,7 @@ def standing(audit: Audit) -> str:
     return TOO_FEW if audit.interval()[0] <= audit.claimed / 2 else IN_LINE
 
 
-def prompt_texts(run: Run) -> list[str] | None:
+def prompt_texts(run: RunFolder) -> list[str] | None:
     """What each prompt says, as its file has it; None if that is no longer the file that the run was started with."""
     prompts = read_prompts(run.resolved, run.config.prompts)
     return None if prompts is None else [_text(prompt) for prompt in prompts]

@@ -17,11 +17,11 @@ from nex_merge.runs import files
 from nex_merge.runs.custody import measuring
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.remerge import Remerger
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PromptsConfig
 
 
-def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def choose_trials(run: RunFolder, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The trials to measure: the best `top`, those in `ids`, or by default all ranked ones."""
     if top is not None and ids:
         raise InputError("benchmark: expected either --top or --trials, got both")
@@ -35,7 +35,9 @@ def choose_trials(run: Run, top: int | None, ids: Sequence[str], rows: Sequence[
     return [row["trial"] for row in rows if row["rank"] is not None][:top]
 
 
-def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
+def benchmark(
+    run: RunFolder, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]
+) -> None:
     """Measure the chosen trials on the items and store each accuracy with its 95 % Wilson interval.
 
     Raises RunError while another command measures or attaches the accuracy of this run.
@@ -44,7 +46,9 @@ def benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str],
         _benchmark(run, items, name, chosen, note)
 
 
-def _benchmark(run: Run, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]) -> None:
+def _benchmark(
+    run: RunFolder, items: Sequence[Item], name: str, chosen: Sequence[str], note: Callable[[str], None]
+) -> None:
     from scipy.stats import binomtest
 
     remerger = Remerger(run)

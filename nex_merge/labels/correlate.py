@@ -15,7 +15,7 @@ from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.labels.recipe_baselines import BASELINES
 from nex_merge.labels.statistics import correlations, curve
 from nex_merge.measures.registry import OBJECTIVES
-from nex_merge.runs.run import trial_order
+from nex_merge.runs.files import trial_order
 from nex_merge.wording import counted
 
 # The leaderboard's rank is compared as well: unlike any measure, it puts infeasible and collapsed variants last.

@@ -6,7 +6,7 @@ from typing import Any
 
 from nex_merge.labels.recipe_baselines import baselines_of
 from nex_merge.runs import files
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LabelledRun:
     baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # by baseline, then trial
 
 
-def labelled_run(run: Run, rows: Sequence[Mapping[str, Any]]) -> LabelledRun:
+def labelled_run(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> LabelledRun:
     """Read it. rows: the leaderboard's. Raises InputError if the recipe of a ranked trial is missing or damaged."""
     ranked = [row for row in rows if row["rank"] is not None]
     accuracies = {row["trial"]: files.read_accuracy(run.path, row["trial"]) or {} for row in ranked}

@@ -11,7 +11,7 @@ from nex_merge.records import Observation, Variant
 from nex_merge.report.data import MISSING, Snapshot
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.wording import counted
 
 MOST = 60  # prompts that the table shows
@@ -68,7 +68,7 @@ def shown_variants(snapshot: Snapshot) -> dict[str, str]:
     return shown | ({"Base": "base"} if snapshot.of("base") else {})
 
 
-def _pool(run: Run) -> Pool:
+def _pool(run: RunFolder) -> Pool:
     """The responses of the run's variants, captured or not."""
     variants = [
         Variant(result.trial, result.kind, True, Observation(run.responses(result.trial)))

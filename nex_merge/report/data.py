@@ -19,7 +19,7 @@ from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
 from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import table_cells
 
 MISSING = "–"
@@ -29,7 +29,7 @@ MISSING = "–"
 class Snapshot:
     """A run as its folder has it at one moment."""
 
-    run: Run
+    run: RunFolder
     rows: Sequence[Row]  # the leaderboard; after a final, first the rows of the final
     searched: Sequence[Row]  # the search's own ranking, on its prompts
     results: Mapping[str, TrialResult]  # by trial, with the leaderboard's scores
@@ -86,7 +86,7 @@ class Snapshot:
         return sum(row["kind"] == "merge" for row in self.rows)
 
 
-def take_snapshot(run: Run) -> Snapshot:
+def take_snapshot(run: RunFolder) -> Snapshot:
     """The run as it is now, which need not be finished."""
     # In this order, every row has its result, and a trial that finishes meanwhile is not unfinished as well.
     begun = run.begun()
@@ -257,7 +257,7 @@ def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
     run, trial = snapshot.run, row["trial"]
     path = run.folder(trial) / files.RECIPE
     return Recipe(
-        files.read_text(path),
+        files.read_utf8(path),
         f"mergekit-yaml {shlex.quote(str(path))} OUT --random-seed {snapshot.results[trial].seed}",
         f"nex-merge export {shlex.quote(str(run.path))} --trial {trial_label(trial)} --out OUT",
     )

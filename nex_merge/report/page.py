@@ -22,7 +22,7 @@ from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
 from nex_merge.runs.preferred import compared_lines
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.study.importances import importances
 
 SECTIONS = {
@@ -31,7 +31,7 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def write_report(run: Run, file: Path, made: datetime, note: Callable[[str], None]) -> int:
+def write_report(run: RunFolder, file: Path, made: datetime, note: Callable[[str], None]) -> int:
     """Write the page of a run, finished or not, as it is now. Returns its size in bytes.
 
     `note` is called with a line for whatever the page cannot show. Raises InputError if a file of the run is damaged.

@@ -15,7 +15,7 @@ from nex_merge.runs import files
 from nex_merge.runs.changes import all_places, changes, differences
 from nex_merge.runs.database import Database, open_in
 from nex_merge.runs.results import SCHEMA
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
 
@@ -24,7 +24,7 @@ _LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, 
 
 
 @contextmanager
-def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> Iterator[Run]:
+def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> Iterator[RunFolder]:
     """The run folder, locked for this process, with this configuration saved in it.
 
     `fresh` renames an earlier run; it gets its name back if the new one ends before its first trial. Raises what
@@ -42,7 +42,7 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
             # Left by a killed process; every process sorts the weights itself.
             _remove_orders(folder)
             try:
-                yield Run(folder, resolved.storage, note=note)
+                yield RunFolder(folder, resolved.storage, note=note)
             finally:
                 _remove_orders(folder)
     except BaseException:
@@ -163,19 +163,19 @@ def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
     files.write_atomically(resolved.run / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
 
 
-def _hangs_on_votes(run: Run) -> bool:
+def _hangs_on_votes(run: RunFolder) -> bool:
     """Whether what a search tries depends on consensus."""
     study = run.config.study
     return "consensus" in {*run.objective.names, *study.constraints}
 
 
-def _merges(run: Run) -> int:
+def _merges(run: RunFolder) -> int:
     return sum(name.isdigit() for name in run.folders())
 
 
-def _opened(resolved: ResolvedConfig) -> Run:
+def _opened(resolved: ResolvedConfig) -> RunFolder:
     """The run as it is in its folder. What of it can't be checked is said by the search itself."""
-    return Run(resolved.run, resolved.storage, note=lambda text: None)
+    return RunFolder(resolved.run, resolved.storage, note=lambda text: None)
 
 
 def _is_run(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from nex_merge.runs.preferred import better_than, card_rows
 from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.paths import check_new_folder, command
 
 IDENTITY = "nex_merge.json"
@@ -33,7 +33,7 @@ IDENTITY = "nex_merge.json"
 CHECKED = 8
 
 
-def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) -> Iterator[str]:
+def export_trial(run: RunFolder, trial: str | None, out: Path, by: str | None = None) -> Iterator[str]:
     """Export a trial (unless named, the best merge by `by`, else what is recommended); what was done, line by line.
 
     `out` appears whole, by rename, only once everything is checked. Raises InputError where there is nothing to export
@@ -75,7 +75,7 @@ def export_trial(run: Run, trial: str | None, out: Path, by: str | None = None) 
     yield done + (f"; needs transformers 5 or newer: {'; '.join(needs)}" if needs else "")
 
 
-def _exportable(run: Run, trial: str) -> TrialResult:
+def _exportable(run: RunFolder, trial: str) -> TrialResult:
     """The trial asked for. Raises InputError where it failed."""
     result = run.find(trial)
     if result.state == "failed":
@@ -83,7 +83,7 @@ def _exportable(run: Run, trial: str) -> TrialResult:
     return result
 
 
-def _doubts(run: Run, trial: str, by: str) -> Iterator[str]:
+def _doubts(run: RunFolder, trial: str, by: str) -> Iterator[str]:
     """What speaks against the best merge by a measure: an insufficient verdict, a comparison, a better member."""
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of(by)

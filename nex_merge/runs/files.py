@@ -71,6 +71,11 @@ def trial_in_words(trial: str, kind: str) -> str:
     return {"base": trial, "parent": f"parent {trial}"}.get(kind, f"{trial_name(trial)} ({kind})")
 
 
+def trial_order(kind: str, trial: str) -> tuple[int, int, str]:
+    """The key that sorts trials: base, parents by name, merges by number (10000 after 9999)."""
+    return ("base", "parent", "merge").index(kind), int(trial) if kind == "merge" else 0, trial
+
+
 def trial_folder(run: Path, trial: str) -> Path:
     return run / TRIALS / trial
 

@@ -13,8 +13,7 @@ import numpy as np
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.pareto import fronts, fronts_among, hypervolume
 from nex_merge.records import TrialResult
-from nex_merge.runs.files import trial_name
-from nex_merge.runs.run import trial_order
+from nex_merge.runs.files import trial_name, trial_order
 
 Row = Mapping[str, Any]
 AnyRow = TypeVar("AnyRow", bound=Row)

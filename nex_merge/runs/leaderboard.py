@@ -15,7 +15,7 @@ from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front, front_numbers
 from nex_merge.runs.recommend import Recommendation, best_by, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import nearest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
     return [*fixed, *sorted(key for key in given if key.startswith("p."))]
 
 
-def read_rows(run: Run, final: bool = True) -> list[Row]:
+def read_rows(run: RunFolder, final: bool = True) -> list[Row]:
     """The run's trials, ranked by its current scores, with their accuracy if measured.
 
     A trial that finished after the last scoring has the estimates of its own result. After a final, its rows come
@@ -143,7 +143,7 @@ def read_rows(run: Run, final: bool = True) -> list[Row]:
     return rows
 
 
-def latest_results(run: Run) -> list[TrialResult]:
+def latest_results(run: RunFolder) -> list[TrialResult]:
     """The run's results with its current scores, which may come from a later rescoring."""
     from dataclasses import replace
 
@@ -158,7 +158,7 @@ def latest_results(run: Run) -> list[TrialResult]:
     return rescored
 
 
-def shown_in(run: Run, trial: str) -> Run:
+def shown_in(run: RunFolder, trial: str) -> RunFolder:
     """The run whose values and responses of a trial the leaderboard shows: its final's if the trial stands in it."""
     final = run.final
     if final is not None and any(row["trial"] == trial and row["rank"] is not None for row in read_rows(final)):
@@ -166,7 +166,7 @@ def shown_in(run: Run, trial: str) -> Run:
     return run
 
 
-def write_leaderboard(run: Run) -> list[Row]:
+def write_leaderboard(run: RunFolder) -> list[Row]:
     """Rank the run's trials and write leaderboard.csv and leaderboard.json."""
     from nex_merge.runs.custody import locked
 
@@ -178,7 +178,7 @@ def write_leaderboard(run: Run) -> list[Row]:
     return rows
 
 
-def first_trial(run: Run) -> str:
+def first_trial(run: RunFolder) -> str:
     """The first trial of the run's leaderboard. Raises InputError if none is scored."""
     ranked = [row["trial"] for row in read_rows(run) if row["rank"] is not None]
     if not ranked:
@@ -186,7 +186,7 @@ def first_trial(run: Run) -> str:
     return ranked[0]
 
 
-def best_merge(run: Run, by: str | None = None) -> TrialResult:
+def best_merge(run: RunFolder, by: str | None = None) -> TrialResult:
     """The merge that is recommended, where nothing is the objective's first; or the best by a measure.
 
     Raises InputError if there is none, or no such measure, or if there are several objectives and `by` is None.
@@ -213,7 +213,7 @@ def best_merge(run: Run, by: str | None = None) -> TrialResult:
     return run.find(first["trial"])
 
 
-def recommendation(run: Run, rows: Sequence[Row] | None = None) -> Recommendation:
+def recommendation(run: RunFolder, rows: Sequence[Row] | None = None) -> Recommendation:
     """What the run recommends. `rows`: its leaderboard, if that is at hand."""
     return recommend(read_rows(run) if rows is None else rows, run.objective, read_reliability(run.path))
 

@@ -13,10 +13,10 @@ from nex_merge.nex.scoring import score
 from nex_merge.records import Observation, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.remerge import Remerger
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 
-def keep_activations(run: Run, trial: str, sha256: str, observation: Observation) -> None:
+def keep_activations(run: RunFolder, trial: str, sha256: str, observation: Observation) -> None:
     """Write the cache and the credit of a captured observation. `sha256`: of the tensors that were captured."""
     assert observation.rows is not None and observation.evidence is not None, "captured"
     folder, nex = run.folder(trial), run.config.nex
@@ -25,7 +25,7 @@ def keep_activations(run: Run, trial: str, sha256: str, observation: Observation
     write_credits(folder / files.CREDIT, observation.evidence.credits, {"rho": nex.rho, "min_run": nex.min_run})
 
 
-def mend_credits(run: Run, note: Callable[[str], None]) -> None:
+def mend_credits(run: RunFolder, note: Callable[[str], None]) -> None:
     """Write credit that is damaged or missing again, from the caches, which have to be whole."""
     for result in run.results():
         folder, nex = run.folder(result.trial), run.config.nex
@@ -42,7 +42,7 @@ def mend_credits(run: Run, note: Callable[[str], None]) -> None:
         note(f"{why}. Computed from {folder / files.CACHE}")
 
 
-def uncaptured(run: Run, trials: Sequence[str]) -> list[TrialResult]:
+def uncaptured(run: RunFolder, trials: Sequence[str]) -> list[TrialResult]:
     """Those of the trials that have responses and no activations. Raises InputError if one has no responses."""
     found = [run.find(trial) for trial in trials]
     for result in found:
@@ -52,7 +52,7 @@ def uncaptured(run: Run, trials: Sequence[str]) -> list[TrialResult]:
     return [result for result in found if result.score is None]
 
 
-def recapture(run: Run, trials: Sequence[TrialResult], note: Callable[[str], None] = lambda text: None) -> None:
+def recapture(run: RunFolder, trials: Sequence[TrialResult], note: Callable[[str], None] = lambda text: None) -> None:
     """Merge trials again, read their responses, and add what is found to their folders; `rescore_run` values it.
 
     Raises InputError if a member has changed, RunError if a merge's tensors are not those that answered.

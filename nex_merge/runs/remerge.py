@@ -5,7 +5,7 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs.asked import read_asked
 from nex_merge.runs.files import trial_name
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from nex_merge.setup.fingerprints import settings_of
 
@@ -13,7 +13,7 @@ from nex_merge.setup.fingerprints import settings_of
 class Remerger:
     """A resident model that trials of a run are merged into again."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.config, self.family = run.config, run.family()
         check_settings(run, self.family)
@@ -34,7 +34,7 @@ class Remerger:
         return recipe
 
 
-def check_settings(run: Run, family: Family) -> None:
+def check_settings(run: RunFolder, family: Family) -> None:
     """Raise InputError if a member's config or tokenizer has changed since the run was started.
 
     Version 0.1.0 did not record them.

@@ -5,11 +5,11 @@ from nex_merge.measures.measure import Pool
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
 from nex_merge.runs.results import Scores, write_scores
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig
 
 
-def rescore_run(run: Run, nex: NexConfig) -> list[Row]:
+def rescore_run(run: RunFolder, nex: NexConfig) -> list[Row]:
     """Score the run's variants by every measure under `nex` and replace its leaderboard; earlier ones are kept.
 
     Raises InputError if the calibration takes its weights from base and parents, and they were not scored.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
@@ -33,23 +33,19 @@ from nex_merge.setup.families import Family, NoFolder, donor_folder, open_family
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
-if TYPE_CHECKING:
-    import pandas
-
-
 MOST = 20  # trials that a message lists
 
 _logger = logging.getLogger(__name__)
 
 
-class Run:
+class RunFolder:
     """A run folder. Reading changes nothing; a search holds the folder's lock while it writes (see `custody`)."""
 
     def __init__(
         self,
         path: Path,
         storage: str | None = None,
-        host: "Run | None" = None,
+        host: "RunFolder | None" = None,
         note: Callable[[str], None] = _logger.warning,
     ) -> None:
         """`storage`: the URL of the study's database where config.yaml's lacks a password. `host`: the run of a final.
@@ -152,14 +148,14 @@ class Run:
         return Path(self.config.family).stem if isinstance(self.config.family, str) else "custom"
 
     @property
-    def final(self) -> "Run | None":
+    def final(self) -> "RunFolder | None":
         """The run of the final, within this one; None unless it is over."""
         folder = self.path / files.FINAL
         return self.within(folder) if (folder / files.SCORES).is_file() else None
 
-    def within(self, folder: Path) -> "Run":
+    def within(self, folder: Path) -> "RunFolder":
         """The run of a final in this one, whose study has the hashes of both."""
-        return Run(folder, host=self, note=self._note)
+        return RunFolder(folder, host=self, note=self._note)
 
     @property
     def finalists(self) -> frozenset[str] | None:
@@ -183,7 +179,8 @@ class Run:
         """All finished trials: base, parents, then merges by number. Each result is read once."""
         for name in self.folders():
             self._read(name)
-        return sorted((result for result, _ in self._results.values()), key=_order)
+        found = (result for result, _ in self._results.values())
+        return sorted(found, key=lambda result: files.trial_order(result.kind, result.trial))
 
     def folders(self) -> list[str]:
         """The trials that have a folder. Others beside them, such as copies, are none, which is said once."""
@@ -456,48 +453,3 @@ class Run:
         if manifest is None or manifest.get("made_by") != {"rho": phases.rho, "min_run": phases.min_run}:
             return None
         return read_credits(self.folder(trial) / files.CREDIT)
-
-    # The Python interface
-
-    @property
-    def leaderboard(self) -> "pandas.DataFrame":
-        """The ranking, best first, with every column of leaderboard.csv."""
-        from nex_merge.runs.leaderboard import as_frame, read_rows
-
-        return as_frame(read_rows(self))
-
-    def trial(self, id: str | int) -> TrialResult:
-        """A finished trial: `base`, a parent's name, or a merge's number. Raises InputError if there is none."""
-        return self.find(str(id))
-
-    def best(self, by: str | None = None) -> TrialResult:
-        """The merge that ranks first by a measure (default: the objective).
-
-        Raises InputError if there is none, or if there are several objectives and `by` is None.
-        """
-        from nex_merge.runs.leaderboard import best_merge
-
-        return best_merge(self, by)
-
-    def export(self, out: "str | Path", trial: str | int | None = None, by: str | None = None) -> Path:
-        """Write a trial as a checkpoint, checked against what was scored. Returns its folder.
-
-        By default the best merge, by the objective or by the measure `by`.
-
-        Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
-        variant that was scored.
-        """
-        from nex_merge.runs.export import export_trial
-
-        for _ in export_trial(self, None if trial is None else str(trial), Path(out), by):
-            pass
-        return Path(out)
-
-
-def _order(result: TrialResult) -> tuple[int, int, str]:
-    return trial_order(result.kind, result.trial)
-
-
-def trial_order(kind: str, trial: str) -> tuple[int, int, str]:
-    """The key that sorts trials: base, parents by name, merges by number (10000 after 9999)."""
-    return ("base", "parent", "merge").index(kind), int(trial) if kind == "merge" else 0, trial

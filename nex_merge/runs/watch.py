@@ -18,7 +18,7 @@ from nex_merge.runs.advice import lead
 from nex_merge.runs.front import reference_in_words, volume_over
 from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import ranking_table
 from nex_merge.wording import counted, wrapped
 
@@ -44,7 +44,7 @@ class View:
         return sorted((row for row in self.searched if row["kind"] == "merge"), key=lambda row: int(row["trial"]))
 
 
-def look(run: Run) -> View:
+def look(run: RunFolder) -> View:
     """A snapshot of the folder now."""
     live = files.read_live(run.path)
     live = live if live is not None and at_work(live) else None
@@ -107,7 +107,7 @@ def status(view: View) -> str:
     return "  ".join(parts)
 
 
-def screen(run: Run, view: View, width: int, top: int) -> Group:
+def screen(run: RunFolder, view: View, width: int, top: int) -> Group:
     """Title, status, the objective over trials (of several, their hypervolume), and the best rows."""
     parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
     parts += [Text(wrapped(view.told, width))] if view.told else []
@@ -151,7 +151,7 @@ def _volumes(view: View, width: int) -> list[Text]:
     ]
 
 
-def watch(run: Run, once: bool, top: int) -> View:
+def watch(run: RunFolder, once: bool, top: int) -> View:
     """Show the run until its search ends; just once if asked, if stdout is not a terminal, or if no search runs.
 
     Returns what was last shown.

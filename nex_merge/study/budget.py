@@ -1,11 +1,11 @@
 """Budgets of a search: hours that its trials took, and tokens that they generated, interrupted runs included."""
 
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.wording import counted
 
 
-def reached(run: Run, study: StudyConfig) -> str | None:
+def reached(run: RunFolder, study: StudyConfig) -> str | None:
     """The budget that the run's finished trials have used up, and how to go on.
 
     None while there is some left, or no trial.

@@ -21,7 +21,7 @@ from nex_merge.runs import files
 from nex_merge.runs.front import first_front
 from nex_merge.runs.leaderboard import Row, read_rows
 from nex_merge.runs.rescore import rescore_run
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.study.observers import Observer
 from nex_merge.study.optuna_study import failed
@@ -30,7 +30,7 @@ from nex_merge.wording import counted
 
 
 def play_final(
-    run: Run,
+    run: RunFolder,
     config: RunConfig,
     engine: Engine,
     members: list[str],
@@ -96,7 +96,7 @@ def play_final(
     rescore_run(final, config.nex)
 
 
-def forget_final(run: Run) -> None:
+def forget_final(run: RunFolder) -> None:
     """Until the next final is over, that of a shorter search must not lead, with other finalists."""
     (run.path / files.FINAL / files.SCORES).unlink(missing_ok=True)
 
@@ -111,7 +111,7 @@ def _finalists(complete: Sequence[Row], objective: Objective, top: int) -> list[
     return list(dict.fromkeys(order))[:top]
 
 
-def _stale(final: Run, config: RunConfig, order: Sequence[str], needed: Collection[str]) -> list[str]:
+def _stale(final: RunFolder, config: RunConfig, order: Sequence[str], needed: Collection[str]) -> list[str]:
     """The merges in the folder that would have another result there if this were the first final.
 
     They were captured and now only vote, or the other way round; or constraints look at a measure that takes the whole
@@ -137,7 +137,7 @@ def _in_final(config: RunConfig, capture: str) -> RunConfig:
     return config.model_copy(update={"study": study, "activations": activations})
 
 
-def _open(run: Run, chosen: list[str]) -> Run:
+def _open(run: RunFolder, chosen: list[str]) -> RunFolder:
     """The run of the final, with those that can be picked in it."""
     content = files.read_yaml_mapping(run.path / files.CONFIG)
     content["resolved"] = {**content["resolved"], "finalists": chosen}
@@ -148,7 +148,7 @@ def _open(run: Run, chosen: list[str]) -> Run:
     return run.within(folder)
 
 
-def _answer(run: Run, final: Run, runner: TrialRunner, result: TrialResult) -> None:
+def _answer(run: RunFolder, final: RunFolder, runner: TrialRunner, result: TrialResult) -> None:
     recipe = run.recipe(result)
     try:
         answered = runner.answer(result.trial, result.name, recipe)

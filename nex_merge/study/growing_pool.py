@@ -10,14 +10,14 @@ from nex_merge.measures.measure import Measure, Pool, shared_weights
 from nex_merge.nex.calibration import pool_size
 from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 
 
 class GrowingPool:
     """The run's variants as of any trial."""
 
-    def __init__(self, run: Run, nex: NexConfig, consensus: ConsensusConfig) -> None:
+    def __init__(self, run: RunFolder, nex: NexConfig, consensus: ConsensusConfig) -> None:
         self._run, self._nex, self._consensus = run, nex, consensus
         # Without an audit's labels, so that a search that is resumed after one draws the same merges.
         self.questions = run.questions(audited=False)

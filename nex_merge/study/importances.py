@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import files
 from nex_merge.runs.database import Database
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.study.optuna_study import study_name
 from nex_merge.wording import counted
 
@@ -19,7 +19,7 @@ FEWEST = 4  # merges needed to estimate importances
 WAIT = 30.0  # seconds that a database is waited for which another program holds
 
 
-def importances(run: Run, values: Mapping[str, float]) -> dict[str, float]:
+def importances(run: RunFolder, values: Mapping[str, float]) -> dict[str, float]:
     """The share of the values' variance that each searched parameter explains, greatest first; they add up to 1.
 
     fANOVA over a random forest (Hutter, Hoos and Leyton-Brown 2014), as implemented by Optuna. `values` by trial;

@@ -28,7 +28,7 @@ from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.claims import Claims, claimed, new_owner
 from nex_merge.runs.database import Database
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import reached
 from nex_merge.study.observers import Observer
@@ -47,7 +47,7 @@ class MergeStudy:
 
     def __init__(
         self,
-        run: Run,
+        run: RunFolder,
         config: StudyConfig,
         objective: Objective,
         start: Start,
@@ -276,7 +276,7 @@ def as_told(earlier: Iterable[EarlierTrial], propose: Propose) -> list[FrozenTri
     return told
 
 
-def study_name(run: Run, storage: RDBStorage, database: Database) -> str:
+def study_name(run: RunFolder, storage: RDBStorage, database: Database) -> str:
     """The name of the run's study. study.db in the run folder has one study, whatever its name."""
     if database.is_own and len(studies := storage.get_all_studies()) == 1:
         return studies[0].study_name
@@ -298,7 +298,7 @@ def _listed(trials: Iterable[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _finish(run: Run, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
+def _finish(run: RunFolder, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
     """Evaluate a trial, unless its recipe is a duplicate, and write the result to disk."""
     began = time.perf_counter()
     earlier = _same_recipe(run, number, recipe, space)
@@ -341,7 +341,7 @@ def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, second
     )
 
 
-def _same_recipe(run: Run, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
+def _same_recipe(run: RunFolder, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
     """The earlier scored merge with the same recipe, if any; stochastic methods differ by their seeds."""
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None

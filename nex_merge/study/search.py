@@ -26,7 +26,7 @@ from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, rank, write_leade
 from nex_merge.runs.recapture import mend_credits
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.families import Family
 from nex_merge.setup.resolve import ResolvedConfig
@@ -151,7 +151,7 @@ def run_search(
     return rows
 
 
-def _discard_what_is_damaged(run: Run, dispatch: Observers) -> None:
+def _discard_what_is_damaged(run: RunFolder, dispatch: Observers) -> None:
     """Make trials unfinished whose files can't be used, so that they are evaluated again, also those of a final."""
     for stage in filter(None, (run, run.final)):
         damaged = stage.damaged()
@@ -173,7 +173,7 @@ def _start(checked: Checked, family: Family) -> tuple[Start, Mapping[str, Any] |
     return Start(guesses, dimensions_of(checked.space, family.models)), guesses[0]
 
 
-def _fail_without_a_ranking(rows: Sequence[Row], run: Run) -> None:
+def _fail_without_a_ranking(rows: Sequence[Row], run: RunFolder) -> None:
     """Raise RunError if all trials, or all merges, failed."""
     if rows and not any(row["rank"] for row in rows):
         raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
@@ -187,7 +187,7 @@ def _fail_without_a_ranking(rows: Sequence[Row], run: Run) -> None:
         )
 
 
-def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observers) -> None:
+def _say_what_is_done(study: MergeStudy, run: RunFolder, trials: int, dispatch: Observers) -> None:
     results = run.results()
     merges = sum(result.kind == "merge" for result in results)
     if merges > trials:
@@ -212,7 +212,7 @@ def _say_what_is_done(study: MergeStudy, run: Run, trials: int, dispatch: Observ
 
 
 def _score_baselines(
-    resolved: ResolvedConfig, run: Run, runner: TrialRunner, out_dtype: str, dispatch: Observers
+    resolved: ResolvedConfig, run: RunFolder, runner: TrialRunner, out_dtype: str, dispatch: Observers
 ) -> None:
     """Score base and parents that aren't scored yet.
 
@@ -260,7 +260,7 @@ def _say_what_the_guard_misses(config: RunConfig, runner: TrialRunner, dispatch:
 
 
 @contextmanager
-def _recipe_faults(run: Run, name: str, recipe: MergeRecipe, dispatch: Observers) -> Iterator[None]:
+def _recipe_faults(run: RunFolder, name: str, recipe: MergeRecipe, dispatch: Observers) -> Iterator[None]:
     """Turn a TrialError of a baseline into a failed trial with its reason."""
     try:
         yield
@@ -280,7 +280,7 @@ def _ended(dispatch: Observers, rows: list[Row]) -> Iterator[None]:
 
 
 @contextmanager
-def _faults_logged(run: Run, dispatch: Observers, hide: Callable[[str], str]) -> Iterator[None]:
+def _faults_logged(run: RunFolder, dispatch: Observers, hide: Callable[[str], str]) -> Iterator[None]:
     """End the run if something other than a recipe fails; finished trials are kept and ranked.
 
     The traceback goes to error.log in the run folder, as `hide` leaves it: without passwords. The trial is not marked
@@ -315,7 +315,7 @@ def _faults_logged(run: Run, dispatch: Observers, hide: Callable[[str], str]) ->
         raise
 
 
-def _rank_what_is_done(run: Run) -> None:
+def _rank_what_is_done(run: RunFolder) -> None:
     """Write the leaderboard of the finished trials; errors here must not hide the first one."""
     interrupts.stopped()
     with suppress(NexMergeError, OSError):

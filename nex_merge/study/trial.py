@@ -30,7 +30,7 @@ from nex_merge.records import (
 from nex_merge.resampling import FEWEST_PROMPTS
 from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.growing_pool import GrowingPool
@@ -62,7 +62,7 @@ class TrialRunner:
         engine: Engine,
         config: RunConfig,
         members: Sequence[str],
-        run: Run,
+        run: RunFolder,
         prompt_ids: Sequence[Sequence[int]],
         reference: Mapping[str, Any] | None = None,
         notify: Notify = quiet,

@@ -15,7 +15,7 @@ from nex_merge.records import TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.changes import differences
 from nex_merge.runs.leaderboard import latest_results
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.wording import counted
@@ -55,7 +55,7 @@ def find_warm_start(resolved: ResolvedConfig, objective: Objective, fresh: bool)
         )
     is_begun = (resolved.run / files.TRIALS).exists() or (resolved.run / files.STUDY).exists()
     if fresh or not is_begun:
-        return _trials_of(Run(Path(study.warm_start)), resolved, objective)
+        return _trials_of(RunFolder(Path(study.warm_start)), resolved, objective)
     if not kept.is_file():
         raise InputError(
             f"{kept}: no such file; it has the trials that this search began with. Restore it from a copy of the run, "
@@ -73,7 +73,7 @@ def keep_warm_start(run: Path, found: WarmStart) -> None:
     files.write_atomically(run / files.WARM_START, json.dumps(dataclasses.asdict(found), indent=1))
 
 
-def _trials_of(run: Run, resolved: ResolvedConfig, objective: Objective) -> WarmStart:
+def _trials_of(run: RunFolder, resolved: ResolvedConfig, objective: Objective) -> WarmStart:
     if lines := list(_obstacles(run, resolved, objective)):
         raise InputError(
             f"study.warm_start: {run.path} is a search of something else:\n  " + "\n  ".join(lines)
@@ -113,7 +113,7 @@ def _violations(result: TrialResult, constraints: Sequence[Constraint]) -> dict[
     return beyond if collapsed is None else {COLLAPSE: collapsed, **beyond}
 
 
-def _obstacles(run: Run, resolved: ResolvedConfig, objective: Objective) -> Iterator[str]:
+def _obstacles(run: RunFolder, resolved: ResolvedConfig, objective: Objective) -> Iterator[str]:
     """What makes trials of another run useless here, a line each."""
     was, now = run.resolved, resolved.resolved
     space = "search_space"
@@ -134,7 +134,7 @@ def _obstacles(run: Run, resolved: ResolvedConfig, objective: Objective) -> Iter
         yield f"study.objective: is to {there} there, {here} here"
 
 
-def _other_conditions(run: Run, resolved: ResolvedConfig) -> list[str]:
+def _other_conditions(run: RunFolder, resolved: ResolvedConfig) -> list[str]:
     """Under which other conditions values were found there: they still guide, and are no values of this run."""
     there, here = run.config, resolved.config
     same_file = run.resolved.get("prompts_sha256") == resolved.resolved["prompts_sha256"]

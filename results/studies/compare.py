@@ -30,8 +30,8 @@ import numpy as np
 from kin import _stands_in, questions
 from scipy.stats import binomtest
 
-from nex_merge import open_run
 from nex_merge.compare.pairs import open_comparison
+from nex_merge.runs.run import RunFolder
 from nex_merge.sequential import ERROR, majorities, stand
 
 HERE = Path(__file__).parent
@@ -197,7 +197,7 @@ def _told(found: Sequence[tuple[int, int]], difference: float) -> dict[str, obje
 
 def labelled(folder: Path) -> Iterator[dict[str, object]]:
     """The pick against base, then against the best member by consensus: right beats wrong."""
-    run, answers = open_run(folder), [answer for _, answer in questions()]
+    run, answers = RunFolder(folder), [answer for _, answer in questions()]
     default = open_comparison(run).comparison.between
     for pair in dict.fromkeys([(default[0], "base"), default]):
         opened = open_comparison(run, pair)

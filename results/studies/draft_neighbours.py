@@ -16,7 +16,7 @@ from typing import Any
 from nex_merge.generation.batches import PASS_TOKENS, best_draft_length, should_refill
 from nex_merge.generation.drafts import Draft
 from nex_merge.records import Response
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.study.neighbours import nearest
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def passes(responses: Sequence[Response], references: Sequence[Response]) -> tup
     return count, read
 
 
-def rows(name: str, runs: Sequence[Run], counted: set[int]) -> list[dict[str, Any]]:
+def rows(name: str, runs: Sequence[RunFolder], counted: set[int]) -> list[dict[str, Any]]:
     """A row per merge that is counted and number of neighbours, in the order of the trials."""
     merges = [(run, r) for run in runs for r in run.results() if r.kind == "merge" and r.same_as is None]
     found = [run.responses(r.trial) for run, r in merges]
@@ -87,8 +87,8 @@ def tell(found: list[dict[str, Any]]) -> None:
 def main() -> None:
     found = []
     for name in SEARCHES:
-        found += rows(name, [Run(DATA / name)], set(range(0, 40, 3)))
-    found += rows("three random searches", [Run(DATA / name) for name in POOL], set(range(2, 100, 6)))
+        found += rows(name, [RunFolder(DATA / name)], set(range(0, 40, 3)))
+    found += rows("three random searches", [RunFolder(DATA / name) for name in POOL], set(range(2, 100, 6)))
     with open(HERE / "draft_neighbours.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()

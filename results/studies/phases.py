@@ -34,7 +34,7 @@ from nex_merge.nex.phases import segment
 from nex_merge.records import Prompt
 from nex_merge.runs import files
 from nex_merge.runs.remerge import Remerger
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ActivationsConfig, PromptsConfig
 from nex_merge.setup.families import open_family
 
@@ -52,7 +52,7 @@ def settings_of(width: int) -> ActivationsConfig:
 
 
 def measure(run: Path) -> None:
-    remerger = Remerger(Run(run))
+    remerger = Remerger(RunFolder(run))
     for result in remerger.run.results():
         if result.state not in files.SCORED:
             continue

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.runs.advice import next_steps
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.compare.compared import chat, say, word
 from tests.compare.compared import opened as open_by_hand
 from tests.compare.conftest import chats, numbered, searched  # noqa: F401
@@ -173,7 +173,7 @@ def test_a_folder_that_can_not_be_written_is_said_before_anybody_is_asked(run):
 
 def test_the_leaderboard_report_and_advice_have_it(run, tmp_path):
     """What was compared stands beside the verdict; before, comparing is advised."""
-    steps = next_steps(read_rows(Run(run)), Run(run).objective, read_reliability(run), run)
+    steps = next_steps(read_rows(RunFolder(run)), RunFolder(run).objective, read_reliability(run), run)
     assert f"A few looks settle it: nex-merge compare {run}" in steps
     say(open_by_hand(run, "0", "base"), "base", 6)
     line = "base on 6: base is better (error 5%)."
@@ -184,8 +184,8 @@ def test_the_leaderboard_report_and_advice_have_it(run, tmp_path):
     assert line in page.read_text()
     rescored = CliRunner().invoke(app, ["rescore", str(run)])
     assert rescored.exit_code == 0 and line in " ".join(rescored.stdout.split()), "rescoring keeps it"
-    say(open_by_hand(run), Run(run).best().trial, 6)
-    after = next_steps(read_rows(Run(run)), Run(run).objective, read_reliability(run), run)
+    say(open_by_hand(run), best_merge(RunFolder(run)).trial, 6)
+    after = next_steps(read_rows(RunFolder(run)), RunFolder(run).objective, read_reliability(run), run)
     assert not any("nex-merge compare" in step for step in after), "it is settled"
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from nex_merge.errors import InputError
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import column_named, count_trials, ranking_table
 
 
@@ -36,7 +36,7 @@ def shown(rows, width, **options):
 
 @pytest.mark.parametrize("objective", ["nex", "mean_tokens", "finished"])
 def test_forty_columns(toy_run, objective):
-    rows = read_rows(Run(toy_run))
+    rows = read_rows(RunFolder(toy_run))
     text, note = shown(rows, 40, objectives=[objective])
     lines = text.splitlines()
     assert len(lines) == len(rows) + 1 and "…" not in text and max(map(len, lines)) <= 40
@@ -49,7 +49,7 @@ def test_forty_columns(toy_run, objective):
 
 
 def test_a_long_name_is_folded_not_cut(toy_run):
-    rows = [{**row, "trial": "a-very-long-name-of-a-parent-model" * 2} for row in read_rows(Run(toy_run))][:1]
+    rows = [{**row, "trial": "a-very-long-name-of-a-parent-model" * 2} for row in read_rows(RunFolder(toy_run))][:1]
     text, _ = shown(rows, 30)
     assert "…" not in text
     assert "".join(line.split("  ")[1] if "  " in line else line for line in text.splitlines()[1:]).count("a-very") >= 1
@@ -65,7 +65,7 @@ def test_columns_says_how_wide(toy_run):
 
 
 def test_top_and_sort(toy_run):
-    rows = read_rows(Run(toy_run))
+    rows = read_rows(RunFolder(toy_run))
     assert (count_trials(rows), count_trials(rows, 2)) == ("7 trials", "the first 2 of 7 trials")
     assert count_trials(rows[:1]) == "1 trial"
     assert [column_named(name) for name in ("acc", "vs =", "tokens", "entropy")] == [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nex_merge.compare.pairs import begin, open_comparison
 from nex_merge.runs.preferred import tallies
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.conftest import toy_settings
 
 PROMPTS = 12
@@ -37,7 +37,7 @@ def numbers(v: int, p: int) -> str:
 
 
 def opened(folder: Path, *between: str):
-    return begin(open_comparison(Run(folder), between or None))
+    return begin(open_comparison(RunFolder(folder), between or None))
 
 
 def say(comparison, wanted: str, count: int, judge: str = "ann"):

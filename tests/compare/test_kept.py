@@ -12,11 +12,11 @@ from nex_merge.runs.advice import next_steps
 from nex_merge.runs.comparisons import read_comparisons
 from nex_merge.runs.custody import locked
 from nex_merge.runs.export import export_trial
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.preferred import compared_lines
 from nex_merge.runs.recommend import recommend
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.compare.compared import chat, is_settled, opened, say
 from tests.labels.answered import answer_run
 from tests.runs.test_versions import first  # noqa: F401
@@ -30,7 +30,7 @@ def test_a_run_that_is_searched_can_be_compared(chats):
 
 def test_both_have_to_have_answered_a_prompt(chats):
     """As where a race has ended a merge early."""
-    path = Run(chats).folder("0000") / "responses.jsonl"
+    path = RunFolder(chats).folder("0000") / "responses.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:8]))
     found = opened(chats, "0", "base").comparison
     assert found.prompts == 8 and sorted(found.order) == list(range(8))
@@ -50,7 +50,7 @@ def test_the_answers_of_a_final_are_compared_where_both_took_part(chats, tmp_pat
 
 def test_a_run_of_version_0_1_0(first):  # noqa: F811
     with pytest.raises(InputError, match="trial 0 and base never answer differently on the 4 prompts"):
-        open_comparison(Run(first), ("0", "base"))
+        open_comparison(RunFolder(first), ("0", "base"))
     answer_run(first, chat)
     found = opened(first, "0", "base")
     assert found.about == "Trial 0 and base answer differently on 4 of 4 prompts"
@@ -58,7 +58,7 @@ def test_a_run_of_version_0_1_0(first):  # noqa: F811
 
 
 def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_path):
-    run = Run(Path(shutil.copytree(searched, tmp_path / "run")))
+    run = RunFolder(Path(shutil.copytree(searched, tmp_path / "run")))
     name = run.objective.name
     # Untrained merges count as collapsed, and their responses are too short to be scored.
     rows = [row | {"state": "complete", "empty": 0.0, name: 0.5} for row in read_rows(run)]
@@ -79,11 +79,11 @@ def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_p
 def test_a_card_says_it(searched, tmp_path):
     run = Path(shutil.copytree(searched, tmp_path / "run"))
     say(opened(run, "0", "base"), "base", 8)
-    best = Run(run).best().trial
+    best = best_merge(RunFolder(run)).trial
     say(opened(run, best, "base"), "base", 8)
-    lines = list(export_trial(Run(run), None, tmp_path / "best"))
+    lines = list(export_trial(RunFolder(run), None, tmp_path / "best"))
     assert f"note: compared blind, base is better than trial {int(best)}" in lines
-    for _ in export_trial(Run(run), "0", tmp_path / "out"):
+    for _ in export_trial(RunFolder(run), "0", tmp_path / "out"):
         pass
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| compared blind | trial 0 against base on" in card and "base is better (error 5%" in card

@@ -10,7 +10,7 @@ from nex_merge.compare.pairs import LEFT, SIDES, is_swapped, open_comparison
 from nex_merge.errors import InputError
 from nex_merge.runs.comparisons import read_comparisons
 from nex_merge.runs.preferred import tally
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.compare.compared import PROMPTS, chat, numbers, opened, say, word
 from tests.labels.answered import answer_run
 
@@ -90,7 +90,7 @@ def test_judgements_of_answers_that_changed_do_not_count(chats):
 
 def test_another_sample_of_a_prompt_is_not_compared(chats):
     for trial in ("base", "0000"):
-        path = Run(chats).folder(trial) / "responses.jsonl"
+        path = RunFolder(chats).folder(trial) / "responses.jsonl"
         lines = path.read_text().splitlines()
         extra = [json.dumps({**json.loads(line), "sample": 1, "text": f"second {trial}"}) for line in lines]
         path.write_text("\n".join(sorted(lines + extra, key=lambda line: json.loads(line)["prompt"])) + "\n")
@@ -106,17 +106,17 @@ def test_another_sample_of_a_prompt_is_not_compared(chats):
 )
 def test_trials_that_are_none_are_refused(chats, between, words):
     with pytest.raises(InputError, match=words):
-        open_comparison(Run(chats), between)
+        open_comparison(RunFolder(chats), between)
 
 
 def test_two_that_hardly_differ_are_refused(chats):
     answer_run(chats, lambda v, p: "the same" if p > 3 else chat(v, p))
-    few = open_comparison(Run(chats), ("0", "base"))
+    few = open_comparison(RunFolder(chats), ("0", "base"))
     with pytest.raises(InputError, match="differently on 4 of 12 prompts, and of fewer than 6 looks"):
         few.check_enough()
     answer_run(chats, lambda v, p: "the same")
     with pytest.raises(InputError, match="trial 0 and base never"):
-        open_comparison(Run(chats), ("0", "base"))
+        open_comparison(RunFolder(chats), ("0", "base"))
 
 
 def test_prompts_whose_file_has_changed_are_decoded(chats):
@@ -127,7 +127,7 @@ def test_prompts_whose_file_has_changed_are_decoded(chats):
 
 
 def test_a_trial_without_responses_is_refused(chats):
-    path = Run(chats).folder("0001") / "result.json"
+    path = RunFolder(chats).folder("0001") / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "state": "failed", "reason": "out of memory"}))
     with pytest.raises(InputError, match=r"trial 1 has no responses \(out of memory\)"):
-        open_comparison(Run(chats), ("1", "base"))
+        open_comparison(RunFolder(chats), ("1", "base"))

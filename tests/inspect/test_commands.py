@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from nex_merge.cli import app
 from nex_merge.errors import InputError
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.search import run_search
 
@@ -50,7 +50,7 @@ def test_default_is_the_first_response_of_the_first_trial(toy_run, tmp_path):
     assert f"{first} (first of the leaderboard), response 0 of 4 (use --response 0 to 3 to choose)" in out
     assert "rows of 2 tokens, 8 highest scores per row (logit_contribution); rho 0.95, min_run 2" in out
     data = json.loads(run("phases", toy_run, "--trial", "a", "--response", 1, "--json", "--html", tmp_path / "p.html"))
-    opened = Run(toy_run)
+    opened = RunFolder(toy_run)
     response, scores = opened.responses("a")[1], opened.scores()
     assert data["text"] == response.text and data["response"] == 1 and len(data["rows"]) == 12
     assert data["score"] == scores.trials["a"].response_scores[1]
@@ -65,7 +65,7 @@ def test_phases_are_those_of_the_leaderboards_scoring(toy_run_copy):
     assert "min_run 6" in data["settings"] and len(data["rows"]) == 12
     lengths = [len(list(rows)) for _, rows in groupby(row["phase"] for row in data["rows"])]
     assert min(lengths) >= 6
-    assert data["score"] == Run(toy_run_copy).scores().trials["a"].response_scores[1]
+    assert data["score"] == RunFolder(toy_run_copy).scores().trials["a"].response_scores[1]
 
 
 def test_phases_of_a_run_load_no_weights(toy_run_copy, toy, tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_agreement_names_the_line_at_fault(toy_run, tmp_path, line, args, messag
 
 
 def test_annotations_of_white_space_alone_are_rejected(toy_run, tmp_path):
-    space = Run(toy_run).responses("a")[0].text.index(" ")
+    space = RunFolder(toy_run).responses("a")[0].text.index(" ")
     line = {"trial": "a", "response": 0, "start": space, "end": space + 1, "label": "explore"}
     message = refused("agreement", toy_run, "--annotations", annotations(tmp_path, line))
     assert "expected annotations that cover more than half of a token, got none" in message

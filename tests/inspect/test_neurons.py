@@ -21,7 +21,7 @@ from nex_merge.inspect.score import load_weights
 from nex_merge.records import Credit, Credits, NexScore, Response, SparseGroups, SparseRows, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.results import write_result
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 A, B, C, D = 0 << 16 | 3, 0 << 16 | 7, 2 << 16 | 1, 2 << 16 | 5
 NEX = {"rho": 0.95, "min_run": 2}
@@ -78,7 +78,7 @@ def weight(effective, redundant):
 
 
 def test_weights_masses_and_overlaps(run):
-    found = read_neurons(Run(run), "base")
+    found = read_neurons(RunFolder(run), "base")
     own = found.neurons
     assert own.keys.tolist() == [A, B, C] and own.layer.tolist() == [0, 0, 2] and own.unit.tolist() == [3, 7, 1]
     assert own.weights == pytest.approx([weight(2, 1), weight(0, 3), weight(1, 0)], abs=1e-6)
@@ -96,21 +96,21 @@ def test_weights_masses_and_overlaps(run):
 
 
 def test_variants_that_were_not_captured_are_left_out(run):
-    plain = Run(run).result("0001")
+    plain = RunFolder(run).result("0001")
     write_result(run, TrialResult("0001", "merge", "ties", "ties", 0, "complete", estimates=plain.estimates))
-    found = read_neurons(Run(run), "base")
+    found = read_neurons(RunFolder(run), "base")
     assert found.variants == ("base", "a", "0000") and [item.trial for item in found.overlaps] == ["a", "0000"]
 
 
 def test_shared_weights_use_summed_credit_and_memberships_each_trials_own(tmp_path):
-    found = read_neurons(Run(make_run(tmp_path / "run", "pool")), "a")
+    found = read_neurons(RunFolder(make_run(tmp_path / "run", "pool")), "a")
     assert found.teachers == ("base", "a", "0000", "0001")
     assert found.neurons.keys.tolist() == [A, B, C, D]
     expected = [weight(3, 1), weight(5, 3), weight(1, 2), weight(1, 0.5)]
     assert found.neurons.weights == pytest.approx(expected, abs=1e-6)
     assert found.neurons.masses.tolist() == [8, 0, 1, 5]  # B: inactive in this trial
     assert found.effective_in.tolist() == [2, 1, 1, 1]
-    parents = read_neurons(Run(make_run(tmp_path / "other", "parents")), "0000")
+    parents = read_neurons(RunFolder(make_run(tmp_path / "other", "parents")), "0000")
     assert parents.teachers == ("base", "a") and parents.neurons.keys.tolist() == [A, B, C]
 
 
@@ -158,7 +158,7 @@ def test_random_sets_overlap_as_predicted_by_chance():
 )
 def test_trials_without_neurons_are_rejected(run, trial, message):
     with pytest.raises(InputError) as error:
-        read_neurons(Run(run), trial)
+        read_neurons(RunFolder(run), trial)
     assert message in str(error.value)
 
 

@@ -14,7 +14,7 @@ from nex_merge.nex import scoring
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.records import Evidence, NeuronWeights
 from nex_merge.resampling import resamples
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.conftest import ROOT
 
 LONG = "tests/golden/long"
@@ -35,7 +35,7 @@ def test_the_interval_resamples_prompts_and_re_estimates_weights():
 
 
 def test_a_model_has_the_score_of_its_trial(toy_run, toy):
-    run = Run(toy_run)
+    run = RunFolder(toy_run)
     trial = run.find("a")
     settings = {
         "prompts": {"limit": 4},

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from nex_merge.runs.files import RESPONSES, SCORED
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.conftest import without_hashes
 
 
@@ -15,7 +15,7 @@ def reply(v: int, p: int) -> str:
 
 def answer_run(folder: Path, replies=reply) -> None:
     """Let the v-th variant (base, parents, merges) answer prompt p with replies(v, p)."""
-    run = Run(without_hashes(folder))
+    run = RunFolder(without_hashes(folder))
     for v, result in enumerate(result for result in run.results() if result.state in SCORED):
         path = run.folder(result.trial) / RESPONSES
         items = [json.loads(line) for line in path.read_text().splitlines()]

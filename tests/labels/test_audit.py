@@ -26,7 +26,7 @@ from nex_merge.records import Observation, Questions, Response, Variant
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.questions import AuditLabels, read_labels
 from nex_merge.runs.rescore import rescore_run
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 from tests.labels.answered import answer_run
 
@@ -197,7 +197,7 @@ def test_known_truths_say_how_conclusions_are_read():
 def run(toy_run_copy):
     """Four prompts: on three, most variants conclude the same; on the last, none concludes anything."""
     answer_run(toy_run_copy)
-    return Run(toy_run_copy)
+    return RunFolder(toy_run_copy)
 
 
 def test_labels_that_contradict_turn_the_ranking_and_the_verdict(run):

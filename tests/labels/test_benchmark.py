@@ -17,7 +17,7 @@ from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
 from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import read_rows, write_leaderboard
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.prompts import options_of
 from tests.searches import search
 
@@ -114,7 +114,7 @@ def test_builtin_problems_are_not_the_search_prompts():
 def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_twice(toy_config, tmp_path, monkeypatch):
     # Without thinking, what is cut off may have answered.
     search(toy_config, study={"trials": 2}, prompts={"thinking": False})
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     before = [row["trial"] for row in read_rows(run)]
     items = [Item(Prompt(({"role": "user", "content": p},), p), p, lambda text, p=p: p == "pairs") for p in KINDS]
     notes = []
@@ -148,7 +148,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
 
 def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measured_again(toy_config, tmp_path):
     search(toy_config, study={"trials": 0})
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     item = Item(Prompt(({"role": "user", "content": "pairs"},), "pairs"), "a", lambda text: True)
     benchmark(run, [item], "bench", ["base"], lambda text: None)
     assert files.read_accuracy(run.path, "base")["accuracy"] == 0, "24 tokens of a toy never close their thinking"
@@ -158,7 +158,7 @@ def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measure
 
 
 def test_choosing_trials(toy_run):
-    run = Run(toy_run)
+    run = RunFolder(toy_run)
     rows = read_rows(run)
     assert choose_trials(run, None, ["base", "0"], rows) == ["base", "0000"]
     assert choose_trials(run, 2, [], rows) == [row["trial"] for row in rows[:2]]
@@ -176,7 +176,7 @@ def test_labelled_problems_as_csv_are_told_the_format(tmp_path):
 
 def test_two_that_measure_one_run_are_told_apart(toy_run_copy, tmp_path):
     """Their accuracies would be mixed; and whoever writes the leaderboard last has read what the others wrote."""
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     file = tmp_path / "accuracy.csv"
     file.write_text("trial,accuracy\na,0.5\n")
     busy = "another command is measuring the accuracy of its trials"

@@ -21,7 +21,7 @@ from nex_merge.errors import InputError
 from nex_merge.merging import adapter_notes, merge_adapters, method_specs
 from nex_merge.runs import files
 from nex_merge.runs.export import checkpoint_digest, export_trial
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.families import open_family
 from nex_merge.setup.resolve import resolve_config
@@ -66,7 +66,7 @@ def test_a_search_over_an_adapter_writes_recipes_that_mergekit_merges_to_the_sam
     settings = toy_settings(toy, tmp_path / "run") | {"family": family(toy, adapter), "study": {"trials": 1}}
     path.write_text(yaml.safe_dump(settings))
     search(path)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     text = (run.folder("0000") / files.RECIPE).read_text()
     assert f"{toy['base']}+{adapter}" in text and text.splitlines()[0].endswith("--lora-merge-cache DIR")
     result = run.find("0000")

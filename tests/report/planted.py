@@ -22,7 +22,7 @@ from nex_merge.records import (
 )  # fmt: skip
 from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import write_leaderboard
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig, RunConfig
 from toy.tokenizer import make_tokenizer
 
@@ -32,7 +32,7 @@ ROWS, TOKENS = 12, 5  # rows per response, tokens per row
 FAILED = {"state": "failed", "reason": HOSTILE, "estimates": {}, "score": None, "seconds": {"total": 0.5}}
 
 
-def plant(folder: Path, merges=3, baselines=True, study=None, **changes) -> Run:
+def plant(folder: Path, merges=3, baselines=True, study=None, **changes) -> RunFolder:
     """A run of qwen3-tiny: base, parents and merges, of which every 10th collapsed, failed or is a duplicate.
 
     `changes` are fields of results by trial.
@@ -41,7 +41,7 @@ def plant(folder: Path, merges=3, baselines=True, study=None, **changes) -> Run:
         return _plant(folder, merges, baselines, study or {}, changes)
 
 
-def _plant(folder: Path, merges: int, baselines: bool, study: dict, changes: dict) -> Run:
+def _plant(folder: Path, merges: int, baselines: bool, study: dict, changes: dict) -> RunFolder:
     config = RunConfig(
         family="qwen3-tiny", models=["pairs", "signs"], search_space="ties",
         prompts={"file": "configs/prompts/qwen3_tiny.jsonl"}, output=str(folder),
@@ -50,7 +50,7 @@ def _plant(folder: Path, merges: int, baselines: bool, study: dict, changes: dic
     content = {"schema": results.SCHEMA, "study_name": "planted", **config.model_dump()}
     content["resolved"] = {"versions": {"mergekit": "0.1.5"}, "prompts_sha256": "abc"}
     files.write_atomically(folder / files.CONFIG, yaml.safe_dump(content, sort_keys=False))
-    run, rng = Run(folder), np.random.default_rng(0)
+    run, rng = RunFolder(folder), np.random.default_rng(0)
     for name in ("base", "pairs", "signs") if baselines else ():
         kind = "base" if name == "base" else "parent"
         write_trial(run, result_of(rng, name, kind, method="passthrough", **changes.get(name, {})), rng)
@@ -111,7 +111,7 @@ def with_values(result: TrialResult, **values: float) -> TrialResult:
     return dataclasses.replace(result, estimates={**result.estimates, **estimates})
 
 
-def write_trial(run: Run, result: TrialResult, rng) -> None:
+def write_trial(run: RunFolder, result: TrialResult, rng) -> None:
     folder = run.folder(result.trial)
     config = {"merge_method": result.method, "models": [{"model": "/models/a"}], "dtype": "float32"}
     files.write_recipe(folder, MergeRecipe(result.kind, result.method, config, result.seed))
@@ -138,7 +138,7 @@ def _groups(keys: list[np.ndarray]) -> SparseGroups:
     return SparseGroups(ptr, np.concatenate(keys), np.ones(ptr[-1], np.float16))
 
 
-def as_first_version(run: Run) -> Run:
+def as_first_version(run: RunFolder) -> RunFolder:
     """The run with its files as version 0.1.0 wrote them: no schema, no study name, figures in other places."""
     config = yaml.safe_load((run.path / files.CONFIG).read_text())
     for key in ("schema", "study_name"):
@@ -164,7 +164,7 @@ def as_first_version(run: Run) -> Run:
             estimates = item.pop("estimates")
             item["trials"] = {trial: _first_score(of, estimates[trial]) for trial, of in item["trials"].items()}
         (run.path / name).write_text(json.dumps(item))
-    return Run(run.path)
+    return RunFolder(run.path)
 
 
 def _first_score(score: dict | None, estimates: dict) -> dict | None:

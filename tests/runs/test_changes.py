@@ -14,7 +14,7 @@ from nex_merge.cli.errors import usage_message
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import custody, files
 from nex_merge.runs.remerge import Remerger
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from tests.searches import search, with_space
 from tests.study.test_lost import Steady
@@ -74,15 +74,15 @@ def test_a_moved_family_is_the_same(movable, tmp_path):
     again, recorder = go(config, 5, engine=None, output=str(tmp_path / "whole"))
     family = move("there")
     with pytest.raises(InputError) as error:
-        Remerger(Run(tmp_path / "run"))
+        Remerger(RunFolder(tmp_path / "run"))
     assert "here/base" in str(error.value) and "there is no such folder" in str(error.value)
     assert f"nex-merge search {tmp_path}/run/config.yaml --trials 0 --family FILE" in str(error.value)
     for words in ("there is no such folder", "--trials 0 --family FILE evaluates nothing again"):
         assert words in str(error.value) and words in FAQ
     rows, recorder = go(tmp_path / "run/config.yaml", 0, engine=None, family=family)
     assert rows == before and recorder.ended == []
-    assert Run(tmp_path / "run").config.study.trials == 3, "a lower number does not shorten a longer run"
-    remerger = Remerger(Run(tmp_path / "run"))
+    assert RunFolder(tmp_path / "run").config.study.trials == 3, "a lower number does not shorten a longer run"
+    remerger = Remerger(RunFolder(tmp_path / "run"))
     for result in remerger.run.results():
         if result.state == "complete":
             remerger.load(result)  # the same tensors

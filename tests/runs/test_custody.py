@@ -11,7 +11,7 @@ from nex_merge.cli import app
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import write_leaderboard
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import estimate
 from nex_merge.study.search import run_search
@@ -79,7 +79,7 @@ def test_fresh_starts_over_and_keeps_the_earlier_run(toy_config, tmp_path, stora
     _, recorder = go(toy_config, 1, fresh=True, study=study)
     assert recorder.ended == ["base", "a", "b", "0000"]
     assert recorder.notes == [f"renamed the earlier run to {tmp_path}/run.1"]
-    assert [result.trial for result in Run(tmp_path / "run").results()] == ["base", "a", "b", "0000"]
+    assert [result.trial for result in RunFolder(tmp_path / "run").results()] == ["base", "a", "b", "0000"]
     # The earlier run goes on under its new name, and beside the new one.
     _, recorder = go(toy_config, 3, study=study, output=str(tmp_path / "run.1"))
     assert recorder.ended == ["0002"]
@@ -138,13 +138,13 @@ def test_a_folder_of_somebody_elses_orders_is_left_alone(toy_config, tmp_path):
 def test_a_search_by_an_earlier_consensus_is_not_gone_on_with(toy_config, tmp_path, monkeypatch):
     consensus = {"study": {"objective": "consensus"}}
     rows, _ = go(toy_config, **consensus)
-    assert Run(tmp_path / "run").votes == custody.DEFINITION
+    assert RunFolder(tmp_path / "run").votes == custody.DEFINITION
     monkeypatch.setattr(custody, "DEFINITION", custody.DEFINITION + 1)
     match = "begun under an earlier definition of consensus.*rescore .*run. To search on, use another folder"
     refused(toy_config, match, study={"objective": "consensus", "trials": 2})
     again, _ = go(toy_config, **consensus)  # nothing is left to try
     assert [row["trial"] for row in again] == [row["trial"] for row in rows]
-    assert Run(tmp_path / "run").votes != custody.DEFINITION, "it stays what it was begun under"
+    assert RunFolder(tmp_path / "run").votes != custody.DEFINITION, "it stays what it was begun under"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from nex_merge.activations.cache import read_cache, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def run(toy_run_copy):
 
 
 def read_everything(run):
-    read_rows(Run(run))
+    read_rows(RunFolder(run))
     results.read_reliability(run)
-    Run(run).scoring()
+    RunFolder(run).scoring()
     files.read_recipe(run, "0000")
     files.read_responses(files.trial_folder(run, "0000"))
     read_cache(files.trial_folder(run, "0000") / files.CACHE)

@@ -19,7 +19,7 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, Verdict
 from nex_merge.runs import card, export
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from tests.conftest import ROOT, toy_settings
 from tests.searches import search
@@ -68,7 +68,7 @@ def test_an_export_by_a_measure_whose_verdict_is_insufficient_says_so(tmp_path, 
 def half_run(toy_config, tmp_path):
     """A run that computes in half precision."""
     search(toy_config, runtime={"dtype": "bfloat16"}, study={"trials": 1})
-    return Run(tmp_path / "run")
+    return RunFolder(tmp_path / "run")
 
 
 def test_in_half_precision_log_probabilities_are_compared_and_not_greedy_text(half_run, tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypa
 
 
 def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(toy_run, tmp_path, monkeypatch):
-    lines = list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+    lines = list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "out"))
     assert any(line.endswith("it gives the first 4 stored responses again, token by token") for line in lines)
     load = export.AutoModelForCausalLM.from_pretrained
 
@@ -112,7 +112,7 @@ def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(to
 
     monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
     with pytest.raises(RunError, match="the stored response to prompt 1 would give another token"):
-        list(export.export_trial(Run(toy_run), "a", tmp_path / "other"))
+        list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "other"))
 
 
 def test_a_config_that_changed_since_the_run_is_named_before_anything_is_merged(toy, toy_settings_copy, tmp_path):
@@ -121,7 +121,7 @@ def test_a_config_that_changed_since_the_run_is_named_before_anything_is_merged(
     path = folders["b"] / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rms_norm_eps": 0.5}))
     with pytest.raises(InputError, match=r"^b: config.json in .+ changed since the run was started"):
-        next(export.export_trial(Run(tmp_path / "run"), "a", tmp_path / "out"))
+        next(export.export_trial(RunFolder(tmp_path / "run"), "a", tmp_path / "out"))
     with pytest.raises(InputError, match=r"config\.json"):
         search(settings, study={"trials": 3})
 
@@ -137,12 +137,12 @@ def toy_settings_copy(toy, tmp_path):
 def test_two_exports_of_a_run_and_what_lies_beside_them(toy_run, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "mine").write_text("mine")
-    run = Run(toy_run)
+    run = RunFolder(toy_run)
     first = export.export_trial(run, "a", tmp_path / "out")
     assert "read back from disk" in [next(first), next(first)][1]
     with pytest.raises(RunError, match=r"^--out: another process is writing .+out; wait for it"):
-        next(export.export_trial(Run(toy_run), "b", tmp_path / "out"))
-    other = list(export.export_trial(Run(toy_run), "b", tmp_path / "other"))
+        next(export.export_trial(RunFolder(toy_run), "b", tmp_path / "out"))
+    other = list(export.export_trial(RunFolder(toy_run), "b", tmp_path / "other"))
     (tmp_path / "out").mkdir()  # by somebody, who puts nothing in it
     assert list(first)[-1].startswith(f"done: {tmp_path}/out") and other[-1].startswith(f"done: {tmp_path}/other")
     for name, trial in (("out", "a"), ("other", "b")):
@@ -154,10 +154,10 @@ def test_two_exports_of_a_run_and_what_lies_beside_them(toy_run, tmp_path):
 def test_an_export_that_is_not_what_was_scored_is_kept_where_the_message_says(toy_run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "checkpoint_digest", lambda folder: "0" * 64)
     with pytest.raises(RunError, match="not those that were scored; the folder is kept for inspection") as raised:
-        list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+        list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "out"))
     kept = Path(str(raised.value).partition(": its tensors")[0])
     monkeypatch.undo()
-    list(export.export_trial(Run(toy_run), "a", tmp_path / "out"))
+    list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "out"))
     assert (kept / "model.safetensors").is_file() and kept.is_relative_to(tmp_path)
 
 
@@ -184,7 +184,7 @@ def travelling(toy, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         search(path)
-    return folders, Run(root / "run")
+    return folders, RunFolder(root / "run")
 
 
 def test_an_export_travels(travelling, tmp_path, monkeypatch):

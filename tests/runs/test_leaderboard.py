@@ -19,7 +19,7 @@ from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.recommend import best_by
 from nex_merge.runs.results import write_result
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import as_markdown, print_table, table_cells
 from nex_merge.setup.study_config import StudyConfig
 
@@ -45,7 +45,7 @@ def a_run(tmp_path):
     (folder / "config.yaml").write_text(
         "family: qwen3-tiny\nsearch_space: ties\nprompts: {file: x}\noutput: run\nstudy: {objective: nex}\n"
     )
-    return Run(folder)
+    return RunFolder(folder)
 
 
 RESULTS = [

@@ -8,15 +8,15 @@ import yaml
 from nex_merge.errors import InputError
 from nex_merge.records import TrialResult
 from nex_merge.runs.export import checkpoint_digest, export_trial
-from nex_merge.runs.leaderboard import latest_results
+from nex_merge.runs.leaderboard import best_merge, latest_results
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 
 @pytest.mark.quick
 def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp_path):
-    run = Run(toy_run)
-    trial = run.best().trial
+    run = RunFolder(toy_run)
+    trial = best_merge(run).trial
     assert len(list(export_trial(run, None, tmp_path / "best"))) >= 4
     card = (tmp_path / "best" / "README.md").read_text()
     _, head, body = card.split("---\n", 2)
@@ -57,7 +57,7 @@ def test_a_card_holds_members_recipe_seed_checksum_and_figures(toy, toy_run, tmp
 
 
 def test_a_failed_trial_has_nothing_to_export(toy_run_copy, tmp_path):
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     run.write(TrialResult("0009", "merge", "ties", "ties", 0, "failed", reason="not finite"))
     with pytest.raises(InputError, match=r"trial 9 failed \(not finite\); there is nothing to export"):
         next(export_trial(run, "9", tmp_path / "out"))
@@ -67,7 +67,7 @@ def test_a_failed_trial_has_nothing_to_export(toy_run_copy, tmp_path):
 
 
 def test_without_a_complete_merge_one_has_to_be_named(toy_run_copy, tmp_path):
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     for result in run.results():
         if result.kind == "merge":
             run.write(replace(result, state="collapsed", reason="planted"))

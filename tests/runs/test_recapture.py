@@ -9,7 +9,7 @@ from nex_merge.errors import InputError
 from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import check
 from tests.searches import search
@@ -32,7 +32,7 @@ def test_a_run_without_activations_ranks_the_same_and_has_no_nex(toy_config, tmp
     assert [[row[name] for name in kept] for row in rows] == [[row[name] for name in kept] for row in whole]
     assert all(row["nex"] is None and row["entropy"] is None and row["novelty"] is None for row in rows)
     assert not list(folder.rglob("cache")) and not list(folder.rglob("credit"))
-    assert all("capture" not in result.seconds for result in Run(folder).results())
+    assert all("capture" not in result.seconds for result in RunFolder(folder).results())
     verdict = read_reliability(folder).of("nex")
     assert verdict.level == "insufficient" and verdict.reasons == ("no activations were captured",)
     again, watcher = search(toy_config, study=CONSENSUS, activations={"capture": "none"})
@@ -44,10 +44,10 @@ def test_capturing_later_gives_what_capturing_at_once_gives(toy_config, tmp_path
     search(toy_config, study=CONSENSUS, output=str(tmp_path / "whole"))
     some = CliRunner().invoke(app, ["rescore", str(folder), "--capture", "1"])
     assert some.exit_code == 0 and "trial 1: captured" in some.output
-    nex = {row["trial"]: row["nex"] for row in read_rows(Run(folder))}
+    nex = {row["trial"]: row["nex"] for row in read_rows(RunFolder(folder))}
     assert [trial for trial, value in nex.items() if value is not None] == ["0001"]
     assert CliRunner().invoke(app, ["rescore", str(folder), "--capture", "all"]).exit_code == 0
-    one, other = Run(folder), Run(tmp_path / "whole")
+    one, other = RunFolder(folder), RunFolder(tmp_path / "whole")
     for a, b in zip(one.variants(), other.variants(), strict=True):
         assert a.score == b.score and a.observation.stats == b.observation.stats
         for name in ("ptr", "keys", "effective", "redundant"):
@@ -60,11 +60,11 @@ def test_capturing_later_gives_what_capturing_at_once_gives(toy_config, tmp_path
 
 def test_an_uncaptured_merge_is_exported_and_says_how_to_look_inside(answered, tmp_path):
     rows, folder = answered
-    assert any("transformers loads it" in line for line in export_trial(Run(folder), None, tmp_path / "out"))
+    assert any("transformers loads it" in line for line in export_trial(RunFolder(folder), None, tmp_path / "out"))
     with pytest.raises(
         InputError, match=r"activations were not captured. Capture them: nex-merge rescore .* --capture"
     ):
-        Run(folder).find_scored(rows[0]["trial"])
+        RunFolder(folder).find_scored(rows[0]["trial"])
 
 
 def test_an_objective_that_reads_activations_needs_them(toy_config):

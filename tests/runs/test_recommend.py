@@ -142,11 +142,11 @@ def test_a_run_without_activations(toy_config, tmp_path):
     assert sum("Cut at generation.max_new_tokens (24)" in note for note in recorder.notes) == 1
     at = next(i for i, note in enumerate(recorder.notes) if note.startswith("Cut at"))
     assert recorder.ended[:3] == ["base", "a", "b"] and at >= 0
-    from nex_merge.runs.run import Run
+    from nex_merge.runs.run import RunFolder
 
-    page, notes = page_of(Run(run))
+    page, notes = page_of(RunFolder(run))
     assert not notes and "It dates from" not in page and "were not captured" in page
-    response = Run(run).responses("a")[0].text.split()[0]
+    response = RunFolder(run).responses("a")[0].text.split()[0]
     assert '<section class="reading"><p class="quiet">24 tokens, cut at generation.max_new_tokens</p>' in page
     assert response in page and "Cut at generation.max_new_tokens (24)" in page
     for form in ("table", "md"):

@@ -9,14 +9,14 @@ from nex_merge.errors import InputError
 from nex_merge.runs import results
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig
 from tests.searches import search
 
 
 @pytest.fixture
 def run(toy_run_copy):
-    return Run(toy_run_copy)
+    return RunFolder(toy_run_copy)
 
 
 def scores(rows):
@@ -77,7 +77,7 @@ def test_no_model_is_touched(run, monkeypatch):
 def test_shared_weights_need_baselines(toy_config, tmp_path):
     search(toy_config, study={"trials": 1, "baselines": False})
     with pytest.raises(InputError, match="takes its weights from base and parents, and none of them is scored"):
-        rescore_run(Run(tmp_path / "run"), NexConfig(calibration="parents"))
+        rescore_run(RunFolder(tmp_path / "run"), NexConfig(calibration="parents"))
 
 
 def test_credits_are_found_again_where_they_are_missing(run):

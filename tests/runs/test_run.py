@@ -8,7 +8,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import Estimate, MergeRecipe, NexScore, TrialResult
 from nex_merge.runs import custody, results
 from nex_merge.runs.results import write_result
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.trial import TrialRunner
 from tests.conftest import without_hashes
@@ -16,10 +16,10 @@ from tests.engines.fakes import FakeEngine
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path) -> RunFolder:
     """A run that holds nothing but its configuration."""
     (tmp_path / "config.yaml").write_text("family: qwen3-tiny\nsearch_space: ties\nprompts: {file: x}\noutput: run\n")
-    return Run(tmp_path)
+    return RunFolder(tmp_path)
 
 
 def ended(trial, kind="merge", state="complete", **changes):
@@ -81,7 +81,7 @@ def test_finding_a_trial(run):
     assert [run.find(name).trial for name in ("base", "7", "0007", "007", "10000")] == [
         "base", "0007", "0007", "0007", "10000",
     ]  # fmt: skip
-    assert run.trial(7).trial == "0007"
+    assert run.find("7").trial == "0007"
     with pytest.raises(InputError, match=r"trial 'b': not in this run\. Trials: base, 7, 10000"):
         run.find("b")
 
@@ -129,7 +129,7 @@ def test_what_was_observed_comes_back(toy_config, slice_tokens):
         result = runner.finish(answered, None)
     seen = answered.observation
     assert np.isnan(seen.phases.novelty).all() == (slice_tokens == 6), "NaN has to survive, too"
-    again = Run(run.path)
+    again = RunFolder(run.path)
     (variant,) = again.variants()
     found = variant.observation
     assert again.find("0").score == result.score == variant.score
@@ -146,10 +146,10 @@ def test_what_was_observed_comes_back(toy_config, slice_tokens):
 
 def test_phases_found_anew_from_the_kept_rows_are_those_that_were_kept(toy_run, toy_run_copy):
     """A run whose own settings are others looks at the rows again."""
-    kept, own = Run(toy_run), Run(toy_run).config.nex
+    kept, own = RunFolder(toy_run), RunFolder(toy_run).config.nex
     path = without_hashes(toy_run_copy) / "config.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "nex": {"rho": 0.5, "min_run": 3}}))
-    for one, other in zip(kept.variants(own), Run(toy_run_copy).variants(own), strict=True):
+    for one, other in zip(kept.variants(own), RunFolder(toy_run_copy).variants(own), strict=True):
         same(other.observation.phases, one.observation.phases)
         same(other.observation.evidence.credits, one.observation.evidence.credits)
         assert other.score == one.score
@@ -157,4 +157,4 @@ def test_phases_found_anew_from_the_kept_rows_are_those_that_were_kept(toy_run, 
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(InputError, match=r"not a run folder: there is no such folder"):
-        Run(tmp_path / "nowhere")
+        RunFolder(tmp_path / "nowhere")

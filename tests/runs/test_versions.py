@@ -12,10 +12,10 @@ import yaml
 from nex_merge.errors import InputError
 from nex_merge.report import write_report
 from nex_merge.runs.export import export_trial
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PACKAGE, NexConfig
 from tests.searches import search
 
@@ -40,16 +40,16 @@ def known(rows):
 
 
 def test_it_is_read_as_it_was_written(first):
-    run = Run(first)
+    run = RunFolder(first)
     assert run.schema == 1 and run.config.consensus.match == "auto"
     rows = read_rows(run)
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
     assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
-    assert run.best().trial == rows[[row["kind"] for row in rows].index("merge")]["trial"]
+    assert best_merge(run).trial == rows[[row["kind"] for row in rows].index("merge")]["trial"]
 
 
 def test_it_is_rescored_to_the_digit(first):
-    run = Run(first)
+    run = RunFolder(first)
     rows = rescore_run(run, NexConfig())
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
     assert all(row["agreement"] is not None for row in rows), "a measure that it did not know"
@@ -57,7 +57,7 @@ def test_it_is_rescored_to_the_digit(first):
 
 
 def test_it_is_reported(first, tmp_path):
-    write_report(Run(first), tmp_path / "page.html", datetime.now(UTC), lambda text: pytest.fail(text))
+    write_report(RunFolder(first), tmp_path / "page.html", datetime.now(UTC), lambda text: pytest.fail(text))
     assert "0002" in (tmp_path / "page.html").read_text() or "trial 2" in (tmp_path / "page.html").read_text()
 
 
@@ -80,7 +80,7 @@ def test_its_study_is_written_again_from_its_trials(first):
     )
     assert recorder.ended == [] and any("lacks trials that" in note for note in recorder.notes)
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{first}/study.db")
-    assert [trial.params for trial in study.trials] == [Run(first).trial(i).parameters for i in range(3)]
+    assert [trial.params for trial in study.trials] == [RunFolder(first).find(str(i)).parameters for i in range(3)]
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
 
 
@@ -90,7 +90,7 @@ def test_another_configuration_is_refused_all_the_same(first):
 
 
 def test_a_merge_of_it_is_exported(first, tmp_path):
-    lines = list(export_trial(Run(first), "1", tmp_path / "out"))
+    lines = list(export_trial(RunFolder(first), "1", tmp_path / "out"))
     assert any("bit for bit" in line for line in lines) and (tmp_path / "out" / "model.safetensors").is_file()
 
 
@@ -100,7 +100,7 @@ def test_a_newer_version_is_named(first, name):
     item = yaml.safe_load(path.read_text())
     path.write_text(json.dumps({**item, "schema": SCHEMA + 1}))
     with pytest.raises(InputError, match=rf"expected schema 1 to {SCHEMA}, got {SCHEMA + 1}.* newer nex-merge"):
-        run = Run(first)
+        run = RunFolder(first)
         read_rows(run)
         from nex_merge.runs.results import read_reliability
 
@@ -110,4 +110,4 @@ def test_a_newer_version_is_named(first, name):
 def test_a_key_that_a_later_version_adds_is_no_damage(first):
     path = first / "trials" / "0000" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "added_later": 1}))
-    assert Run(first).result("0000") is not None
+    assert RunFolder(first).result("0000") is not None

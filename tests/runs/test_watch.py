@@ -14,7 +14,7 @@ from rich.console import Console
 from nex_merge.cli import app
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
 
 
@@ -67,10 +67,10 @@ def test_the_status_says_stage_speed_and_time():
 
 def test_a_finished_run_is_shown_once_and_left_as_it_is(toy_run):
     before = {path: path.stat().st_mtime_ns for path in toy_run.rglob("*") if path.is_file()}
-    view = look(Run(toy_run))
+    view = look(RunFolder(toy_run))
     assert view.live is None and view.total == len(view.rows) == 7
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(screen(Run(toy_run), view, 80, 2))
+    console.print(screen(RunFolder(toy_run), view, 80, 2))
     text = console.export_text()
     assert "7 of 7 trials done; no search is running" in text and "... 5 more" in text
     assert "nex over merges (o), best so far (-); best parent 1.0000" in text and max(map(len, text.splitlines())) <= 80

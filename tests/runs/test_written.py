@@ -18,7 +18,7 @@ from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.recapture import recapture, uncaptured
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.runs.seals import Seals
 from tests.conftest import ROOT, toy_settings, without_hashes
 from tests.searches import search, without_times
@@ -64,7 +64,7 @@ def run(searched, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(searched):
-    return without_times(read_rows(Run(searched)))
+    return without_times(read_rows(RunFolder(searched)))
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def rows(searched):
 )
 def test_a_trial_that_was_changed_is_named_and_made_again(toy_config, run, rows, name, change):
     change(run / T / name)
-    opened = Run(run)
+    opened = RunFolder(run)
     with pytest.raises(InputError, match=rf"0001/{name}: .*(run the search again: it evaluates|capture it again)"):
-        opened.recipe(opened.trial(1))
+        opened.recipe(opened.find("1"))
         rescore_run(opened, opened.config.nex)
         read_cache(run / T / files.CACHE)
     again, recorder = search(toy_config, engine=Steady(), study={"trials": 3})
@@ -100,7 +100,7 @@ def test_credit_is_computed_again_from_the_cache(toy_config, run, rows, caplog):
     whole = {path.name: path.read_bytes() for path in (run / T / "credit").iterdir()}
     for change in (lambda: flip(run / T / "credit/row_ptr.int64"), lambda: shutil.rmtree(run / T / "credit")):
         change()
-        assert without_times(rescore_run(Run(run), Run(run).config.nex)) == rows
+        assert without_times(rescore_run(RunFolder(run), RunFolder(run).config.nex)) == rows
         recorder = search(toy_config, engine=Steady(), study={"trials": 3})[1]
         assert recorder.ended == [] and any("Computed from" in note for note in recorder.notes)
         assert {path.name: path.read_bytes() for path in (run / T / "credit").iterdir()} == whole
@@ -150,7 +150,7 @@ def test_how_far_a_run_goes_and_where_it_is_may_be_edited(toy_config, run):
     content = yaml.safe_load((run / "config.yaml").read_text())
     content["study"] |= {"trials": 4, "timeout": 10}
     (run / "config.yaml").write_text(yaml.safe_dump(content | {"output": "elsewhere"}))
-    assert len(read_rows(Run(run))) == 6
+    assert len(read_rows(RunFolder(run))) == 6
     assert search(run / "config.yaml", engine=Steady())[1].ended == ["0003"]
 
 
@@ -159,7 +159,7 @@ def test_a_folder_is_the_trial_that_it_is_named_by(toy_config, run, rows, name):
     shutil.copytree(run / "trials/0001", run / "trials" / name)
     (run / "trials" / ".DS_Store").touch()
     notes = []
-    opened = Run(run, note=notes.append)
+    opened = RunFolder(run, note=notes.append)
     assert without_times(rescore_run(opened, opened.config.nex)) == rows and opened.begun() == []
     assert len(notes) == 1 and f"passed over {name!r}: a trial's folder is named" in notes[0]
     again, recorder = search(toy_config, engine=Steady(), study={"trials": 3})
@@ -171,7 +171,7 @@ def test_a_trial_put_in_anothers_place_is_not_it(toy_config, run):
     shutil.rmtree(run / "trials/0002")
     shutil.copytree(run / "trials/0001", run / "trials/0002")
     with pytest.raises(InputError, match=r"0002/result\.json: is that of trial 1\. Restore"):
-        Run(run).results()
+        RunFolder(run).results()
     assert search(toy_config, engine=Steady(), study={"trials": 3})[1].ended == ["0002"]
 
 
@@ -183,8 +183,8 @@ def test_what_a_rescoring_wrote_is_what_is_read(toy_config, run, rows, name):
     ):
         (run / name).write_text(text)
         with pytest.raises(InputError, match=rf"{name}: .*`nex-merge rescore`"):
-            read_rows(Run(run)), read_reliability(run)
-        assert without_times(rescore_run(Run(run), Run(run).config.nex)) == rows
+            read_rows(RunFolder(run)), read_reliability(run)
+        assert without_times(rescore_run(RunFolder(run), RunFolder(run).config.nex)) == rows
         (run / name).write_text(text)
         assert search(toy_config, engine=Steady(), study={"trials": 3})[0] == rows
         read_reliability(run)
@@ -194,29 +194,29 @@ def test_a_study_without_hashes_and_one_that_is_not_reached_are_said(toy_config,
     without_hashes(run)
     (run / T / "responses.jsonl").write_text((run / T / "responses.jsonl").read_text().replace('"text"', ' "text"'))
     notes = []
-    rescore_run(Run(run, note=notes.append), Run(run).config.nex)
+    rescore_run(RunFolder(run, note=notes.append), RunFolder(run).config.nex)
     assert [note for note in notes if "the study has no hashes of trials' files" in note] == notes and len(notes) == 1
     again, recorder = search(toy_config, engine=Steady(), study={"trials": 3})
     assert again == rows and any("no hashes" in note for note in recorder.notes), "taken as it is"
     assert not any("no hashes" in note for note in search(toy_config, engine=Steady(), study={"trials": 3})[1].notes)
     flip(run / T / "responses.jsonl")
     with pytest.raises(InputError, match=r"responses\.jsonl: is damaged or was edited"):
-        Run(run).responses("0001")
+        RunFolder(run).responses("0001")
     notes.clear()
     monkeypatch.setenv("NEX_MERGE_STORAGE", "postgresql+nosuchdriver://db/x")
-    read_rows(Run(run, note=notes.append))
+    read_rows(RunFolder(run, note=notes.append))
     assert len(notes) == 1 and "hashes of its files can't be read" in notes[0] and "NEX_MERGE_STORAGE: " in notes[0]
 
 
 def test_hashes_follow_what_is_captured_later(toy_config, tmp_path):
     overrides = {"study": {"trials": 1, "objective": "mean_tokens"}, "activations": {"capture": "none"}}
     search(toy_config, **overrides)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     recapture(run, uncaptured(run, ["0000"]))
     rescore_run(run, run.config.nex)
-    assert Run(run.path).damaged() == {} and Run(run.path).trial(0).score is not None
+    assert RunFolder(run.path).damaged() == {} and RunFolder(run.path).find("0").score is not None
     flip(run.path / "trials/0000/cache/manifest.json")
-    assert "0000/cache/manifest.json" in Run(run.path).damaged()["0000"]
+    assert "0000/cache/manifest.json" in RunFolder(run.path).damaged()["0000"]
 
 
 @pytest.mark.parametrize("moment", range(6))
@@ -245,7 +245,7 @@ def test_killed_at_any_moment_around_the_hashes(toy_config, run, rows, moment, m
 def test_checking_is_cheap(run):
     """Milliseconds a trial."""
     began = time.perf_counter()
-    opened = Run(run)
+    opened = RunFolder(run)
     assert len(opened.results()) == 6 and opened.damaged() == {}
     assert (time.perf_counter() - began) / 6 < 0.1
 
@@ -257,11 +257,11 @@ def test_the_words_of_the_faq(run):
         "the study has no hashes of trials' files",
     )
     flip(run / T / "result.json")
-    said = [Run(run).damaged()["0001"]]
+    said = [RunFolder(run).damaged()["0001"]]
     edit_config(run, "nex", "rho", 0.5)
     with pytest.raises(InputError) as error:
-        Run(run).results()
-    Run(without_hashes(run), note=said.append).damaged()
+        RunFolder(run).results()
+    RunFolder(without_hashes(run), note=said.append).damaged()
     said = "\n".join([*said, str(error.value)])
     assert all(one in said and one in FAQ for one in words)
 

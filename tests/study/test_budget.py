@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nex_merge.cli import app
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.engines.fakes import FakeEngine
 from tests.searches import search
 
@@ -49,7 +49,7 @@ def rewrite(path, **changes):
     """Another result.json, as a version that wrote that would have kept it."""
     result = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in result.items() if key != "tokens" or value is not None}))
-    Run(path.parents[2]).written.seal(path.parent.name)
+    RunFolder(path.parents[2]).written.seal(path.parent.name)
 
 
 def test_hours_are_those_of_the_trials_of_all_searches(toy_config, tmp_path):
@@ -64,12 +64,12 @@ def test_hours_are_those_of_the_trials_of_all_searches(toy_config, tmp_path):
 
 def test_tokens_are_counted_where_a_result_has_none(toy_config, tmp_path):
     go(toy_config, trials=1)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert [result.tokens for result in run.results()] == [24] * 4
     path = tmp_path / "run" / "trials" / "0000" / "result.json"
     rewrite(path, tokens=None)
-    run = Run(tmp_path / "run")
-    assert run.trial(0).tokens is None and run.tokens(run.trial(0)) == 24
+    run = RunFolder(tmp_path / "run")
+    assert run.find("0").tokens is None and run.tokens(run.find("0")) == 24
 
 
 def test_validate_shows_them(toy_config):

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausal
 
 from nex_merge.errors import InputError
 from nex_merge.runs.export import export_trial
-from nex_merge.runs.run import Run
+from nex_merge.runs.leaderboard import best_merge
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import check
 from tests.checkpoints.conftest import edit, rewrite, shard, write_index
@@ -253,11 +254,11 @@ def test_used_to_the_end(folders, tmp_path, case):
     path.write_text(yaml.safe_dump(settings_of(folders)))
     _, recorder = search(path)
     assert any(line.startswith(note) for line in recorder.notes)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     lines = list(export_trial(run, None, tmp_path / "best"))
     assert any("stored responses again, token by token" in line for line in lines)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "best", dtype=torch.float32)
-    response = run.responses(run.best().trial)[0]
+    response = run.responses(best_merge(run).trial)[0]
     ids = torch.tensor([response.prompt_ids])
     made = model.generate(ids, max_new_tokens=len(response.token_ids), do_sample=False)[0, ids.shape[1] :].tolist()
     assert made == list(response.token_ids)
@@ -276,7 +277,7 @@ def test_such_merges_are_mergekits(folders, tmp_path, case):
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(settings_of(folders)))
     search(path)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     result = run.find("1")
     list(export_trial(run, "1", tmp_path / "out"))
     recipe = yaml.safe_load((run.folder(result.trial) / "recipe.yaml").read_text())

@@ -17,7 +17,7 @@ from nex_merge.runs.export import export_trial
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.final import _finalists
 from nex_merge.study.trial import split_prompts
@@ -33,7 +33,7 @@ def played(toy_config, tmp_path):
     """(rows, engine, run) of a search with a final."""
     engine = Skilled()
     rows, _ = search(toy_config, engine=engine, **SETTINGS)
-    return rows, engine, Run(tmp_path / "run")
+    return rows, engine, RunFolder(tmp_path / "run")
 
 
 def test_the_prompts_are_split_by_the_seed():
@@ -75,7 +75,7 @@ def test_the_final_leads_and_says_so(played):
 def test_only_who_reaches_the_final_is_captured_if_so_asked(toy_config, tmp_path):
     settings = {**SETTINGS, "activations": {"capture": "final"}}
     rows, _ = search(toy_config, engine=Skilled(), **settings)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert all("capture" not in result.seconds for result in run.results())
     leading = {row["trial"] for row in rows if row["stage"] == "final"}
     captured = {result.trial for result in run.final.results() if "capture" in result.seconds}
@@ -132,7 +132,7 @@ def test_a_final_that_was_interrupted_goes_on(toy_config, tmp_path, played):
     output = str(tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
         search(toy_config, engine=Dies(), output=output, **SETTINGS)
-    assert Run(tmp_path / "killed").final is None, "a final that is not over does not lead"
+    assert RunFolder(tmp_path / "killed").final is None, "a final that is not over does not lead"
     rest = Skilled()
     again, resumed = search(toy_config, engine=rest, output=output, **SETTINGS)
     assert again == rows and len(rest.asked) == len(engine.asked) - searched - 4
@@ -163,7 +163,7 @@ def test_what_an_earlier_final_left_changes_nothing(toy_config, tmp_path, change
     assert go(14) == go(14, output=str(tmp_path / "fresh"))
 
     def found(folder):
-        results = Run(tmp_path / folder).final.results()
+        results = RunFolder(tmp_path / folder).final.results()
         return {r.trial: (r.state, r.score is None, r.violations) for r in results}
 
     assert found("run") == found("fresh")
@@ -194,7 +194,7 @@ def test_without_a_complete_merge_in_the_final_none_is_picked(played):
         if result.kind == "merge":
             run.final.write(replace(result, state="infeasible", reason="planted"))
     with pytest.raises(InputError, match="expected a complete merge, got none"):
-        best_merge(Run(run.path))
+        best_merge(RunFolder(run.path))
 
 
 def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(toy_config, tmp_path):
@@ -203,7 +203,7 @@ def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(t
     search(toy_config, study=study, **settings)
     folder = tmp_path / "run"
     assert CliRunner().invoke(app, ["rescore", str(folder), "--capture", "all"]).exit_code == 0
-    run = Run(folder)
+    run = RunFolder(folder)
     leading = [row for row in read_rows(run) if row["stage"] == "final"]
     assert leading and all(row["nex"] is not None for row in leading)
     _, final = split_prompts(run.config.study, 8)
@@ -236,7 +236,7 @@ def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_ov
 
     with pytest.raises(KeyboardInterrupt):
         search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
-    again = Run(run.path)
+    again = RunFolder(run.path)
     assert len([result for result in again.results() if result.kind == "merge"]) == merges
     assert again.final is None and {row["stage"] for row in read_rows(again)} == {"search"}
 
@@ -244,7 +244,7 @@ def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_ov
 def test_a_race_with_a_final(toy_config, tmp_path):
     study = {**FINAL, "pruner": "wilcoxon", "block": 4, "trials": 16}
     rows, _ = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     pruned = {row["trial"] for row in rows if row["state"] == "pruned"}
     assert pruned and not pruned & {result.trial for result in run.final.results()}, "pruned merges take no part"
     assert all(result.answered == 1 for result in run.final.results()), "and nobody races in it"
@@ -261,7 +261,7 @@ def test_a_spent_budget_ends_the_votes_and_not_the_final(toy_config, tmp_path):
     # Six tokens a response: base, parents and eight merges on 18 prompts, then base, parents and four merges on 6.
     study = {**FINAL, "max_tokens": 6 * (11 * 18 + 6 * 6)}
     rows, recorder = search(toy_config, engine=Skilled(), **{**SETTINGS, "study": study})
-    final = Run(tmp_path / "run").final
+    final = RunFolder(tmp_path / "run").final
     leading = {row["trial"] for row in rows if row["stage"] == "final"}
     assert {"base", "a", "b"} < leading and leading <= {result.trial for result in final.results()}
     assert len(final.results()) == max(len(leading), 6), "as many vote as the budget has room for"

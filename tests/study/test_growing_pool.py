@@ -7,7 +7,7 @@ from nex_merge.measures.measure import Pool, shared_weights
 from nex_merge.measures.registry import MEASURES
 from nex_merge.nex import calibration
 from nex_merge.records import Estimate, TrialResult
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 from nex_merge.study import growing_pool as module
 from nex_merge.study.growing_pool import GrowingPool
@@ -17,7 +17,7 @@ POOL, SELF = NexConfig(calibration="pool"), NexConfig(calibration="self")
 
 
 def growing(folder, nex):
-    return GrowingPool(Run(folder), nex, ConsensusConfig())
+    return GrowingPool(RunFolder(folder), nex, ConsensusConfig())
 
 
 def trials(variants):
@@ -25,7 +25,7 @@ def trials(variants):
 
 
 def test_earlier_is_who_answered_before(toy_run_copy):
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     run.write(TrialResult("0001", "merge", "ties", "ties", 0, "failed", reason="planted"))
     run.write(replace(run.find("0002"), state="collapsed", reason="planted"))
     run.write(replace(run.find("0000"), trial="0004", state="duplicate", same_as="0000"))
@@ -36,9 +36,9 @@ def test_earlier_is_who_answered_before(toy_run_copy):
 
 
 def test_a_variant_is_read_once(toy_run, monkeypatch):
-    read, variant = [], Run.variant
+    read, variant = [], RunFolder.variant
     monkeypatch.setattr(
-        Run, "variant", lambda self, result, nex: read.append(result.trial) or variant(self, result, nex)
+        RunFolder, "variant", lambda self, result, nex: read.append(result.trial) or variant(self, result, nex)
     )
     pool = growing(toy_run, SELF)
     pool.earlier("0002")
@@ -81,7 +81,7 @@ def test_the_weights_of_a_pool_change_at_doublings_alone(toy_run, monkeypatch):
 
 def test_under_a_pool_earlier_merges_have_the_values_of_its_weights(toy_run, monkeypatch):
     monkeypatch.setattr(calibration, "FIRST_POOL", 2)
-    pool, run = growing(toy_run, POOL), Run(toy_run)
+    pool, run = growing(toy_run, POOL), RunFolder(toy_run)
     assert pool.values(ENTROPY, 4) is None, "only NEX depends on the weights"
     seen = [pool.values(NEX, number) for number in range(5)]
     assert [sorted(values) for values in seen] == [[f"{i:04d}" for i in range(number)] for number in range(5)]
@@ -95,7 +95,7 @@ def test_under_a_pool_earlier_merges_have_the_values_of_its_weights(toy_run, mon
 
 
 def test_what_compares_with_others_is_valued_among_all_earlier_ones(toy_run):
-    pool, run = growing(toy_run, SELF), Run(toy_run)
+    pool, run = growing(toy_run, SELF), RunFolder(toy_run)
     for number in (1, 2, 4):
         variants = run.variants(SELF)[: 3 + number]
         values = MEASURES["consensus"].values(Pool(variants, SELF, ConsensusConfig()))
@@ -105,7 +105,7 @@ def test_what_compares_with_others_is_valued_among_all_earlier_ones(toy_run):
 
 def test_of_several_objectives_all_are_given(toy_run_copy):
     """Those that depend on the pool as they are now, the others as recorded; a merge that lacks one is left out."""
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     without = run.find("0001")
     run.write(replace(without, estimates={**without.estimates, "entropy": Estimate(None)}))
     run.write(replace(run.find("0002"), trial="0004", state="duplicate", same_as="0002"))
@@ -120,7 +120,7 @@ def test_of_several_objectives_all_are_given(toy_run_copy):
 
 
 def test_a_duplicate_has_the_value_of_what_it_repeats(toy_run_copy):
-    run = Run(toy_run_copy)
+    run = RunFolder(toy_run_copy)
     run.write(replace(run.find("0001"), trial="0004", state="duplicate", same_as="0001"))
     pool = growing(toy_run_copy, POOL)
     assert "0004" not in pool.values(NEX, 4)

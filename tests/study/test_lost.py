@@ -19,7 +19,7 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.runs import claims, database
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.conftest import ROOT, toy_settings
 from tests.engines.fakes import FakeEngine
 from tests.searches import search, without_times
@@ -58,7 +58,7 @@ def searched(toy, tmp_path_factory):
 @pytest.fixture
 def whole(searched):
     """The leaderboard of six merges."""
-    return without_times(read_rows(Run(searched / "whole")))
+    return without_times(read_rows(RunFolder(searched / "whole")))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_truncated_responses_are_lost_and_refused_by_who_only_reads(toy_config, 
     path = run / "trials" / "0001" / "responses.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(InputError, match=r"responses\.jsonl: is damaged or was edited: its SHA-256 .*\. Restore"):
-        rescore_run(Run(run), Run(run).config.nex)
+        rescore_run(RunFolder(run), RunFolder(run).config.nex)
     rows, recorder = go(toy_config, 6)
     assert recorder.ended == ["0001", "0004", "0005"] and rows == whole
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from nex_merge.errors import InputError, TrialError
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup import fingerprints
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study import member_files
@@ -80,7 +80,7 @@ def test_a_parent_that_changes_ends_the_search_as_its_start_would(config, family
     with pytest.raises(InputError) as refused:
         search(config, engine=FakeEngine())
     assert str(refused.value) == str(ended.value)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert [result.trial for result in run.results()] == ["base", "a", "b", "0000"], "nothing of the one that saw both"
     assert len(json.loads((run.path / "leaderboard.json").read_text())) == 4
     weights.write_bytes(kept)
@@ -126,7 +126,7 @@ def test_what_is_touched_or_copied_back_goes_on(config, family, toy_config, tmp_
     rows, recorder = search(config, engine=Changing(copied))
     assert recorder.ended[-1] == "0003" and len(counted) == 2 * len(family), "at the start, and when they had moved"
     (tmp_path / "run").rename(tmp_path / "first")
-    assert search(config, engine=FakeEngine())[0] == rows == without_times(read_rows(Run(tmp_path / "first")))
+    assert search(config, engine=FakeEngine())[0] == rows == without_times(read_rows(RunFolder(tmp_path / "first")))
 
 
 def test_an_adapter_is_watched_with_its_base_and_what_they_were_merged_to(config, family, tmp_path, monkeypatch):

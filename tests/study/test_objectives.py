@@ -6,12 +6,13 @@ import optuna
 import pytest
 from typer.testing import CliRunner
 
+from nex_merge import Run
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.nex import calibration
 from nex_merge.runs.front import volume_over
-from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.leaderboard import best_merge, read_rows
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.importances import importances
 from nex_merge.study.search import run_search
@@ -46,7 +47,7 @@ def test_a_search_that_was_stopped_and_repaired_ends_like_one_that_was_not(go, t
     told = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/run/study.db")
     assert [direction.name for direction in told.directions] == ["MAXIMIZE", "MINIMIZE"]
     for trial in told.trials:
-        result = Run(tmp_path / "run").find(str(trial.number))
+        result = RunFolder(tmp_path / "run").find(str(trial.number))
         assert trial.values == [result.value("nex"), result.value("entropy")]
         assert set(trial.constraints) == {"collapse", "mean_tokens"}
     again, recorder = go(10)
@@ -57,16 +58,16 @@ def test_the_leaderboard_is_ordered_by_front_and_export_asks_which(go, tmp_path)
     rows, _ = go(6)
     ordered = [(row["front"], -row["nex"]) for row in rows if row["state"] == "complete"]
     assert ordered == sorted(ordered) and ordered[0][0] == 1
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     front = ", ".join(str(int(row["trial"])) for row in rows if row["kind"] == "merge" and row["front"] == 1)
     message = rf"nex and entropy are objectives alike.* --trial \({front}\), or the best by one measure with --by"
     with pytest.raises(InputError, match=message):
-        run.best()
+        best_merge(run)
     with pytest.raises(InputError, match=message):
-        run.export(tmp_path / "out")
+        Run(run.path).export(tmp_path / "out")
     merges = [row for row in rows if row["kind"] == "merge" and row["state"] == "complete"]
-    assert run.best("nex").trial == max(merges, key=lambda row: row["nex"])["trial"]
-    assert run.best("entropy").trial == min(merges, key=lambda row: row["entropy"])["trial"]
+    assert best_merge(run, "nex").trial == max(merges, key=lambda row: row["nex"])["trial"]
+    assert best_merge(run, "entropy").trial == min(merges, key=lambda row: row["entropy"])["trial"]
     values = {row["trial"]: row["nex"] for row in merges}
     assert set(importances(run, values)) == set(run.find("0").parameters), "of the first objective"
     screen = CliRunner().invoke(app, ["watch", str(run.path), "--once"]).output
@@ -118,10 +119,10 @@ def test_a_final_is_ranked_by_fronts_of_its_own(go, tmp_path):
     assert (
         final == rows[: len(final)] and final[0]["front"] == 1 and {row["stage"] for row in rows} == {"final", "search"}
     )
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     front = ", ".join(str(int(row["trial"])) for row in final if row["kind"] == "merge" and row["front"] == 1)
     with pytest.raises(InputError, match=rf"--trial \({front}\)"):
-        run.best()
+        best_merge(run)
     searched = [row for row in read_rows(run, final=False) if row["kind"] == "merge" and row["state"] == "complete"]
     assert len(volume_over(read_rows(run, final=False), run.objective).trials) == len(searched) > 3
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Estimate, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study import optuna_study, progress
 from nex_merge.study.search import run_search
@@ -135,7 +135,7 @@ def test_a_trial_that_was_begun_does_not_go_beyond_fewer_trials(toy_config, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         run_search(resolve_config(str(toy_config)), engine=Dies())
-    assert Run(tmp_path / "run").begun() == ["0002"]
+    assert RunFolder(tmp_path / "run").begun() == ["0002"]
     assert lines_of(toy_config, capsys, study={"trials": 1}) == []
     assert lines_of(toy_config, capsys, study={"trials": 3}) == [(6, 6, "2")]
 

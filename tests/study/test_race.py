@@ -11,7 +11,7 @@ from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.study import race
 from nex_merge.study.race import chance_to_overtake
 from nex_merge.study.samplers import stable_seed
@@ -101,7 +101,7 @@ def test_a_search_killed_between_blocks_ends_with_the_same_leaderboard(toy_confi
     settings = {"prompts": {"file": "configs/prompts/qwen3_tiny.jsonl", "limit": PROMPTS}, "study": RACED}
     with pytest.raises(KeyboardInterrupt):
         search(toy_config, engine=Dies(), output=output, **settings)
-    begun = Run(tmp_path / "killed").begun()
+    begun = RunFolder(tmp_path / "killed").begun()
     kept = list((tmp_path / "killed" / "trials" / begun[0]).glob("blocks-*.jsonl"))
     assert len(begun) == 1 and len(kept) == 1, "it was killed between two blocks of a trial"
     done = {json.loads(line)["prompt"] for line in kept[0].read_text().splitlines()}
@@ -148,7 +148,7 @@ def test_a_ruined_merge_ends_within_its_first_block(toy_config):
 
 def test_an_estimate_of_the_whole_is_the_rivals_value_plus_the_mean_difference(toy_config, tmp_path):
     raced(toy_config)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     from nex_merge.measures.estimates import whole_values
     from nex_merge.measures.measure import Pool
     from nex_merge.measures.registry import MEASURES
@@ -189,7 +189,7 @@ def test_a_merge_that_ended_early_is_held_to_constraints_by_its_estimates(toy_co
         "unlikely to overtake trial" in row["reason"] and "constraints.consensus" in row["reason"] for row in pruned
     )
     for row in pruned:
-        beyond = (0.9 - Run(tmp_path / "run").find(row["trial"]).value("consensus")) / 0.9
+        beyond = (0.9 - RunFolder(tmp_path / "run").find(row["trial"]).value("consensus")) / 0.9
         assert told[int(row["trial"])].constraints == {"consensus": pytest.approx(beyond)}
         assert ("constraints.consensus" in row["reason"]) == (beyond > 0)
 

@@ -6,13 +6,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from nex_merge import open_run
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.merging import mergekit_config
 from nex_merge.merging.mergekit_plan import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import check
 from tests.conftest import toy_settings
@@ -75,8 +76,8 @@ def test_every_recipe_is_a_trial_in_order(config, tmp_path):
     }  # fmt: skip
     assert {row["state"] for row in rows} == {"complete"}
     assert [row["trial"] for row in rows if row["reference"]] == ["0001"], "2 and 2 are equal, as linear divides"
-    run = Run(tmp_path / "run")
-    assert [run.trial(i).method for i in range(3)] == ["ties", "linear", "slerp"]
+    run = RunFolder(tmp_path / "run")
+    assert [run.find(str(i)).method for i in range(3)] == ["ties", "linear", "slerp"]
     assert run.config.study.trials == 3
     again, recorder = search(tmp_path / "run" / "config.yaml")
     assert again == rows and recorder.ended == []
@@ -224,5 +225,5 @@ def test_a_warm_start_is_refused(config):
 
 def test_a_recipe_exports_what_was_scored(config, tmp_path):
     search(config)
-    out = Run(tmp_path / "run").export(tmp_path / "out", trial=2)
+    out = open_run(tmp_path / "run").export(tmp_path / "out", trial=2)
     assert (out / "model.safetensors").is_file()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.merging import method_specs
-from nex_merge.runs.run import Run
+from nex_merge.runs.leaderboard import best_merge
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 from nex_merge.study import rehearsal
@@ -122,7 +123,7 @@ def test_a_baseline_is_scored_under_its_own_config(toy, tmp_path):
     search(path)
     for name, folder in (("base", base), ("a", toy["a"])):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        for response in Run(tmp_path / "run").responses(name):
+        for response in RunFolder(tmp_path / "run").responses(name):
             ids = torch.tensor([response.prompt_ids])
             own = model.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=2)[0, ids.shape[1] :].tolist()
             assert own == list(response.token_ids), name
@@ -242,4 +243,4 @@ def test_a_search_whose_merges_all_failed_says_why_and_has_nothing_to_export(fam
     with pytest.raises(RunError, match=r"all 4 merges failed, so there is nothing to rank or export: no room$"):
         search_settings(settings, tmp_path)
     with pytest.raises(InputError):
-        Run(tmp_path / "run").best()
+        best_merge(RunFolder(tmp_path / "run"))

@@ -17,7 +17,7 @@ import yaml
 from nex_merge import interrupts
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.runs.leaderboard import read_rows
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from nex_merge.study import optuna_study
 from tests.conftest import without_hashes
 from tests.engines.fakes import FakeEngine
@@ -29,7 +29,7 @@ TRIALS = ["base", "a", "b", "0000", "0001", "0002", "0003"]
 @pytest.fixture
 def toy_rows(toy_run):
     """The leaderboard of the search that `toy_config` describes, done once for all tests that compare with it."""
-    return without_times(read_rows(Run(toy_run)))
+    return without_times(read_rows(RunFolder(toy_run)))
 
 
 def study_of(run: Path) -> optuna.Study:
@@ -39,7 +39,7 @@ def study_of(run: Path) -> optuna.Study:
 
 def test_a_search_of_four_trials(toy_run, toy_rows):
     rows, run = toy_rows, toy_run
-    assert [result.trial for result in Run(run).results()] == TRIALS
+    assert [result.trial for result in RunFolder(run).results()] == TRIALS
     assert [row["rank"] for row in rows] == list(range(1, 8))
     assert sorted((row["nex"] for row in rows), reverse=True) == [row["nex"] for row in rows]
     for trial in TRIALS:
@@ -51,7 +51,7 @@ def test_a_search_of_four_trials(toy_run, toy_rows):
             "credit",
             "result.json",
         }
-        result = Run(run).result(trial)
+        result = RunFolder(run).result(trial)
         assert set(result.seconds) == {"merge", "generate", "capture", "score"}
         assert result.score.responses == 4
     first = yaml.safe_load((run / "trials" / "0000" / "recipe.yaml").read_text())
@@ -60,7 +60,7 @@ def test_a_search_of_four_trials(toy_run, toy_rows):
     saved = json.loads((run / "leaderboard.json").read_text())
     assert [row["trial"] for row in saved] == [row["trial"] for row in rows]
     opened = study_of(run)
-    assert [trial.value for trial in opened.trials] == [Run(run).result(f"000{i}").score.nex for i in range(4)]
+    assert [trial.value for trial in opened.trials] == [RunFolder(run).result(f"000{i}").score.nex for i in range(4)]
 
 
 def test_finished_trials_are_not_recomputed_and_a_run_can_be_prolonged(toy_config, tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def test_nothing_is_kept_of_what_an_interrupt_got_lost_in(toy_config, tmp_path, 
     with pytest.raises((interrupts.Interrupted, RuntimeError)):
         search(toy_config, engine=engine)
     run = tmp_path / "run"
-    assert [result.trial for result in Run(run).results()] == ["base", "a", "b", "0000"]
+    assert [result.trial for result in RunFolder(run).results()] == ["base", "a", "b", "0000"]
     assert not (run / "trials" / "0001" / "responses.jsonl").exists() and not (run / "error.log").exists()
     assert "0000" in (run / "leaderboard.csv").read_text()
     monkeypatch.setattr(interrupts, "_now", interrupts._State())
@@ -512,7 +512,7 @@ def test_a_renamed_run_goes_on_with_its_study(toy_config, tmp_path):
     rows, recorder = search(toy_config, study={"trials": 5}, output=str(tmp_path / "renamed"))
     assert rows == whole and recorder.ended == ["0003", "0004"]
     values = {row["trial"]: row["nex"] + i for i, row in enumerate(rows) if row["kind"] == "merge"}
-    assert sum(importances(Run(tmp_path / "renamed"), values).values()) == pytest.approx(1)
+    assert sum(importances(RunFolder(tmp_path / "renamed"), values).values()) == pytest.approx(1)
 
 
 def test_one_prompt_gives_no_interval(toy_config, tmp_path):

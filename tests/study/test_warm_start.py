@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from nex_merge.errors import InputError
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 from tests.conftest import without_hashes
 from tests.engines.fakes import FakeEngine
 from tests.searches import search
@@ -42,8 +42,8 @@ def test_tpe_follows_equal_weights_and_resuming_needs_the_other_run_no_more(warm
     (note,) = [note for note in recorder.notes if "warm_start" in note]
     assert note.endswith("begins with 6 merges of " + str(tmp_path / "other") + ". They are not in the leaderboard")
     kept = json.loads((tmp_path / "run" / "warm_start.json").read_text())
-    other = Run(tmp_path / "other")
-    assert [trial["parameters"] for trial in kept["trials"]] == [dict(other.trial(i).parameters) for i in range(6)]
+    other = RunFolder(tmp_path / "other")
+    assert [trial["parameters"] for trial in kept["trials"]] == [dict(other.find(str(i)).parameters) for i in range(6)]
     ranked = {row["trial"]: row["nex"] for row in json.loads((tmp_path / "other" / "leaderboard.json").read_text())}
     assert [trial["values"] for trial in kept["trials"]] == [[ranked[f"000{i}"]] for i in range(6)]
 

@@ -19,7 +19,7 @@ from nex_merge import conclude
 from nex_merge.families.qwen3_tiny.problems import Problem
 from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
-from nex_merge.runs.run import Run
+from nex_merge.runs.run import RunFolder
 
 ARMS = {"one-voter": "one voter each", "unraced": "copies once"}
 TRIALS = (40, 100)
@@ -39,7 +39,7 @@ def rows() -> Iterator[dict[str, Any]]:
 def _measured(folder: Path, trials: int, problems: Sequence[Problem], grader: Grader | None) -> dict[str, Any]:
     """A search's first trials, ranked in every way; accuracy on its 64 prompts, and of its own pick on 1,024 others."""
     arm, _, seed = folder.name.rpartition("-")
-    run = Run(folder)
+    run = RunFolder(folder)
     results = run.results()
     members = [one.trial for one in results if one.kind != "merge"]
     merges = [

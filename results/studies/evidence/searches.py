@@ -21,7 +21,8 @@ from evidence.groups import CoarseToFine, by_activations, by_norm
 from evidence.labelled import Rival
 from nex_merge.generation import generate
 from nex_merge.records import MergeRecipe, Prompt, Response, TrialResult
-from nex_merge.runs.run import Run
+from nex_merge.runs.leaderboard import best_merge
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.rendering import encode_prompts
 
@@ -146,8 +147,8 @@ def run_one(family: str, arm: str, seed: int, trials: int, grader: Grader, rival
         parameters, tokens = rival.search(seed, trials, DATA / family / f"{name}.json")
         accuracy = grader(name, rival.recipe(optuna.trial.FixedTrial(parameters)))
     else:
-        run = Run(search(family, arm, seed, trials))
-        accuracy, tokens = grader(name, run.recipe(run.best())), _tokens(run)
+        run = RunFolder(search(family, arm, seed, trials))
+        accuracy, tokens = grader(name, run.recipe(best_merge(run))), _tokens(run)
     print(f"{family} {name}: {accuracy:.3f}, {tokens:,} tokens", flush=True)
 
 
@@ -160,11 +161,11 @@ def measure(family: str, seeds: int, trials: int) -> None:
             write(family)
 
 
-def _merges(run: Run) -> list[TrialResult]:
+def _merges(run: RunFolder) -> list[TrialResult]:
     return [result for result in run.results() if result.kind == "merge"]
 
 
-def _tokens(run: Run) -> int:
+def _tokens(run: RunFolder) -> int:
     """Tokens that the merges generated; base and parents cost every arm the same."""
     merges = [result.trial for result in _merges(run) if result.same_as is None]
     return sum(len(response.token_ids) for trial in merges for response in run.responses(trial))
@@ -183,8 +184,8 @@ def write(family: str) -> None:
             trial, trials, seconds, pruned = "", "", "", 0
             tokens = json.loads((DATA / family / f"{name}.json").read_text(encoding="utf-8"))["tokens"]
         else:
-            run = Run(DATA / family / name)
-            trial, tokens = run.best().trial, _tokens(run)
+            run = RunFolder(DATA / family / name)
+            trial, tokens = best_merge(run).trial, _tokens(run)
             merges = _merges(run)
             trials, pruned = len(merges), sum(result.state == "pruned" for result in merges)
             seconds = f"{sum(sum(result.seconds.values()) for result in merges):.0f}"
