@@ -23,9 +23,9 @@ def by_hand(
 ) -> tuple[dict[str, float], float]:
     """Seconds by stage, and NEX, of a recipe that is merged to `out`, and of which the engine takes the device."""
     shutil.rmtree(out, ignore_errors=True)
-    device, end = engine.model.device, engine.tokenizer.eos_token_id
+    device, end = engine.resident.device, engine.resident.tokenizer.eos_token_id
     spent: dict[str, float] = {}
-    spent["merge"], model = timed(lambda: by_command(made, out).to(device=device, dtype=engine.dtype))
+    spent["merge"], model = timed(lambda: by_command(made, out).to(device=device, dtype=engine.resident.dtype))
     width = max(map(len, ids))
     padded = torch.tensor([[0] * (width - len(own)) + list(own) for own in ids], device=device)
     mask = torch.tensor([[0] * (width - len(own)) + [1] * len(own) for own in ids], device=device)

@@ -26,7 +26,7 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
     """What runs the trials of a search, in a run folder of its own."""
     with custody.hold(resolved, True, lambda text: None) as run:
         engine = FamilyEngine(resolved.family, resolved.config.runtime)
-        engine.merger.keep_ranks(resolved.run / files.ORDERS)
+        engine.resident.keep_ranks(resolved.run / files.ORDERS)
         return TrialRunner(engine, resolved.config, list(resolved.family.folders), run)
 
 

@@ -10,7 +10,7 @@ from nex_merge.setup.resolve import resolve_config
 if TYPE_CHECKING:
     import pandas
 
-    from nex_merge.engines.engine import Engine
+    from nex_merge.engines.contracts import Engine
     from nex_merge.records import TrialResult
     from nex_merge.study.observers import Observer
 
@@ -79,7 +79,7 @@ def search(
     """Run or resume a search. Returns the finished run.
 
     `config`: a configuration file, its content as a mapping, or a `RunConfig`. `family`: another model family, by name,
-    file or mapping. `engine`: replaces the transformers engine (`engines.engine.Engine`). `observers`: callbacks
+    file or mapping. `engine`: replaces the transformers engine (`engines.contracts.Engine`). `observers`: callbacks
     (`Observer`), whose exceptions are logged and never end the search. `sampler`: any Optuna sampler, which takes over
     from `study.sampler` after the first guesses and sees earlier trials under their present values. It costs exactness:
     what it draws depends on its own state, so that a search that was stopped and resumed tries other merges than one

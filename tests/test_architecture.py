@@ -38,8 +38,7 @@ RULES = {
     "nex": FREE,
     "engines": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex"},
     "measures": FREE | {"setup", "answers", "nex", "resampling"},
-    "runs": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex", "measures", "engines",
-                    "sequential"},
+    "runs": FREE | {"checkpoints", "setup", "merging", "activations", "nex", "measures", "engines", "sequential"},
     "study": FREE | {"setup", "resampling", "merging", "generation", "nex", "measures", "engines", "runs"},
     # What the toy's problems are; the product knows it by an entry point alone. Its training is outside, in toy/.
     "families": set(),

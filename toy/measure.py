@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
 from nex_merge.records import MergeRecipe, Prompt

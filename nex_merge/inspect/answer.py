@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.errors import InputError
 from nex_merge.inspect.reading import Reading, read
@@ -75,7 +75,7 @@ def answer(model: str, prompt: str, config: AnswerConfig) -> list[Reading]:
     observed = observe(engine, ids, ObserveSettings(config.generation, config.activations, config.nex))
     assert observed.rows is not None and observed.analyses is not None
     return [
-        read(response, observed.rows, i, observed.analyses[i], None, engine.tokenizer)
+        read(response, observed.rows, i, observed.analyses[i], None, engine.resident.tokenizer)
         for i, response in enumerate(observed.responses)
     ]
 

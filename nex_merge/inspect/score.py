@@ -99,7 +99,7 @@ def _score_cache(folder: Path, phases: PhasesConfig, weights: NeuronWeights | No
 def _score_checkpoint(
     model: str, config: ScoreConfig, phases: PhasesConfig, weights: NeuronWeights | None
 ) -> ModelScore:
-    from nex_merge.engines.engine import ObserveSettings, observe
+    from nex_merge.engines.observe import ObserveSettings, observe
     from nex_merge.engines.transformers import CheckpointEngine
     from nex_merge.setup.prompts import load_prompts
 

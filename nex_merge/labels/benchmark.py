@@ -10,7 +10,7 @@ from typing import Any
 
 from nex_merge import interrupts
 from nex_merge.answers.conclusions import READING
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.labels.items import Item, judge
 from nex_merge.runs import files

@@ -1,24 +1,15 @@
 """What an exported checkpoint holds beside its weights: config, generation config, tokenizer, and model card."""
 
-import copy
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 import yaml
 
-from nex_merge.checkpoints.exported import add_older_names, copy_tokenizer, forget_places
-from nex_merge.engines.loading import load_tokenizer
-from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import InputError
-from nex_merge.generation import end_tokens
+from nex_merge.engines.family import FamilyResident
 from nex_merge.inert import markdown
 from nex_merge.measures.registry import measure_title
-from nex_merge.merging import generation_config
 from nex_merge.records import MergeRecipe, TrialResult, Verdict
 from nex_merge.runs.files import recipe_text
 from nex_merge.setup.families import Family
@@ -26,52 +17,8 @@ from nex_merge.setup.families import Family
 PUBLIC_RECIPE = "mergekit_config.yml"
 
 
-def write_settings(engine: FamilyEngine, recipe: MergeRecipe, folder: Path) -> list[str]:
-    """Write the config, generation config and tokenizer of a variant; `recipe`: the one that is loaded.
-
-    Returns what is worth a note.
-    """
-    member = engine.family.folders[engine.merger.member_of(recipe)]
-    config = copy.deepcopy(engine.model.config)
-    config.architectures = [type(engine.model).__name__]
-    config.dtype = getattr(torch, engine.out_dtype)
-    config.save_pretrained(folder)
-    add_older_names(folder, member)
-    generation = generation_config(member)
-    generation.eos_token_id = sorted(end_tokens(engine.model, engine.tokenizer))
-    generation.save_pretrained(folder)
-    notes = _write_tokenizer(engine, folder)
-    return notes + forget_places(folder)
-
-
-def _write_tokenizer(engine: FamilyEngine, folder: Path) -> list[str]:
-    """The donor's own files, if what is read from them in this folder is the tokenizer that encoded the prompts."""
-    donor = engine.family.donor
-    copies = copy_tokenizer(engine.family.folders[donor], folder)
-    try:
-        if _contents(load_tokenizer(folder)) == _contents(engine.tokenizer):
-            return []
-    except InputError:
-        pass
-    for path in copies:
-        path.unlink()
-    engine.tokenizer.save_pretrained(folder)
-    return [
-        f"the tokenizer's files are written by transformers {transformers.__version__}: those of {donor} would give "
-        "another tokenizer beside the export's config.json"
-    ]
-
-
-def _contents(tokenizer: Any) -> list[Any]:
-    """All that says which ids a tokenizer gives a text or a conversation."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
-    # How the last call was padded and cut.
-    rules |= {"padding": None, "truncation": None}
-    return [type(tokenizer), rules, tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side]
-
-
 def model_card(
-    engine: FamilyEngine,
+    resident: FamilyResident,
     recipe: MergeRecipe,
     about: str,
     rows: Sequence[str],
@@ -83,7 +30,7 @@ def model_card(
     `about`: which trial of which search it is. `rows`: lines of the table of figures. `needs`: why transformers 4 can't
     read the checkpoint.
     """
-    family = engine.family
+    family = resident.family
     members = {*public_names(family).values()}
     front = {
         "base_model": sorted(members),
@@ -99,7 +46,7 @@ def model_card(
             "",
             f"{about} with nex-merge over family {markdown(family.name)}, ranked without labels, and written by",
             "mergekit's method of the same name.",
-            f"Weights are stored in {engine.out_dtype}; they were scored computing in {str(engine.dtype)[6:]}.",
+            f"Weights are stored in {resident.out_dtype}; they were scored computing in {str(resident.dtype)[6:]}.",
             *([f"Needs transformers 5 or newer: {'; '.join(needs)}."] if needs else []),
             "",
             "| what the ranking rests on | |",

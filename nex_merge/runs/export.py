@@ -3,22 +3,20 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
 
 from nex_merge.atomic import new_folder
 from nex_merge.checkpoints.exported import needs_transformers_5
 from nex_merge.engines.comparison import first_departure, mean_logprob, tolerance
-from nex_merge.engines.transformers import TransformersEngine
+from nex_merge.engines.resident import ModelResident
+from nex_merge.engines.saving import decoded, read_back, write_settings, write_weights
 from nex_merge.errors import InputError, RunError
-from nex_merge.generation import end_tokens
 from nex_merge.measures.registry import MEASURES
-from nex_merge.merging import digest, make_model, tensor_digest
+from nex_merge.merging import digest, tensor_digest
 from nex_merge.records import MergeRecipe, Response, TrialResult
-from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line, write_settings
+from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
 from nex_merge.runs.preferred import better_than, card_rows
@@ -106,16 +104,10 @@ def _write(
 
     Returns what is worth a note.
     """
-    engine = remerger.engine
-    out_dtype = getattr(torch, engine.out_dtype)
-    # Exact: the resident tensors were rounded to this dtype before they were widened.
-    state = {name: parameter.detach().to("cpu", out_dtype) for name, parameter in engine.model.named_parameters()}
-    shell = make_model(engine.model.config, out_dtype)
-    shell.load_state_dict(state, strict=False)
-    shell.tie_weights()
-    shell.save_pretrained(folder)
-    notes = write_settings(engine, recipe, folder)
-    (folder / PUBLIC_RECIPE).write_text(public_recipe(engine.family, recipe), encoding="utf-8")
+    resident = remerger.resident
+    write_weights(resident, folder)
+    notes = write_settings(resident, recipe, folder)
+    (folder / PUBLIC_RECIPE).write_text(public_recipe(resident.family, recipe), encoding="utf-8")
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
     (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     reliability = read_reliability(remerger.run.path)
@@ -128,7 +120,7 @@ def _write(
         *card_rows(remerger.run.path, result.trial),
     ]
     about, needs = f"Trial {result.trial} of a search", needs_transformers_5(folder)
-    card = model_card(engine, recipe, about, lines, result.weights_sha256, needs)
+    card = model_card(resident, recipe, about, lines, result.weights_sha256, needs)
     (folder / "README.md").write_text(card, encoding="utf-8")
     return notes
 
@@ -152,41 +144,34 @@ def _check_answers(remerger: Remerger, result: TrialResult, folder: Path, out: P
     precision, on rounding between tokens that are nearly tied: their tokens are read again, and the mean
     log-probability of each response has to be the one that was recorded.
     """
-    engine, config = remerger.engine, remerger.config.generation
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=engine.dtype, trust_remote_code=False)
-    loaded.to(engine.model.device).eval()
-    reader, scored = TransformersEngine(loaded, engine.tokenizer), result.same_as or result.trial
+    resident, config = remerger.resident, remerger.config.generation
+    reader, scored = read_back(resident, folder), result.same_as or result.trial
     responses = remerger.run.responses(scored)[:CHECKED]
-    if engine.dtype == torch.float32 and config.temperature == 0:
+    if resident.dtype == torch.float32 and config.temperature == 0:
         for response in responses:
             at = first_departure(reader.logits([*response.prompt_ids, *response.token_ids]), response)
             if at is not None:
                 raise _another_answer(folder, response, f"would give another token {at + 1}")
-        _check_decoding(loaded, responses[0], sorted(end_tokens(engine.model, engine.tokenizer)), folder)
+        _check_decoding(reader, responses[0], resident.end_tokens(), folder)
         return f"{out}: transformers loads it, and it gives the {_count(responses)} again, token by token"
     known = remerger.run.logprobs(scored)[:CHECKED]
     if not known:  # not captured: those of the merge in memory, whose tensors are the ones that answered
-        known = [mean_logprob(engine.logits([*r.prompt_ids, *r.token_ids]), r) for r in responses]
+        known = [mean_logprob(resident.logits([*r.prompt_ids, *r.token_ids]), r) for r in responses]
     for response, recorded in zip(responses, known, strict=True):
         logits = reader.logits([*response.prompt_ids, *response.token_ids])
-        off, allowed = abs(mean_logprob(logits, response) - recorded), tolerance(engine.dtype, logits)
+        off, allowed = abs(mean_logprob(logits, response) - recorded), tolerance(resident.dtype, logits)
         if not off <= allowed:
             raise _another_answer(folder, response, f"has a mean log-probability that is off by {off:.3g} nats "
-                                  f"({allowed:.3g} allowed in {str(engine.dtype)[6:]})")  # fmt: skip
+                                  f"({allowed:.3g} allowed in {str(resident.dtype)[6:]})")  # fmt: skip
     return (
         f"{out}: transformers loads it, and it gives the tokens of the {_count(responses)} the same log-probability, "
-        f"within the rounding of {str(engine.dtype)[6:]}"
+        f"within the rounding of {str(resident.dtype)[6:]}"
     )
 
 
-def _check_decoding(loaded: Any, response: Response, ends: Sequence[int], folder: Path) -> None:
+def _check_decoding(reader: ModelResident, response: Response, ends: Sequence[int], folder: Path) -> None:
     """Let transformers decode greedily, with the checkpoint's own generation config where that has a say."""
-    ids = torch.tensor([response.prompt_ids], device=loaded.device)
-    answer = loaded.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(response.token_ids), do_sample=False,
-        eos_token_id=ends, temperature=None, top_p=None, top_k=None,
-    )[0, ids.shape[1] :].tolist()  # fmt: skip
-    if answer != list(response.token_ids):
+    if decoded(reader, response.prompt_ids, len(response.token_ids), ends) != list(response.token_ids):
         raise _another_answer(folder, response, "is decoded differently by transformers")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from nex_merge import interrupts
 from nex_merge.activations.cache import read_cache, write_cache, write_credits
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.errors import InputError
 from nex_merge.measures.text import text_figures
 from nex_merge.nex.calibration import analyse, stack_credits

@@ -18,8 +18,9 @@ class Remerger:
         self.config, self.family = run.config, run.family()
         check_settings(run, self.family)
         self.engine = FamilyEngine(self.family, self.config.runtime)
+        self.resident = self.engine.resident
         if (asked := read_asked(run.path)) is not None:
-            self.engine.clock = asked.clock
+            self.engine.tell_time(asked.clock)
 
     def load(self, result: TrialResult) -> MergeRecipe:
         """Merge a trial again. Raises RunError if its tensors differ from those scored."""

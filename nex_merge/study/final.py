@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from nex_merge import interrupts
-from nex_merge.engines.engine import Engine
+from nex_merge.engines.contracts import Engine
 from nex_merge.errors import RunError, TrialError
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import Objective

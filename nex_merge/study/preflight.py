@@ -9,8 +9,9 @@ from datetime import datetime
 import psutil
 from rich.filesize import decimal
 
-from nex_merge.engines.engine import Engine
-from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
+from nex_merge.engines.contracts import Engine
+from nex_merge.engines.family import FamilyResident
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.consensus import FEWEST_SAMPLES
@@ -78,8 +79,8 @@ def check(
     custody.check(resolved, fresh)
     warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
     made = engine or FamilyEngine(family, config.runtime)
-    if isinstance(made, FamilyEngine):
-        tensors = made.tensors
+    if made.family_weights is not None:
+        tensors = made.family_weights.tensors
     else:
         tensors = preflight(family.folders, family.donor, family.donor_named)
     out_dtype = weights_dtype(tensors, family.dtype)
@@ -99,7 +100,7 @@ def check(
             f"sound with fewer than "
             f"{TELLING[1]} that tell variants apart"
         )
-    rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
+    rehearsal = rehearse(made, resolved, space, recipes, note) if made.family_weights is not None else None
     return Checked(tensors, space, asked, made, out_dtype, rehearsal, recipes, warm_start, notes)
 
 
@@ -111,13 +112,12 @@ def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked
     config, prompts = resolved.config, resolved.prompts
     kept = None if fresh else read_asked(resolved.run)
     clock = datetime.now() if kept is None else kept.clock
-    if isinstance(engine, TransformersEngine):
-        engine.clock = clock
+    engine.tell_time(clock)
     now = Asked(engine.encode(prompts, config.prompts, config.generation.max_new_tokens), clock)
     check_crossfit(config, len(now.ids))
     notes = file_notes(prompts, config.prompts)
-    if isinstance(engine, TransformersEngine):
-        notes += rendering_notes(prompts, now.ids, engine.tokenizer, config.prompts, clock)
+    if engine.family_weights is not None:
+        notes += rendering_notes(prompts, now.ids, engine.family_weights.tokenizer, config.prompts, clock)
     asked, differing = (now, []) if fresh else as_begun(resolved.run, now, kept)
     return asked, notes + differing
 
@@ -214,23 +214,23 @@ def estimate(
         )
     if budgets := described(config.study):
         yield f"budget         {budgets}; once reached, no further trial is started"
-    engine = checked.engine
+    resident = checked.engine.family_weights
     warm_start = [checked.warm_start.note] if checked.warm_start else []
-    assert isinstance(engine, FamilyEngine) and checked.rehearsal is not None, "no other engine was given"
+    assert resident is not None and checked.rehearsal is not None, "no other engine was given"
     for line in (*warm_start, *checked.notes, *checked.rehearsal.notes):
         yield f"note           {line}"
     yield f"rehearsal      {checked.rehearsal.summary()}"
-    yield from _memory(resolved, checked, engine)
+    yield from _memory(resolved, checked, resident)
     yield from _disk(resolved, checked, (config.study.trials + baselines) * responses)
 
 
-def _memory(resolved: ResolvedConfig, checked: Checked, engine: FamilyEngine) -> Iterator[str]:
-    config, family, itemsize = resolved.config, resolved.family, engine.dtype.itemsize
+def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident) -> Iterator[str]:
+    config, family, itemsize = resolved.config, resolved.family, weights.dtype.itemsize
     sizes = [(_BYTES.get(dtype, 4), math.prod(shape)) for dtype, shape in checked.tensors.values()]
     parents = sum(size * count for size, count in sizes) * len(family.folders)
     resident = checked.parameters * itemsize
     chosen = config.generation.batch_tokens
-    model = engine.model.config
+    model = weights.config
     budget = auto_batch_tokens(model, itemsize) if chosen == "auto" else chosen
     longest = max(map(len, checked.asked.ids)) + config.generation.max_new_tokens
     at_once = min(len(checked.asked.ids) * config.generation.samples, max(1, budget // longest))
@@ -242,11 +242,11 @@ def _memory(resolved: ResolvedConfig, checked: Checked, engine: FamilyEngine) ->
     free = psutil.virtual_memory().available
     yield (
         f"memory         about {decimal(need)}: parents {decimal(parents)} (mapped), resident model "
-        f"{decimal(resident)} ({str(engine.dtype)[6:]} on {engine.model.device}), and keys and values "
+        f"{decimal(resident)} ({str(weights.dtype)[6:]} on {weights.device}), and keys and values "
         f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}; "
         f"free {decimal(free)}"
     )
-    if engine.model.device.type == "cpu" and need > free:
+    if weights.device.type == "cpu" and need > free:
         yield "warning        this may exceed the free memory; lower generation.batch_tokens"
 
 

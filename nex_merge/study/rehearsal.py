@@ -19,15 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from nex_merge.engines.comparison import largest_difference, tolerance
-from nex_merge.engines.loading import load_model
-from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
+from nex_merge.engines.contracts import Engine
+from nex_merge.engines.family import FamilyResident
+from nex_merge.engines.resident import ModelResident
+from nex_merge.engines.saving import decoded, write_settings
 from nex_merge.errors import InputError, TrialError
-from nex_merge.merging import adapter_logits, adapter_notes, member_notes, share_weights, survey
+from nex_merge.merging import adapter_logits, adapter_notes, member_notes, survey
 from nex_merge.records import MergeRecipe, Prompt, SearchSpace
-from nex_merge.runs.card import model_card, write_settings
+from nex_merge.runs.card import model_card
 from nex_merge.setup.config import GenerationConfig as Decoding
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.proposal import equal_weights, passthrough, propose
@@ -38,14 +40,13 @@ from nex_merge.study.rehearsal_cache import Rehearsal, keep, place_of, read
 DECODED = 32
 # Tokens at the end of a text whose logits are compared: of all, they would take gigabytes.
 READ = 256
-_LISTED = 3  # names in a message
 
 # Token ids of prompts: the first, the longest and the shortest.
 Texts = Sequence[Sequence[int]]
 
 
 def rehearse(
-    engine: FamilyEngine,
+    engine: Engine,
     resolved: ResolvedConfig,
     space: SearchSpace,
     recipes: Mapping[str, MergeRecipe] | None = None,
@@ -59,77 +60,78 @@ def rehearse(
     Raises InputError, naming member and cause, where a member would not be scored as what it is, a method can't merge
     the members, or an export would not load and answer as the search's merges do.
     """
-    place = place_of(engine, resolved, space, DECODED)
+    resident = engine.family_weights
+    assert resident is not None, "an engine of a family"
+    place = place_of(resident, resolved, space, DECODED)
     if (known := read(place)) is not None:
         return known
-    note(f"rehearsing with {', '.join(engine.family.folders)}, one after another")
+    note(f"rehearsing with {', '.join(resident.family.folders)}, one after another")
     began = time.perf_counter()
     encoded = engine.encode(resolved.prompts, resolved.config.prompts, 1)
     # Windows and scaled positions show at the longest, and short ones may have rotary frequencies of their own.
     texts = list(dict.fromkeys(map(tuple, [encoded[0], max(encoded, key=len), min(encoded, key=len)])))
-    folders = engine.family.folders
+    folders = resident.family.folders
     # Both name an expert that is the base.
-    said = [*member_notes(folders), *adapter_notes(engine.family.adapters, folders)]
-    notes = list(dict.fromkeys([*said, *survey(folders, engine.out_dtype, space.methods)]))
+    said = [*member_notes(folders), *adapter_notes(resident.family.adapters, folders)]
+    notes = list(dict.fromkeys([*said, *survey(folders, resident.out_dtype, space.methods)]))
     off = 0.0
-    for name in engine.family.folders:
-        found, said = _check_member(engine, name, texts)
+    for name in folders:
+        found, said = _check_member(engine, resident, name, texts)
         off, notes = max(off, found), notes + said
-    merges = _first_of_each_method(recipes) if recipes else _equal_merges(engine, space)
+    merges = _first_of_each_method(recipes) if recipes else _equal_merges(resident, space)
     for recipe in reversed(merges):  # the first method's stays loaded
-        _merge(engine, recipe)
-    _check_export(engine, resolved, merges[0], resolved.prompts[0], texts)
+        _merge(engine, resident, recipe)
+    _check_export(engine, resident, resolved, merges[0], resolved.prompts[0], texts)
     done = Rehearsal(tuple(notes), time.perf_counter() - began, off)
     keep(place, done)
     return done
 
 
-def _check_member(engine: FamilyEngine, name: str, texts: Texts) -> tuple[float, list[str]]:
+def _check_member(engine: Engine, resident: FamilyResident, name: str, texts: Texts) -> tuple[float, list[str]]:
     """Compare a resident member with its checkpoint; the difference of logits, and notes."""
-    folder = engine.family.folders[name]
+    folder = resident.family.folders[name]
     try:
         kind = "base" if name == "base" else "parent"
-        engine.load(passthrough(kind, name, engine.family.references[name], engine.out_dtype))
+        engine.load(passthrough(kind, name, resident.family.references[name], resident.out_dtype))
     except TrialError as error:
         raise InputError(f"{name}: {folder}: {error}") from None
-    resident = _logits(engine, texts)
-    allowed = tolerance(engine.dtype, resident)
-    loaded, problems = _load(engine, folder)
-    expected = _logits(TransformersEngine(loaded, engine.tokenizer), texts)
-    off = largest_difference(expected, resident)
+    found = _logits(resident, texts)
+    allowed = tolerance(resident.dtype, found)
+    loaded, problems = resident.checkpoint(folder)
+    expected = _logits(loaded, texts)
+    off = largest_difference(expected, found)
     if not np.isfinite(expected).all():
         raise InputError(
             f"{name}: {folder}: its logits are not finite, also as transformers loads it; set runtime.dtype to float32 "
             "if they overflow in a smaller one, else use another checkpoint"
         )
     if not off <= allowed:
-        causes = [*problems, *_causes(engine.model, loaded)]
+        causes = [*problems, *resident.differences(loaded)]
         raise InputError(
             f"{name}: would not be scored as what it is: transformers loads {folder} with other logits (difference "
             f"{off:.3g}, {allowed:.3g} allowed). {'; '.join(causes) or 'The cause is unknown'}. Save the member again "
             "with transformers' save_pretrained, or leave it out (models)"
         )
     del loaded
-    if name in engine.family.adapters:
-        _check_adapter(engine, name, texts, resident)
-    return off, _under_the_donors_config(engine, name, texts, resident, allowed)
+    if name in resident.family.adapters:
+        _check_adapter(resident, name, texts, found)
+    return off, _under_the_donors_config(resident, name, texts, found, allowed)
 
 
-def _logits(engine: TransformersEngine, texts: Texts) -> np.ndarray:
+def _logits(resident: ModelResident, texts: Texts) -> np.ndarray:
     """The logits after the last tokens of all texts, float32 [tokens, vocabulary]."""
-    return np.concatenate([engine.logits(ids, READ) for ids in texts])
+    return np.concatenate([resident.logits(ids, READ) for ids in texts])
 
 
-def _check_adapter(engine: FamilyEngine, name: str, texts: Texts, resident: np.ndarray) -> None:
+def _check_adapter(resident: FamilyResident, name: str, texts: Texts, found: np.ndarray) -> None:
     """Compare a resident member with its adapter beside its base, as peft computes them.
 
     Merged weights are rounded once more; before that, the two are held against each other when an adapter is merged.
     """
-    member = engine.family.adapters[name]
-    expected = adapter_logits(member, texts, READ, engine.model.device, engine.dtype).numpy()
-    stored = getattr(torch, engine.out_dtype)
-    allowed = 2 * (tolerance(engine.dtype, expected) + tolerance(stored, expected))
-    off = largest_difference(expected, resident)
+    member = resident.family.adapters[name]
+    expected = adapter_logits(member, texts, READ, resident.device, resident.dtype).numpy()
+    allowed = 2 * (tolerance(resident.dtype, expected) + tolerance(resident.stored_dtype, expected))
+    off = largest_difference(expected, found)
     if not off <= allowed:
         raise InputError(
             f"{name}: would not be scored as what it is: peft gives other logits for {member.adapter} on {member.base} "
@@ -137,54 +139,22 @@ def _check_adapter(engine: FamilyEngine, name: str, texts: Texts, resident: np.n
         )
 
 
-def _load(engine: FamilyEngine, folder: Path) -> tuple[PreTrainedModel, list[str]]:
-    """A member as transformers loads it, with the weights rounded as merges are stored; and what it didn't load."""
-    loaded, info = load_model(folder, engine.model.config, engine.dtype)
-    loaded.to(engine.model.device)
-    with torch.no_grad():
-        for parameter in loaded.parameters():
-            parameter.copy_(parameter.to(getattr(torch, engine.out_dtype)))
-    problems = [
-        f"tensors {what}: {_listed(sorted(map(str, info[key])))}"
-        for key, what in (("missing_keys", "not in the checkpoint"), ("unexpected_keys", "of no use to the model"))
-        if info.get(key)
-    ]
-    return loaded, problems
-
-
-def _causes(resident: PreTrainedModel, loaded: PreTrainedModel) -> list[str]:
-    """What differs between a resident member and its checkpoint in transformers: weights, tying, buffers."""
-    causes = []
-    ours, theirs = dict(resident.named_parameters()), dict(loaded.named_parameters())
-    if alone := sorted(ours.keys() ^ theirs.keys()):
-        causes.append(f"only one of the two has the parameters {_listed(alone)}")
-    if other := [name for name in ours if name in theirs and not torch.equal(ours[name], theirs[name])]:
-        causes.append(f"other weights: {_listed(other)}")
-    buffers = dict(loaded.named_buffers())
-    if other := [n for n, b in resident.named_buffers() if n in buffers and not torch.equal(b, buffers[n])]:
-        causes.append(f"other buffers: {_listed(other)}")
-    return causes
-
-
 def _under_the_donors_config(
-    engine: FamilyEngine, name: str, texts: Texts, own: np.ndarray, allowed: float
+    resident: FamilyResident, name: str, texts: Texts, own: np.ndarray, allowed: float
 ) -> list[str]:
     """What a member's config changes. Raises InputError where it matters and the family names no donor."""
-    donor = engine.family.donor
-    theirs, mine = engine.merger.under(donor), engine.model
-    differing = engine.merger.differing(name)
-    if mine is theirs or not differing:
+    donor, differing = resident.family.donor, resident.differing(name)
+    if not differing:
         return []
-    engine.model = theirs
-    off = largest_difference(own, _logits(engine, texts))
-    engine.model = mine
+    with resident.under_the_donors_config():
+        off = largest_difference(own, _logits(resident, texts))
     shown = ", ".join(f"{key} {a!r} ({donor}: {b!r})" for key, (a, b) in differing.items())
     if off <= allowed:
         return [
             f"{name}: its config differs, without changing its logits for the first, longest and shortest prompts: "
             f"{shown}"
         ]
-    if not engine.family.donor_named:
+    if not resident.family.donor_named:
         raise InputError(
             f"{name}: its config makes it another model than {donor}'s would: {shown}. Merges can use only one of the "
             f"two; choose the member in the family, for example `config: {name}`"
@@ -208,13 +178,13 @@ class _Given:
         return self._values[name]
 
 
-def _equal_merges(engine: FamilyEngine, space: SearchSpace) -> list[MergeRecipe]:
+def _equal_merges(resident: FamilyResident, space: SearchSpace) -> list[MergeRecipe]:
     """The equal-weights merge of every method."""
-    family, recipes = engine.family, []
+    family, recipes = resident.family, []
     for method in space.methods:
         alone = replace(space, methods=(method,))
         given = _Given(equal_weights(alone, family.models))
-        recipes.append(propose(alone, family.references, engine.out_dtype, given, 0))
+        recipes.append(propose(alone, family.references, resident.out_dtype, given, 0))
     return recipes
 
 
@@ -225,79 +195,66 @@ def _first_of_each_method(recipes: Mapping[str, MergeRecipe]) -> list[MergeRecip
     return list(firsts.values())
 
 
-def _merge(engine: FamilyEngine, recipe: MergeRecipe) -> None:
+def _merge(engine: Engine, resident: FamilyResident, recipe: MergeRecipe) -> None:
     try:
         engine.load(recipe)
     except TrialError as error:
         if PARAMETER in recipe.parameters:
             raise InputError(f"study.recipes: {recipe.parameters[PARAMETER]}: {error}. Correct or remove it") from None
-        wider = " (dtype: bfloat16 has room for larger values)" if engine.out_dtype == "float16" else ""
+        wider = " (dtype: bfloat16 has room for larger values)" if resident.out_dtype == "float16" else ""
         raise InputError(
-            f"search_space: {recipe.method} cannot merge {', '.join(engine.family.models)}: {error}. Remove the "
+            f"search_space: {recipe.method} cannot merge {', '.join(resident.family.models)}: {error}. Remove the "
             f"method, or change the family{wider}"
         ) from None
 
 
 def _check_export(
-    engine: FamilyEngine, resolved: ResolvedConfig, recipe: MergeRecipe, prompt: Prompt, texts: Texts
+    engine: Engine,
+    resident: FamilyResident,
+    resolved: ResolvedConfig,
+    recipe: MergeRecipe,
+    prompt: Prompt,
+    texts: Texts,
 ) -> None:
     """Write what an export holds beside the loaded merge's weights, read it back, and decode with it."""
     with tempfile.TemporaryDirectory(prefix="nex-merge-") as name:
         folder = Path(name)
         try:
-            write_settings(engine, recipe, folder)
-            (folder / "README.md").write_text(model_card(engine, recipe, "A merge", [], None), encoding="utf-8")
+            write_settings(resident, recipe, folder)
+            (folder / "README.md").write_text(model_card(resident, recipe, "A merge", [], None), encoding="utf-8")
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             generation = GenerationConfig.from_pretrained(folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(
-                f"{_donor(engine)}: an export would fail: {' '.join(str(error).split())}. Correct the file, "
+                f"{_donor(resident)}: an export would fail: {' '.join(str(error).split())}. Correct the file, "
                 "or take config and tokenizer from another member (`config:` in the family)"
             ) from None
     ids = texts[0]
-    model = share_weights(engine.model, config)
-    model.generation_config = generation
-    read_back = TransformersEngine(model, tokenizer)
-    read_back.clock = engine.clock
-    again = read_back.encode([prompt], resolved.config.prompts, 1)[0]
+    exported = resident.beside(config, generation, tokenizer)
+    again = exported.encode([prompt], resolved.config.prompts, 1)[0]
     if list(again) != list(ids):
         raise InputError(
-            f"{_donor(engine)}: an export's tokenizer would encode the first prompt differently; save the "
+            f"{_donor(resident)}: an export's tokenizer would encode the first prompt differently; save the "
             "tokenizer again with transformers' save_pretrained, or take config and tokenizer from another member "
             "(`config:` in the family)"
         )
-    logits = _logits(engine, texts)
-    off = largest_difference(logits, _logits(read_back, texts))
-    if not off <= tolerance(engine.dtype, logits):
+    logits = _logits(resident, texts)
+    off = largest_difference(logits, _logits(exported, texts))
+    if not off <= tolerance(resident.dtype, logits):
         raise InputError(
-            f"{_donor(engine)}: an export's config would give other logits than the search (difference {off:.3g}); "
+            f"{_donor(resident)}: an export's config would give other logits than the search (difference {off:.3g}); "
             "take it from another member (`config:` in the family)"
         )
     tokens = min(DECODED, resolved.config.generation.max_new_tokens)
     searched = list(engine.answer([ids], Decoding(max_new_tokens=tokens))[0].token_ids)
-    if engine.dtype == torch.float32 and _decode(model, ids, tokens) != searched:
+    if resident.dtype == torch.float32 and decoded(exported, ids, tokens) != searched:
         raise InputError(
-            f"{_donor(engine)}: with an export's generation config, transformers would decode greedily otherwise than "
-            "the search; remove what changes it from generation_config.json"
+            f"{_donor(resident)}: with an export's generation config, transformers would decode greedily otherwise "
+            "than the search; remove what changes it from generation_config.json"
         )
 
 
-def _decode(model: Any, ids: Sequence[int], tokens: int) -> list[int]:
-    """What transformers makes of a prompt, greedily and with the model's own generation config."""
-    prompt = torch.tensor([list(ids)], device=model.device)
-    answer = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=tokens, do_sample=False,
-        temperature=None, top_p=None, top_k=None,
-    )  # fmt: skip
-    return answer[0, len(ids) :].tolist()
-
-
-def _donor(engine: FamilyEngine) -> str:
-    donor = engine.family.donor
-    return f"{donor}: {engine.family.folders[donor]}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def _donor(resident: FamilyResident) -> str:
+    donor = resident.family.donor
+    return f"{donor}: {resident.family.folders[donor]}"

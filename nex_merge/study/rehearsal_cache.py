@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.engines.family import FamilyResident
 from nex_merge.records import SearchSpace
 from nex_merge.runs import files
 from nex_merge.setup.cache import cache_folder
@@ -35,14 +35,14 @@ class Rehearsal:
         )
 
 
-def place_of(engine: FamilyEngine, resolved: ResolvedConfig, space: SearchSpace, decoded: int) -> Path | None:
+def place_of(resident: FamilyResident, resolved: ResolvedConfig, space: SearchSpace, decoded: int) -> Path | None:
     """The file that keeps the result for exactly these inputs; None where this user has no cache folder."""
     given = {
         "members": resolved.resolved["checkpoints"],
         "settings": resolved.resolved["settings"],
-        "donor": [engine.family.donor, engine.family.donor_named],
-        "dtypes": [str(engine.dtype), engine.out_dtype],
-        "device": str(engine.model.device),
+        "donor": [resident.family.donor, resident.family.donor_named],
+        "dtypes": [str(resident.dtype), resident.out_dtype],
+        "device": str(resident.device),
         "prompts": [resolved.resolved["prompts_sha256"], resolved.config.prompts.model_dump()],
         "decoded": min(decoded, resolved.config.generation.max_new_tokens),
         "space": str(space),

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge import interrupts
-from nex_merge.engines.engine import Engine
-from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.engines.contracts import Engine
 from nex_merge.errors import DISK_FULL, NexMergeError, RunError, TrialError
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.guard import blind_spot
@@ -88,8 +87,8 @@ def run_search(
         _faults_logged(run, dispatch, database.hide),
     ):
         keep_asked(run.path, checked.asked)
-        if isinstance(engine, FamilyEngine):
-            engine.merger.keep_ranks(run.path / files.ORDERS)
+        if engine.family_weights is not None:
+            engine.family_weights.keep_ranks(run.path / files.ORDERS)
 
         def suggest(trial: Suggester, seed: int) -> MergeRecipe:
             if checked.recipes:

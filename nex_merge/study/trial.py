@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nex_merge import interrupts
-from nex_merge.engines.engine import Engine, Notify, ObserveSettings, observe, quiet, timed
+from nex_merge.engines.contracts import Engine
+from nex_merge.engines.observe import Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.constraints import constraints_of, violations
 from nex_merge.measures.estimates import estimate_new

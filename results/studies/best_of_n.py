@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.families.qwen3_tiny.problems import KINDS, Problem, make_problems
 from nex_merge.inspect.select.accuracy import RANDOM, SelectorOutcome, draw_sets, selector_outcomes, summarize
 from nex_merge.inspect.select.question_file import TEMPERATURE

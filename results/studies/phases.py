@@ -66,7 +66,7 @@ def measure(run: Path) -> None:
             engine, generation = remerger.engine, remerger.config.generation
             ids = engine.encode(prompts, PromptsConfig(file=""), generation.max_new_tokens)
             responses = engine.answer(ids, generation)
-            caches, _ = capture_all(engine.model, responses, [settings_of(width) for width in WIDTHS])
+            caches, _ = capture_all(engine.resident.model, responses, [settings_of(width) for width in WIDTHS])
             files.write_responses(folder, responses)
             for width, cache in zip(WIDTHS, caches, strict=True):
                 write_cache(folder / str(width), cache, {"slice_tokens": width})

@@ -4,11 +4,11 @@ import hashlib
 
 import numpy as np
 
-from nex_merge.engines.engine import Captured
+from nex_merge.engines.contracts import Captured, Engine
 from nex_merge.records import Response, SparseGroups, SparseRows, TokenStats
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Says of every prompt how long it is, shifted by a number that the recipe's hash gives; 3 rows of 2 neurons."""
 
     def __init__(self):
@@ -25,7 +25,7 @@ class FakeEngine:
         self.answered, self.drafts = self.answered + 1, [*self.drafts, len(drafts)]
         shift = len(self.loaded)
         wanted = range(len(prompts)) if only is None else sorted(only)
-        notify(6 * len(wanted))
+        notify(6 * len(wanted) * config.samples)
         return [
             Response(i, k, tuple(prompts[i]), (shift, *range(20, 25)), f"{prompts[i][0] + shift}", False)
             for i in wanted
@@ -35,6 +35,7 @@ class FakeEngine:
     def capture(self, responses, config, notify=lambda done: None):
         self.captured += 1
         count, step = len(responses), config.slice_tokens
+        notify(count)
         rows = -(-6 // step)
         keys = np.arange(2 * rows * count, dtype=np.uint32) % 50
         masses = np.ones(len(keys), np.float16)
@@ -45,5 +46,5 @@ class FakeEngine:
         cache = SparseRows(np.arange(0, rows * count + 1, rows), tokens, grouped, base)
         return Captured(cache, [TokenStats(0.5, 0.1, 2.0, -0.4)] * count, 64)
 
-    def logits(self, token_ids):
-        return np.eye(64, dtype=np.float32)[list(token_ids)]
+    def logits(self, token_ids, last=0):
+        return np.eye(64, dtype=np.float32)[list(token_ids)[-last:]]

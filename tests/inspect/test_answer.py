@@ -1,5 +1,7 @@
 """Settings of a checkpoint that answers a prompt, and that `phases --model` observes as a search does."""
 
+from types import SimpleNamespace
+
 from nex_merge.inspect import answer
 from nex_merge.inspect.answer import AnswerConfig, resolve_settings
 from tests.engines.fakes import FakeEngine
@@ -16,7 +18,7 @@ def test_a_checkpoint_of_a_known_family_uses_its_defaults():
 
 def test_every_sample_has_a_reading(tokenizer, monkeypatch):
     engine = FakeEngine()
-    engine.tokenizer = tokenizer
+    engine.resident = SimpleNamespace(tokenizer=tokenizer)
     monkeypatch.setattr(answer, "CheckpointEngine", lambda model, runtime: engine)
     config = AnswerConfig.model_validate({"generation": {"samples": 3}, "activations": {"slice_tokens": 2}})
     found = answer.answer("model", "a prompt", config)

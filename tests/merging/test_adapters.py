@@ -84,7 +84,7 @@ def test_the_adapter_is_merged_once_and_again_where_it_or_its_base_changes(toy, 
     made = opened.folders["a"]
     assert not made.exists(), "nothing is merged before it is needed"
     engine = FamilyEngine(opened, RuntimeConfig())
-    assert made.is_dir() and set(engine.tensors) == set(load_file(made / "model.safetensors"))
+    assert made.is_dir() and set(engine.resident.tensors) == set(load_file(made / "model.safetensors"))
     key = "model.layers.0.self_attn.q_proj.weight"
     parts = load_file(adapter / "adapter_model.safetensors")
     a, b = (parts[f"base_model.model.model.layers.0.self_attn.q_proj.lora_{part}.weight"] for part in "AB")

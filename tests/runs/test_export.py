@@ -15,6 +15,7 @@ from mergekit.scripts.run_yaml import main as mergekit_yaml
 from transformers import AutoConfig
 
 from nex_merge.checkpoints.adapters import AdapterMember
+from nex_merge.engines import saving
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, Verdict
@@ -87,14 +88,14 @@ def test_in_half_precision_log_probabilities_are_compared_and_not_greedy_text(ha
 
 
 def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypatch):
-    load = export.AutoModelForCausalLM.from_pretrained
+    load = saving.AutoModelForCausalLM.from_pretrained
 
     def damaged(*args, **kwargs):
         model = load(*args, **kwargs)
         model.model.norm.weight.data *= 1.1
         return model
 
-    monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
+    monkeypatch.setattr(saving.AutoModelForCausalLM, "from_pretrained", damaged)
     with pytest.raises(RunError, match=r"the stored response to prompt \d has a mean log-probability that is off by"):
         list(export.export_trial(half_run, "a", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -103,14 +104,14 @@ def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypa
 def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(toy_run, tmp_path, monkeypatch):
     lines = list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "out"))
     assert any(line.endswith("it gives the first 4 stored responses again, token by token") for line in lines)
-    load = export.AutoModelForCausalLM.from_pretrained
+    load = saving.AutoModelForCausalLM.from_pretrained
 
     def damaged(*args, **kwargs):
         model = load(*args, **kwargs)
         model.model.norm.weight.data *= -1
         return model
 
-    monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
+    monkeypatch.setattr(saving.AutoModelForCausalLM, "from_pretrained", damaged)
     with pytest.raises(RunError, match="the stored response to prompt 1 would give another token"):
         list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "other"))
 
@@ -227,8 +228,8 @@ def test_an_export_travels(travelling, tmp_path, monkeypatch):
 
 def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, tmp_path, monkeypatch):
     _, run = travelling
-    load = card.load_tokenizer
-    monkeypatch.setattr(card, "load_tokenizer", lambda folder: load(next(iter(Path(tmp_path / "other").glob("*")))))
+    load = saving.load_tokenizer
+    monkeypatch.setattr(saving, "load_tokenizer", lambda folder: load(next(iter(Path(tmp_path / "other").glob("*")))))
     tokenizer = load(run.family().folders["base"])
     tokenizer.add_tokens(["<one more>"])
     tokenizer.save_pretrained(tmp_path / "other" / "tokenizer")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from nex_merge.engines import transformers as engines
+from nex_merge.engines import resident as engines
 from nex_merge.errors import InputError
 from nex_merge.runs.asked import keep_asked, read_asked
 from nex_merge.runs.remerge import Remerger
@@ -56,7 +56,7 @@ def test_a_run_on_two_days_asks_the_same_whether_it_was_kept_or_not(toy, tmp_pat
     _, seen = search(config, study={"trials": 2})
     assert any("2024-05-06" in note for note in seen.notes) and not any("otherwise" in note for note in seen.notes)
     assert (tmp_path / "run/prompts.json").read_bytes() == kept, "it is written once"
-    assert Remerger(RunFolder(tmp_path / "run")).engine.clock == DAYS[0], "the clock of benchmarks"
+    assert Remerger(RunFolder(tmp_path / "run")).resident.clock == DAYS[0], "the clock of benchmarks"
     (tmp_path / "run/prompts.json").unlink()
     _, seen = search(config, study={"trials": 3})
     assert any("4 prompts of 4 would be rendered otherwise today" in note for note in seen.notes)

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from nex_merge.engines import family as family_module
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.merging import method_specs
@@ -88,7 +89,7 @@ def test_a_damaged_record_is_rehearsed_again(family):
 
 def test_a_member_whose_resident_logits_are_others_is_refused_with_the_cause(family, monkeypatch):
     _, settings = family
-    load = rehearsal.load_model
+    load = family_module.load_model
 
     def scaled(folder, config, dtype):
         model, info = load(folder, config, dtype)
@@ -96,7 +97,7 @@ def test_a_member_whose_resident_logits_are_others_is_refused_with_the_cause(fam
             model.model.layers[1].mlp.up_proj.weight.data *= 2
         return model, info
 
-    monkeypatch.setattr(rehearsal, "load_model", scaled)
+    monkeypatch.setattr(family_module, "load_model", scaled)
     with pytest.raises(
         InputError, match=r"^b: would not be scored as what it is.+other weights: model.layers.1.mlp.up"
     ):

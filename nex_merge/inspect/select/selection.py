@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from nex_merge.answers.conclusions import Key, conclude, is_unfinished
-from nex_merge.engines.engine import Engine, ObserveSettings, observe, timed
-from nex_merge.engines.loading import context_of
+from nex_merge.engines.contracts import Engine
+from nex_merge.engines.observe import ObserveSettings, observe, timed
 from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.inspect.select.candidates import CandidatePool
 from nex_merge.inspect.select.question_file import Question, SelectConfig, encode_texts
@@ -79,7 +79,7 @@ def select(
         responses = observed.responses
         seconds |= observed.seconds
     else:
-        responses = encode_texts(questions, ids, engine.tokenizer, context_of(engine.model.config))
+        responses = encode_texts(questions, ids, engine.resident.tokenizer, engine.resident.context)
     # 2. Their neurons.
     log(
         f"capturing {counted(len(responses), 'response')}, {counted(sum(len(r.token_ids) for r in responses), 'token')}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.inspect.transfer.copying import (
     check_pair,

@@ -14,7 +14,7 @@ import torch
 from ranking.families import SPACES
 from ranking.former_guard import measure_text
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.merging import method_specs
 from nex_merge.nex.scoring import score
@@ -63,7 +63,7 @@ def measure(root: Path, per_kind: int, merges: int) -> None:
     engine = FamilyEngine(Family("smollm2", folders, "base"), RuntimeConfig(device="cpu"))
     asked = [p for kind in KINDS for p in make_problems(kind, PROMPTS_PER_KIND, PROMPTS_SEED)]
     held_out = [p for kind in KINDS for p in make_problems(kind, per_kind, PROBLEMS_SEED)]
-    prompts, problems = (encode(items, engine.tokenizer) for items in (asked, held_out))
+    prompts, problems = (encode(items, engine.resident.tokenizer) for items in (asked, held_out))
     settings = ObserveSettings(GENERATION, ACTIVATIONS, PHASES)
     DATA.mkdir(parents=True, exist_ok=True)
     for name, recipe in itertools.islice(recipes(folders).items(), len(folders) + merges):

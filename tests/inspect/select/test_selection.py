@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nex_merge.cli.app import app
-from nex_merge.engines.engine import ObserveSettings
+from nex_merge.engines.observe import ObserveSettings
 from nex_merge.errors import InputError
 from nex_merge.inspect.select.selection import conclusion_of, observe_candidates
 from nex_merge.inspect.select.selectors import SELECTORS

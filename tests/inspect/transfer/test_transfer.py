@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from nex_merge.answers.conclusions import conclude, is_unfinished
 from nex_merge.cli.app import app
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.errors import InputError, RunError
 from nex_merge.inspect.transfer.export import _check_tensors

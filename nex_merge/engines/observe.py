@@ -1,19 +1,16 @@
-"""The protocol `Engine`, and `observe`, which makes an `Observation` of the model's responses to prompts.
-
-An engine holds one resident model. `transformers.py` has the only implementation; tests use a small fake.
-"""
+"""`observe`, the only place that goes from prompts to responses, activations, and what NEX makes of them."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from nex_merge.engines.contracts import Engine
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
-from nex_merge.records import Evidence, MergeRecipe, Observation, Prompt, Response, SparseRows, TokenStats
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig
+from nex_merge.records import Evidence, Observation, Response
+from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig
 
 # Called with the current stage (merge, generate, capture, score) and its progress in tokens or responses.
 Notify = Callable[[str, int], None]
@@ -21,59 +18,6 @@ Notify = Callable[[str, int], None]
 
 def quiet(stage: str, amount: int) -> None:
     """A `Notify` that does nothing."""
-
-
-@dataclass(frozen=True)
-class Captured:
-    """The activations of a model while it read R responses."""
-
-    rows: SparseRows
-    stats: Sequence[TokenStats]  # R
-    neurons: int  # number of neurons in the model: layers * units
-
-
-class Engine(Protocol):
-    """One resident model."""
-
-    def load(self, recipe: MergeRecipe) -> str:
-        """Merge a recipe into the resident model. Returns the SHA-256 of its tensors.
-
-        Raises TrialError if the recipe can't be merged or gives tensors that are not finite.
-        """
-        ...
-
-    def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
-        """Token ids of the prompts. Raises InputError if one leaves no room for `max_new_tokens` in the context."""
-        ...
-
-    def answer(
-        self,
-        prompts: Sequence[Sequence[int]],
-        config: GenerationConfig,
-        drafts: Sequence[Response] = (),
-        notify: Callable[[int], None] = lambda tokens: None,
-        only: Collection[int] | None = None,
-    ) -> list[Response]:
-        """One response per prompt and sample, ordered by prompt, then sample.
-
-        `drafts`: other models' responses to the same prompts, for speculative decoding; they change no token. `notify`
-        is called with the number of tokens of each step. `only`: answer these of the prompts, with the tokens that they
-        get among all of them. Raises TrialError if logits are not finite.
-        """
-        ...
-
-    def capture(
-        self,
-        responses: Sequence[Response],
-        config: ActivationsConfig,
-        notify: Callable[[int], None] = lambda done: None,
-    ) -> Captured:
-        """Read responses, of this model or another, and capture the activations."""
-        ...
-
-    def logits(self, token_ids: Sequence[int]) -> np.ndarray:
-        """The logits after every token, float32 [tokens, vocabulary]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +39,7 @@ def observe(
 ) -> Observation:
     """Generate responses to the prompts (token ids) with the resident model, capture its activations, analyse them.
 
-    `responses`: read these instead of generating. Raises TrialError as `Engine.answer` does.
+    `responses`: read these instead of generating. Raises TrialError as `Answers.answer` does.
     """
     seconds: dict[str, float] = {}
     # 1. Generate responses.
