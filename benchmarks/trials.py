@@ -27,7 +27,9 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
     with custody.hold(resolved, True, lambda text: None) as run:
         engine = FamilyEngine(resolved.family, resolved.config.runtime)
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
-        return TrialRunner(engine, resolved.config, list(resolved.family.folders), run)
+        config = resolved.config
+        ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
+        return TrialRunner(engine, config, list(resolved.family.folders), run, ids)
 
 
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:

@@ -79,9 +79,9 @@ def observe(
 
 
 @contextmanager
-def timed(stage: str, seconds: dict[str, float], notify: Notify = quiet) -> Iterator[None]:
-    """Announce a stage and record its duration in seconds."""
-    notify(stage, 0)
+def timed(stage: str, seconds: dict[str, float], notify: Notify = quiet, amount: int = 0) -> Iterator[None]:
+    """Announce a stage, with how far it is already, and record its duration in seconds."""
+    notify(stage, amount)
     began = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - began

@@ -151,14 +151,14 @@ def _open(run: RunFolder, chosen: list[str]) -> RunFolder:
 def _answer(run: RunFolder, final: RunFolder, runner: TrialRunner, result: TrialResult) -> None:
     recipe = run.recipe(result)
     try:
-        answered = runner.answer(result.trial, result.name, recipe)
-        if answered.weights_sha256 != result.weights_sha256:
+        tried = runner.answer(result.trial, result.name, recipe)
+        if tried.answered.weights_sha256 != result.weights_sha256:
             raise RunError(
                 f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of "
                 "the search: the parents or the libraries have changed since"
             )
         # Base and parents are their own teachers, and answer before any merge.
-        runner.finish(answered, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
+        runner.finish(tried, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
     except TrialError as error:
         interrupts.check()
         final.write(failed(result.trial, result.name, recipe, error, 0.0))

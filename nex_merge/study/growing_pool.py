@@ -12,6 +12,7 @@ from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.study.known import horizon, known
 
 
 class GrowingPool:
@@ -27,13 +28,8 @@ class GrowingPool:
         self._values: dict[str, dict[str, float]] = {}  # by measure, then trial, under the present weights
 
     def earlier(self, trial: str) -> list[Variant]:
-        """Base, parents and merges with a lower number, if they have responses."""
-        number = int(trial) if trial.isdigit() else -1
-        return [
-            self._variant(result)
-            for result in self._run.results()
-            if result.state in files.SCORED and result.trial != trial and _precedes(result, number)
-        ]
+        """The variants with responses that a trial knows: base, parents, merges by number."""
+        return [self._variant(result) for result in known(trial, self._run.results()) if result.state in files.SCORED]
 
     def _variant(self, result: TrialResult) -> Variant:
         if result.trial not in self._variants:
@@ -44,9 +40,10 @@ class GrowingPool:
         """The shared neuron weights for the merge with this number; None if each variant has its own."""
         if self._nex.calibration in ("self", "crossfit"):
             return None
-        size = pool_size(number) if self._nex.calibration == "pool" else 0
+        size = pool_size(horizon(number)) if self._nex.calibration == "pool" else 0
         if size != self._size:
-            variants = self.earlier(files.trial_id(size))
+            below = [r for r in self._run.results() if r.kind != "merge" or int(r.trial) < size]
+            variants = [self._variant(result) for result in below if result.state in files.SCORED]
             self._size, self._weights, self._values = size, shared_weights(variants, self._nex), {}
         return self._weights
 
@@ -61,10 +58,11 @@ class GrowingPool:
 
     def _column(self, measure: Measure, number: int) -> Mapping[str, float]:
         """The current values of a measure for the merges before this number."""
+        trial = files.trial_id(number)
+        before = [result for result in known(trial, self._run.results()) if result.kind == "merge"]
         if not measure.is_pooled(self._nex):
-            before = [result for result in self._run.results() if result.kind == "merge" and _precedes(result, number)]
             return {r.trial: value for r in before if (value := r.value(measure.name)) is not None}
-        earlier = self.earlier(files.trial_id(number))
+        earlier = self.earlier(trial)
         weights = self.weights(number)
         if measure.needs_pool:
             self._values.pop(measure.name, None)
@@ -75,11 +73,7 @@ class GrowingPool:
             for variant, value in zip(pool.variants, whole_values(measure, pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     values[variant.trial] = value.value
-        for result in self._run.results():  # a duplicate has the value of its original
-            if result.same_as in values and _precedes(result, number):
+        for result in before:  # a duplicate has the value of its original
+            if result.same_as in values:
                 values[result.trial] = values[result.same_as]
         return values
-
-
-def _precedes(result: TrialResult, number: int) -> bool:
-    return result.kind != "merge" or int(result.trial) < number

@@ -31,6 +31,7 @@ from nex_merge.runs.database import Database
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import reached
+from nex_merge.study.known import known
 from nex_merge.study.observers import Observer
 from nex_merge.study.samplers import GivenSampler, MergeSampler, Seen, Start, stable_seed
 from nex_merge.study.warm_start import EarlierTrial
@@ -346,8 +347,7 @@ def _same_recipe(run: RunFolder, number: str, recipe: MergeRecipe, space: Search
     if any(method.stochastic for method in space.methods if method.name == recipe.method):
         return None
     wanted = json.dumps(recipe.config, sort_keys=True)
-    merges = [r for r in run.results() if r.kind == "merge" and r.state in files.SCORED]
-    earlier = [r for r in merges if int(r.trial) < int(number)]
+    earlier = [r for r in known(number, run.results()) if r.kind == "merge" and r.state in files.SCORED]
     same = (r for r in earlier if json.dumps(run.recipe_config(r.trial), sort_keys=True) == wanted)
     return next(same, None)
 

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.setup.study_config import StudyConfig
+from nex_merge.study.known import horizon
 
 SEED_BITS = 31
 # Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.
@@ -163,7 +164,7 @@ def _as_before(
     trials to put before all others.
     """
     found = optuna.create_study(directions=study.directions)
-    for trial in [*earlier, *_updated(study.get_trials()[:number], values)]:
+    for trial in [*earlier, *_updated(study.get_trials()[: horizon(number)], values)]:
         found.add_trial(trial)
     found.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
     return found

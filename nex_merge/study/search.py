@@ -39,7 +39,7 @@ from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, passthrough, propose
 from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.samplers import Start, check_given
-from nex_merge.study.trial import Answered, TrialRunner
+from nex_merge.study.trial import TrialRunner, Tried
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.wording import counted
 
@@ -220,7 +220,7 @@ def _score_baselines(
     """
     nex = resolved.config.nex
     shared = nex.calibration in ("parents", "pool") and resolved.config.activations.capture == "all"
-    answered: dict[str, Answered] = {}
+    answered: dict[str, Tried] = {}
     for name, reference in resolved.family.references.items():
         if run.result(name) is not None:
             continue
@@ -247,8 +247,8 @@ def _score_baselines(
             dispatch.on_trial_end(runner.finish(item, weights))
 
 
-def _unscored(name: str, item: Answered) -> Variant:
-    return Variant(name, item.recipe.kind, True, item.observation)
+def _unscored(name: str, item: Tried) -> Variant:
+    return Variant(name, item.recipe.kind, True, item.answered.observation)
 
 
 def _say_what_the_guard_misses(config: RunConfig, runner: TrialRunner, dispatch: Observers) -> None:

@@ -1,4 +1,4 @@
-"""MergeRecipe -> TrialResult: one trial, as numbered steps over an engine and `observe`."""
+"""MergeRecipe -> TrialResult: a trial is planned here, worked on wherever (`workers/`), and kept here."""
 
 import itertools
 import time
@@ -11,7 +11,7 @@ import numpy as np
 
 from nex_merge import interrupts
 from nex_merge.engines.contracts import Engine
-from nex_merge.engines.observe import Notify, ObserveSettings, observe, quiet, timed
+from nex_merge.engines.observe import Notify, ObserveSettings, quiet, timed
 from nex_merge.errors import InputError, TrialError
 from nex_merge.measures.constraints import constraints_of, violations
 from nex_merge.measures.estimates import estimate_new
@@ -35,23 +35,22 @@ from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.growing_pool import GrowingPool
+from nex_merge.study.known import known
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.race import Race, Stop
+from nex_merge.workers.job import Answered, Job, perform
 
 # Earlier merges whose answers are drafts; what more of them gain is in results/studies/speed.md.
 NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A variant with its responses, before it is scored."""
+class Tried:
+    """A variant whose responses are on disk, before it is scored."""
 
-    trial: str
     name: str
     recipe: MergeRecipe
-    observation: Observation
-    weights_sha256: str
-    seconds: dict[str, float]
+    answered: Answered
     stop: Stop | None = None  # None: it has answered all prompts
 
 
@@ -83,46 +82,53 @@ class TrialRunner:
         self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
         self.pool = GrowingPool(run, config.nex, config.consensus)
 
-    def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
-        """Steps 1 to 3 of a trial. Raises TrialError if the variant can't be merged or run.
+    def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Tried:
+        """Plan a trial, have its work done, and keep the responses. Raises TrialError as `perform` does.
 
         Raises InputError if a member's files changed before or meanwhile.
         """
-        with self._members_unchanged():
-            return self._answer(trial, name, recipe)
-
-    def _answer(self, trial: str, name: str, recipe: MergeRecipe) -> Answered:
         folder = self._run.folder(trial)
-        seconds: dict[str, float] = {}
-        # 1. The recipe is on disk before anything can go wrong with it.
-        files.write_recipe(folder, replace(recipe, config=mergekit_config(recipe.config)))
-        # 2. Merge into the resident model.
-        with timed("merge", seconds, self._notify):
-            sha256 = self.engine.load(recipe)
-        # 3. Generate responses, in blocks if merges race, and capture activations.
+        with self._members_unchanged():
+            # The recipe is on disk before anything can go wrong with it.
+            files.write_recipe(folder, replace(recipe, config=mergekit_config(recipe.config)))
+            job, stop = self.plan(trial, recipe), None
+            if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
+                answered, stop = self._race(job)
+            else:
+                answered = self._perform(job)
+            interrupts.check()
+            files.write_responses(folder, answered.observation.responses)
+            if job.settings.activations is not None:
+                keep_activations(self._run, trial, answered.weights_sha256, answered.observation)
+        return Tried(name, recipe, answered, stop)
+
+    def plan(self, trial: str, recipe: MergeRecipe) -> Job:
+        """The work of a trial that answers all prompts, with the drafts that it knows of."""
         activations = self._config.activations if self._config.activations.capture == "all" else None
         settings = ObserveSettings(self._config.generation, activations, self._config.nex)
-        with timed("generate", seconds, self._notify):
-            if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
-                responses, stop = self._race(trial, recipe, sha256)
-            else:
-                responses, stop = self._ask(self.asked, self._drafts(trial, recipe)), None
-        observation = observe(self.engine, self.prompt_ids, settings, responses=responses, notify=self._notify)
-        interrupts.check()
-        files.write_responses(folder, observation.responses)
-        if activations is not None:
-            keep_activations(self._run, trial, sha256, observation)
-        seconds |= observation.seconds
-        return Answered(trial, name, recipe, observation, sha256, seconds, stop)
+        return Job(trial, recipe, self.prompt_ids, settings, self.asked, self._drafts(trial, recipe))
+
+    def _perform(self, job: Job) -> Answered:
+        return perform(job, self.engine, self._notify)
 
     def _is_reference(self, recipe: MergeRecipe) -> bool:
         """Whether this is the merge with equal weights: it answers everything, as others are held against it."""
         return recipe.kind == "merge" and dict(recipe.parameters) == self._reference
 
-    def _race(self, trial: str, recipe: MergeRecipe, sha256: str) -> tuple[list[Response], Stop | None]:
-        """The responses to the prompts, block by block, up to where the trial ends. Finished blocks are kept."""
-        folder, name = self._run.folder(trial), f"blocks-{sha256[:16]}.jsonl"
-        earlier, drafts = self.pool.earlier(trial), self._drafts(trial, recipe)
+    def _race(self, job: Job) -> tuple[Answered, Stop | None]:
+        """A job, its prompts answered block by block up to where the trial ends. Finished blocks are kept."""
+        answering = replace(job, asked=(), settings=replace(job.settings, activations=None))
+        loaded = self._perform(answering)
+        answering = replace(answering, weights_sha256=loaded.weights_sha256)
+        seconds = dict(loaded.seconds)
+        with timed("generate", seconds):  # with what is decided between the blocks
+            responses, stop = self._in_blocks(answering, f"blocks-{loaded.weights_sha256[:16]}.jsonl")
+        read = self._perform(replace(answering, answered=responses, settings=job.settings))
+        return replace(read, seconds={**seconds, **read.seconds}), stop
+
+    def _in_blocks(self, job: Job, name: str) -> tuple[list[Response], Stop | None]:
+        """The responses up to where the trial ends. `name`: the file that keeps them, after every block."""
+        folder, earlier = self._run.folder(job.trial), self.pool.earlier(job.trial)
         race = Race(self._config, self.asked, [v for v in earlier if v.kind != "merge"], self.pool.questions)
         responses = files.read_responses(folder, name) if (folder / name).exists() else []
         done = {response.prompt for response in responses}
@@ -130,61 +136,52 @@ class TrialRunner:
         for block in race.blocks():
             missing = [prompt for prompt in block if prompt not in done]
             if missing:
-                responses += self._ask(missing, drafts, sum(len(response.token_ids) for response in responses))
-                responses.sort(key=lambda response: (response.prompt, response.sample))
+                answered = self._perform(replace(job, asked=missing, answered=responses))
+                responses = list(answered.observation.responses)
                 interrupts.check()
                 files.write_responses(folder, responses, name)
             asked |= set(block)
             so_far = [response for response in responses if response.prompt in asked]
             if len(asked) < len(self.asked):
-                stop = race.stop(earlier, Variant(trial, "merge", False, Observation(so_far)))
+                stop = race.stop(earlier, Variant(job.trial, "merge", False, Observation(so_far)))
                 if stop is not None:
                     return so_far, stop
         return responses, None
 
-    def _ask(self, prompts: Sequence[int], drafts: Sequence[Response], before: int = 0) -> list[Response]:
-        """The resident model's responses to some of the prompts. `before`: tokens that the trial has generated."""
-        total = before
-
-        def generated(tokens: int) -> None:
-            nonlocal total
-            total += tokens
-            self._notify("generate", total)
-
-        return self.engine.answer(self.prompt_ids, self._config.generation, drafts, generated, prompts)
-
     def _drafts(self, trial: str, recipe: MergeRecipe) -> list[Response]:
-        """Drafts: the responses of the baselines that precede this trial, and of the earlier merges nearest to it.
+        """Drafts: the responses of the baselines that precede this trial, and of the known merges nearest to it.
 
         The same after a resume. What comes last is continued where several texts could be.
         """
         before = list(itertools.takewhile(lambda name: name != trial, self._members))
-        if recipe.kind == "merge":
-            answered = [r for r in self._run.results() if r.kind == "merge" and r.state in files.SCORED]
-            merges = {r.trial: r.parameters for r in answered if int(r.trial) < int(trial)}
-            before += nearest(recipe.parameters, merges, NEIGHBOURS)
+        merges = {
+            result.trial: result.parameters
+            for result in known(trial, self._run.results())
+            if result.kind == "merge" and result.state in files.SCORED
+        }
+        before += nearest(recipe.parameters, merges, NEIGHBOURS)
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]
 
-    def finish(self, answered: Answered, shared: NeuronWeights | None) -> TrialResult:
-        """Step 4 of a trial: every measure's value; result.json.
+    def finish(self, tried: Tried, shared: NeuronWeights | None) -> TrialResult:
+        """Keep a trial: every measure's value; result.json.
 
         `shared`: the neuron weights shared by all variants, None if each has its own. Raises TrialError if no response
         has activation mass to score.
         """
         began = time.perf_counter()
-        recipe, observation = answered.recipe, answered.observation
+        recipe, answered, stop = tried.recipe, tried.answered, tried.stop
+        trial, observation = answered.trial, answered.observation
         nex_score = None
         if observation.evidence is not None and observation.analyses is not None:
             nex_score = score(observation.evidence, observation.analyses, self._config.nex.calibration, shared)
             if nex_score.nex is None:
                 raise TrialError("no response has any activation mass, so there is nothing to score")
         observation = replace(observation, text=text_figures(observation.responses))
-        stop = answered.stop
         lost_to = None if stop is None else stop.lost_to
-        variant = Variant(answered.trial, recipe.kind, stop is None, observation, score=nex_score, lost_to=lost_to)
+        variant = Variant(trial, recipe.kind, stop is None, observation, score=nex_score, lost_to=lost_to)
         nex, consensus, questions = self._config.nex, self._config.consensus, self.pool.questions
-        earlier = self.pool.earlier(answered.trial)
+        earlier = self.pool.earlier(trial)
         estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
         state, beyond, reasons = "complete", {}, []
         if recipe.kind == "merge":
@@ -200,9 +197,9 @@ class TrialRunner:
                 state, reasons = "collapsed" if stop is None else stop.state, [why, *reasons]
         spent = answered.seconds.get("score", 0.0) + time.perf_counter() - began
         result = TrialResult(
-            trial=answered.trial,
+            trial=trial,
             kind=recipe.kind,
-            name=answered.name,
+            name=tried.name,
             method=recipe.method,
             seed=recipe.seed,
             state=state,
@@ -221,7 +218,7 @@ class TrialRunner:
         )
         interrupts.check()
         self._run.write(result, observation)
-        for blocks in self._run.folder(answered.trial).glob("blocks-*.jsonl"):
+        for blocks in self._run.folder(trial).glob("blocks-*.jsonl"):
             blocks.unlink()
         return result
 

@@ -51,7 +51,7 @@ def main() -> None:
         engine.sdpa_kernel = (lambda kernels: nullcontext()) if allowed else without
         batches.PASS_TOKENS, passes[0] = pass_tokens, 0
         name = f"{number:04d}"
-        answered = runner.answer(name, name, recipe("ties", named, number))
+        answered = runner.answer(name, name, recipe("ties", named, number)).answered
         seconds = [f"{answered.seconds[stage]:.2f}" for stage in ("generate", "capture")]
         tokens = sum(len(response.token_ids) for response in answered.observation.responses)
         return [number, int(allowed), pass_tokens, *seconds, passes[0], tokens]

@@ -127,7 +127,7 @@ def test_what_was_observed_comes_back(toy_config, slice_tokens):
         recipe = MergeRecipe("merge", "ties", {"merge_method": "ties"}, 7, {"x": 1})
         answered = runner.answer("0000", "ties", recipe)
         result = runner.finish(answered, None)
-    seen = answered.observation
+    seen = answered.answered.observation
     assert np.isnan(seen.phases.novelty).all() == (slice_tokens == 6), "NaN has to survive, too"
     again = RunFolder(run.path)
     (variant,) = again.variants()

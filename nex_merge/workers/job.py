@@ -1,0 +1,63 @@
+"""`perform`, the work of a trial, as a function of values that can be sent to another process.
+
+A trial is planned and kept by the driver (`study/trial.py`), which knows run folder and study. A trial that races is
+several jobs on one engine: one that loads, one for every block of prompts, one that reads what was answered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nex_merge.engines.contracts import Engine
+from nex_merge.engines.observe import Notify, ObserveSettings, observe, quiet, timed
+from nex_merge.records import MergeRecipe, Observation, Response
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the work of a trial takes."""
+
+    trial: str
+    recipe: MergeRecipe
+    prompts: Sequence[Sequence[int]]  # token ids of all prompts of the run
+    settings: ObserveSettings  # without activations, nothing is captured
+    asked: Sequence[int]  # the prompts to be answered now
+    drafts: Sequence[Response] = ()  # what other variants answered, for speculative decoding
+    answered: Sequence[Response] = ()  # what this one has answered before
+    # Of the weights that the job before this one has loaded into the same engine; None: the recipe is merged.
+    weights_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a job gave."""
+
+    trial: str
+    observation: Observation  # of all responses so far
+    weights_sha256: str  # of the merged tensors
+    seconds: Mapping[str, float]  # by stage: merge, generate, capture, score
+
+
+def perform(job: Job, engine: Engine, notify: Notify = quiet) -> Answered:
+    """Merge the recipe, answer the prompts, read the responses; `notify` is told how far it is.
+
+    Raises TrialError if the recipe can't be merged, gives tensors that are not finite, or logits that are not.
+    """
+    seconds: dict[str, float] = {}
+    sha256 = job.weights_sha256
+    if sha256 is None:
+        with timed("merge", seconds, notify):
+            sha256 = engine.load(job.recipe)
+    responses = list(job.answered)
+    if job.asked:
+        total = sum(len(response.token_ids) for response in responses)
+
+        def generated(tokens: int) -> None:
+            nonlocal total
+            total += tokens
+            notify("generate", total)
+
+        with timed("generate", seconds, notify, total):
+            responses += engine.answer(job.prompts, job.settings.generation, job.drafts, generated, job.asked)
+        responses.sort(key=lambda response: (response.prompt, response.sample))
+    observation = observe(engine, job.prompts, job.settings, responses=responses, notify=notify)
+    return Answered(job.trial, observation, sha256, {**seconds, **observation.seconds})
