@@ -48,7 +48,7 @@ def whole_search(root: Path) -> dict[str, Any]:
     runner = trials.open_runner(plan)
 
     def one(made: MergeRecipe) -> dict[str, float]:
-        return by_hand(made, runner.prompt_ids, plan.config, runner.engine, root / "merged")[0]
+        return by_hand(made, runner.terms.prompt_ids, plan.config, runner.engine, root / "merged")[0]
 
     members = [
         one(passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))

@@ -17,6 +17,7 @@ from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.runs import custody, files
 from nex_merge.setup.resolve import ResolvedConfig, resolve_config
 from nex_merge.study.proposal import passthrough
+from nex_merge.study.terms import terms_of
 from nex_merge.study.trial import TrialRunner
 
 CONFIG = "configs/qwen3_ties.yaml"
@@ -29,7 +30,7 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
         config = resolved.config
         ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
-        return TrialRunner(engine, config, list(resolved.family.folders), run, ids)
+        return TrialRunner(engine, terms_of(config, list(resolved.family.folders), ids), run)
 
 
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
@@ -45,7 +46,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
                        [], [], "8x")  # fmt: skip
 
     def theirs(number: int) -> float:
-        spent, nex = by_hand(recipe("ties", named, number), runner.prompt_ids, config, engine, root / "merged")
+        spent, nex = by_hand(recipe("ties", named, number), runner.terms.prompt_ids, config, engine, root / "merged")
         theirs_by_stage.append(spent)
         return nex
 

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import optuna
 import yaml
 
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
+from tests.engines.fakes import FakeEngine
 
+# The trials of the search that `toy_config` describes.
+TRIALS = ["base", "a", "b", "0000", "0001", "0002", "0003"]
 # They differ from run to run.
 TIMES = ("seconds",)
 
@@ -41,3 +45,22 @@ def with_space(config: Path, space) -> Path:
     """The configuration with another search space."""
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "search_space": space}))
     return config
+
+
+def study_of(run: Path) -> optuna.Study:
+    """The only study in a run folder's database."""
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
+
+
+class Faulty(FakeEngine):
+    """Raises an error at the fifth answer, once."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def answer(self, *args, **kwargs):
+        answers = super().answer(*args, **kwargs)
+        if self.answered == 5:
+            raise self.error
+        return answers

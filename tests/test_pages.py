@@ -16,6 +16,8 @@ from mergekit.config import MergeConfiguration
 from typer.testing import CliRunner
 
 from nex_merge.cli import app
+from nex_merge.measures.constraints import constraints_of
+from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs
 from nex_merge.setup.config import RunConfig, merge_mappings, parse
 from nex_merge.setup.families import FamilyConfig
@@ -166,6 +168,7 @@ def test_a_configuration_can_be_read(block: Block):
     else:
         whole = given if "family" in given else merge_mappings(shipped("qwen3_ties"), given)
         config = parse(RunConfig, whole, block.page.name)
-        check_samples(config)
-        check_capture(config)
-        check_race(config, 24)
+        objective, constraints = objective_of(config.study), constraints_of(config.study)
+        check_samples(config, objective, constraints)
+        check_capture(config, objective, constraints)
+        check_race(config, 24, objective, constraints)

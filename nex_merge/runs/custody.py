@@ -24,13 +24,15 @@ _LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, 
 
 
 @contextmanager
-def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> Iterator[RunFolder]:
+def hold(
+    resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None], database: Database | None = None
+) -> Iterator[RunFolder]:
     """The run folder, locked for this process, with this configuration saved in it.
 
-    `fresh` renames an earlier run; it gets its name back if the new one ends before its first trial. Raises what
-    `check` raises.
+    `fresh` renames an earlier run; it gets its name back if the new one ends before its first trial. `database`: the
+    study's, if it is at hand. Raises what `check` raises.
     """
-    check(resolved, fresh)
+    _check_usable(resolved, fresh, database)
     folder = resolved.run
     aside = _move_aside(folder) if fresh and _has_content(folder) else None
     try:
@@ -52,19 +54,25 @@ def hold(resolved: ResolvedConfig, fresh: bool, note: Callable[[str], None]) -> 
         raise
 
 
-def check(resolved: ResolvedConfig, fresh: bool = False) -> list[str]:
+def check(resolved: ResolvedConfig, fresh: bool = False, database: Database | None = None) -> None:
     """Check that a search can use its run folder, without changing anything.
 
-    Returns the differences in library versions, which are allowed but worth a note. Raises InputError if the folder
-    or the study's database can't be used, or the folder holds something other than a run, or a run of another
-    configuration (unless `fresh`); RunError if another process has locked it.
+    Raises InputError if the folder or the study's database can't be used, or the folder holds something other than a
+    run, or a run of another configuration (unless `fresh`); RunError if another process has locked it.
     """
+    _check_usable(resolved, fresh, database)
+    if not fresh:
+        compare(resolved)
+
+
+def _check_usable(resolved: ResolvedConfig, fresh: bool, database: Database | None) -> None:
+    """As `check`, but for the configuration of the run that is there."""
     folder = resolved.run
-    database = Database(resolved.storage, folder)
+    database = database or Database(resolved.storage, folder)
     if not database.is_own or not fresh:  # otherwise study.db is a new file
         database.check()
     if not folder.is_dir():
-        return []
+        return
     if not _is_run(folder):
         others = sorted(path.name for path in folder.iterdir() if path.name not in _LEFTOVERS[1:])
         raise InputError(
@@ -74,7 +82,6 @@ def check(resolved: ResolvedConfig, fresh: bool = False) -> list[str]:
     if (folder / files.LOCK).exists():
         with locked(folder):
             pass
-    return [] if fresh else compare(resolved)
 
 
 def compare(resolved: ResolvedConfig) -> list[str]:

@@ -4,16 +4,13 @@ The best of many merges on the prompts that they were chosen by looks better tha
 A final is a run folder in the run folder, whose trials are those of the run that take part.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import yaml
 
 from nex_merge import interrupts
-from nex_merge.engines.contracts import Engine
 from nex_merge.errors import RunError, TrialError
-from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import TrialResult
@@ -25,26 +22,22 @@ from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.study.observers import Observer
 from nex_merge.study.optuna_study import failed
+from nex_merge.study.terms import Terms
 from nex_merge.study.trial import TrialRunner
 from nex_merge.wording import counted
 
 
-def play_final(
-    run: RunFolder,
-    config: RunConfig,
-    engine: Engine,
-    members: list[str],
-    prompt_ids: Sequence[Sequence[int]],
-    reference: Mapping[str, Any] | None,
-    observer: Observer,
-    members_unchanged: Callable[[], AbstractContextManager[None]],
-) -> None:
+def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], observer: Observer) -> None:
     """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
+
+    `searched`: what ran the trials of the search. `prompts`: those that it has not seen.
 
     All other complete merges answer too, to vote, the best first, until the search's budget of tokens is spent; they
     can't be picked. What was answered before is kept, unless a final of these merges alone would have another result.
     The caller scores the run afterwards. Raises RunError if a merge's tensors differ from those of the search.
     """
+    terms = replace(searched.terms, asked=prompts)
+    config, members = terms.config, terms.members
     assert config.study.final is not None, "asked for"
     rows = read_rows(run, final=False)
     complete = [row for row in rows if row["kind"] == "merge" and row["state"] == "complete"]
@@ -56,30 +49,19 @@ def play_final(
     final = _open(run, chosen)
     # Who only votes is not captured where `activations.capture` is final.
     runner, voting = (
-        TrialRunner(
-            engine,
-            _in_final(config, capture),
-            members,
-            final,
-            prompt_ids,
-            reference,
-            observer.on_stage,
-            True,
-            members_unchanged,
-        )
-        for capture in ("all", "none")
+        searched.under(replace(terms, config=_in_final(config, capture)), final) for capture in ("all", "none")
     )
     needed = dict.fromkeys([*members, *anchors, *chosen])
     results = {result.trial: result for result in run.results()}
     taking_part = dict.fromkeys([*needed, *(row["trial"] for row in complete)])
     order = [trial for trial in taking_part if trial in results and results[trial].state in files.SCORED]
-    for trial in _stale(final, config, order, needed):
+    for trial in _stale(final, terms, order, needed):
         final.discard(trial)
     todo = [results[trial] for trial in order if final.result(trial) is None]
     if todo:
         observer.on_note(
             f"final: {counted(len(todo), 'variant')} {'answers' if len(todo) == 1 else 'answer'} "
-            f"{counted(len(runner.asked), 'prompt')} that the search has not seen; picks come "
+            f"{counted(len(terms.asked), 'prompt')} that the search has not seen; picks come "
             f"from the first {len(chosen)}"
         )
     budget = config.study.max_tokens
@@ -111,7 +93,7 @@ def _finalists(complete: Sequence[Row], objective: Objective, top: int) -> list[
     return list(dict.fromkeys(order))[:top]
 
 
-def _stale(final: RunFolder, config: RunConfig, order: Sequence[str], needed: Collection[str]) -> list[str]:
+def _stale(final: RunFolder, terms: Terms, order: Sequence[str], needed: Collection[str]) -> list[str]:
     """The merges in the folder that would have another result there if this were the first final.
 
     They were captured and now only vote, or the other way round; or constraints look at a measure that takes the whole
@@ -119,7 +101,7 @@ def _stale(final: RunFolder, config: RunConfig, order: Sequence[str], needed: Co
     """
     kept = {result.trial: result for result in final.results()}
     merges = [trial for trial, result in kept.items() if result.kind == "merge"]
-    bounded = [MEASURES[each.measure] for each in constraints_of(config.study)]
+    config, bounded = terms.config, [MEASURES[each.measure] for each in terms.constraints]
     look_at_pool = any(measure.needs_pool or measure.is_pooled(config.nex) for measure in bounded)
     if look_at_pool and {*order[: len(kept)]} != {*kept}:
         return merges

@@ -16,14 +16,15 @@ from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.measures.consensus import FEWEST_SAMPLES
 from nex_merge.measures.consensus_verdict import TELLING
-from nex_merge.measures.constraints import constraints_of
-from nex_merge.measures.estimates import objective_of
+from nex_merge.measures.constraints import Constraint, constraints_of
+from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES
 from nex_merge.merging import method_specs, preflight, rank_bytes, rounded_members, weights_dtype
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
 from nex_merge.runs.asked import Asked, as_begun, read_asked
+from nex_merge.runs.database import Database
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.rendering import file_notes, rendering_notes
 from nex_merge.setup.resolve import ResolvedConfig
@@ -35,7 +36,7 @@ from nex_merge.study.race import FEWEST_RIVALS, check_race
 from nex_merge.study.recipe_list import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsal_cache import Rehearsal
-from nex_merge.study.trial import check_crossfit, split_prompts
+from nex_merge.study.terms import check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
 
@@ -51,6 +52,11 @@ class Checked:
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
     asked: Asked  # what all trials are asked
+    searched: Sequence[int]  # the prompts of the search
+    kept_for_the_final: Sequence[int]  # those that it does not see; none without a final
+    objective: Objective
+    constraints: Sequence[Constraint]
+    database: Database  # of the study
     engine: Engine
     out_dtype: str  # dtype of saved merges
     rehearsal: Rehearsal | None  # None: an engine of one's own
@@ -75,9 +81,11 @@ def check(
     whatever is wrong with the input, RunError if the run folder is in use.
     """
     config, family = resolved.config, resolved.family
-    check_samples(config)
-    custody.check(resolved, fresh)
-    warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
+    objective, constraints = objective_of(config.study), constraints_of(config.study)
+    check_samples(config, objective, constraints)
+    database = Database(resolved.storage, resolved.run, note)
+    custody.check(resolved, fresh, database)
+    warm_start = find_warm_start(resolved, objective, constraints, fresh)
     made = engine or FamilyEngine(family, config.runtime)
     if made.family_weights is not None:
         tensors = made.family_weights.tensors
@@ -91,17 +99,20 @@ def check(
         space = load_space(config.search_space, method_specs(), family.models)
     check_filters(space.filters, list(tensors))
     asked, notes = _asked(resolved, made, fresh)
-    searched, _ = split_prompts(config.study, len(asked.ids))
-    check_race(config, len(searched))
-    check_capture(config)
-    if "consensus" in objective_of(config.study).names and len(searched) < TELLING[1]:
+    searched, final = split_prompts(config.study, len(asked.ids))
+    check_race(config, len(searched), objective, constraints)
+    check_capture(config, objective, constraints)
+    if "consensus" in objective.names and len(searched) < TELLING[1]:
         note(
             f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on consensus is never "
             f"sound with fewer than "
             f"{TELLING[1]} that tell variants apart"
         )
     rehearsal = rehearse(made, resolved, space, recipes, note) if made.family_weights is not None else None
-    return Checked(tensors, space, asked, made, out_dtype, rehearsal, recipes, warm_start, notes)
+    return Checked(
+        tensors, space, asked, searched, final, objective, constraints, database, made, out_dtype, rehearsal, recipes,
+        warm_start, notes,
+    )  # fmt: skip
 
 
 def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked, list[str]]:
@@ -122,22 +133,18 @@ def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked
     return asked, notes + differing
 
 
-def _asked_for(study: StudyConfig) -> Iterator[tuple[str, str]]:
-    """(key, measure) of every objective and constraint. Raises InputError if one is unknown."""
-    objective, constraints = objective_of(study), constraints_of(study)
+def _measured(study: StudyConfig, objective: Objective, constraints: Sequence[Constraint]) -> Iterator[tuple[str, str]]:
+    """(key, measure) of every objective and constraint."""
     for name in objective.names:
         yield "study.objective" if study.objectives is None else "study.objectives", name
     for item in constraints:
         yield "study.constraints", item.measure
 
 
-def check_samples(config: RunConfig) -> None:
-    """Raise InputError if all samples of a prompt would be the same, or too few for an objective or a constraint.
-
-    Also where one of these is unknown.
-    """
+def check_samples(config: RunConfig, objective: Objective, constraints: Sequence[Constraint]) -> None:
+    """Raise InputError if all samples of a prompt would be the same, or too few for an objective or a constraint."""
     generation = config.generation
-    for key, name in _asked_for(config.study):
+    for key, name in _measured(config.study, objective, constraints):
         if name == "self_consistency" and generation.samples < FEWEST_SAMPLES:
             raise InputError(
                 f"{key}: self_consistency requires generation.samples of at least {FEWEST_SAMPLES}, got "
@@ -150,12 +157,12 @@ def check_samples(config: RunConfig) -> None:
         )
 
 
-def check_capture(config: RunConfig) -> None:
+def check_capture(config: RunConfig, objective: Objective, constraints: Sequence[Constraint]) -> None:
     """Raise InputError if an objective or a constraint reads activations that would not be captured.
 
     Or if they are to be captured in a final, and none is played.
     """
-    for key, name in _asked_for(config.study):
+    for key, name in _measured(config.study, objective, constraints):
         if config.activations.capture != "all" and MEASURES[name].reads_activations:
             raise InputError(
                 f"activations.capture: {key} {name} is computed from activations; use all, or what is read from "
@@ -198,13 +205,12 @@ def estimate(
         f"tokens         at most {tokens:,} to generate ({counted(len(checked.asked.ids), 'prompt')}, "
         f"{counted(samples, 'sample')} each)"
     )
-    searched, final = split_prompts(config.study, len(checked.asked.ids))
     if config.study.final is not None:
         yield (
-            f"final          {len(final)} of the prompts, which the search does not see: the best "
+            f"final          {len(checked.kept_for_the_final)} of the prompts, which the search does not see: the best "
             f"{counted(config.study.final.top, 'merge')}, base, parents and equal weights answer them, and "
             f"other complete merges "
-            f"vote; {len(searched)} are the search's"
+            f"vote; {len(checked.searched)} are the search's"
         )
     if config.study.pruner != "none":
         yield (

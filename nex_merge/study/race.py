@@ -13,13 +13,14 @@ from statistics import NormalDist
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.measures.constraints import constraints_of
-from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.constraints import Constraint
+from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import collapse
 from nex_merge.measures.measure import Pool, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Observation, Questions, Variant
 from nex_merge.setup.config import RunConfig
+from nex_merge.study.terms import Terms
 from nex_merge.wording import counted
 
 # A merge ends below this chance to overtake the best, after each block, not corrected for there being several: ending a
@@ -46,11 +47,10 @@ class Stop:
     lost_to: str | None = None  # if pruned
 
 
-def check_race(config: RunConfig, prompts: int) -> None:
+def check_race(config: RunConfig, prompts: int, objective: Objective, constraints: Sequence[Constraint]) -> None:
     """Raise InputError if the pruner can't work with the objective, or has no block to stop after."""
     if config.study.pruner == "none":
         return
-    objective = objective_of(config.study)
     if objective.others:
         raise InputError(
             "study.pruner: wilcoxon ends merges that are worse by one objective, and with study.objectives they may be "
@@ -63,7 +63,7 @@ def check_race(config: RunConfig, prompts: int) -> None:
             f"defined only once all prompts are answered and captured. Use study.pruner: none, or study.objective: one "
             f"of {able}"
         )
-    for name in [each.measure for each in constraints_of(config.study)]:
+    for name in [each.measure for each in constraints]:
         if not MEASURES[name].is_by_prompt(config.nex):
             raise InputError(
                 f"study.pruner: wilcoxon ends merges before all prompts are answered, and {name} is defined only then, "
@@ -80,12 +80,10 @@ def check_race(config: RunConfig, prompts: int) -> None:
 class Race:
     """The order of the prompts, and whether to go on after a block of them."""
 
-    def __init__(
-        self, config: RunConfig, prompts: Sequence[int], baselines: Sequence[Variant], questions: Questions
-    ) -> None:
-        self._config, self._questions = config, questions
-        self._objective: Objective = objective_of(config.study)
-        self._order = _order(Pool(baselines, config.nex, config.consensus, questions=questions), prompts, config)
+    def __init__(self, terms: Terms, baselines: Sequence[Variant], questions: Questions) -> None:
+        self._config, self._questions, self._objective = terms.config, questions, terms.objective
+        pool = Pool(baselines, terms.config.nex, terms.config.consensus, questions=questions)
+        self._order = _order(pool, terms.asked, terms.config)
 
     def blocks(self) -> Iterator[list[int]]:
         """The prompts, block by block: from the second on, each doubles the prompts that are answered.

@@ -2,18 +2,15 @@
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from nex_merge import interrupts
 from nex_merge.engines.contracts import Engine
 from nex_merge.engines.observe import Notify, ObserveSettings, quiet, timed
-from nex_merge.errors import InputError, TrialError
-from nex_merge.measures.constraints import constraints_of, violations
+from nex_merge.errors import TrialError
+from nex_merge.measures.constraints import violations
 from nex_merge.measures.estimates import estimate_new
 from nex_merge.measures.guard import COLLAPSE, collapse
 from nex_merge.measures.measure import Pool
@@ -28,16 +25,14 @@ from nex_merge.records import (
     TrialResult,
     Variant,
 )
-from nex_merge.resampling import FEWEST_PROMPTS
 from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.config import RunConfig
-from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.growing_pool import GrowingPool
 from nex_merge.study.known import known
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.race import Race, Stop
+from nex_merge.study.terms import Terms
 from nex_merge.workers.job import Answered, Job, perform
 
 # Earlier merges whose answers are drafts; what more of them gain is in results/studies/speed.md.
@@ -55,32 +50,24 @@ class Tried:
 
 
 class TrialRunner:
-    """Runs trials, with what all trials of a run share: engine, encoded prompts, pool of variants."""
+    """Runs trials on one engine under the same terms, with the pool of variants."""
 
     def __init__(
         self,
         engine: Engine,
-        config: RunConfig,
-        members: Sequence[str],
+        terms: Terms,
         run: RunFolder,
-        prompt_ids: Sequence[Sequence[int]],
-        reference: Mapping[str, Any] | None = None,
         notify: Notify = quiet,
-        is_final: bool = False,
         members_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`members`: base and parents in the family's order. `prompt_ids`: all prompts of the run.
+        """`members_unchanged`: what every variant is merged and answers within (`MemberFiles.unchanged`)."""
+        self.engine, self.terms = engine, terms
+        self._config, self._run, self._notify, self._members_unchanged = terms.config, run, notify, members_unchanged
+        self.pool = GrowingPool(run, terms.config.nex, terms.config.consensus)
 
-        `reference`: the study parameters of equal weights. `is_final`: trials answer the prompts that are kept for the
-        final, not those of the search. `members_unchanged`: what every variant is merged and answers within
-        (`MemberFiles.unchanged`). Raises InputError if the constraints are invalid.
-        """
-        self.engine, self._config, self._run, self._notify = engine, config, run, notify
-        self._reference, self._members_unchanged = reference, members_unchanged
-        self._members, self._constraints = list(members), constraints_of(config.study)
-        self.prompt_ids = prompt_ids
-        self.asked = split_prompts(config.study, len(self.prompt_ids))[is_final]
-        self.pool = GrowingPool(run, config.nex, config.consensus)
+    def under(self, terms: Terms, run: RunFolder) -> "TrialRunner":
+        """A runner on the same engine, for trials under other terms in another run folder."""
+        return TrialRunner(self.engine, terms, run, self._notify, self._members_unchanged)
 
     def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Tried:
         """Plan a trial, have its work done, and keep the responses. Raises TrialError as `perform` does.
@@ -106,14 +93,14 @@ class TrialRunner:
         """The work of a trial that answers all prompts, with the drafts that it knows of."""
         activations = self._config.activations if self._config.activations.capture == "all" else None
         settings = ObserveSettings(self._config.generation, activations, self._config.nex)
-        return Job(trial, recipe, self.prompt_ids, settings, self.asked, self._drafts(trial, recipe))
+        return Job(trial, recipe, self.terms.prompt_ids, settings, self.terms.asked, self._drafts(trial, recipe))
 
     def _perform(self, job: Job) -> Answered:
         return perform(job, self.engine, self._notify)
 
     def _is_reference(self, recipe: MergeRecipe) -> bool:
         """Whether this is the merge with equal weights: it answers everything, as others are held against it."""
-        return recipe.kind == "merge" and dict(recipe.parameters) == self._reference
+        return recipe.kind == "merge" and dict(recipe.parameters) == self.terms.reference
 
     def _race(self, job: Job) -> tuple[Answered, Stop | None]:
         """A job, its prompts answered block by block up to where the trial ends. Finished blocks are kept."""
@@ -129,7 +116,7 @@ class TrialRunner:
     def _in_blocks(self, job: Job, name: str) -> tuple[list[Response], Stop | None]:
         """The responses up to where the trial ends. `name`: the file that keeps them, after every block."""
         folder, earlier = self._run.folder(job.trial), self.pool.earlier(job.trial)
-        race = Race(self._config, self.asked, [v for v in earlier if v.kind != "merge"], self.pool.questions)
+        race = Race(self.terms, [v for v in earlier if v.kind != "merge"], self.pool.questions)
         responses = files.read_responses(folder, name) if (folder / name).exists() else []
         done = {response.prompt for response in responses}
         asked: set[int] = set()
@@ -142,7 +129,7 @@ class TrialRunner:
                 files.write_responses(folder, responses, name)
             asked |= set(block)
             so_far = [response for response in responses if response.prompt in asked]
-            if len(asked) < len(self.asked):
+            if len(asked) < len(self.terms.asked):
                 stop = race.stop(earlier, Variant(job.trial, "merge", False, Observation(so_far)))
                 if stop is not None:
                     return so_far, stop
@@ -153,7 +140,7 @@ class TrialRunner:
 
         The same after a resume. What comes last is continued where several texts could be.
         """
-        before = list(itertools.takewhile(lambda name: name != trial, self._members))
+        before = list(itertools.takewhile(lambda name: name != trial, self.terms.members))
         merges = {
             result.trial: result.parameters
             for result in known(trial, self._run.results())
@@ -185,7 +172,7 @@ class TrialRunner:
         estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
         state, beyond, reasons = "complete", {}, []
         if recipe.kind == "merge":
-            beyond, reasons = violations(self._constraints, estimates)
+            beyond, reasons = violations(self.terms.constraints, estimates)
             if stop is None:
                 collapsed, why = collapse(Pool([*earlier, variant], nex, consensus, shared, questions))
             else:
@@ -213,7 +200,7 @@ class TrialRunner:
             seconds={**answered.seconds, "score": spent},
             tokens=sum(len(response.token_ids) for response in observation.responses),
             is_reference=self._is_reference(recipe),
-            answered=len({response.prompt for response in observation.responses}) / len(self.asked),
+            answered=len({response.prompt for response in observation.responses}) / len(self.terms.asked),
             lost_to=lost_to,
         )
         interrupts.check()
@@ -221,30 +208,3 @@ class TrialRunner:
         for blocks in self._run.folder(trial).glob("blocks-*.jsonl"):
             blocks.unlink()
         return result
-
-
-def split_prompts(study: StudyConfig, prompts: int) -> tuple[list[int], list[int]]:
-    """The prompts of the search and those of the final, drawn by the study's seed; none for the final without one.
-
-    Raises InputError if there are too few for either.
-    """
-    if study.final is None:
-        return list(range(prompts)), []
-    count = round(study.final.share * prompts)
-    if min(count, prompts - count) < FEWEST_PROMPTS:
-        raise InputError(
-            f"study.final: expected at least {FEWEST_PROMPTS} prompts each for the search and the final, got "
-            f"{prompts - count} and {count} (study.final.share {study.final.share:g} of {prompts}). Use more prompts, "
-            "another share, or study.final: null"
-        )
-    drawn = np.random.default_rng([study.seed, prompts, count]).permutation(prompts).tolist()
-    return sorted(drawn[count:]), sorted(drawn[:count])
-
-
-def check_crossfit(config: RunConfig, prompts: int) -> None:
-    """Raise InputError if there are too few prompts for crossfit."""
-    if config.nex.calibration == "crossfit" and prompts < 2:
-        raise InputError(
-            "nex.calibration: crossfit scores prompts under weights from other prompts and needs at least 2, got 1; "
-            "use self"
-        )

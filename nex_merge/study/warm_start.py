@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
-from nex_merge.measures.constraints import Constraint, constraints_of, violations
+from nex_merge.measures.constraints import Constraint, violations
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import TrialResult
@@ -38,7 +38,9 @@ class WarmStart:
     note: str
 
 
-def find_warm_start(resolved: ResolvedConfig, objective: Objective, fresh: bool) -> WarmStart | None:
+def find_warm_start(
+    resolved: ResolvedConfig, objective: Objective, constraints: Sequence[Constraint], fresh: bool
+) -> WarmStart | None:
     """The trials that a search begins with: as kept in its run folder once it has begun, else those of the other run.
 
     None without `study.warm_start`. Raises InputError where they can't be used.
@@ -55,7 +57,7 @@ def find_warm_start(resolved: ResolvedConfig, objective: Objective, fresh: bool)
         )
     is_begun = (resolved.run / files.TRIALS).exists() or (resolved.run / files.STUDY).exists()
     if fresh or not is_begun:
-        return _trials_of(RunFolder(Path(study.warm_start)), resolved, objective)
+        return _trials_of(RunFolder(Path(study.warm_start)), resolved, objective, constraints)
     if not kept.is_file():
         raise InputError(
             f"{kept}: no such file; it has the trials that this search began with. Restore it from a copy of the run, "
@@ -73,13 +75,14 @@ def keep_warm_start(run: Path, found: WarmStart) -> None:
     files.write_atomically(run / files.WARM_START, json.dumps(dataclasses.asdict(found), indent=1))
 
 
-def _trials_of(run: RunFolder, resolved: ResolvedConfig, objective: Objective) -> WarmStart:
+def _trials_of(
+    run: RunFolder, resolved: ResolvedConfig, objective: Objective, constraints: Sequence[Constraint]
+) -> WarmStart:
     if lines := list(_obstacles(run, resolved, objective)):
         raise InputError(
             f"study.warm_start: {run.path} is a search of something else:\n  " + "\n  ".join(lines)
             + "\nSearch the same space with the same models and objective, or leave out study.warm_start"
         )  # fmt: skip
-    constraints = constraints_of(resolved.config.study)
     found = [result for result in latest_results(run) if result.kind == "merge" and result.estimates]
     if lacking := [each.measure for each in constraints if any(each.measure not in r.estimates for r in found)]:
         raise InputError(

@@ -20,7 +20,7 @@ from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.final import _finalists
-from nex_merge.study.trial import split_prompts
+from nex_merge.study.terms import split_prompts
 from tests.searches import search
 from tests.study.test_race import PROMPTS, Skilled
 

@@ -2,7 +2,7 @@
 
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.trial import NEIGHBOURS
-from tests.study.test_search import search
+from tests.searches import search
 
 
 def test_numbers_count_by_their_share_of_the_range():

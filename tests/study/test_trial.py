@@ -12,6 +12,7 @@ from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.proposal import passthrough
+from nex_merge.study.terms import terms_of
 from nex_merge.study.trial import TrialRunner
 from tests.engines.fakes import FakeEngine
 
@@ -32,9 +33,8 @@ def start(toy_config):
         resolved = resolve_config(str(toy_config), changes)
         asked = FakeEngine().encode(resolved.prompts, resolved.config.prompts, 0)
         with custody.hold(resolved, False, noted) as run:
-            return TrialRunner(
-                engine or FakeEngine(), resolved.config, ["base", "a", "b"], run, asked, EQUAL, notify
-            ), run
+            terms = replace(terms_of(resolved.config, ["base", "a", "b"], asked), reference=EQUAL)
+            return TrialRunner(engine or FakeEngine(), terms, run, notify), run
 
     return begun
 
@@ -182,4 +182,4 @@ def test_drafts_are_the_answers_of_the_members_before(start, toy):
 
 def test_the_same_prompts_for_every_trial(start):
     runner, _ = start(prompts={"limit": 3})
-    assert len(runner.prompt_ids) == 3 and np.ptp([len(ids) for ids in runner.prompt_ids]) == 0
+    assert len(runner.terms.prompt_ids) == 3 and np.ptp([len(ids) for ids in runner.terms.prompt_ids]) == 0
