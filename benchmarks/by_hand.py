@@ -77,4 +77,4 @@ def dense_capture(model: PreTrainedModel, texts: Sequence[tuple[list[int], list[
             masses.append(np.bincount(inverse, row[best]).astype(np.float16))
             ptr.append(ptr[-1] + len(unique))
         parts.append(SparseGroups(np.array(ptr), np.concatenate(keys), np.concatenate(masses)))
-    return build_rows(parts, [len(tokens) for _, tokens in texts], config.slice_tokens)
+    return build_rows(parts, [len(tokens) for _, tokens in texts], config.slice_tokens)[0]

@@ -22,7 +22,7 @@ def made_cache(responses: int = 64, rows: int = 400, neurons: int = 400) -> Spar
             keys.append(np.sort(known[rng.choice(reached + neurons, neurons, replace=False)]).astype(np.uint32))
         masses = rng.gamma(2, 0.05, rows * neurons).astype(np.float16)
         parts.append(SparseGroups(np.arange(rows + 1, dtype=np.int64) * neurons, np.concatenate(keys), masses))
-    return build_rows(parts, [rows * 32] * responses, 32)
+    return build_rows(parts, [rows * 32] * responses, 32)[0]
 
 
 def ours(cache: SparseRows) -> float | None:

@@ -14,10 +14,11 @@ from benchmarks.by_hand import by_hand
 from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
 from benchmarks.merging import recipe
 from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.measures.estimates import objective_of
 from nex_merge.runs import custody, files
 from nex_merge.setup.resolve import ResolvedConfig, resolve_config
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.terms import terms_of
+from nex_merge.study.terms import Terms
 from nex_merge.study.trial import TrialRunner
 
 CONFIG = "configs/qwen3_ties.yaml"
@@ -30,7 +31,8 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
         config = resolved.config
         ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
-        return TrialRunner(engine, terms_of(config, list(resolved.family.folders), ids), run)
+        terms = Terms(config, list(resolved.family.folders), ids, range(len(ids)), objective_of(config.study))
+        return TrialRunner(engine, terms, run)
 
 
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:

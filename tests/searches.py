@@ -5,9 +5,12 @@ from pathlib import Path
 import optuna
 import yaml
 
+from nex_merge.measures.constraints import constraints_of
+from nex_merge.measures.estimates import objective_of
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
+from nex_merge.study.terms import Terms, split_prompts
 from tests.engines.fakes import FakeEngine
 
 # The trials of the search that `toy_config` describes.
@@ -34,6 +37,13 @@ def search(config: Path, fresh=False, engine=None, **overrides):
     recorder = Recorder()
     rows = run_search(resolve_config(str(config), overrides), fresh, [recorder], engine)
     return without_times(rows), recorder
+
+
+def terms_of(config, members, prompt_ids, **changes) -> Terms:
+    """The terms of a search by its configuration."""
+    objective, constraints = objective_of(config.study), constraints_of(config.study)
+    asked = split_prompts(config.study, len(prompt_ids))[0]
+    return Terms(config, members, prompt_ids, asked, objective, constraints, **changes)
 
 
 def without_times(rows):

@@ -119,7 +119,7 @@ def capture_all(
     lengths = [len(response.token_ids) for response in responses]
     caches = []
     for rows, config in zip(parts, configs, strict=True):
-        cache, clipped_in_base = _build_rows(rows, lengths, config.slice_tokens)
+        cache, clipped_in_base = build_rows(rows, lengths, config.slice_tokens)
         caches.append(cache)
         clipped += clipped_in_base
     if clipped:
@@ -286,13 +286,11 @@ def _sum_by_key(group: np.ndarray, keys: np.ndarray, masses: np.ndarray, groups:
     return groups_of_sums, int((sums > LARGEST_MASS).sum())
 
 
-def build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> SparseRows:
-    """The cache of all responses, from the rows and the number of tokens of each."""
-    return _build_rows(parts, tokens, slice_tokens)[0]
+def build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> tuple[SparseRows, int]:
+    """The cache of all responses, from the rows and the number of tokens of each.
 
-
-def _build_rows(parts: Sequence[SparseGroups], tokens: Sequence[int], slice_tokens: int) -> tuple[SparseRows, int]:
-    """See `build_rows`; also the number of masses of whole responses that were clipped."""
+    Also the number of masses of whole responses that were clipped.
+    """
     rows_per_response = [len(part.ptr) - 1 for part in parts]
     lengths: list[int] = []
     base = []

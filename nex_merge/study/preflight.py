@@ -36,7 +36,7 @@ from nex_merge.study.race import FEWEST_RIVALS, check_race
 from nex_merge.study.recipe_list import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsal_cache import Rehearsal
-from nex_merge.study.terms import check_crossfit, split_prompts
+from nex_merge.study.terms import Terms, check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
 
@@ -52,10 +52,8 @@ class Checked:
     tensors: Mapping[str, tuple[str, list[int]]]  # name -> (dtype as safetensors writes it, shape)
     space: SearchSpace
     asked: Asked  # what all trials are asked
-    searched: Sequence[int]  # the prompts of the search
-    kept_for_the_final: Sequence[int]  # those that it does not see; none without a final
-    objective: Objective
-    constraints: Sequence[Constraint]
+    terms: Terms  # what all trials have in common, but for the reference, which follows from the proposals
+    kept_for_the_final: Sequence[int]  # the prompts that the search does not see; none without a final
     database: Database  # of the study
     engine: Engine
     out_dtype: str  # dtype of saved merges
@@ -109,9 +107,9 @@ def check(
             f"{TELLING[1]} that tell variants apart"
         )
     rehearsal = rehearse(made, resolved, space, recipes, note) if made.family_weights is not None else None
+    terms = Terms(config, list(family.folders), asked.ids, searched, objective, constraints)
     return Checked(
-        tensors, space, asked, searched, final, objective, constraints, database, made, out_dtype, rehearsal, recipes,
-        warm_start, notes,
+        tensors, space, asked, terms, final, database, made, out_dtype, rehearsal, recipes, warm_start, notes,
     )  # fmt: skip
 
 
@@ -210,7 +208,7 @@ def estimate(
             f"final          {len(checked.kept_for_the_final)} of the prompts, which the search does not see: the best "
             f"{counted(config.study.final.top, 'merge')}, base, parents and equal weights answer them, and "
             f"other complete merges "
-            f"vote; {len(checked.searched)} are the search's"
+            f"vote; {len(checked.terms.asked)} are the search's"
         )
     if config.study.pruner != "none":
         yield (

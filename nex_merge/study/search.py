@@ -5,6 +5,7 @@ Composes the stages, without details of any.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from nex_merge.engines.contracts import Engine
@@ -31,7 +32,6 @@ from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, propose
 from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.samplers import Start, check_given
-from nex_merge.study.terms import Terms
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.wording import counted
@@ -81,7 +81,6 @@ class Search:
         if sampler is not None:
             check_given(sampler, resolved.config.study)
         self._checked = check(resolved, fresh, self._dispatch.on_note, engine)
-        self._members = list(resolved.family.folders)
 
     def run(self) -> list[Row]:
         """The leaderboard's rows. Raises RunError as `run_search` does."""
@@ -128,10 +127,7 @@ class Search:
             keep_warm_start(run.path, checked.warm_start)
             note(checked.warm_start.note)
             start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, self._suggest))
-        terms = Terms(
-            self._config, self._members, checked.asked.ids, checked.searched, checked.objective, checked.constraints,
-            reference,
-        )  # fmt: skip
+        terms = replace(checked.terms, reference=reference)
         unchanged = MemberFiles(self._resolved).unchanged
         runner = TrialRunner(checked.engine, terms, run, self._dispatch.on_stage, unchanged)
         if checked.recipes and study.trials < len(checked.recipes):
@@ -162,7 +158,7 @@ class Search:
         return propose(checked.space, self._family.references, checked.out_dtype, trial, seed)
 
     def _open_study(self, run: RunFolder, runner: TrialRunner, start: Start) -> MergeStudy:
-        objective, database = self._checked.objective, self._checked.database
+        objective, database = self._checked.terms.objective, self._checked.database
 
         def seen(number: int) -> Mapping[str, Sequence[float]] | None:
             return runner.pool.values(objective, number)
@@ -180,7 +176,7 @@ class Search:
         if self._config.study.baselines and any(run.result(name) is None for name in family.references):
             score_baselines(family, run, runner, self._checked.out_dtype, dispatch)
             say_what_the_guard_misses(runner, dispatch)
-            for line in cut_lines(rank(run.results(), self._checked.objective), run.path):
+            for line in cut_lines(rank(run.results(), self._checked.terms.objective), run.path):
                 dispatch.on_note(line)
 
     def _merges(self, run: RunFolder, runner: TrialRunner, study: MergeStudy) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.measures.constraints import Constraint, constraints_of
-from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.constraints import Constraint
+from nex_merge.measures.estimates import Objective
 from nex_merge.resampling import FEWEST_PROMPTS
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.study_config import StudyConfig
@@ -25,15 +25,6 @@ class Terms:
     objective: Objective
     constraints: Sequence[Constraint] = ()
     reference: Mapping[str, Any] | None = None  # the study parameters of equal weights; None: no recipe has them
-
-
-def terms_of(config: RunConfig, members: Sequence[str], prompt_ids: Sequence[Sequence[int]]) -> Terms:
-    """The terms of a search as its configuration has them, without a merge of equal weights.
-
-    Raises InputError if an objective or a constraint is unknown, or there are too few prompts.
-    """
-    searched, _ = split_prompts(config.study, len(prompt_ids))
-    return Terms(config, members, prompt_ids, searched, objective_of(config.study), constraints_of(config.study))
 
 
 def split_prompts(study: StudyConfig, prompts: int) -> tuple[list[int], list[int]]:

@@ -10,10 +10,10 @@ from nex_merge.runs import custody, results
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.terms import terms_of
 from nex_merge.study.trial import TrialRunner
 from tests.conftest import without_hashes
 from tests.engines.fakes import FakeEngine
+from tests.searches import terms_of
 
 
 @pytest.fixture
