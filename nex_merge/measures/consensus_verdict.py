@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nex_merge.measures.dissent import dissent_figures, is_defined
-from nex_merge.measures.finishing import Ending
+from nex_merge.measures.finishing import Ending, shares_of_endings
+from nex_merge.measures.measure import Grounds, Pool
 from nex_merge.measures.readings import Readings, readings
 from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
 from nex_merge.records import Verdict
@@ -110,6 +111,18 @@ def audit_of(fit: Fit, truths: Mapping[int, Key | None]) -> Audit | None:
         return None
     right = sum(fit.pooled[p] == truths[p] for p in labelled)
     return Audit(right, len(labelled), float(np.mean([fit.claimed[p] for p in labelled])))
+
+
+def judge_consensus(pool: Pool, grounds: Grounds) -> Verdict:
+    """The verdict on the consensus of a run's variants, with known truths as an audit."""
+    variants, questions = pool.variants, pool.questions
+    anchors = [i for i, variant in enumerate(variants) if variant.kind != "merge"]
+    pruned = [len(item) for item, v in zip(pool.conclusions, variants, strict=True) if v.lost_to is not None]
+    unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(variants), 1)
+    return assess_consensus(
+        pool.conclusions, pool.prompts, questions.options, questions.truths, grounds.split_half, anchors,
+        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.readings,
+    )  # fmt: skip
 
 
 def assess_consensus(

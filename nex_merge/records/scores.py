@@ -153,6 +153,4 @@ class Reliability:
 
     def of(self, measure: str) -> Verdict | None:
         """The verdict on a measure; None where an older version wrote none."""
-        if measure == "nex" and measure not in self.verdicts:
-            return Verdict(self.verdict, self.reasons, self.advice)
         return self.verdicts.get(measure)

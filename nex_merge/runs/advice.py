@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
+from nex_merge.measures.consensus_verdict import AUDIT, MORE_VARIANTS, UNRACED
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES, measure_title
+from nex_merge.measures.registry import MEASURES, SUPPORTING, measure_title
 from nex_merge.records import Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label, trial_name
@@ -25,8 +25,6 @@ from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
 Row = dict[str, Any]
-# Measures that can speak for a pick: what they rank high is meant to be right more often.
-SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
     "sound": "other prompts would give much the same ranking",
@@ -150,12 +148,13 @@ def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliabilit
         return []
     references = [r for r in rows if (r["kind"] == "parent" or r["reference"]) and r["trial"] != pick["trial"]]
     found = []
-    for name in SUPPORTING:
+    for measure in SUPPORTING:
+        name = measure.name
         verdict, value = reliability.of(name), pick.get(name)
         if name == objective.name or value is None or verdict is None or verdict.level == "insufficient":
             continue
         others = [row[name] for row in references if row.get(name) is not None]
-        if others and all(MEASURES[name].direction * (value - other) > 0 for other in others):
+        if others and all(measure.direction * (value - other) > 0 for other in others):
             found.append(f"{measure_title(name)} ({verdict.level})")
     return [
         f"supported by {', '.join(found)}" if found else "no other measure puts it above every parent and equal weights"
@@ -181,18 +180,21 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
     if verdict is not None:
         lines.append(f"Verdict on {measure_title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
         lines += [f"  - {reason}" for reason in verdict.reasons]
-        if objective != "consensus" and verdict.level == "sound":
+        if not MEASURES[objective].condition and verdict.level == "sound":
             lines.append("  Whether it agrees with accuracy, only labels can show.")
     for name, measure in MEASURES.items():
         other = reliability.of(name)
         if name != objective and (measure.claims_accuracy or name in others) and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
-    judged = reliability.of("consensus")
-    if judged is not None and (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
-        lines.append(f"  {counted(round(count), 'variant')}, which vote like {_voters(voters, judged.figures)}.")
-    if judged is not None and judged.level != "insufficient":
-        lines.append(f"  {CONDITION}.")
+    for name, measure in MEASURES.items():
+        judged = reliability.of(name) if measure.condition else None
+        if judged is None:
+            continue
+        if (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
+            lines.append(f"  {counted(round(count), 'variant')}, which vote like {_voters(voters, judged.figures)}.")
+        if judged.level != "insufficient":
+            lines.append(f"  {measure.condition}.")
     if reliability.match is not None:
         lines.append(f"Conclusions are read as {reliability.match}.")
     return lines

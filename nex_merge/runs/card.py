@@ -17,7 +17,7 @@ from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import end_tokens
 from nex_merge.inert import markdown
-from nex_merge.measures.registry import measure_title
+from nex_merge.measures.registry import CONSENSUS, NEX, measure_title
 from nex_merge.merging import generation_config
 from nex_merge.records import MergeRecipe, TrialResult, Verdict
 from nex_merge.runs.files import recipe_text
@@ -120,8 +120,8 @@ def model_card(
 
 def figures(result: TrialResult) -> list[str]:
     """The lines of a card's table: what a scored trial's rank rests on."""
-    score, nex = result.score, result.estimates["nex"]
-    lines = [f"| consensus: agreement with what all variants conclude | {_number(result.value('consensus'), 3)} |"]
+    score, nex = result.score, result.estimates[NEX.name]
+    lines = [f"| consensus: agreement with what all variants conclude | {_number(result.value(CONSENSUS.name), 3)} |"]
     if result.answered < 1:
         lines.append(f"| share of the prompts that it answered ({result.state}) | {result.answered:.2f} |")
     if score is not None:  # captured

@@ -226,10 +226,11 @@ def read_reliability(run: Path) -> Reliability | None:
     item = _read_checked(path)
     try:
         fields = _known(Reliability, item)
-        fields["verdicts"] = {
-            name: Verdict(**_listed(_known(Verdict, v))) for name, v in item.get("verdicts", {}).items()
-        }
-        return Reliability(**_listed(fields))
+        found = Reliability(**_listed(fields))
+        verdicts = {name: Verdict(**_listed(_known(Verdict, v))) for name, v in item.get("verdicts", {}).items()}
+        # Version 0.1.0 judged NEX alone.
+        verdicts.setdefault("nex", Verdict(found.verdict, found.reasons, found.advice))
+        return dataclasses.replace(found, verdicts=verdicts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from None
 

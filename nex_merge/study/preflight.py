@@ -13,8 +13,6 @@ from nex_merge.engines.engine import Engine
 from nex_merge.engines.transformers import FamilyEngine, TransformersEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
-from nex_merge.measures.consensus import FEWEST_SAMPLES
-from nex_merge.measures.consensus_verdict import TELLING
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
 from nex_merge.measures.registry import MEASURES
@@ -74,6 +72,7 @@ def check(
     whatever is wrong with the input, RunError if the run folder is in use.
     """
     config, family = resolved.config, resolved.family
+    check_measures(config)
     check_samples(config)
     custody.check(resolved, fresh)
     warm_start = find_warm_start(resolved, objective_of(config.study), fresh)
@@ -93,12 +92,12 @@ def check(
     searched, _ = split_prompts(config.study, len(asked.ids))
     check_race(config, len(searched))
     check_capture(config)
-    if "consensus" in objective_of(config.study).names and len(searched) < TELLING[1]:
-        note(
-            f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on consensus is never "
-            f"sound with fewer than "
-            f"{TELLING[1]} that tell variants apart"
-        )
+    for name in objective_of(config.study).names:
+        if len(searched) < (fewest := MEASURES[name].fewest_telling):
+            note(
+                f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on {name} is never sound "
+                f"with fewer than {fewest} that tell variants apart"
+            )
     rehearsal = rehearse(made, resolved, space, recipes, note) if isinstance(made, FamilyEngine) else None
     return Checked(tensors, space, asked, made, out_dtype, rehearsal, recipes, warm_start, notes)
 
@@ -131,18 +130,15 @@ def _asked_for(study: StudyConfig) -> Iterator[tuple[str, str]]:
         yield "study.constraints", item.measure
 
 
-def check_samples(config: RunConfig) -> None:
-    """Raise InputError if all samples of a prompt would be the same, or too few for an objective or a constraint.
-
-    Also where one of these is unknown.
-    """
-    generation = config.generation
+def check_measures(config: RunConfig) -> None:
+    """Raise InputError if an objective or a constraint is unknown, or the configuration can't support it."""
     for key, name in _asked_for(config.study):
-        if name == "self_consistency" and generation.samples < FEWEST_SAMPLES:
-            raise InputError(
-                f"{key}: self_consistency requires generation.samples of at least {FEWEST_SAMPLES}, got "
-                f"{generation.samples}"
-            )
+        MEASURES[name].check(config, key)
+
+
+def check_samples(config: RunConfig) -> None:
+    """Raise InputError if all samples of a prompt would be the same."""
+    generation = config.generation
     if generation.samples > 1 and generation.temperature == 0:
         raise InputError(
             f"generation.samples: {generation.samples} responses to a prompt are all the same at "
@@ -151,16 +147,7 @@ def check_samples(config: RunConfig) -> None:
 
 
 def check_capture(config: RunConfig) -> None:
-    """Raise InputError if an objective or a constraint reads activations that would not be captured.
-
-    Or if they are to be captured in a final, and none is played.
-    """
-    for key, name in _asked_for(config.study):
-        if config.activations.capture != "all" and MEASURES[name].reads_activations:
-            raise InputError(
-                f"activations.capture: {key} {name} is computed from activations; use all, or what is read from "
-                "answers, such as consensus"
-            )
+    """Raise InputError if activations are to be captured in a final, and none is played."""
     if config.activations.capture == "final" and config.study.final is None:
         raise InputError("activations.capture: final needs study.final; set that, or use all or none")
 

@@ -209,7 +209,7 @@ def reliability(nex="weak", of_consensus="sound", **reasons):
 
 
 def test_the_verdict_in_plain_words():
-    old = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
+    old = replace(reliability(nex="weak"), verdicts={"nex": Verdict("weak", ("few cycles",))}, match=None)
     assert verdict_lines(old, "nex") == ["Verdict on NEX: weak; this ranking is coarse.", "  - few cycles"]
     lines = verdict_lines(reliability(nex="insufficient", of_consensus="weak", consensus=("two camps",)), "nex")
     assert lines == [
