@@ -74,7 +74,7 @@ def open_pool(run: RunFolder) -> Pool:
         reason, cure = why_undefined(shares_of_endings(pool), len(pool.questions.options), pool.prompts)
         raise InputError(
             f"{run.path}: there are no conclusions to audit: {reason} (conclusions are read as {pool.match}). What "
-            f"would help: {cure}"
+            f"would help: {cure.text}"
         )
     return pool
 

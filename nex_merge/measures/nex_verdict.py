@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nex_merge.measures.advice import LABELS, LONGER, PROMPTS_OR_LONGER
 from nex_merge.measures.measure import Grounds, Pool
 from nex_merge.measures.repeatability import SPLIT_HALF
 from nex_merge.records import NexScore, Reliability
@@ -16,10 +17,6 @@ CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
 # Spearman with mean tokens from which the score adds little to response length.
 FOLLOWS_LENGTH = 0.8
-LONGER = (
-    "longer responses (generation.max_new_tokens, prompts that need more reasoning), or shorter rows "
-    "(activations.slice_tokens)"
-)
 UNCAPTURED = "no activations were captured"
 
 
@@ -65,7 +62,7 @@ def assess(
             split_half_reliability,
             SPLIT_HALF,
             "the rankings on two halves of the prompts {} (split-half reliability {:.2f})",
-            "more prompts, or longer responses",
+            PROMPTS_OR_LONGER,
         ),
         (
             cycles,
@@ -100,7 +97,7 @@ def assess(
             f"the score ranks the variants by response length, {order} first (Spearman {abs(length):.2f} with mean "
             f"tokens), which agrees with accuracy only if {order} responses are more often right"
         )
-        advice.append("a look at the responses, and accuracy for a few variants (benchmark, correlate)")
+        advice.append(LABELS)
     if beats_parent is not None and level == 2 and beats_parent < 0.95:
         reasons.append(f"the confidence that the best merge beats base and every parent is only {beats_parent:.0%}")
     return Reliability(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from nex_merge.measures.advice import ANY_PROMPTS, MORE_VARIANTS
 from nex_merge.records import Verdict
 
 # Below the first threshold, scores support no ranking (insufficient); below the second, only a coarse one (weak). From
@@ -28,10 +29,10 @@ def _repeatability(split_half_reliability: float | None) -> Verdict:
     figures = {"split_half": split_half_reliability}
     if split_half_reliability is None:
         reason = "too few variants, or too few differences between them, to estimate how reliable their ranking is"
-        return Verdict("weak", (reason,), ("more merges (--trials)",), figures)
+        return Verdict("weak", (reason,), (MORE_VARIANTS,), figures)
     reached = sum(split_half_reliability >= limit for limit in SPLIT_HALF)
     if reached == 2:
         return Verdict("sound", (), (), figures)
     word = ("hardly agree", "agree only roughly")[reached]
     reason = f"the rankings on two halves of the prompts {word} (split-half reliability {split_half_reliability:.2f})"
-    return Verdict(("insufficient", "weak")[reached], (reason,), ("more prompts",), figures)
+    return Verdict(("insufficient", "weak")[reached], (reason,), (ANY_PROMPTS,), figures)

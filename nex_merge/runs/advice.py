@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nex_merge.measures.consensus_verdict import AUDIT, MORE_VARIANTS, UNRACED
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, SUPPORTING, measure_title
-from nex_merge.records import Reliability, Verdict
+from nex_merge.records import Action, Advice, Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front
@@ -266,28 +265,49 @@ def _export(run: Path, name: str) -> str:
     return command("export", run, "--by", name, "--out", "DIR")
 
 
-def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
-    """An advice with the command that follows it."""
-    config = run / "config.yaml"
-    merges = sum(row["kind"] == "merge" for row in rows)
-    sentence = _capital(advice)
-    if advice == AUDIT:
-        return f"Check a dozen answers yourself: {command('audit', run)}"
-    if advice == MORE_VARIANTS and not any("p.recipe" in row for row in rows):  # a list of recipes has an end
-        return f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}"
-    if advice == UNRACED:
-        return f"{sentence}: {_again(config, 'study.pruner=none')}"
-    if "max_new_tokens" in advice:
-        return f"{sentence}: {_again(config, 'generation.max_new_tokens=N')}"
-    if "benchmark" in advice:
-        return f"{sentence}: {command('benchmark', run, '--data', 'FILE')}"
-    if "prompts" in advice:
-        prompts = files.read_yaml_mapping(config).get("prompts", {}) if config.is_file() else {}
-        if prompts.get("limit") is None and "file" in prompts:  # all of the file's were asked
-            return f"{sentence}, added to {prompts['file']}: {command('search', config, '--out', 'DIR')}"
-        return f"{sentence}: {_again(config, 'prompts.limit=N')}"
-    return f"{sentence}."
+def _step(advice: Advice, rows: Sequence[Row], run: Path) -> str:
+    """An advice with the command that follows it; without one, it is a sentence."""
+    line = _command_for(advice.action, rows, run)
+    if line is None:
+        return f"{_capital(advice.text)}."
+    lead = _capital(advice.lead or advice.text)
+    if advice.action is Action.MORE_PROMPTS and (file := _exhausted_file(run)) is not None:
+        return f"{lead}, added to {file}: {command('search', run / files.CONFIG, '--out', 'DIR')}"
+    return f"{lead}: {line}"
 
 
-def _again(config: Path, setting: str) -> str:
-    return command("search", config, "--set", setting, "--out", "DIR")
+def _command_for(action: Action, rows: Sequence[Row], run: Path) -> str | None:
+    """The command that does what an advice says; None: no single one does."""
+    match action:
+        case Action.AUDIT:
+            return command("audit", run)
+        case Action.MORE_MERGES:
+            if any("p.recipe" in row for row in rows):  # a list of recipes has an end
+                return None
+            merges = sum(row["kind"] == "merge" for row in rows)
+            return command("search", run / files.CONFIG, "--trials", str(2 * max(merges, 10)))
+        case Action.WITHOUT_RACING:
+            return _again(run, "study.pruner=none")
+        case Action.HIGHER_LIMIT:
+            return _again(run, "generation.max_new_tokens=N")
+        case Action.MORE_PROMPTS:
+            return _again(run, "prompts.limit=N")
+        case Action.OTHER_PROMPTS:
+            return _again(run, "prompts.file=FILE")
+        case Action.SHOW_OPTIONS:
+            return _again(run, "prompts.options=appended")
+        case Action.BENCHMARK:
+            return command("benchmark", run, "--data", "FILE")
+        case Action.NONE:
+            return None
+
+
+def _exhausted_file(run: Path) -> str | None:
+    """The run's file of prompts, if all of them were asked; else None."""
+    config = run / files.CONFIG
+    prompts = files.read_yaml_mapping(config).get("prompts", {}) if config.is_file() else {}
+    return prompts.get("file") if prompts.get("limit") is None else None
+
+
+def _again(run: Path, setting: str) -> str:
+    return command("search", run / files.CONFIG, "--set", setting, "--out", "DIR")

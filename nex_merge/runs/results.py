@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.advice import advice_of
 from nex_merge.records import (
     Estimate,
     NexScore,
@@ -178,9 +179,17 @@ def _known(kind: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_scores(folder: Path, scores: Scores, reliability: Reliability) -> None:
-    for name, record in ((files.SCORES, scores), (files.RELIABILITY, reliability)):
-        content = {"schema": SCHEMA, **dataclasses.asdict(record)}
+    for name, fields in ((files.SCORES, dataclasses.asdict(scores)), (files.RELIABILITY, _fields_of(reliability))):
+        content = {"schema": SCHEMA, **fields}
         files.write_atomically(folder / name, json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=1))
+
+
+def _fields_of(reliability: Reliability) -> dict[str, Any]:
+    """The fields of reliability.json; of advice, its text."""
+    fields = dataclasses.asdict(reliability)
+    for part in (fields, *fields["verdicts"].values()):
+        part["advice"] = [advice["text"] for advice in part["advice"]]
+    return fields
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -237,7 +246,7 @@ def read_reliability(run: Path) -> Reliability | None:
 
 def _listed(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a verdict, with its reasons and advice as records have them."""
-    return {**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(fields["advice"])}
+    return {**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(map(advice_of, fields["advice"]))}
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from nex_merge.errors import InputError
+from nex_merge.measures.advice import advice_of
 from nex_merge.records import Verdict
 from nex_merge.report import write_report
 from nex_merge.runs.export import export_trial
@@ -52,7 +53,7 @@ def test_it_is_read_as_it_was_written(first):
 def test_its_verdict_is_that_on_nex(first):
     kept = json.loads((FIRST / "reliability.json").read_text())
     found = read_reliability(first)
-    assert found.of("nex") == Verdict(kept["verdict"], tuple(kept["reasons"]), tuple(kept["advice"]))
+    assert found.of("nex") == Verdict(kept["verdict"], tuple(kept["reasons"]), tuple(map(advice_of, kept["advice"])))
     assert found.of("consensus") is None
 
 
