@@ -22,7 +22,7 @@ from nex_merge.merging import method_specs
 from nex_merge.setup.config import RunConfig, merge_mappings, parse
 from nex_merge.setup.families import FamilyConfig
 from nex_merge.setup.search_space import load_space
-from nex_merge.study.preflight import check_capture, check_samples
+from nex_merge.study.preflight import check_capture, check_measures, check_samples
 from nex_merge.study.race import check_race
 from tests.pages import PAGES, ROOT, Block, arguments, blocks, prose
 
@@ -169,6 +169,7 @@ def test_a_configuration_can_be_read(block: Block):
         whole = given if "family" in given else merge_mappings(shipped("qwen3_ties"), given)
         config = parse(RunConfig, whole, block.page.name)
         objective, constraints = objective_of(config.study), constraints_of(config.study)
-        check_samples(config, objective, constraints)
-        check_capture(config, objective, constraints)
+        check_measures(config, objective, constraints)
+        check_samples(config)
+        check_capture(config)
         check_race(config, 24, objective, constraints)

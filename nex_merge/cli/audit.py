@@ -207,7 +207,7 @@ def _as_json(outcome: "AuditOutcome") -> Mapping[str, object]:
 def _print(run: "RunFolder", folder: Path, outcome: "AuditOutcome", silent: int, unsure: int) -> None:
     """`folder`: of the run that was named; `run` is its final, if it has one."""
     from nex_merge.labels.audit import CONTRADICTED, IN_LINE
-    from nex_merge.measures.registry import measure_title
+    from nex_merge.measures.registry import MEASURES, measure_title
     from nex_merge.runs.files import trial_label
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.tables import count_trials, print_table
@@ -240,7 +240,7 @@ def _print(run: "RunFolder", folder: Path, outcome: "AuditOutcome", silent: int,
         pick = f"The first by {measure_title(by)} was trial {before} and is trial {after}"
     if after is None:
         pick = "No merge is complete"
-    aside = "" if by == "consensus" else f" {measure_title(by)} takes no labels."
+    aside = "" if MEASURES[by].takes_labels else f" {measure_title(by)} takes no labels."
     echo(f"{pick}; {outcome.changed} of the first {outcome.top} ranks changed.{aside}")
     if outcome.standing not in (CONTRADICTED, IN_LINE):
         say_next("More labels", "audit", folder, "--n", 2 * found.n)

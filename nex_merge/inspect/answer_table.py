@@ -3,7 +3,8 @@
 from typing import Any
 
 from nex_merge.inspect.answer_files import RankedFiles
-from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
+from nex_merge.measures.advice import AUDIT, MORE_VARIANTS, OPEN_ENDED
+from nex_merge.measures.consensus_verdict import CONDITION
 from nex_merge.terminal import console_of
 from nex_merge.wording import counted, wrapped
 
@@ -79,8 +80,8 @@ def _number(value: float | None) -> str:
 def _advice(advice: tuple[str, ...]) -> list[str]:
     """Advice in terms of files: there is no search to give more merges to."""
     words = {
-        AUDIT: 'right answers to a dozen prompts drawn at random ("answer" in their lines), which audit it',
-        MORE_VARIANTS: "answers of more models",
-        OPEN_ENDED: "prompts with short answers, another --match, or a benchmark",
+        AUDIT.text: 'right answers to a dozen prompts drawn at random ("answer" in their lines), which audit it',
+        MORE_VARIANTS.text: "answers of more models",
+        OPEN_ENDED.text: "prompts with short answers, another --match, or a benchmark",
     }
     return [words.get(item, item) for item in advice]

@@ -16,6 +16,7 @@ from nex_merge.measures.consensus_verdict import Audit, audit_of, why_undefined
 from nex_merge.measures.dissent import is_defined
 from nex_merge.measures.finishing import shares_of_endings
 from nex_merge.measures.measure import Pool
+from nex_merge.measures.registry import CONSENSUS
 from nex_merge.measures.votes import FEWEST_VARIANTS
 from nex_merge.records import Prompt, Verdict
 from nex_merge.runs import files
@@ -73,7 +74,7 @@ def open_pool(run: RunFolder) -> Pool:
         reason, cure = why_undefined(shares_of_endings(pool), len(pool.questions.options), pool.prompts)
         raise InputError(
             f"{run.path}: there are no conclusions to audit: {reason} (conclusions are read as {pool.match}). What "
-            f"would help: {cure}"
+            f"would help: {cure.text}"
         )
     return pool
 
@@ -181,7 +182,7 @@ def conclude_audit(run: RunFolder, pool: Pool, labels: AuditLabels) -> AuditOutc
         whole = RunFolder(run.path.parent)
         rescore_run(whole, whole.scoring())
     reliability = read_reliability(run.path)
-    verdict = None if reliability is None else reliability.of("consensus")
+    verdict = None if reliability is None else reliability.of(CONSENSUS.name)
     assert verdict is not None, "rescored"
     top = [[row["trial"] for row in ranked if row["rank"] is not None][:TOP] for ranked in (before, rows)]
     changed = sum(one != other for one, other in zip(*top, strict=False))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.measures.registry import NEX, measure_title
 
 WIDTH, HEIGHT = 60, 14
 _MARKS = {"base": "B", "parent": "P", "merge": "o"}
@@ -58,11 +59,11 @@ def write_scatters(rows: Sequence[Mapping[str, Any]], measures: Sequence[str], f
             if part:
                 axes.errorbar(
                     [row[measure] for row in part], [row["accuracy"] for row in part], label=label, color=colour,
-                    xerr=_bars(part, measure, "nex_low", "nex_high") if measure == "nex" else None,
+                    xerr=_bars(part, measure, f"{measure}_low", f"{measure}_high") if measure == NEX.name else None,
                     yerr=_bars(part, "accuracy", "accuracy_low", "accuracy_high"),
                     fmt="o", markersize=4, elinewidth=0.6, alpha=0.85,
                 )  # fmt: skip
-        axes.set_xlabel("NEX" if measure == "nex" else measure.replace("_", " "))
+        axes.set_xlabel(measure_title(measure))
         axes.set_ylabel("accuracy")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nex_merge.errors import InputError
+from nex_merge.measures.consensus_verdict import CONDITION, TELLING, judge_consensus
 from nex_merge.measures.dissent import is_defined
-from nex_merge.measures.measure import Measure, Pool, Value
+from nex_merge.measures.measure import Grounds, Measure, Pool, Value
 from nex_merge.measures.readings import Readings
 from nex_merge.measures.votes import FEWEST_VARIANTS, Fit
-from nex_merge.setup.config import NexConfig
+from nex_merge.records import Verdict
+from nex_merge.setup.config import NexConfig, RunConfig
 
 # What all merges of a pool may count together. They inherit their parents' answers, right and wrong ones, so that they
 # vouch for one another, and whether they or their parents are to be believed is not in the answers: it depends on
@@ -42,6 +45,9 @@ class Consensus(Measure):
 
     def halves(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
         return fit_parts(pool.readings, counts)
+
+    def judge(self, pool: Pool, grounds: Grounds) -> Verdict:
+        return judge_consensus(pool, grounds)
 
 
 def believed(found: Readings, merges: np.ndarray) -> list[Fit]:
@@ -101,6 +107,14 @@ class SelfConsistency(Measure):
             found.append(_mean(row))
         return found
 
+    def check(self, config: RunConfig, key: str) -> None:
+        super().check(config, key)
+        if config.generation.samples < FEWEST_SAMPLES:
+            raise InputError(
+                f"{key}: {self.name} requires generation.samples of at least {FEWEST_SAMPLES}, got "
+                f"{config.generation.samples}"
+            )
+
 
 def _mean(row: np.ndarray) -> Value:
     """The mean over the prompts with a value, from float64 [P], NaN where there is none."""
@@ -112,7 +126,8 @@ CONSENSUS = Consensus(
     "consensus", 1, "", 3,
     "share of prompts on which the variant concludes what the pool, weighted by reliability, concludes; estimates "
     "accuracy if most variants don't share their mistakes",
-    heading="consensus", with_interval=True, needs_pool=True, claims_accuracy=True,
+    heading="consensus", with_interval=True, needs_pool=True, claims_accuracy=True, takes_labels=True,
+    condition=CONDITION, fewest_telling=TELLING[1],
 )  # fmt: skip
 AGREEMENT = Agreement(
     "agreement", 1, "", 4, "mean share of the other variants that conclude the same; the baseline for consensus",

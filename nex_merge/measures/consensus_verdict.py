@@ -9,11 +9,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nex_merge.measures.advice import (
+    ANY_PROMPTS,
+    AUDIT,
+    HIGHER,
+    HIGHER_OR_MATCH,
+    LOOK,
+    MORE_PROMPTS,
+    MORE_VARIANTS,
+    OPEN_ENDED,
+    OTHER_MATCH,
+    SHORT_ANSWERS,
+    SHOW_OPTIONS,
+    UNRACED,
+)
 from nex_merge.measures.dissent import dissent_figures, is_defined
-from nex_merge.measures.finishing import Ending
+from nex_merge.measures.finishing import Ending, shares_of_endings
+from nex_merge.measures.measure import Grounds, Pool
 from nex_merge.measures.readings import Readings, readings
 from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
-from nex_merge.records import Verdict
+from nex_merge.records import Advice, Verdict
 from nex_merge.wording import counted
 
 # Below the first limit a ranking is insufficient, below the second it is weak.
@@ -61,12 +76,6 @@ UNDEFINED = (
     "hardly any two variants conclude the same on any prompt: the answers are open-ended, or don't end in a conclusion "
     "that can be read, so that there is nothing to agree on"
 )
-OPEN_ENDED = (
-    "prompts with short answers, or another consensus.match; else the merge with equal weights, which needs no choice, "
-    "or a benchmark"
-)
-HIGHER = "a higher generation.max_new_tokens"
-LOOK = "a look at the responses, and whether prompts and chat template suit these models"
 # Shares of the responses that are cut, and that are cut, loop or are empty, from which this is why there is nothing to
 # agree on.
 UNANSWERED, MOSTLY_UNANSWERED = 0.1, 0.5
@@ -75,11 +84,6 @@ NONE_NAMED = (
     "hardly any two variants conclude the same on any prompt: the prompts have options, and the responses name none "
     "that can be read, so that there is nothing to agree on"
 )
-SHOW_OPTIONS = "prompts whose text shows their options (prompts.options=appended), or another consensus.match"
-AUDIT = "audit"  # the command is added where it is printed
-MORE_PROMPTS = "more prompts, or harder ones"
-MORE_VARIANTS = "more merges (--trials)"
-UNRACED = "the same search without racing"
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,18 @@ def audit_of(fit: Fit, truths: Mapping[int, Key | None]) -> Audit | None:
         return None
     right = sum(fit.pooled[p] == truths[p] for p in labelled)
     return Audit(right, len(labelled), float(np.mean([fit.claimed[p] for p in labelled])))
+
+
+def judge_consensus(pool: Pool, grounds: Grounds) -> Verdict:
+    """The verdict on the consensus of a run's variants, with known truths as an audit."""
+    variants, questions = pool.variants, pool.questions
+    anchors = [i for i, variant in enumerate(variants) if variant.kind != "merge"]
+    pruned = [len(item) for item, v in zip(pool.conclusions, variants, strict=True) if v.lost_to is not None]
+    unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(variants), 1)
+    return assess_consensus(
+        pool.conclusions, pool.prompts, questions.options, questions.truths, grounds.split_half, anchors,
+        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.readings,
+    )  # fmt: skip
 
 
 def assess_consensus(
@@ -153,7 +169,7 @@ def assess_consensus(
     for at, reason, cure in sorted(findings, key=lambda finding: finding[0]):  # the gravest first
         level = min(level, at)
         reasons.append(reason)
-        advice += [cure] if cure else []
+        advice += [cure] if cure is not None else []
     if audit is None and level < 2:
         advice.append(AUDIT)
     return Verdict(("insufficient", "weak", "sound")[level], tuple(reasons), tuple(dict.fromkeys(advice)), figures)
@@ -161,7 +177,7 @@ def assess_consensus(
 
 def why_undefined(
     endings: Mapping[Ending, float] | None = None, offering: int = 0, prompts: int = 0
-) -> tuple[str, str]:
+) -> tuple[str, Advice]:
     """Why there is nothing to agree on, and what would help. Answers that are cut or empty are not open-ended.
 
     `offering`: so many of the prompts offer options, and their answers are not open-ended either.
@@ -175,7 +191,7 @@ def why_undefined(
     return reason, HIGHER if max(shares, key=shares.__getitem__) is Ending.CUT else LOOK
 
 
-Finding = tuple[int, str, str]  # level, reason, advice ("": none)
+Finding = tuple[int, str, Advice | None]  # level, reason, advice
 
 
 def _findings(figures: Mapping[str, float | None]) -> list[Finding]:
@@ -204,7 +220,7 @@ def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
     elif halves is not None and halves < SPLIT_HALF[1]:
         word = "hardly agree" if halves < SPLIT_HALF[0] else "agree only roughly"
         reason = f"the rankings on two halves of the prompts {word} (split-half reliability {halves:.2f})"
-        found.append((int(halves >= SPLIT_HALF[0]), reason, "more prompts"))
+        found.append((int(halves >= SPLIT_HALF[0]), reason, ANY_PROMPTS))
     return found
 
 
@@ -218,29 +234,29 @@ def _camps(figures: Mapping[str, float | None]) -> list[Finding]:
             f"by its own estimate the variants are mostly wrong ({accuracy:.0%} right on average), and on {rivals:.0%} "
             "of the prompts another conclusion has comparable support"
         )
-        found.append((0, reason, ""))
+        found.append((0, reason, None))
     agreeing = f"variants that contradict the pool conclude the same as one another in {concentration:.0%} of the cases"
     if concentration * rivals >= CAMPS[1]:
         reason = (
             f"there are two camps: {agreeing}, and on {rivals:.0%} of the prompts their conclusion has comparable "
             "support; either camp may be right"
         )
-        found.append((int(concentration * rivals < CAMPS[0]), reason, ""))
+        found.append((int(concentration * rivals < CAMPS[0]), reason, None))
     elif concentration >= ONE_VOICE and accuracy < NEARLY_ALL:
-        found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", ""))
+        found.append((1, f"{agreeing}: mistakes are shared, theirs or the pool's", None))
     torn, lead = figures["torn"] or 0.0, figures["torn_lead"] or 0.0
     if torn >= TORN and lead < CLEAR and (figures.get("audit_low") or 0.0) < SUPPORTED:
         reason = (
             "it hangs on whether variants that are alike are right or copies of one another: if copies, the pool would "
             f"conclude something else on {torn:.0%} of the prompts, and the others' answers hardly tell"
         )
-        found.append((1, reason, ""))
+        found.append((1, reason, None))
     if (overruled := figures["overruled"] or 0.0) >= OVERRULED[1]:
         reason = (
             f"on {overruled:.0%} of the prompts a few variants that are taken for reliable outvote a larger number "
             "that agree: the ranking hangs on who is taken for reliable"
         )
-        found.append((int(overruled < OVERRULED[0]), reason, ""))
+        found.append((int(overruled < OVERRULED[0]), reason, None))
     return found
 
 
@@ -252,7 +268,7 @@ def _anchors(figures: Mapping[str, float | None]) -> list[Finding]:
         f"on {against:.0%} of the {counted(int(shared), 'prompt')} on which base and parents agree with one another, "
         "the pool concludes something else"
     )
-    return [(int(against < CONTRADICTED[0]), reason, "")]
+    return [(int(against < CONTRADICTED[0]), reason, None)]
 
 
 def _unheard(figures: Mapping[str, float | None]) -> list[Finding]:
@@ -275,15 +291,15 @@ def _conclusions(conclusions: Sequence[Conclusions], match: str, endings: Mappin
         shares = {ending: endings.get(ending, 0.0) for ending in Ending if ending is not Ending.FINISHED}
         told = ", ".join(f"{share:.0%} {ending.value}" for ending, share in shares.items() if share >= 0.005)
         why = f"of all, {told}" if told else "the others are cut off, or nothing could be read from them"
-        cures = {Ending.CUT: HIGHER, Ending.INCONCLUSIVE: "another consensus.match"}
-        cure = cures.get(max(shares, key=shares.__getitem__), LOOK) if told else f"{HIGHER}, or another consensus.match"
+        cures = {Ending.CUT: HIGHER, Ending.INCONCLUSIVE: OTHER_MATCH}
+        cure = cures.get(max(shares, key=shares.__getitem__), LOOK) if told else HIGHER_OR_MATCH
         found.append((1, f"only {len(read) / len(keys):.0%} of the responses conclude anything; {why}", cure))
     if match == "text" and read and np.median([len(str(key).split()) for key in read]) >= PROSE_WORDS:
         reason = (
             f"whole texts of {PROSE_WORDS} words and more are compared: agreement word for word shows copies of one "
             "model rather than right answers"
         )
-        found.append((1, reason, "prompts with short answers"))
+        found.append((1, reason, SHORT_ANSWERS))
     return found
 
 
@@ -297,4 +313,4 @@ def _audited(audit: Audit | None) -> list[Finding]:
         f"{audit.claimed:.0%}"
     )
     # Right on half of them: the values are too high, the order may still hold.
-    return [(int(2 * audit.right >= audit.n), reason, "")]
+    return [(int(2 * audit.right >= audit.n), reason, None)]

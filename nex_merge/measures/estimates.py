@@ -6,18 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.measures.consensus_verdict import assess_consensus
-from nex_merge.measures.finishing import shares_of_endings
 from nex_merge.measures.guard import ALLOWANCE
-from nex_merge.measures.measure import Measure, Pool, Value
-from nex_merge.measures.nex_verdict import assess, assess_repeatability
-from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant, Verdict
+from nex_merge.measures.measure import Grounds, Measure, Pool, Value
+from nex_merge.measures.registry import MEASURES, NEX, OBJECTIVES
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
 from nex_merge.setup.config import ConsensusConfig, NexConfig, nearest
 from nex_merge.setup.study_config import StudyConfig
-
-UNCAPTURED = "no activations were captured"
 
 
 @dataclass(frozen=True)
@@ -208,32 +203,12 @@ def _odds(
 def _reliability(
     pool: Pool, estimates: Mapping[str, Mapping[str, Estimate]], split_halves: Mapping[str, float | None]
 ) -> Reliability:
-    complete = [v for v in pool.variants if v.complete and v.trial in pool.scores]
-    baselines = [v for v in complete if v.kind != "merge"]
-    teachers = baselines if pool.nex.calibration == "parents" else complete
-    merges = [v.trial for v in complete if v.kind == "merge" and estimates[v.trial]["nex"].value is not None]
-    best = max(merges, key=lambda trial: estimates[trial]["nex"].value or 0.0, default=None)
-    reliability = assess(
-        [pool.scores[v.trial] for v in complete],
-        [estimates[v.trial]["mean_tokens"].value or 0.0 for v in complete],
-        [pool.scores[v.trial] for v in teachers],
-        len(pool.asked),
-        split_halves["nex"],
-        estimates[best]["nex"].beats_parent if best is not None else None,
-    )
     silent = [v.trial for v in pool.variants if v.complete and (estimates[v.trial]["empty"].value or 0.0) > ALLOWANCE]
-    verdicts = {name: assess_repeatability(split_halves[name], silent) for name in MEASURES}
-    if not pool.scores:
-        reliability = replace(reliability, verdict="insufficient", reasons=(UNCAPTURED,), advice=())
-    verdicts["nex"] = Verdict(reliability.verdict, reliability.reasons, reliability.advice)
-    anchors = [i for i, v in enumerate(pool.variants) if v.kind != "merge"]
-    questions = pool.questions
-    pruned = [len(item) for item, v in zip(pool.conclusions, pool.variants, strict=True) if v.lost_to is not None]
-    unheard = sum(1 - asked / len(pool.asked) for asked in pruned) / max(len(pool.variants), 1)
-    verdicts["consensus"] = assess_consensus(
-        pool.conclusions, pool.prompts, questions.options, questions.truths, split_halves["consensus"], anchors,
-        pool.match, unheard, shares_of_endings(pool), None if questions.truths else pool.readings,
-    )  # fmt: skip
-    match = f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match
-    count = sum(variant.complete for variant in pool.variants)
-    return replace(reliability, split_halves=dict(split_halves), verdicts=verdicts, match=match, complete=count)
+    grounds = {name: Grounds(estimates, split_halves[name], silent) for name in MEASURES}
+    return replace(
+        NEX.reliability(pool, grounds[NEX.name]),
+        split_halves=dict(split_halves),
+        verdicts={name: measure.judge(pool, grounds[name]) for name, measure in MEASURES.items()},
+        match=f"{pool.match} (auto)" if pool.consensus.match == "auto" else pool.match,
+        complete=sum(variant.complete for variant in pool.variants),
+    )

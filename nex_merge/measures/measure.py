@@ -13,11 +13,12 @@ import numpy as np
 from nex_merge.errors import InputError
 from nex_merge.measures.concluding import choose_match, conclusions_of
 from nex_merge.measures.readings import Readings, readings
+from nex_merge.measures.repeatability import assess_repeatability
 from nex_merge.measures.votes import Conclusions, Fit, Votes
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.scoring import rescore
-from nex_merge.records import NeuronWeights, NexScore, Questions, Variant
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Variant, Verdict
+from nex_merge.setup.config import ConsensusConfig, NexConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,15 @@ def teachers(variants: Sequence[Variant], nex: NexConfig) -> list[Variant]:
 
 
 @dataclass(frozen=True)
+class Grounds:
+    """What a verdict on a measure rests on, beside the pool."""
+
+    estimates: Mapping[str, Mapping[str, Estimate]]  # by trial, then measure
+    split_half: float | None  # reliability of the ranking over halves of the prompts; None: too few variants
+    silent: Sequence[str] = ()  # the complete variants that mostly give empty responses
+
+
+@dataclass(frozen=True)
 class Measure:
     """A quantity that variants are ranked by or compared on. Subclasses implement `values`."""
 
@@ -141,7 +151,11 @@ class Measure:
     needs_pool: bool = False  # whether a variant's value takes the other variants' answers
     claims_accuracy: bool = False  # whether it is meant to rank variants by how often they are right
     reads_activations: bool = False  # whether it takes a second pass over the responses
+    takes_labels: bool = False  # whether known truths change its values
     highest: float = 1.0  # the largest value it can have, 1 for shares; the smallest is 0
+    title: str = ""  # in sentences and figures; "": its name, with blanks
+    condition: str = ""  # what a ranking by it hangs on that answers can't show, as a sentence
+    fewest_telling: int = 0  # prompts that tell variants apart without which no verdict on it is sound
 
     def values(self, pool: Pool) -> list[Value]:
         """One value per variant of the pool, in order."""
@@ -150,6 +164,18 @@ class Measure:
     def is_defined(self, pool: Pool) -> bool:
         """Whether the pool supports the measure at all. Not asked during a search, whose pool still grows."""
         return True
+
+    def check(self, config: RunConfig, key: str) -> None:
+        """Raise InputError if a search can't measure what `key` asks it for, as an objective or a constraint."""
+        if self.reads_activations and config.activations.capture != "all":
+            raise InputError(
+                f"activations.capture: {key} {self.name} is computed from activations; use all, or what is read from "
+                "answers, such as consensus"
+            )
+
+    def judge(self, pool: Pool, grounds: Grounds) -> Verdict:
+        """Whether the measure supports a ranking of the pool's variants."""
+        return assess_repeatability(grounds.split_half, grounds.silent)
 
     def is_pooled(self, nex: NexConfig) -> bool:
         """Whether a variant's value depends on the other variants, so that it changes as the pool grows."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
+from nex_merge.measures.measure import Grounds, Measure, Pool, Value, by_prompt, prompts_of
+from nex_merge.measures.nex_verdict import nex_reliability
 from nex_merge.nex.scoring import resampled
-from nex_merge.records import NexScore
+from nex_merge.records import NexScore, Reliability, Verdict
 from nex_merge.setup.config import NexConfig
 
 
@@ -41,6 +42,14 @@ class Nex(Measure):
                 fractions = pool.scores[variant.trial].response_scores
                 row[:] = resampled(evidence, fractions, pool.nex.calibration, counts[:, evidence.prompts])
         return drawn
+
+    def judge(self, pool: Pool, grounds: Grounds) -> Verdict:
+        found = self.reliability(pool, grounds)
+        return Verdict(found.verdict, found.reasons, found.advice)
+
+    def reliability(self, pool: Pool, grounds: Grounds) -> Reliability:
+        """The verdict with the figures that it rests on, as reliability.json has them since version 0.1.0."""
+        return nex_reliability(pool, grounds, self.name)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Cycles(Measure):
 
 
 NEX = Nex("nex", 1, "", 4, "mean Good-Mass Fraction (Neuron Explore-Exploit)", heading="nex", with_interval=True,
-          claims_accuracy=True, reads_activations=True)  # fmt: skip
+          claims_accuracy=True, reads_activations=True, title="NEX")  # fmt: skip
 LOG_GAP = OfScore(
     "log_gap",
     1,

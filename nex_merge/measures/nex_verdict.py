@@ -1,24 +1,42 @@
-"""The verdicts on whether NEX, or any measure without a verdict of its own, supports a ranking."""
+"""The verdict on NEX: what in a pool's scores speaks for and against ranking by them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from nex_merge.records import NexScore, Reliability, Verdict
+from nex_merge.measures.advice import LABELS, LONGER, PROMPTS_OR_LONGER
+from nex_merge.measures.measure import Grounds, Pool
+from nex_merge.measures.repeatability import SPLIT_HALF
+from nex_merge.records import NexScore, Reliability
 from nex_merge.resampling import FEWEST_VARIANTS
 
 # Below the first threshold, scores support no ranking (insufficient); below the second, only a coarse one (weak). From
-# results/studies/does-nex-rank-merges.md and noise-ladder.md.
-SPLIT_HALF = (0.5, 0.8)
+# results/studies/does-nex-rank-merges.md and noise-ladder.md, as SPLIT_HALF is.
 CYCLES = (1.0, 2.0)  # a response with a single cycle earns no credit
 CREDITED = (0.25, 0.5)  # share of responses
 # Spearman with mean tokens from which the score adds little to response length.
 FOLLOWS_LENGTH = 0.8
-LONGER = (
-    "longer responses (generation.max_new_tokens, prompts that need more reasoning), or shorter rows "
-    "(activations.slice_tokens)"
-)
+UNCAPTURED = "no activations were captured"
+
+
+def nex_reliability(pool: Pool, grounds: Grounds, name: str) -> Reliability:
+    """The verdict on NEX with the figures that it rests on, without other measures. `name`: the measure's."""
+    estimates = grounds.estimates
+    complete = [v for v in pool.variants if v.complete and v.trial in pool.scores]
+    baselines = [v for v in complete if v.kind != "merge"]
+    teachers = baselines if pool.nex.calibration == "parents" else complete
+    merges = [v.trial for v in complete if v.kind == "merge" and estimates[v.trial][name].value is not None]
+    best = max(merges, key=lambda trial: estimates[trial][name].value or 0.0, default=None)
+    found = assess(
+        [pool.scores[v.trial] for v in complete],
+        [estimates[v.trial]["mean_tokens"].value or 0.0 for v in complete],
+        [pool.scores[v.trial] for v in teachers],
+        len(pool.asked),
+        grounds.split_half,
+        estimates[best][name].beats_parent if best is not None else None,
+    )
+    return found if pool.scores else replace(found, verdict="insufficient", reasons=(UNCAPTURED,), advice=())
 
 
 def assess(
@@ -44,7 +62,7 @@ def assess(
             split_half_reliability,
             SPLIT_HALF,
             "the rankings on two halves of the prompts {} (split-half reliability {:.2f})",
-            "more prompts, or longer responses",
+            PROMPTS_OR_LONGER,
         ),
         (
             cycles,
@@ -79,7 +97,7 @@ def assess(
             f"the score ranks the variants by response length, {order} first (Spearman {abs(length):.2f} with mean "
             f"tokens), which agrees with accuracy only if {order} responses are more often right"
         )
-        advice.append("a look at the responses, and accuracy for a few variants (benchmark, correlate)")
+        advice.append(LABELS)
     if beats_parent is not None and level == 2 and beats_parent < 0.95:
         reasons.append(f"the confidence that the best merge beats base and every parent is only {beats_parent:.0%}")
     return Reliability(
@@ -106,30 +124,3 @@ def follows_length(scores: Sequence[NexScore], mean_tokens: Sequence[float]) -> 
     if len(pairs) < FEWEST_VARIANTS or min(np.ptp(pairs, axis=0)) == 0:
         return None
     return float(spearmanr(*zip(*pairs, strict=True))[0])  # pyright: ignore[reportArgumentType]
-
-
-def assess_repeatability(split_half_reliability: float | None, silent: Sequence[str] = ()) -> Verdict:
-    """Whether other prompts would rank the variants alike: all that is asked of a measure that makes no claim.
-
-    `silent`: the ranked variants that mostly give empty responses. No ranking that has them among its own is sound.
-    """
-    verdict = _repeatability(split_half_reliability)
-    if not silent:
-        return verdict
-    names = silent[0] if len(silent) == 1 else f"{', '.join(silent[:-1])} and {silent[-1]}"
-    reason = f"it ranks what {names} {'gives' if len(silent) == 1 else 'give'} among answers: mostly empty responses"
-    level = "weak" if verdict.level == "sound" else verdict.level
-    return replace(verdict, level=level, reasons=(*verdict.reasons, reason))
-
-
-def _repeatability(split_half_reliability: float | None) -> Verdict:
-    figures = {"split_half": split_half_reliability}
-    if split_half_reliability is None:
-        reason = "too few variants, or too few differences between them, to estimate how reliable their ranking is"
-        return Verdict("weak", (reason,), ("more merges (--trials)",), figures)
-    reached = sum(split_half_reliability >= limit for limit in SPLIT_HALF)
-    if reached == 2:
-        return Verdict("sound", (), (), figures)
-    word = ("hardly agree", "agree only roughly")[reached]
-    reason = f"the rankings on two halves of the prompts {word} (split-half reliability {split_half_reliability:.2f})"
-    return Verdict(("insufficient", "weak")[reached], (reason,), ("more prompts",), figures)

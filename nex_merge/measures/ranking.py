@@ -85,7 +85,7 @@ def consensus(
     rows = [Ranked(name, *found) for name, found in zip(names, _estimates(fit.by_prompt, defined), strict=True)]
     rows.sort(key=lambda row: -1.0 if row.consensus is None else -row.consensus)  # ties stay as given
     return Ranking(
-        tuple(rows), verdict.level, verdict.reasons, verdict.advice,
+        tuple(rows), verdict.level, verdict.reasons, tuple(advice.text for advice in verdict.advice),
         {prompts[p]: key for p, key in fit.pooled.items()}, {prompts[p]: q for p, q in fit.claimed.items()},
     )  # fmt: skip
 

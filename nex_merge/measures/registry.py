@@ -37,9 +37,15 @@ MEASURES: Mapping[str, Measure] = {
         nex.SATURATION,
     )
 }
+# Those that other modules ask for by themselves.
+NEX, CONSENSUS = nex.NEX, consensus.CONSENSUS
+# Those that can speak for a pick, in the order in which sentences name them: what they rank high is meant to be right
+# more often.
+SUPPORTING = (consensus.CONSENSUS, consensus.AGREEMENT, consensus.SELF_CONSISTENCY, finishing.FINISHED, nex.NEX)
 OBJECTIVES: Mapping[str, Measure] = {name: measure for name, measure in MEASURES.items() if measure.is_objective}
 
 
 def measure_title(name: str) -> str:
     """A measure's name in sentences and figures."""
-    return "NEX" if name == "nex" else name.replace("_", " ")
+    title = MEASURES[name].title if name in MEASURES else ""
+    return title or name.replace("_", " ")

@@ -8,6 +8,8 @@ from nex_merge.records.answers import Prompt, Response, TextFigures, TokenStats
 from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Questions, Variant
 from nex_merge.records.runs import Live, MergeRecipe, TrialResult
 from nex_merge.records.scores import (
+    Action,
+    Advice,
     Credit,
     Credits,
     Cycle,
@@ -24,6 +26,8 @@ from nex_merge.records.spaces import Dimension, MethodParameter, MethodSpec, Sea
 
 __all__ = [
     "RESERVED_LAYER",
+    "Action",
+    "Advice",
     "Credit",
     "Credits",
     "Cycle",

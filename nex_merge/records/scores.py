@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 
@@ -117,13 +118,36 @@ class NexScore:
     saturation: float | None = None  # share of that mass on |w| > 0.99: neurons with one kind of credit only
 
 
+class Action(Enum):
+    """What follows from an advice, as far as a command does it."""
+
+    NONE = "none"
+    AUDIT = "label a few answers"
+    MORE_MERGES = "search on"
+    WITHOUT_RACING = "search without racing"
+    HIGHER_LIMIT = "raise generation.max_new_tokens"
+    MORE_PROMPTS = "ask more prompts"
+    OTHER_PROMPTS = "ask other prompts"
+    SHOW_OPTIONS = "show the options of the prompts"
+    BENCHMARK = "measure accuracy"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What would improve a verdict."""
+
+    text: str  # completes "what would help: ..."
+    action: Action = Action.NONE
+    lead: str = ""  # what stands before the command instead of the text; "": the text
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a measure supports a ranking of a pool's variants."""
 
     level: str  # sound | weak | insufficient
     reasons: tuple[str, ...] = ()
-    advice: tuple[str, ...] = ()  # how to improve it
+    advice: tuple[Advice, ...] = ()  # how to improve it
     figures: Mapping[str, float | None] = field(default_factory=dict)  # what it rests on, by name
 
 
@@ -136,7 +160,7 @@ class Reliability:
 
     verdict: str  # sound | weak | insufficient
     reasons: tuple[str, ...]
-    advice: tuple[str, ...]  # how to improve it
+    advice: tuple[Advice, ...]  # how to improve it
     variants: int
     prompts: int
     split_half: float | None  # reliability of the ranking over halves of the prompts; None: too few variants
@@ -153,6 +177,4 @@ class Reliability:
 
     def of(self, measure: str) -> Verdict | None:
         """The verdict on a measure; None where an older version wrote none."""
-        if measure == "nex" and measure not in self.verdicts:
-            return Verdict(self.verdict, self.reasons, self.advice)
         return self.verdicts.get(measure)

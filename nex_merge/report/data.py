@@ -12,7 +12,7 @@ from nex_merge.errors import InputError
 from nex_merge.labels.correlate import agreement_with_accuracy
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES, OBJECTIVES, measure_title
+from nex_merge.measures.registry import MEASURES, NEX, OBJECTIVES, measure_title
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
@@ -204,7 +204,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 def front_objective(objective: Objective) -> Objective:
     """What the front weighs against length: the objective, or NEX if the objective is length itself."""
-    return objective if objective.name != "mean_tokens" else Objective("nex", OBJECTIVES["nex"].direction)
+    return objective if objective.name != "mean_tokens" else Objective(NEX.name, NEX.direction)
 
 
 def front(rows: Sequence[Row], objective: Objective) -> list[Row]:
@@ -325,6 +325,6 @@ def reliability_figures(reliability: Reliability) -> list[tuple[str, str]]:
     others = [
         (f"split-half reliability of {measure_title(name)}", number(value, 3))
         for name, value in reliability.split_halves.items()
-        if name in OBJECTIVES and name != "nex" and value is not None
+        if name in OBJECTIVES and name != NEX.name and value is not None
     ]
     return figures + others

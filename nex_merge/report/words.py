@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nex_merge.measures.registry import measure_title
+from nex_merge.measures.registry import NEX, measure_title
 from nex_merge.report.data import MISSING, Snapshot, states
 from nex_merge.runs.files import trial_label
 from nex_merge.wording import counted
@@ -75,7 +75,7 @@ def verdict_age(snapshot: Snapshot) -> str:
     judged = reliability.complete
     if judged is None:  # older versions kept how many have a NEX
         judged = reliability.variants
-        complete = [row for row in complete if row["nex"] is not None]
+        complete = [row for row in complete if row[NEX.name] is not None]
     if judged == len(complete):
         return ""
     return (

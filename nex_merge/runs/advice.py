@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, UNRACED
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES, measure_title
-from nex_merge.records import Reliability, Verdict
+from nex_merge.measures.registry import MEASURES, SUPPORTING, measure_title
+from nex_merge.records import Action, Advice, Reliability, Verdict
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front
@@ -25,8 +24,6 @@ from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
 Row = dict[str, Any]
-# Measures that can speak for a pick: what they rank high is meant to be right more often.
-SUPPORTING = ("consensus", "agreement", "self_consistency", "finished", "nex")
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
     "sound": "other prompts would give much the same ranking",
@@ -150,12 +147,13 @@ def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliabilit
         return []
     references = [r for r in rows if (r["kind"] == "parent" or r["reference"]) and r["trial"] != pick["trial"]]
     found = []
-    for name in SUPPORTING:
+    for measure in SUPPORTING:
+        name = measure.name
         verdict, value = reliability.of(name), pick.get(name)
         if name == objective.name or value is None or verdict is None or verdict.level == "insufficient":
             continue
         others = [row[name] for row in references if row.get(name) is not None]
-        if others and all(MEASURES[name].direction * (value - other) > 0 for other in others):
+        if others and all(measure.direction * (value - other) > 0 for other in others):
             found.append(f"{measure_title(name)} ({verdict.level})")
     return [
         f"supported by {', '.join(found)}" if found else "no other measure puts it above every parent and equal weights"
@@ -181,18 +179,21 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
     if verdict is not None:
         lines.append(f"Verdict on {measure_title(objective)}: {verdict.level}; {MEANING[verdict.level]}.")
         lines += [f"  - {reason}" for reason in verdict.reasons]
-        if objective != "consensus" and verdict.level == "sound":
+        if not MEASURES[objective].condition and verdict.level == "sound":
             lines.append("  Whether it agrees with accuracy, only labels can show.")
     for name, measure in MEASURES.items():
         other = reliability.of(name)
         if name != objective and (measure.claims_accuracy or name in others) and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")
-    judged = reliability.of("consensus")
-    if judged is not None and (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
-        lines.append(f"  {counted(round(count), 'variant')}, which vote like {_voters(voters, judged.figures)}.")
-    if judged is not None and judged.level != "insufficient":
-        lines.append(f"  {CONDITION}.")
+    for name, measure in MEASURES.items():
+        judged = reliability.of(name) if measure.condition else None
+        if judged is None:
+            continue
+        if (voters := judged.figures.get("voters")) and (count := judged.figures.get("variants")):
+            lines.append(f"  {counted(round(count), 'variant')}, which vote like {_voters(voters, judged.figures)}.")
+        if judged.level != "insufficient":
+            lines.append(f"  {measure.condition}.")
     if reliability.match is not None:
         lines.append(f"Conclusions are read as {reliability.match}.")
     return lines
@@ -264,28 +265,49 @@ def _export(run: Path, name: str) -> str:
     return command("export", run, "--by", name, "--out", "DIR")
 
 
-def _step(advice: str, rows: Sequence[Row], run: Path) -> str:
-    """An advice with the command that follows it."""
-    config = run / "config.yaml"
-    merges = sum(row["kind"] == "merge" for row in rows)
-    sentence = _capital(advice)
-    if advice == AUDIT:
-        return f"Check a dozen answers yourself: {command('audit', run)}"
-    if advice == MORE_VARIANTS and not any("p.recipe" in row for row in rows):  # a list of recipes has an end
-        return f"More merges: {command('search', config, '--trials', str(2 * max(merges, 10)))}"
-    if advice == UNRACED:
-        return f"{sentence}: {_again(config, 'study.pruner=none')}"
-    if "max_new_tokens" in advice:
-        return f"{sentence}: {_again(config, 'generation.max_new_tokens=N')}"
-    if "benchmark" in advice:
-        return f"{sentence}: {command('benchmark', run, '--data', 'FILE')}"
-    if "prompts" in advice:
-        prompts = files.read_yaml_mapping(config).get("prompts", {}) if config.is_file() else {}
-        if prompts.get("limit") is None and "file" in prompts:  # all of the file's were asked
-            return f"{sentence}, added to {prompts['file']}: {command('search', config, '--out', 'DIR')}"
-        return f"{sentence}: {_again(config, 'prompts.limit=N')}"
-    return f"{sentence}."
+def _step(advice: Advice, rows: Sequence[Row], run: Path) -> str:
+    """An advice with the command that follows it; without one, it is a sentence."""
+    line = _command_for(advice.action, rows, run)
+    if line is None:
+        return f"{_capital(advice.text)}."
+    lead = _capital(advice.lead or advice.text)
+    if advice.action is Action.MORE_PROMPTS and (file := _exhausted_file(run)) is not None:
+        return f"{lead}, added to {file}: {command('search', run / files.CONFIG, '--out', 'DIR')}"
+    return f"{lead}: {line}"
 
 
-def _again(config: Path, setting: str) -> str:
-    return command("search", config, "--set", setting, "--out", "DIR")
+def _command_for(action: Action, rows: Sequence[Row], run: Path) -> str | None:
+    """The command that does what an advice says; None: no single one does."""
+    match action:
+        case Action.AUDIT:
+            return command("audit", run)
+        case Action.MORE_MERGES:
+            if any("p.recipe" in row for row in rows):  # a list of recipes has an end
+                return None
+            merges = sum(row["kind"] == "merge" for row in rows)
+            return command("search", run / files.CONFIG, "--trials", str(2 * max(merges, 10)))
+        case Action.WITHOUT_RACING:
+            return _again(run, "study.pruner=none")
+        case Action.HIGHER_LIMIT:
+            return _again(run, "generation.max_new_tokens=N")
+        case Action.MORE_PROMPTS:
+            return _again(run, "prompts.limit=N")
+        case Action.OTHER_PROMPTS:
+            return _again(run, "prompts.file=FILE")
+        case Action.SHOW_OPTIONS:
+            return _again(run, "prompts.options=appended")
+        case Action.BENCHMARK:
+            return command("benchmark", run, "--data", "FILE")
+        case Action.NONE:
+            return None
+
+
+def _exhausted_file(run: Path) -> str | None:
+    """The run's file of prompts, if all of them were asked; else None."""
+    config = run / files.CONFIG
+    prompts = files.read_yaml_mapping(config).get("prompts", {}) if config.is_file() else {}
+    return prompts.get("file") if prompts.get("limit") is None else None
+
+
+def _again(run: Path, setting: str) -> str:
+    return command("search", run / files.CONFIG, "--set", setting, "--out", "DIR")

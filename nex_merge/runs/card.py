@@ -9,7 +9,7 @@ import yaml
 
 from nex_merge.engines.family import FamilyResident
 from nex_merge.inert import markdown
-from nex_merge.measures.registry import measure_title
+from nex_merge.measures.registry import CONSENSUS, NEX, measure_title
 from nex_merge.records import MergeRecipe, TrialResult, Verdict
 from nex_merge.runs.files import recipe_text
 from nex_merge.setup.families import Family
@@ -67,8 +67,8 @@ def model_card(
 
 def figures(result: TrialResult) -> list[str]:
     """The lines of a card's table: what a scored trial's rank rests on."""
-    score, nex = result.score, result.estimates["nex"]
-    lines = [f"| consensus: agreement with what all variants conclude | {_number(result.value('consensus'), 3)} |"]
+    score, nex = result.score, result.estimates[NEX.name]
+    lines = [f"| consensus: agreement with what all variants conclude | {_number(result.value(CONSENSUS.name), 3)} |"]
     if result.answered < 1:
         lines.append(f"| share of the prompts that it answered ({result.state}) | {result.answered:.2f} |")
     if score is not None:  # captured

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.readings import DEFINITION
+from nex_merge.measures.registry import CONSENSUS
 from nex_merge.runs import files
 from nex_merge.runs.changes import all_places, changes, differences
 from nex_merge.runs.database import Database, open_in
@@ -173,7 +174,7 @@ def _save(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
 def _hangs_on_votes(run: RunFolder) -> bool:
     """Whether what a search tries depends on consensus."""
     study = run.config.study
-    return "consensus" in {*run.objective.names, *study.constraints}
+    return CONSENSUS.name in {*run.objective.names, *study.constraints}
 
 
 def _merges(run: RunFolder) -> int:

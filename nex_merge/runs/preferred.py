@@ -14,7 +14,7 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.registry import CONSENSUS, MEASURES
 from nex_merge.records import Reliability
 from nex_merge.runs import files
 from nex_merge.runs.comparisons import (
@@ -257,7 +257,7 @@ def compare_steps(
     if pair is None:
         return
     row = next(one for one in of_last_stage(rows) if one["trial"] == pair[0])
-    verdict = reliability.of("consensus")
+    verdict = reliability.of(CONSENSUS.name)
     odds = lowest(row, found.by, objective.name)
     is_doubtful = verdict is None or verdict.level == "insufficient" or odds is None or odds < CLAIMED
     try:

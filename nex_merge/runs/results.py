@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
+from nex_merge.measures.advice import advice_of
 from nex_merge.records import (
     Estimate,
     NexScore,
@@ -178,9 +179,17 @@ def _known(kind: Any, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_scores(folder: Path, scores: Scores, reliability: Reliability) -> None:
-    for name, record in ((files.SCORES, scores), (files.RELIABILITY, reliability)):
-        content = {"schema": SCHEMA, **dataclasses.asdict(record)}
+    for name, fields in ((files.SCORES, dataclasses.asdict(scores)), (files.RELIABILITY, _fields_of(reliability))):
+        content = {"schema": SCHEMA, **fields}
         files.write_atomically(folder / name, json.dumps({**content, _CHECKSUM: _checksum(content)}, indent=1))
+
+
+def _fields_of(reliability: Reliability) -> dict[str, Any]:
+    """The fields of reliability.json; of advice, its text."""
+    fields = dataclasses.asdict(reliability)
+    for part in (fields, *fields["verdicts"].values()):
+        part["advice"] = [advice["text"] for advice in part["advice"]]
+    return fields
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -226,17 +235,18 @@ def read_reliability(run: Path) -> Reliability | None:
     item = _read_checked(path)
     try:
         fields = _known(Reliability, item)
-        fields["verdicts"] = {
-            name: Verdict(**_listed(_known(Verdict, v))) for name, v in item.get("verdicts", {}).items()
-        }
-        return Reliability(**_listed(fields))
+        found = Reliability(**_listed(fields))
+        verdicts = {name: Verdict(**_listed(_known(Verdict, v))) for name, v in item.get("verdicts", {}).items()}
+        # Version 0.1.0 judged NEX alone.
+        verdicts.setdefault("nex", Verdict(found.verdict, found.reasons, found.advice))
+        return dataclasses.replace(found, verdicts=verdicts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, error) from None
 
 
 def _listed(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of a verdict, with its reasons and advice as records have them."""
-    return {**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(fields["advice"])}
+    return {**fields, "reasons": tuple(fields["reasons"]), "advice": tuple(map(advice_of, fields["advice"]))}
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

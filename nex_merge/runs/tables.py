@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nex_merge import inert
 from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES
+from nex_merge.measures.registry import MEASURES, NEX
 from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.cuts import cut_lines
@@ -135,7 +135,7 @@ def print_table(
 
 
 def ranking_table(
-    rows: Sequence[Row], objectives: Sequence[str] = ("nex",), width: int = 120, sorted_by: str | None = None
+    rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,), width: int = 120, sorted_by: str | None = None
 ) -> "tuple[Table, str]":
     """The rows as a terminal table of at most `width` columns, and a line on the columns that are left out for it.
 
@@ -176,15 +176,15 @@ def _plain(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def table_cells(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> tuple[list[str], list[dict[str, str]]]:
+def table_cells(rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,)) -> tuple[list[str], list[dict[str, str]]]:
     """The columns of the terminal table and the cells of every row.
 
     Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name; fronts are
     shown where there are several objectives. Without activations, NEX has no column.
     """
     left_out = {"s" if any(row["accuracy"] is not None for row in rows) else "acc"}
-    if rows and "nex" not in objectives and all(row["nex"] is None for row in rows):
-        left_out.add("nex")
+    uncaptured = [name for name in _HEADED.values() if MEASURES[name].reads_activations and name not in objectives]
+    left_out |= {MEASURES[name].heading for name in uncaptured if rows and all(row[name] is None for row in rows)}
     columns = [column for column in TABLE if column not in left_out]
     at = columns.index("method") + 1
     columns[at:at] = [name for name in objectives if name not in _HEADED.values()]
@@ -223,7 +223,7 @@ def _cells(row: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, str]:
     }
 
 
-def as_markdown(rows: Sequence[Row], objectives: Sequence[str] = ("nex",)) -> str:
+def as_markdown(rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,)) -> str:
     """The rows as a table; of the objectives, the first has its interval."""
     columns, shown = table_cells(rows, objectives)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]

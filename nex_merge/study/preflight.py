@@ -14,8 +14,6 @@ from nex_merge.engines.family import FamilyResident
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
-from nex_merge.measures.consensus import FEWEST_SAMPLES
-from nex_merge.measures.consensus_verdict import TELLING
 from nex_merge.measures.constraints import Constraint, constraints_of
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES
@@ -80,7 +78,8 @@ def check(
     """
     config, family = resolved.config, resolved.family
     objective, constraints = objective_of(config.study), constraints_of(config.study)
-    check_samples(config, objective, constraints)
+    check_measures(config, objective, constraints)
+    check_samples(config)
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
@@ -99,13 +98,13 @@ def check(
     asked, notes = _asked(resolved, made, fresh)
     searched, final = split_prompts(config.study, len(asked.ids))
     check_race(config, len(searched), objective, constraints)
-    check_capture(config, objective, constraints)
-    if "consensus" in objective.names and len(searched) < TELLING[1]:
-        note(
-            f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on consensus is never "
-            f"sound with fewer than "
-            f"{TELLING[1]} that tell variants apart"
-        )
+    check_capture(config)
+    for name in objective.names:
+        if len(searched) < (fewest := MEASURES[name].fewest_telling):
+            note(
+                f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on {name} is never sound "
+                f"with fewer than {fewest} that tell variants apart"
+            )
     rehearsal = rehearse(made, resolved, space, recipes, note) if made.family_weights is not None else None
     terms = Terms(config, list(family.folders), asked.ids, searched, objective, constraints)
     return Checked(
@@ -139,15 +138,15 @@ def _measured(study: StudyConfig, objective: Objective, constraints: Sequence[Co
         yield "study.constraints", item.measure
 
 
-def check_samples(config: RunConfig, objective: Objective, constraints: Sequence[Constraint]) -> None:
-    """Raise InputError if all samples of a prompt would be the same, or too few for an objective or a constraint."""
-    generation = config.generation
+def check_measures(config: RunConfig, objective: Objective, constraints: Sequence[Constraint]) -> None:
+    """Raise InputError if the configuration can't support an objective or a constraint."""
     for key, name in _measured(config.study, objective, constraints):
-        if name == "self_consistency" and generation.samples < FEWEST_SAMPLES:
-            raise InputError(
-                f"{key}: self_consistency requires generation.samples of at least {FEWEST_SAMPLES}, got "
-                f"{generation.samples}"
-            )
+        MEASURES[name].check(config, key)
+
+
+def check_samples(config: RunConfig) -> None:
+    """Raise InputError if all samples of a prompt would be the same."""
+    generation = config.generation
     if generation.samples > 1 and generation.temperature == 0:
         raise InputError(
             f"generation.samples: {generation.samples} responses to a prompt are all the same at "
@@ -155,17 +154,8 @@ def check_samples(config: RunConfig, objective: Objective, constraints: Sequence
         )
 
 
-def check_capture(config: RunConfig, objective: Objective, constraints: Sequence[Constraint]) -> None:
-    """Raise InputError if an objective or a constraint reads activations that would not be captured.
-
-    Or if they are to be captured in a final, and none is played.
-    """
-    for key, name in _measured(config.study, objective, constraints):
-        if config.activations.capture != "all" and MEASURES[name].reads_activations:
-            raise InputError(
-                f"activations.capture: {key} {name} is computed from activations; use all, or what is read from "
-                "answers, such as consensus"
-            )
+def check_capture(config: RunConfig) -> None:
+    """Raise InputError if activations are to be captured in a final, and none is played."""
     if config.activations.capture == "final" and config.study.final is None:
         raise InputError("activations.capture: final needs study.final; set that, or use all or none")
 

@@ -279,7 +279,9 @@ def test_open_ended_answers_have_no_consensus():
     assert all(item["consensus"].value is None for item in scoring.estimates.values())
     verdict = scoring.reliability.of("consensus")
     assert (
-        verdict.level == "insufficient" and "open-ended" in verdict.reasons[0] and "equal weights" in verdict.advice[0]
+        verdict.level == "insufficient"
+        and "open-ended" in verdict.reasons[0]
+        and "equal weights" in verdict.advice[0].text
     )
 
 

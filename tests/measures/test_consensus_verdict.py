@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nex_merge import InputError, consensus
+from nex_merge.measures.advice import HIGHER, LOOK, SHOW_OPTIONS, UNRACED
 from nex_merge.measures.consensus_verdict import CLEAR, TORN, assess_consensus, audit_of
 from nex_merge.measures.dissent import dissent_figures
 from nex_merge.measures.finishing import Ending
@@ -104,10 +105,10 @@ def test_cut_and_empty_answers_are_not_open_ended():
     assert "open-ended" in assess_consensus(each, 10).reasons[0]
     cut = assess_consensus(each, 10, endings={Ending.CUT: 0.9, Ending.INCONCLUSIVE: 0.1})
     assert cut.reasons[0].endswith("on any prompt: of all responses, 90% are cut at max_new_tokens")
-    assert cut.advice == ("a higher generation.max_new_tokens",)
+    assert cut.advice == (HIGHER,)
     loops = assess_consensus(each, 10, endings={Ending.LOOPS: 0.6, Ending.CUT: 0.1, Ending.EMPTY: 0.3})
     assert loops.reasons[0].endswith("10% are cut at max_new_tokens, 60% loop, 30% are empty")
-    assert "max_new_tokens" not in loops.advice[0]
+    assert loops.advice == (LOOK,)
 
 
 def test_one_is_not_many():
@@ -150,7 +151,7 @@ def test_votes_that_a_race_left_out_make_a_verdict_weak():
     voters = [{p: ["a" if p % 8 >= v else f"{v}"] for p in range(PROMPTS)} for v in range(6)]
     levels = [assess_consensus(voters, PROMPTS, split_half=0.9, unheard=share).level for share in (0.0, 0.05, 0.1, 0.4)]
     assert levels == ["sound", "sound", "weak", "weak"]
-    assert assess_consensus(voters, PROMPTS, split_half=0.9, unheard=0.4).advice[0] == "the same search without racing"
+    assert assess_consensus(voters, PROMPTS, split_half=0.9, unheard=0.4).advice[0] == UNRACED
 
 
 def test_a_few_who_are_taken_for_reliable_outvoting_a_larger_number_is_a_sign_against():
@@ -191,5 +192,5 @@ def test_a_ranking_that_hangs_on_who_is_a_copy_is_weak():
 def test_nothing_to_agree_on_is_not_open_ended_where_prompts_have_options():
     silent = [{p: [None] for p in range(20)} for _ in range(5)]
     verdict = assess_consensus(silent, 20, options=dict.fromkeys(range(20), 4))
-    assert "the prompts have options" in verdict.reasons[0] and "prompts.options" in verdict.advice[0]
+    assert "the prompts have options" in verdict.reasons[0] and verdict.advice == (SHOW_OPTIONS,)
     assert "open-ended" not in verdict.reasons[0] and "open-ended" in assess_consensus(silent, 20).reasons[0]

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from nex_merge.activations.cache import write_cache
+from nex_merge.measures.advice import ANY_PROMPTS
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import (
     Estimate,
@@ -68,7 +69,7 @@ def _plant(folder: Path, merges: int, baselines: bool, study: dict, changes: dic
 
 def reliability_of(variants: int) -> Reliability:
     return Reliability(
-        verdict="weak", reasons=("<b>few</b> prompts",), advice=("more prompts",), variants=variants, prompts=RESPONSES,
+        verdict="weak", reasons=("<b>few</b> prompts",), advice=(ANY_PROMPTS,), variants=variants, prompts=RESPONSES,
         split_half=0.6, cycles_per_response=3.0, credited=0.9, weighted_mass=0.9, saturation=0.5, beats_parent=0.7,
         follows_length=0.1, split_halves={"nex": 0.6, "entropy": 0.4, "log_gap": None},
     )  # fmt: skip

@@ -10,15 +10,17 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.labels.accuracy_files import attach_accuracy
+from nex_merge.measures import advice as advices
+from nex_merge.measures.advice import ANY_PROMPTS, AUDIT, MORE_PROMPTS, MORE_VARIANTS
 from nex_merge.measures.consensus_verdict import CONDITION
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.records import Estimate, NexScore, Reliability, TrialResult, Verdict
+from nex_merge.records import Advice, Estimate, NexScore, Reliability, TrialResult, Verdict
 from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy
 from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.recommend import best_by
-from nex_merge.runs.results import write_result
+from nex_merge.runs.results import Scores, read_reliability, write_result, write_scores
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import as_markdown, print_table, table_cells
 from nex_merge.setup.study_config import StudyConfig
@@ -120,7 +122,7 @@ def test_the_front_is_a_column_of_the_table_where_there_are_several():
 
 
 def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
-    verdict = reliability(nex="weak", advice=("more prompts",))
+    verdict = reliability(nex="weak", advice=(ANY_PROMPTS,))
     rows, run = rank(TWO, SEVERAL), Path("results/x")
     assert list(lead(rows, SEVERAL, verdict)) == [
         "Recommended: one of the front by NEX and mean tokens: trials 1, 0 and 2.",
@@ -131,7 +133,7 @@ def test_with_several_objectives_the_front_takes_the_place_of_the_pick():
     step = "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR"
     export = "Export one of the front: nex-merge export results/x --trial 1 --out DIR"
     assert next_steps(rows, SEVERAL, verdict, run) == [export, step, LOOKS]
-    unfit = reliability(nex="insufficient", advice=("more prompts",))
+    unfit = reliability(nex="insufficient", advice=(ANY_PROMPTS,))
     assert list(lead(rows, SEVERAL, unfit))[:2] == [
         "Recommended: trial 2, by mean tokens: 20",
         "Front by NEX and mean tokens: trials 1, 0 and 2.",
@@ -199,17 +201,17 @@ def test_a_frame_has_every_column_and_nullable_ranks():
     assert frame["rank"].isna().sum() == 2 and frame["rank"].iloc[0] == 1
 
 
-def reliability(nex="weak", of_consensus="sound", **reasons):
+def reliability(nex="weak", of_consensus="sound", advice=(), **reasons):
     verdicts = {
-        "nex": Verdict(nex, reasons.get("nex", ()), reasons.get("advice", ())),
-        "consensus": Verdict(of_consensus, reasons.get("consensus", ()), reasons.get("advice", ())),
+        "nex": Verdict(nex, reasons.get("nex", ()), advice),
+        "consensus": Verdict(of_consensus, reasons.get("consensus", ()), advice),
         "agreement": Verdict("sound"),
     }
     return Reliability(nex, (), (), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3, verdicts=verdicts, match="number")
 
 
 def test_the_verdict_in_plain_words():
-    old = Reliability("weak", ("few cycles",), ("longer responses",), 5, 24, 0.7, 1.2, 0.6, 0.5, 0.2, 0.9, 0.3)
+    old = replace(reliability(nex="weak"), verdicts={"nex": Verdict("weak", ("few cycles",))}, match=None)
     assert verdict_lines(old, "nex") == ["Verdict on NEX: weak; this ranking is coarse.", "  - few cycles"]
     lines = verdict_lines(reliability(nex="insufficient", of_consensus="weak", consensus=("two camps",)), "nex")
     assert lines == [
@@ -239,7 +241,7 @@ FOUR = (
 
 
 def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
-    leading, steps = told("consensus", reliability(advice=("audit",)), *FOUR)
+    leading, steps = told("consensus", reliability(advice=(AUDIT,)), *FOUR)
     assert leading == [
         "Recommended: trial 2, by consensus (sound): 0.800 [0.700, 0.900]",
         "  Supported by agreement (sound), NEX (weak).",
@@ -269,7 +271,7 @@ def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_on
 
 
 def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_command():
-    advice = ("more prompts", "more merges (--trials)", "audit")
+    advice = (ANY_PROMPTS, MORE_VARIANTS, AUDIT)
     none = reliability(nex="insufficient", of_consensus="insufficient", advice=advice)
     _, steps = told("consensus", none, *FOUR)
     assert steps == [
@@ -281,7 +283,7 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
     ]
     unlike = [measured("0000", 0.6, 0.5, is_reference=True, state="infeasible"), *FOUR[3:]]
     assert not any("equal weights" in step for step in told("consensus", none, *unlike)[1])
-    weak = reliability(of_consensus="insufficient", advice=("more prompts", "more prompts"))
+    weak = reliability(of_consensus="insufficient", advice=(ANY_PROMPTS, ANY_PROMPTS))
     assert told("consensus", weak, *FOUR)[1] == [
         "Export the pick by NEX (weak): nex-merge export results/x --by nex --out DIR",
         "More prompts: nex-merge search results/x/config.yaml --set prompts.limit=N --out DIR",
@@ -292,8 +294,47 @@ def test_noise_is_not_offered_for_export_and_each_advice_comes_once_with_its_com
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "step"),
+    [
+        (advices.AUDIT, "Check a dozen answers yourself: nex-merge audit results/x"),
+        (advices.UNRACED, "The same search without racing: {} --set study.pruner=none --out DIR"),
+        (advices.PROMPTS_OR_LONGER, "More prompts, or longer responses: {} --set prompts.limit=N --out DIR"),
+        (advices.HIGHER, "A higher generation.max_new_tokens: {} --set generation.max_new_tokens=N --out DIR"),
+        (advices.SHORT_ANSWERS, "Prompts with short answers: {} --set prompts.file=FILE --out DIR"),
+        (advices.OPEN_ENDED, "Prompts with short answers, or another consensus.match: {} --set prompts.file=FILE --out "
+         "DIR"),
+        (advices.SHOW_OPTIONS, "Prompts whose text shows their options (prompts.options=appended), or another "
+         "consensus.match: {} --set prompts.options=appended --out DIR"),
+        (advices.LABELS, "A look at the responses, and accuracy for a few variants (benchmark, correlate): nex-merge "
+         "benchmark results/x --data FILE"),
+        (advices.LOOK, "A look at the responses, and whether prompts and chat template suit these models."),
+        (advices.OTHER_MATCH, "Another consensus.match."),
+        (Advice("more prompts of another kind"), "More prompts of another kind."),
+    ],
+    ids=lambda value: value.text if isinstance(value, Advice) else "",
+)  # fmt: skip
+def test_every_advice_has_the_step_that_follows(given, step):
+    _, steps = told("consensus", reliability(advice=(given,)), *FOUR)
+    assert steps[1] == step.format("nex-merge search results/x/config.yaml")
+
+
+def test_files_keep_the_text_of_advice(tmp_path):
+    verdict = reliability(advice=(MORE_PROMPTS, AUDIT, Advice("advice of another version")))
+    write_scores(tmp_path, Scores("self", 0.9, 3), verdict)
+    kept = json.loads((tmp_path / "reliability.json").read_text())
+    assert kept["verdicts"]["nex"]["advice"] == ["more prompts, or harder ones", "audit", "advice of another version"]
+    assert read_reliability(tmp_path) == verdict
+
+
+def test_a_list_of_recipes_has_an_end():
+    listed = measured("0003", 0.3, 0.3, parameters={"recipe": "one.yaml"})
+    _, steps = told("consensus", reliability(advice=(MORE_VARIANTS,)), *FOUR, listed)
+    assert steps[1] == "More merges (--trials)."
+
+
 def test_a_pick_that_a_parent_beats_is_not_offered_instead():
-    weak = reliability(of_consensus="insufficient", advice=("more prompts",))
+    weak = reliability(of_consensus="insufficient", advice=(ANY_PROMPTS,))
     steps = told("consensus", weak, *FOUR, measured("q", 0.95, 0.1, "parent"))[1]
     offered = [step.partition(":")[0] for step in steps]
     assert offered == [
@@ -314,7 +355,7 @@ def test_comparing_is_advised_unless_the_odds_are_settled():
 
 
 def test_one_command_is_advised_once_and_says_where_prompts_are_lacking(tmp_path):
-    advice = ("more prompts, or harder ones", "more prompts")
+    advice = (MORE_PROMPTS, ANY_PROMPTS)
     verdict = reliability(nex="insufficient", of_consensus="insufficient", advice=advice)
     (tmp_path / "config.yaml").write_text("prompts: {file: mine.csv, limit: null}")
     rows = rank(FOUR, Objective("consensus", 1))

@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from nex_merge.errors import InputError
+from nex_merge.measures.advice import advice_of
+from nex_merge.records import Verdict
 from nex_merge.report import write_report
 from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import best_merge, read_rows
 from nex_merge.runs.rescore import rescore_run
-from nex_merge.runs.results import SCHEMA
+from nex_merge.runs.results import SCHEMA, read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PACKAGE, NexConfig
 from tests.searches import search
@@ -46,6 +48,13 @@ def test_it_is_read_as_it_was_written(first):
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
     assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
     assert best_merge(run).trial == rows[[row["kind"] for row in rows].index("merge")]["trial"]
+
+
+def test_its_verdict_is_that_on_nex(first):
+    kept = json.loads((FIRST / "reliability.json").read_text())
+    found = read_reliability(first)
+    assert found.of("nex") == Verdict(kept["verdict"], tuple(kept["reasons"]), tuple(map(advice_of, kept["advice"])))
+    assert found.of("consensus") is None
 
 
 def test_it_is_rescored_to_the_digit(first):
