@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.inspect.endings import Endings, read_cut
 from nex_merge.labels.items import Item, labelled, unlike
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nex_merge.inspect.answer_files import RankedFiles
+from nex_merge.answer_files.ranking import RankedFiles
 from nex_merge.measures.consensus_verdict import AUDIT, CONDITION, MORE_VARIANTS, OPEN_ENDED
 from nex_merge.terminal import console_of
 from nex_merge.wording import counted, wrapped
