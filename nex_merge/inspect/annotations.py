@@ -1,10 +1,9 @@
-"""Explore and exploit labels of tokens, from annotation files or from the grammar of qwen3-tiny's problems.
+"""Explore and exploit labels of tokens, from annotation files or from a grammar that labels lines.
 
 A token gets the label of the annotation that covers more than half of its non-space characters. A token without
 characters (part of a UTF-8 sequence, an end token) gets one only from annotations in units of tokens.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,12 +14,13 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading
+from nex_merge.labels.items import LineLabels
 from nex_merge.setup.explain import nearest
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.textfiles import collect, read_jsonl
 
 UNLABELLED, IS_EXPLOIT, IS_EXPLORE = -1, 0, 1
-_VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT}
+_VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT, None: UNLABELLED}
 _KEYS = ("trial", "response", "start", "end", "unit", "label")
 _UNITS = ("characters", "tokens")
 
@@ -144,46 +144,14 @@ def _majority(values: np.ndarray, reading: Reading) -> np.ndarray:
     return labels
 
 
-# The grammar of families/qwen3_tiny/problems.py in generated text: words separated by single spaces.
-_CANDIDATE = r"([a-i])[1-9] [0-9]+(?: [+-] \1[1-9] [0-9]+ = [0-9]+){1,2} \1\? [0-9]+"
-TRY = re.compile(rf"{_CANDIDATE} no")
-CONCLUSION = re.compile(rf"(?:wait )?{_CANDIDATE} yes")
-ANSWER = re.compile(r"([a-i])= (?:\1[1-9](?: \1[1-9]){1,2}|[+-] [+-])")
-HEAD = re.compile(r"[a-i]:")
-_END_OF_THINKING = "</think>"
-
-
-def label_problem(reading: Reading) -> Labels:
-    """The labels of a response to one of qwen3-tiny's problems, line by line.
-
-    While thinking, a candidate that ends in "no" is explore; one that ends in "yes", its rechecks ("wait ...") and the
-    conclusion "x= ..." are exploit, and so are the answer's lines "x= ..." after </think>. Markers, heads ("x:") and
-    empty lines have no label. A line includes the line break that ends it. Only the form counts: a candidate with a
-    wrong sum is still a candidate. Any other line, including a truncated last one, is malformed and has no label.
-    """
+def label_lines(reading: Reading, line_labels: LineLabels) -> Labels:
+    """The labels of a response's tokens, line by line; a line includes the line break that ends it."""
     text = reading.response.text
     values = np.full(len(text), UNLABELLED, np.int8)
-    malformed, start, thinking = 0, 0, True
-    for line in text.split("\n"):
-        end = min(start + len(line) + 1, len(text))
-        value, known = _line_value(" ".join(line.split()), thinking)
-        values[start:end] = value
-        malformed += not known
-        thinking = thinking and line.strip() != _END_OF_THINKING
+    malformed = start = 0
+    for line, (label, is_known) in zip(text.split("\n"), line_labels(text), strict=True):
+        end = start + len(line) + 1
+        values[start:end] = _VALUES[label]
+        malformed += not is_known
         start = end
     return Labels(_majority(values, reading), malformed)
-
-
-def _line_value(line: str, thinking: bool) -> tuple[int, bool]:
-    """The label of a line, and whether it follows the grammar."""
-    if ANSWER.fullmatch(line):
-        return IS_EXPLOIT, True
-    if not line:
-        return UNLABELLED, True
-    if thinking:
-        if TRY.fullmatch(line):
-            return IS_EXPLORE, True
-        if CONCLUSION.fullmatch(line):
-            return IS_EXPLOIT, True
-        return UNLABELLED, line in ("<think>", _END_OF_THINKING) or HEAD.fullmatch(line) is not None
-    return UNLABELLED, False

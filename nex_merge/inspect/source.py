@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_problem, label_tokens, read_annotations
+from nex_merge.inspect.annotations import UNLABELLED, Annotation, Labels, label_lines, label_tokens, read_annotations
 from nex_merge.inspect.reading import Reading, read_trial
+from nex_merge.labels.items import line_labels_of
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import first_trial, shown_in
 from nex_merge.runs.run import RunFolder
@@ -64,7 +65,8 @@ def label_trial(run: RunFolder, trial: str | None) -> LabelledResponses:
     Raises InputError if the responses do not follow that grammar.
     """
     run, trial, title = _find(run, trial)
-    pairs = [(reading, label_problem(reading)) for reading in read_trial(run, trial)]
+    line_labels = line_labels_of(BUNDLED_FAMILY)
+    pairs = [(reading, label_lines(reading, line_labels)) for reading in read_trial(run, trial)]
     if run.family_name != BUNDLED_FAMILY:
         lines = sum(len([line for line in r.response.text.split("\n") if line.strip()]) for r, _ in pairs)
         malformed = sum(labels.malformed for _, labels in pairs)
