@@ -144,10 +144,11 @@ def transfer(
             f"--count {count} --seeds {seeds}"
         )
     from nex_merge.engines.transformers import CheckpointEngine
-    from nex_merge.inspect.transfer import experiment, export, options, summary
+    from nex_merge.inspect.transfer import copying, experiment, export, neuron_sets, options, summary
     from nex_merge.setup.prompts import load_prompts
+    from nex_merge.wording import counted
 
-    config, runtime = options.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
+    config, observed = options.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
     problems = None if data is None else options.read_problems(data, match, limit, family, config.prompts)
     unlabelled = load_prompts(config.prompts)
     donor_folder = options.find_model(donor, family, "--from")
@@ -157,13 +158,17 @@ def transfer(
     if out is not None:
         export.check_out(out, donor_folder, recipient_folder)
     pair = experiment.Pair(
-        CheckpointEngine(str(donor_folder), runtime, "--from"),
-        CheckpointEngine(str(recipient_folder), runtime, "--into"),
+        CheckpointEngine(str(donor_folder), config.runtime, "--from"),
+        CheckpointEngine(str(recipient_folder), config.runtime, "--into"),
     )
-    chosen = experiment.choose_neurons(pair, unlabelled, config, names, counts, seeds, _log)
-    about = {"donor": donor, "recipient": recipient, **config.as_mapping()}
+    copying.check_pair(pair.donor.model, pair.recipient.model)
+    _log(f"generating the donor's responses to {counted(len(unlabelled), 'prompt')}")
+    evidence = experiment.collect_evidence(pair.donor, unlabelled, config.prompts, observed)
+    chosen = neuron_sets.choose_sets(evidence, copying.neuron_norms(pair.donor.model), names, counts, seeds)
+    about = {"donor": donor, "recipient": recipient, **config.model_dump(exclude={"runtime"})}
+    about |= observed.phases.model_dump()
     if problems is not None:
-        found = experiment.transfer(pair, chosen, problems, config, _log)
+        found = experiment.transfer(pair, chosen, problems, observed, _log)
         if as_json:
             echo(json_text(summary.as_mapping(found, problems.kinds, about)))
         else:

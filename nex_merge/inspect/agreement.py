@@ -22,13 +22,13 @@ _ROUNDING = 1e-12  # shifts with equal counts must count as equally good
 class AgreementEstimate:
     """A statistic with its bootstrap interval over responses, and its distribution over circular shifts."""
 
-    value: float | None  # None: undefined
-    low: float | None  # 95 % interval; None: fewer than two responses
-    high: float | None
-    chance: float | None  # mean over circular shifts
-    chance_low: float | None  # 95 % of the shifts
-    chance_high: float | None
-    as_good: float | None  # share of shifts with a value at least as high
+    value: float | None = None  # None: undefined
+    low: float | None = None  # 95 % interval; None: fewer than two responses
+    high: float | None = None
+    chance: float | None = None  # mean over circular shifts
+    chance_low: float | None = None  # 95 % of the shifts
+    chance_high: float | None = None
+    as_good: float | None = None  # share of shifts with a value at least as high
 
 
 def label_counts(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -122,14 +122,14 @@ def estimate(
     """
     tables = [table for table in tables if len(table)]
     if not tables:
-        return AgreementEstimate(None, None, None, None, None, None, None)
+        return AgreementEstimate()
     rng = np.random.default_rng(seed)
     actual = np.stack([table[0] for table in tables])
     value = float(statistic(actual.sum(0)))
     drawn = statistic(rng.multinomial(len(actual), np.full(len(actual), 1 / len(actual)), draws) @ actual)
     shifted = statistic(np.sum([table[rng.integers(len(table), size=draws)] for table in tables], axis=0))
     if not np.isfinite(value):
-        return AgreementEstimate(None, None, None, None, None, None, None)
+        return AgreementEstimate()
     low, high = _interval(drawn) if len(tables) > 1 else (None, None)
     known = shifted[np.isfinite(shifted)]
     as_good = (1 + int((known >= value - _ROUNDING).sum())) / (1 + len(known))

@@ -20,7 +20,7 @@ from nex_merge.setup.paths import check_readable
 from nex_merge.setup.textfiles import collect, read_jsonl
 
 UNLABELLED, IS_EXPLOIT, IS_EXPLORE = -1, 0, 1
-_VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT, None: UNLABELLED}
+VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT, None: UNLABELLED}
 _KEYS = ("trial", "response", "start", "end", "unit", "label")
 _UNITS = ("characters", "tokens")
 
@@ -88,14 +88,15 @@ def label_tokens(annotations: Sequence[Annotation], reading: Reading, source: st
     by_line = {annotation.line: annotation for annotation in annotations}
     by_character = _lines_over(annotations, "characters", len(reading.response.text), source)
     by_token = _lines_over(annotations, "tokens", len(reading.response.token_ids), source)
-    labels = _majority(_values_of(by_character, by_line), reading)
+    values = [VALUES[by_line[line].label] if line else UNLABELLED for line in by_character.tolist()]
+    labels = _majority(np.array(values, np.int8), reading)
     for token in np.flatnonzero(by_token):
         annotation, present = by_line[int(by_token[token])], int(labels[token])
-        if present not in (UNLABELLED, _VALUES[annotation.label]):
+        if present not in (UNLABELLED, VALUES[annotation.label]):
             start, end = reading.token_starts[token : token + 2]
             overlapping = (by_line[line] for line in by_character[start:end].tolist() if line)
-            raise _conflict(annotation, next(a for a in overlapping if _VALUES[a.label] == present), source)
-        labels[token] = _VALUES[annotation.label]
+            raise _conflict(annotation, next(a for a in overlapping if VALUES[a.label] == present), source)
+        labels[token] = VALUES[annotation.label]
     return Labels(labels)
 
 
@@ -127,10 +128,6 @@ def _conflict(one: Annotation, other: Annotation, source: str) -> InputError:
     )
 
 
-def _values_of(lines: np.ndarray, by_line: Mapping[int, Annotation]) -> np.ndarray:
-    return np.array([_VALUES[by_line[line].label] if line else UNLABELLED for line in lines.tolist()], np.int8)
-
-
 def _majority(values: np.ndarray, reading: Reading) -> np.ndarray:
     """Labels of tokens, int8 [n], from labels of characters, int8 [length of text]."""
     visible = np.array([not character.isspace() for character in reading.response.text], bool)
@@ -151,7 +148,7 @@ def label_lines(reading: Reading, line_labels: LineLabels) -> Labels:
     malformed = start = 0
     for line, (label, is_known) in zip(text.split("\n"), line_labels(text), strict=True):
         end = start + len(line) + 1
-        values[start:end] = _VALUES[label]
+        values[start:end] = VALUES[label]
         malformed += not is_known
         start = end
     return Labels(_majority(values, reading), malformed)

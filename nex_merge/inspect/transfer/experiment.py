@@ -5,27 +5,21 @@ neurons are ranked and what random controls are matched on, is specified in `neu
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from nex_merge.engines.engine import ObserveSettings, observe
+from nex_merge.engines.engine import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.transfer.copying import (
-    check_pair,
-    neuron_distances,
-    neuron_norms,
-    relative_change,
-    transplanted,
-)
-from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
+from nex_merge.inspect.models import respond
+from nex_merge.inspect.transfer.copying import neuron_distances, relative_change, transplanted
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet
 from nex_merge.inspect.transfer.outcomes import Outcome, problem_counts
 from nex_merge.labels.items import Item, judge
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig
-from nex_merge.wording import counted
+from nex_merge.setup.config import PromptsConfig
 
 Log = Callable[[str], None]
 
@@ -35,21 +29,6 @@ class Pair(NamedTuple):
 
     donor: CheckpointEngine
     recipient: CheckpointEngine
-
-
-@dataclass(frozen=True)
-class TransferSettings:
-    """How both models answer and are scored."""
-
-    prompts: PromptsConfig  # of the unlabelled prompts; problems from a file are encoded in the same way
-    generation: GenerationConfig
-    activations: ActivationsConfig
-    phases: PhasesConfig
-
-    def as_mapping(self) -> dict[str, Any]:
-        """For the JSON output."""
-        parts = {"prompts": self.prompts, "generation": self.generation, "activations": self.activations}
-        return {**{name: part.model_dump() for name, part in parts.items()}, **self.phases.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -82,30 +61,17 @@ class Transfer:
     transplants: Sequence[Transplant]
 
 
-def choose_neurons(
-    pair: Pair,
-    prompts: Sequence[Prompt],
-    settings: TransferSettings,
-    sets: Sequence[str],
-    counts: Sequence[int],
-    seeds: int,
-    log: Log,
-) -> list[NeuronSet]:
-    """The neurons to copy, from the donor's responses to unlabelled prompts.
-
-    Raises InputError if neurons can't be copied between the models, or the donor has too few.
-    """
-    # 1. Check that the models have corresponding neurons.
-    check_pair(pair.donor.model, pair.recipient.model)
-    # 2. Let the donor answer the prompts; its neurons earn credit (calibration self).
-    log(f"generating the donor's responses to {counted(len(prompts), 'prompt')}")
-    evidence = collect_evidence(pair.donor, prompts, settings)
-    # 3. Choose the sets, for every seed and count.
-    return choose_sets(evidence, neuron_norms(pair.donor.model), sets, counts, seeds)
+def collect_evidence(
+    donor: CheckpointEngine, prompts: Sequence[Prompt], asked: PromptsConfig, settings: ObserveSettings
+) -> Evidence:
+    """Activation mass and credit of the donor's responses to the prompts."""
+    evidence = respond(donor, prompts, asked, settings).evidence
+    assert evidence is not None
+    return evidence
 
 
 def transfer(
-    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: TransferSettings, log: Log
+    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: ObserveSettings, log: Log
 ) -> Transfer:
     """Measure both unmodified models, and the recipient with every set of neurons."""
     before = measure(pair.recipient, problems, settings)
@@ -113,39 +79,30 @@ def transfer(
     donor = measure(pair.donor, problems, settings)
     log(f"donor: {_describe(donor)}")
     measured = []
-    for done, item in enumerate(transplants(pair, chosen, problems, settings), 1):
+    for done, item in enumerate(_transplants(pair, chosen, problems, settings), 1):
         neurons = item.chosen
         log(f"[{done}/{len(chosen)}] {neurons.count} {neurons.neurons}, seed {neurons.seed}: {_describe(item.outcome)}")
         measured.append(item)
     return Transfer(before, donor, measured)
 
 
-def transplants(
-    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: TransferSettings
+def _transplants(
+    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: ObserveSettings
 ) -> Iterator[Transplant]:
     """Measure the recipient with every set of neurons in turn, restoring it after each."""
     donor, recipient = pair
     distances = neuron_distances(donor.model, recipient.model)
     for item in chosen:
-        changed = relative_change(distances, item.keys)
         with transplanted(donor.model, recipient.model, item.keys):
             outcome = measure(recipient, problems, settings)
-        yield Transplant(item, changed, outcome)
+        yield Transplant(item, relative_change(distances, item.keys), outcome)
 
 
-def collect_evidence(donor: CheckpointEngine, prompts: Sequence[Prompt], settings: TransferSettings) -> Evidence:
-    """Activation mass and credit of the donor's responses to the prompts."""
-    ids = donor.encode(prompts, settings.prompts, settings.generation.max_new_tokens)
-    observed = observe(donor, ids, ObserveSettings(settings.generation, settings.activations, settings.phases))
-    assert observed.evidence is not None
-    return observed.evidence
-
-
-def measure(engine: CheckpointEngine, problems: Problems, settings: TransferSettings) -> Outcome:
+def measure(engine: CheckpointEngine, problems: Problems, settings: ObserveSettings) -> Outcome:
     """Greedy responses to the problems: correctness, length, entropy, and their NEX."""
     greedy = settings.generation.model_copy(update={"temperature": 0.0, "samples": 1})
-    ids = engine.encode([item.prompt for item in problems.items], problems.prompts, greedy.max_new_tokens)
-    observed = observe(engine, ids, ObserveSettings(greedy, settings.activations, settings.phases))
+    prompts = [item.prompt for item in problems.items]
+    observed = respond(engine, prompts, problems.prompts, replace(settings, generation=greedy))
     responses, stats, evidence = observed.responses, observed.stats, observed.evidence
     assert stats is not None and evidence is not None and observed.analyses is not None
     nex = score(evidence, observed.analyses, "self")

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nex_merge.engines.engine import ObserveSettings
 from nex_merge.errors import InputError
-from nex_merge.inspect.score import ScoreConfig
-from nex_merge.inspect.transfer.experiment import Problems, TransferSettings
+from nex_merge.inspect.models import ModelConfig
+from nex_merge.inspect.transfer.experiment import Problems
 from nex_merge.labels.items import builtin_items, load_items
 from nex_merge.merging import merge_adapters
-from nex_merge.setup.config import PhasesConfig, PromptsConfig, RuntimeConfig, merge_mappings, nearest, parse
+from nex_merge.setup.config import PhasesConfig, PromptsConfig, merge_mappings, nearest, parse
 from nex_merge.setup.families import Location, family_defaults, locate, open_family, read_family
 
 BUILTIN = "builtin"
@@ -35,13 +36,15 @@ def find_model(name: str, family: str | None, option: str) -> Path:
 
 def read_settings(
     prompts: str, family: str | None, overrides: Mapping[str, Any], rho: float, min_run: int
-) -> tuple[TransferSettings, RuntimeConfig]:
-    """The settings, which start from the family's defaults and are updated with `overrides`, and the runtime."""
+) -> tuple[ModelConfig, ObserveSettings]:
+    """The settings of both models, which start from the family's defaults and are updated with `overrides`.
+
+    And how they answer and are scored by these.
+    """
     defaults = {} if family is None else family_defaults(family)
-    given = merge_mappings({**defaults, "prompts": {"file": prompts}}, overrides)
-    config = parse(ScoreConfig, given, "--set")
+    config = parse(ModelConfig, merge_mappings({**defaults, "prompts": {"file": prompts}}, overrides), "--set")
     phases = parse(PhasesConfig, {"rho": rho, "min_run": min_run}, "transfer")
-    return TransferSettings(config.prompts, config.generation, config.activations, phases), config.runtime
+    return config, ObserveSettings(config.generation, config.activations, phases)
 
 
 def read_problems(data: str, match: str, limit: int | None, family: str | None, prompts: PromptsConfig) -> Problems:
