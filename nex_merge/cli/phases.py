@@ -104,7 +104,7 @@ def agreement(
     from dataclasses import asdict
 
     from nex_merge.inspect.annotated import measure_agreement, print_agreement
-    from nex_merge.inspect.labelled import annotated_responses, label_trial
+    from nex_merge.inspect.annotations import annotated_responses, label_trial
     from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
