@@ -20,7 +20,8 @@ from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.merging import adapter_notes, merge_adapters, method_specs
 from nex_merge.runs import files
-from nex_merge.runs.export import checkpoint_digest, export_trial
+from nex_merge.runs.export import export_trial
+from nex_merge.runs.proof import checkpoint_digest
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.families import open_family

@@ -17,7 +17,7 @@ from nex_merge.errors import InputError, TrialError
 from nex_merge.merging import Merger, method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
-from nex_merge.runs.export import checkpoint_digest
+from nex_merge.runs.proof import checkpoint_digest
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import passthrough, propose
 from tests.conftest import make_toy

@@ -18,7 +18,7 @@ from nex_merge.checkpoints.adapters import AdapterMember
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, Verdict
-from nex_merge.runs import card, export
+from nex_merge.runs import card, export, proof
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from tests.conftest import ROOT, toy_settings
@@ -87,14 +87,14 @@ def test_in_half_precision_log_probabilities_are_compared_and_not_greedy_text(ha
 
 
 def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypatch):
-    load = export.AutoModelForCausalLM.from_pretrained
+    load = proof.AutoModelForCausalLM.from_pretrained
 
     def damaged(*args, **kwargs):
         model = load(*args, **kwargs)
         model.model.norm.weight.data *= 1.1
         return model
 
-    monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
+    monkeypatch.setattr(proof.AutoModelForCausalLM, "from_pretrained", damaged)
     with pytest.raises(RunError, match=r"the stored response to prompt \d has a mean log-probability that is off by"):
         list(export.export_trial(half_run, "a", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -103,14 +103,14 @@ def test_in_half_precision_another_model_is_noticed(half_run, tmp_path, monkeypa
 def test_in_float32_stored_answers_are_held_against_the_export_token_by_token(toy_run, tmp_path, monkeypatch):
     lines = list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "out"))
     assert any(line.endswith("it gives the first 4 stored responses again, token by token") for line in lines)
-    load = export.AutoModelForCausalLM.from_pretrained
+    load = proof.AutoModelForCausalLM.from_pretrained
 
     def damaged(*args, **kwargs):
         model = load(*args, **kwargs)
         model.model.norm.weight.data *= -1
         return model
 
-    monkeypatch.setattr(export.AutoModelForCausalLM, "from_pretrained", damaged)
+    monkeypatch.setattr(proof.AutoModelForCausalLM, "from_pretrained", damaged)
     with pytest.raises(RunError, match="the stored response to prompt 1 would give another token"):
         list(export.export_trial(RunFolder(toy_run), "a", tmp_path / "other"))
 
@@ -146,7 +146,7 @@ def test_two_exports_of_a_run_and_what_lies_beside_them(toy_run, tmp_path):
     (tmp_path / "out").mkdir()  # by somebody, who puts nothing in it
     assert list(first)[-1].startswith(f"done: {tmp_path}/out") and other[-1].startswith(f"done: {tmp_path}/other")
     for name, trial in (("out", "a"), ("other", "b")):
-        assert export.checkpoint_digest(tmp_path / name) == run.find(trial).weights_sha256
+        assert proof.checkpoint_digest(tmp_path / name) == run.find(trial).weights_sha256
     assert (tmp_path / "out.partial" / "mine").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "out.partial"]
 
@@ -222,7 +222,7 @@ def test_an_export_travels(travelling, tmp_path, monkeypatch):
     words = text.splitlines()[0].partition("mergekit-yaml ")[2].replace("OUT", str(tmp_path / "again")).split()
     done = CliRunner().invoke(mergekit_yaml, [*words, "--quiet"])
     assert done.exit_code == 0, done.exception
-    assert export.checkpoint_digest(tmp_path / "again") == run.find("0").weights_sha256
+    assert proof.checkpoint_digest(tmp_path / "again") == run.find("0").weights_sha256
 
 
 def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, tmp_path, monkeypatch):
