@@ -144,15 +144,17 @@ def transfer(
             f"--count {count} --seeds {seeds}"
         )
     from nex_merge.engines.transformers import CheckpointEngine
-    from nex_merge.inspect.transfer import copying, experiment, export, neuron_sets, options, summary
+    from nex_merge.inspect.models import find_model
+    from nex_merge.inspect.transfer import copying, experiment, export, neuron_sets, summary
     from nex_merge.setup.prompts import load_prompts
     from nex_merge.wording import counted
 
-    config, observed = options.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
-    problems = None if data is None else options.read_problems(data, match, limit, family, config.prompts)
+    given = configuration.override(settings or [])
+    config, observed = experiment.read_settings(prompts, family, given, rho, min_run)
+    problems = None if data is None else experiment.read_problems(data, match, limit, family, config.prompts)
     unlabelled = load_prompts(config.prompts)
-    donor_folder = options.find_model(donor, family, "--from")
-    recipient_folder = options.find_model(recipient, family, "--into")
+    donor_folder = find_model(donor, family, "--from")
+    recipient_folder = find_model(recipient, family, "--into")
     if donor_folder == recipient_folder:
         raise InputError(f"--into: expected another model than the donor, got {recipient}")
     if out is not None:

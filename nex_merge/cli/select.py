@@ -82,7 +82,7 @@ def select(
     if calibration is not None and calibration not in CALIBRATIONS:
         raise InputError(f"--calibration: expected {' or '.join(CALIBRATIONS)}, got {calibration!r}")
     defaults, family = defaults_of(model)
-    config = question_file.configure(responses, samples, configuration.override(settings or []), defaults)
+    config = question_file.read_settings(responses, samples, configuration.override(settings or []), defaults)
     read = question_file.read_questions(config.prompts, match, samples is not None, _log)
     if summary is not None and read[0].item is None:
         raise InputError('--summary: expected known answers ("answer" in every line), got none')

@@ -9,7 +9,7 @@ from nex_merge.inspect import agreement
 from nex_merge.inspect.agreement import AgreementEstimate
 from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, VALUES, Labels
 from nex_merge.inspect.reading import Reading
-from nex_merge.terminal import console_of, table
+from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import between, counted, decimal
 
 
@@ -139,7 +139,7 @@ def print_agreement(found: PhaseAgreement) -> None:
                 f"{level.compared} {name} compared, {level.agreed:.1%} equal; explore: {level.explore_found:.1%} in "
                 f"the phases, {level.explore_wanted:.1%} in the annotations"
             )
-            console.print(line, soft_wrap=True)
+            echo(line)
         else:
             console.print(f"no {name} to compare: none has both a phase and an annotation")
     for line in (
@@ -151,4 +151,4 @@ def print_agreement(found: PhaseAgreement) -> None:
         "95 %: bootstrap over responses. Chance: mean over circular shifts of the annotations within each response, "
         "which keep the number and length of runs. p: share of shifts that agree at least as well.",
     ):
-        console.print(line, soft_wrap=True)
+        echo(line)

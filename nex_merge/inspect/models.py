@@ -1,10 +1,25 @@
-"""A checkpoint by itself that answers prompts: its settings, and what is observed of its responses."""
+"""A checkpoint by itself that answers prompts: where it is, its settings, and what is observed of its responses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
 
 from nex_merge.engines.engine import Engine, ObserveSettings, observe
+from nex_merge.errors import InputError
+from nex_merge.merging import merge_adapters
 from nex_merge.records import Observation, Prompt
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig, RuntimeConfig
+from nex_merge.setup.config import (
+    ActivationsConfig,
+    GenerationConfig,
+    PhasesConfig,
+    PromptsConfig,
+    RuntimeConfig,
+    merge_mappings,
+    nearest,
+    parse,
+)
+from nex_merge.setup.families import Location, locate, open_family, read_family
 from nex_merge.setup.strict import Strict
 
 
@@ -33,6 +48,28 @@ class AnswerConfig(Strict):
     activations: ActivationsConfig = ActivationsConfig()
     nex: PhasesConfig = PhasesConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+
+def configure(*parts: Mapping[str, Any], source: str = "--set") -> ModelConfig:
+    """The settings in all parts, of which later ones win. Raises InputError, naming `source`, if one is invalid."""
+    return parse(ModelConfig, reduce(merge_mappings, parts), source)
+
+
+def find_model(name: str, family: str | None, option: str) -> Path:
+    """The folder of a checkpoint: a folder, a hub id or a member of the family. Raises InputError naming `option`."""
+    if family is not None and not Path(name).exists() and "/" not in name:
+        config, known = read_family(family)
+        members = {"base": config.base, **config.models}
+        if name not in members:
+            raise InputError(
+                f"{option}: unknown member {name!r} of family {known}.{nearest(name, list(members), 'members')}"
+            )
+        if members[name].adapter is not None:
+            opened = open_family(family, None)
+            merge_adapters(opened.adapters, opened.folders)
+            return opened.folders[name]
+        return locate(members[name], f"family {known}: {name}")
+    return locate(Location(path=name), option)
 
 
 def respond(engine: Engine, prompts: Sequence[Prompt], asked: PromptsConfig, settings: ObserveSettings) -> Observation:

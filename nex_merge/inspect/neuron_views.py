@@ -10,7 +10,7 @@ import numpy as np
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
 from nex_merge.runs.files import trial_label, trial_name
-from nex_merge.terminal import console_of, table
+from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import counted
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
@@ -45,9 +45,6 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     """The neurons as tables on stdout; `run` is the run folder."""
     console = console_of()
 
-    def say(text: str = "") -> None:
-        console.print(text, soft_wrap=True)
-
     def show(head: str, rows: Iterable[Sequence[str]]) -> None:
         shown = table(*head.split("|"), left=("trial",))
         for row in rows:
@@ -56,12 +53,12 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
 
     scoring, is_effective = found.scoring, found.neurons.is_effective
     redundant = counted(int((~is_effective).sum()), "redundant neuron")
-    say(f"{run}, {trial_name(found.trial)}: {is_effective.sum()} effective and {redundant}")
-    say(
+    echo(f"{run}, {trial_name(found.trial)}: {is_effective.sum()} effective and {redundant}")
+    echo(
         f"Weights: calibration {scoring.calibration}, from {_SOURCES[scoring.calibration]} (rho {scoring.rho:g}, "
         f"min_run {scoring.min_run})"
     )
-    say()
+    echo()
     total = sum(layer.mass for layer in found.layers)
     show(
         "layer|effective|redundant|E credit|R credit|mass %|effective mass %|redundant mass %",
@@ -76,8 +73,8 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     )  # fmt: skip
     for sign in SIGNS:
         shown, every = found.top(sign == "effective", top), int((is_effective == (sign == "effective")).sum())
-        say()
-        say(f"Top {len(shown)} of {every} {sign} neurons by |weight| x mass")
+        echo()
+        echo(f"Top {len(shown)} of {every} {sign} neurons by |weight| x mass")
         show(
             f"layer|unit|weight|E credit|R credit|mass|mass %|effective in|redundant in (of {len(found.variants)})",
             (
@@ -89,14 +86,14 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
                 for item in shown
             ),
         )  # fmt: skip
-    say()
-    say("effective in, redundant in: number of scored variants, each under the credit of its own responses")
+    echo()
+    echo("effective in, redundant in: number of scored variants, each under the credit of its own responses")
     if not found.overlaps:
         return
     shared = [item.jaccard for item in found.overlaps]
     above = sum(item.jaccard > item.chance_high for item in found.overlaps)
-    say()
-    say(
+    echo()
+    echo(
         f"Overlap of effective neurons with the other {counted(len(shared), 'variant')}, each under its own credit: "
         f"Jaccard {min(shared):.3f} to {max(shared):.3f}, above chance for {above}"
     )
@@ -110,7 +107,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
             for item in found.overlaps[:top]
         ),
     )  # fmt: skip
-    say(
+    echo(
         "chance: random sets of the neurons active anywhere in the run, with equal numbers per layer. Active neurons "
         "earn credit more often, so some overlap above chance is expected."
     )

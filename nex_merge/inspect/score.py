@@ -15,7 +15,7 @@ from nex_merge.nex import scoring
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.records import Evidence, NeuronWeights, NexScore, ResponseAnalysis
 from nex_merge.resampling import interval, resamples
-from nex_merge.setup.config import PhasesConfig, merge_mappings, parse
+from nex_merge.setup.config import PhasesConfig, parse
 from nex_merge.setup.families import defaults_of
 from nex_merge.wording import decimal
 
@@ -86,11 +86,10 @@ def _observe(
     """What is observed of a checkpoint's responses to the prompts of a file."""
     from nex_merge.engines.engine import ObserveSettings
     from nex_merge.engines.transformers import CheckpointEngine
-    from nex_merge.inspect.models import ModelConfig, respond
+    from nex_merge.inspect.models import configure, respond
     from nex_merge.setup.prompts import load_prompts
 
-    given = merge_mappings(merge_mappings(defaults_of(model)[0], {"prompts": {"file": prompts}}), settings)
-    config = parse(ModelConfig, given, "settings (--set)")
+    config = configure(defaults_of(model)[0], {"prompts": {"file": prompts}}, settings, source="settings (--set)")
     loaded = load_prompts(config.prompts)
     engine = CheckpointEngine(model, config.runtime)
     answers = ObserveSettings(config.generation, config.activations, phases)

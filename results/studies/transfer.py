@@ -23,7 +23,7 @@ import numpy as np
 
 from nex_merge.engines.engine import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.models import ModelConfig
+from nex_merge.inspect.models import ModelConfig, find_model
 from nex_merge.inspect.transfer.copying import neuron_distances, neuron_norms, relative_change, transplanted
 from nex_merge.inspect.transfer.experiment import (
     Problems,
@@ -31,9 +31,9 @@ from nex_merge.inspect.transfer.experiment import (
     Transplant,
     collect_evidence,
     measure,
+    read_settings,
 )
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
-from nex_merge.inspect.transfer.options import find_model, read_settings
 from nex_merge.inspect.transfer.outcomes import Outcome
 from nex_merge.inspect.transfer.summary import CONTRASTS, compute_effects, group_by_count, stability
 from nex_merge.labels.items import builtin_items

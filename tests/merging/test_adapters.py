@@ -99,7 +99,7 @@ def test_the_adapter_is_merged_once_and_again_where_it_or_its_base_changes(toy, 
 
 
 def test_an_adapter_as_a_model_of_other_commands(toy, adapter, tmp_path):
-    from nex_merge.inspect.transfer.options import find_model
+    from nex_merge.inspect.models import find_model
     from nex_merge.setup.families import donor_folder
 
     path = tmp_path / "family.yaml"

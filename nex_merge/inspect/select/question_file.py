@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.inspect.models import ModelConfig
+from nex_merge.inspect.models import ModelConfig, configure
 from nex_merge.labels.items import Item, labelled, unlike
 from nex_merge.records import Prompt, Response
-from nex_merge.setup.config import PromptsConfig, find_file, merge_mappings, parse
+from nex_merge.setup.config import PromptsConfig, find_file
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import prompt_of
 from nex_merge.setup.textfiles import check_unicode, collect, read_jsonl
@@ -36,7 +36,7 @@ class Question:
     cut: tuple[bool, ...]  # whether each candidate was cut off
 
 
-def configure(
+def read_settings(
     file: str, samples: int | None, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
 ) -> ModelConfig:
     """The configuration from a family's `defaults`, the command's options and `settings`; later entries win.
@@ -51,7 +51,7 @@ def configure(
     if samples is None and "generation" in given:
         raise InputError("--set generation: requires --samples N, because responses in the file are not generated")
     options = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
-    config = parse(ModelConfig, merge_mappings(merge_mappings(defaults or {}, options), settings), "--set")
+    config = configure(defaults or {}, options, settings)
     if config.generation.temperature == 0 and config.generation.samples > 1:
         raise InputError(
             f"generation.temperature: expected a positive number, got 0: all {samples} samples would be equal. Use "

@@ -4,24 +4,29 @@ It follows the "effective against redundant" neuron transfer of arXiv 2602.05805
 neurons are ranked and what random controls are matched on, is specified in `neuron_sets`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nex_merge.engines.engine import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.models import respond
+from nex_merge.errors import InputError
+from nex_merge.inspect.models import ModelConfig, configure, respond
 from nex_merge.inspect.transfer.copying import neuron_distances, relative_change, transplanted
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet
 from nex_merge.inspect.transfer.outcomes import Outcome, problem_counts
-from nex_merge.labels.items import Item, judge
+from nex_merge.labels.items import Item, builtin_items, judge, load_items
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
-from nex_merge.setup.config import PromptsConfig
+from nex_merge.setup.config import PhasesConfig, PromptsConfig, parse
+from nex_merge.setup.families import family_defaults, read_family
 
 Log = Callable[[str], None]
+BUILTIN = "builtin"
+BUILTIN_LIMIT = 64
 
 
 class Pair(NamedTuple):
@@ -41,6 +46,29 @@ class Problems:
     @property
     def kinds(self) -> list[str]:
         return [item.kind for item in self.items]
+
+
+def read_settings(
+    prompts: str, family: str | None, overrides: Mapping[str, Any], rho: float, min_run: int
+) -> tuple[ModelConfig, ObserveSettings]:
+    """The settings of both models, which start from the family's defaults and are updated with `overrides`.
+
+    And how they answer and are scored by these.
+    """
+    defaults = {} if family is None else family_defaults(family)
+    config = configure({**defaults, "prompts": {"file": prompts}}, overrides)
+    phases = parse(PhasesConfig, {"rho": rho, "min_run": min_run}, "transfer")
+    return config, ObserveSettings(config.generation, config.activations, phases)
+
+
+def read_problems(data: str, match: str, limit: int | None, family: str | None, prompts: PromptsConfig) -> Problems:
+    """The first `limit` labelled problems of a file, or `limit` held-out problems of each kind of qwen3-tiny."""
+    if data == BUILTIN:
+        if family is None:
+            raise InputError("--data: 'builtin' requires --family, the family whose problems to use")
+        items = builtin_items(read_family(family)[1], limit or BUILTIN_LIMIT, "--data builtin")
+        return Problems(items, PromptsConfig(file=""))
+    return Problems(load_items(Path(data), match)[:limit], prompts)
 
 
 @dataclass(frozen=True)

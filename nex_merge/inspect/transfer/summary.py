@@ -8,7 +8,7 @@ import numpy as np
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
 from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
-from nex_merge.terminal import console_of, table
+from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import between, decimal
 
 # Pairs of sets that are compared at the same number of neurons.
@@ -113,16 +113,15 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
     """The transfer as tables on stdout."""
     console = console_of()
 
-    def say(text: str = "") -> None:
-        console.print(text, soft_wrap=True)
-
     before, donor = quantities([found.before], kinds), quantities([found.donor], kinds)
-    say(title)
+    echo(title)
     rows = compute_effects(found, kinds)
     for measure in before:
-        say()
+        echo()
         form = {"tokens": ".1f", "entropy": ".4f"}.get(measure, ".3f")
-        say(f"{measure}: recipient {decimal(before[measure].value, form)}, donor {decimal(donor[measure].value, form)}")
+        echo(
+            f"{measure}: recipient {decimal(before[measure].value, form)}, donor {decimal(donor[measure].value, form)}"
+        )
         shown = table("count", "neurons", "after", "change", "95 %", left=("neurons",))
         for row in rows:
             if row.measure == measure:
@@ -130,8 +129,8 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
                 interval = between(row.low, row.high, f"+{form}")
                 shown.add_row(str(row.count), row.neurons, after, decimal(row.change, f"+{form}"), interval)
         console.print(shown)
-    say()
-    say("Copied neurons (means over seeds)")
+    echo()
+    echo("Copied neurons (means over seeds)")
     columns = ("count", "neurons", "norm", "mass", "changed", "overlap", "by layer")
     shown = table(*columns, left=("neurons", "by layer"))
     for count, sets in group_by_count(found.transplants).items():
@@ -149,4 +148,4 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
             )  # fmt: skip
     console.print(shown)
     for line in NOTES:
-        say(line)
+        echo(line)
