@@ -1,6 +1,5 @@
 """`nex-merge select`: best-of-N selection among responses to the same prompt."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -102,7 +101,7 @@ def select(
     if summary is not None:
         used = {"model": model, "match": match, "rho": rho, "min_run": min_run, **config.model_dump()}
         used["calibration"] = (calibration or "pool") if weights is None else str(weights)
-        text = json.dumps(output.summary(selected, comparisons, used), indent=1)
+        text = json_text(output.summary(selected, comparisons, used))
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(text + "\n", encoding="utf-8")
 

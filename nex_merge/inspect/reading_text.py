@@ -7,7 +7,7 @@ from rich.text import Text
 
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
-from nex_merge.terminal import console_of, table
+from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import counted, decimal
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
@@ -21,8 +21,7 @@ def print_reading(reading: Reading, facts: Sequence[str]) -> None:
     """Print the facts, then the reading: its coloured text (on a terminal only), its rows and its cycles."""
     console = console_of(PLAIN_WIDTH)
     for line in [*facts, *summary(reading)]:
-        # As Text: in a plain string, rich would interpret markup and emoji codes.
-        console.print(Text(visible(line)), soft_wrap=True)
+        echo(line)
     if console.is_terminal:
         console.print()
         console.print(_coloured(reading))

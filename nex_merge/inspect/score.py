@@ -17,6 +17,7 @@ from nex_merge.records import Evidence, NeuronWeights, NexScore, ResponseAnalysi
 from nex_merge.resampling import interval, resamples
 from nex_merge.setup.config import PhasesConfig, parse
 from nex_merge.setup.families import defaults_of
+from nex_merge.terminal import echo
 from nex_merge.wording import decimal
 
 
@@ -137,11 +138,11 @@ def print_score(result: ModelScore, form: str) -> None:
     score = result.score
     if form == "json":
         names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
-        print(json_text({name: getattr(score, name) for name in names}))
+        echo(json_text({name: getattr(score, name) for name in names}))
         return
     bounds = f" (95 % over prompts: {result.low:.6f} to {result.high:.6f})" if result.low is not None else ""
-    print(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")
-    print(f"log gap    {decimal(score.log_gap, '.6f')}")
-    print(f"responses  {score.responses}, {score.scored} scored, {score.credited} with credit")
-    print(f"cycles     {score.cycles} ({score.cycles / max(score.responses, 1):.2f} per response)")
-    print(f"fallbacks  {', '.join(f'{name} {count}' for name, count in score.fallbacks.items()) or 'none'}")
+    echo(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")
+    echo(f"log gap    {decimal(score.log_gap, '.6f')}")
+    echo(f"responses  {score.responses}, {score.scored} scored, {score.credited} with credit")
+    echo(f"cycles     {score.cycles} ({score.cycles / max(score.responses, 1):.2f} per response)")
+    echo(f"fallbacks  {', '.join(f'{name} {count}' for name, count in score.fallbacks.items()) or 'none'}")

@@ -14,6 +14,7 @@ from nex_merge.engines.comparison import first_departure, mean_logprob, toleranc
 from nex_merge.engines.transformers import TransformersEngine
 from nex_merge.errors import RunError
 from nex_merge.generation import end_tokens
+from nex_merge.inert import json_text
 from nex_merge.merging import digest, tensor_digest
 from nex_merge.records import Response
 
@@ -22,7 +23,7 @@ IDENTITY = "nex_merge.json"
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:
     """Write into a checkpoint what it is and which tensors it has."""
-    (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    (folder / IDENTITY).write_text(json_text(identity), encoding="utf-8")
 
 
 def read_tensors(path: Path, names: Container[str] | None = None) -> dict[str, torch.Tensor]:

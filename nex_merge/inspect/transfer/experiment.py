@@ -4,7 +4,7 @@ It follows the "effective against redundant" neuron transfer of arXiv 2602.05805
 neurons are ranked and what random controls are matched on, is specified in `neuron_sets`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,29 +101,18 @@ def collect_evidence(
 def transfer(
     pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: ObserveSettings, log: Log
 ) -> Transfer:
-    """Measure both unmodified models, and the recipient with every set of neurons."""
+    """Measure both unmodified models, and the recipient with every set of neurons, restoring it after each."""
     before = measure(pair.recipient, problems, settings)
     log(f"recipient: {_describe(before)}")
     donor = measure(pair.donor, problems, settings)
     log(f"donor: {_describe(donor)}")
-    measured = []
-    for done, item in enumerate(_transplants(pair, chosen, problems, settings), 1):
-        neurons = item.chosen
-        log(f"[{done}/{len(chosen)}] {neurons.count} {neurons.neurons}, seed {neurons.seed}: {_describe(item.outcome)}")
-        measured.append(item)
+    distances, measured = neuron_distances(pair.donor.model, pair.recipient.model), []
+    for done, item in enumerate(chosen, 1):
+        with transplanted(pair.donor.model, pair.recipient.model, item.keys):
+            outcome = measure(pair.recipient, problems, settings)
+        log(f"[{done}/{len(chosen)}] {item.count} {item.neurons}, seed {item.seed}: {_describe(outcome)}")
+        measured.append(Transplant(item, relative_change(distances, item.keys), outcome))
     return Transfer(before, donor, measured)
-
-
-def _transplants(
-    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: ObserveSettings
-) -> Iterator[Transplant]:
-    """Measure the recipient with every set of neurons in turn, restoring it after each."""
-    donor, recipient = pair
-    distances = neuron_distances(donor.model, recipient.model)
-    for item in chosen:
-        with transplanted(donor.model, recipient.model, item.keys):
-            outcome = measure(recipient, problems, settings)
-        yield Transplant(item, relative_change(distances, item.keys), outcome)
 
 
 def measure(engine: CheckpointEngine, problems: Problems, settings: ObserveSettings) -> Outcome:

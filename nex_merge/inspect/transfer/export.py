@@ -101,10 +101,8 @@ def _without_paths(about: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
 
 def _chosen_tensors(folder: Path, chosen: NeuronSet) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint that contain chosen neurons."""
-    names, found = neuron_slices(chosen.keys), {}
-    for path in weights_of(folder):
-        found |= read_tensors(path, names)
-    return found
+    names = neuron_slices(chosen.keys)
+    return {name: tensor for path in weights_of(folder) for name, tensor in read_tensors(path, names).items()}
 
 
 def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
-from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
+from nex_merge.inspect.transfer.outcomes import Outcome, differences, quantities
 from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import between, decimal
 
@@ -38,17 +38,14 @@ def compute_effects(
     for count, sets in group_by_count(found.transplants).items():
         after = {name: quantities([item.outcome for item in items], kinds) for name, items in sets.items()}
         seeds = max(len(items) for items in sets.values())
-        for name, values in after.items():
-            changes = differences(values, before)
-            rows += [
-                _effect(count, name, measure, values[measure].value, changes[measure], seeds) for measure in values
-            ]
+        gaps = [(name, values, differences(values, before)) for name, values in after.items()]
         for one, other in contrasts:
             if one in after and other in after:
-                contrast = differences(after[one], after[other])
-                rows += [
-                    _effect(count, f"{one} - {other}", measure, None, gap, seeds) for measure, gap in contrast.items()
-                ]
+                gaps.append((f"{one} - {other}", None, differences(after[one], after[other])))
+        for name, values, changes in gaps:
+            for measure, gap in changes.items():
+                mean = None if values is None else values[measure].value
+                rows.append(Effect(count, name, measure, mean, gap.value, *gap.interval(), seeds))
     return rows
 
 
@@ -58,11 +55,6 @@ def group_by_count(transplants: Sequence[Transplant]) -> dict[int, dict[str, lis
     for item in transplants:
         found.setdefault(item.chosen.count, {}).setdefault(item.chosen.neurons, []).append(item)
     return found
-
-
-def _effect(count: int, name: str, measure: str, after: float | None, change: Quantity, seeds: int) -> Effect:
-    low, high = change.interval()
-    return Effect(count, name, measure, after, change.value, low, high, seeds)
 
 
 def stability(items: Sequence[Transplant]) -> float | None:
@@ -112,16 +104,14 @@ NOTES = (
 def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
     """The transfer as tables on stdout."""
     console = console_of()
-
     before, donor = quantities([found.before], kinds), quantities([found.donor], kinds)
     echo(title)
     rows = compute_effects(found, kinds)
     for measure in before:
         echo()
         form = {"tokens": ".1f", "entropy": ".4f"}.get(measure, ".3f")
-        echo(
-            f"{measure}: recipient {decimal(before[measure].value, form)}, donor {decimal(donor[measure].value, form)}"
-        )
+        ends = (decimal(before[measure].value, form), decimal(donor[measure].value, form))
+        echo(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
         shown = table("count", "neurons", "after", "change", "95 %", left=("neurons",))
         for row in rows:
             if row.measure == measure:
