@@ -145,9 +145,8 @@ def transfer(
         )
     from nex_merge.engines.transformers import CheckpointEngine
     from nex_merge.inspect.models import find_model
-    from nex_merge.inspect.transfer import copying, experiment, export, neuron_sets, summary
+    from nex_merge.inspect.transfer import experiment, export, summary
     from nex_merge.setup.prompts import load_prompts
-    from nex_merge.wording import counted
 
     given = configuration.override(settings or [])
     config, observed = experiment.read_settings(prompts, family, given, rho, min_run)
@@ -163,10 +162,7 @@ def transfer(
         CheckpointEngine(str(donor_folder), config.runtime, "--from"),
         CheckpointEngine(str(recipient_folder), config.runtime, "--into"),
     )
-    copying.check_pair(pair.donor.model, pair.recipient.model)
-    _log(f"generating the donor's responses to {counted(len(unlabelled), 'prompt')}")
-    evidence = experiment.collect_evidence(pair.donor, unlabelled, config.prompts, observed)
-    chosen = neuron_sets.choose_sets(evidence, copying.neuron_norms(pair.donor.model), names, counts, seeds)
+    chosen = experiment.choose_neurons(pair, unlabelled, config.prompts, observed, names, counts, seeds, _log)
     about = {"donor": donor, "recipient": recipient, **config.model_dump(exclude={"runtime"})}
     about |= observed.phases.model_dump()
     if problems is not None:

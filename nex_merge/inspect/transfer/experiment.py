@@ -15,14 +15,15 @@ from nex_merge.engines.engine import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
 from nex_merge.errors import InputError
 from nex_merge.inspect.models import ModelConfig, configure, respond
-from nex_merge.inspect.transfer.copying import neuron_distances, relative_change, transplanted
-from nex_merge.inspect.transfer.neuron_sets import NeuronSet
+from nex_merge.inspect.transfer.copying import check_pair, neuron_distances, neuron_norms, relative_change, transplanted
+from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
 from nex_merge.inspect.transfer.outcomes import Outcome, problem_counts
 from nex_merge.labels.items import Item, builtin_items, judge, load_items
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
 from nex_merge.setup.config import PhasesConfig, PromptsConfig, parse
 from nex_merge.setup.families import family_defaults, read_family
+from nex_merge.wording import counted
 
 Log = Callable[[str], None]
 BUILTIN = "builtin"
@@ -51,9 +52,9 @@ class Problems:
 def read_settings(
     prompts: str, family: str | None, overrides: Mapping[str, Any], rho: float, min_run: int
 ) -> tuple[ModelConfig, ObserveSettings]:
-    """The settings of both models, which start from the family's defaults and are updated with `overrides`.
+    """(The settings of both models, how they answer and are scored by these): a family's defaults with `overrides`.
 
-    And how they answer and are scored by these.
+    Raises InputError if a setting is invalid.
     """
     defaults = {} if family is None else family_defaults(family)
     config = configure({**defaults, "prompts": {"file": prompts}}, overrides)
@@ -96,6 +97,26 @@ def collect_evidence(
     evidence = respond(donor, prompts, asked, settings).evidence
     assert evidence is not None
     return evidence
+
+
+def choose_neurons(
+    pair: Pair,
+    prompts: Sequence[Prompt],
+    asked: PromptsConfig,
+    settings: ObserveSettings,
+    sets: Sequence[str],
+    counts: Sequence[int],
+    seeds: int,
+    log: Log,
+) -> list[NeuronSet]:
+    """The neurons to copy, for every seed, count and set, from the donor's responses to unlabelled prompts.
+
+    Raises InputError if neurons can't be copied between the models, or the donor has too few.
+    """
+    check_pair(pair.donor.model, pair.recipient.model)
+    log(f"generating the donor's responses to {counted(len(prompts), 'prompt')}")
+    evidence = collect_evidence(pair.donor, prompts, asked, settings)
+    return choose_sets(evidence, neuron_norms(pair.donor.model), sets, counts, seeds)
 
 
 def transfer(

@@ -41,10 +41,10 @@ def compute_effects(
         gaps = [(name, values, differences(values, before)) for name, values in after.items()]
         for one, other in contrasts:
             if one in after and other in after:
-                gaps.append((f"{one} - {other}", None, differences(after[one], after[other])))
+                gaps.append((f"{one} - {other}", {}, differences(after[one], after[other])))
         for name, values, changes in gaps:
             for measure, gap in changes.items():
-                mean = None if values is None else values[measure].value
+                mean = values[measure].value if values else None  # a difference between two sets has none
                 rows.append(Effect(count, name, measure, mean, gap.value, *gap.interval(), seeds))
     return rows
 
