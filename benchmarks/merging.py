@@ -19,7 +19,7 @@ from benchmarks.measured import Comparison, PeakMemory, alternating, timed
 from benchmarks.shapes import make_family
 from nex_merge.merging import Merger
 from nex_merge.records import MergeRecipe
-from nex_merge.runs.export import checkpoint_digest
+from nex_merge.runs.proof import checkpoint_digest
 
 Baseline = Callable[[MergeRecipe, Path], Any]
 GOALS = {

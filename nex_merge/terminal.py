@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.inert import visible
@@ -10,6 +11,7 @@ from nex_merge.wording import fitted
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
@@ -43,3 +45,13 @@ def console_of(width: int = 120) -> "Console":
         return console(int(given), 25)  # without a height, rich takes a dumb terminal for 80 wide
     found = console()
     return found if found.is_terminal else console(width)
+
+
+def table(*columns: str, left: Collection[str] = (), no_wrap: bool = True) -> "Table":
+    """A table of rich without lines, whose columns are flush right, but for those in `left`."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="left" if column in left else "right", no_wrap=no_wrap)
+    return made

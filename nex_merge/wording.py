@@ -11,6 +11,16 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def decimal(value: float | None, form: str = ".3f") -> str:
+    """A number as a cell of a table, a dash where it is undefined; `form`: as `format` takes it."""
+    return "-" if value is None else f"{value:{form}}"
+
+
+def between(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """An interval as a cell of a table, a dash where it is undefined."""
+    return "-" if low is None or high is None else f"{low:{form}} to {high:{form}}"
+
+
 def wrapped(line: str, width: int) -> str:
     """A sentence, wrapped under its indent, at blanks alone: a path or a name stays in one piece."""
     if len(line) <= width:

@@ -45,12 +45,13 @@ RULES = {
     "families": set(),
     "labels": FREE | {"setup", "answers", "measures", "engines", "runs"},
     "compare": FREE | {"setup", "answers", "measures", "engines", "runs", "labels", "sequential"},
+    "answer_files": FREE | {"setup", "answers", "measures", "labels"},
     "inspect": FREE | {"checkpoints", "setup", "answers", "resampling", "merging", "activations", "nex", "measures",
-                       "engines", "runs", "labels"},
+                       "engines", "runs", "labels", "answer_files"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
     "api": FREE | {"setup", "engines", "runs", "study"},
-    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "compare", "inspect", "report",
-                   "sequential"},
+    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "compare", "answer_files",
+                   "inspect", "report", "sequential"},
 }  # fmt: skip
 # Libraries that one place alone knows.
 LIBRARIES = {

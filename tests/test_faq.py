@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Olmo3Config
 
+from nex_merge.answer_files.ranking import rank_files
 from nex_merge.checkpoints.exported import add_older_names, needs_transformers_5
 from nex_merge.compare.pairs import open_comparison
 from nex_merge.compare.sheets import read_sheets
 from nex_merge.errors import InputError
-from nex_merge.inspect.answer_files import rank_files
 from nex_merge.runs.advice import next_steps
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run

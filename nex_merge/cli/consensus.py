@@ -34,8 +34,8 @@ def consensus(
     form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:
     """Rank models by files of their answers to the same prompts; no labels, no merging, no model is loaded."""
-    from nex_merge.inspect.answer_files import rank_files
-    from nex_merge.inspect.answer_table import print_ranked, ranking_json
+    from nex_merge.answer_files.ranking import rank_files
+    from nex_merge.answer_files.table import print_ranked, ranking_json
 
     ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared)
     if form is ShortFormat.json:

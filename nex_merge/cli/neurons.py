@@ -144,26 +144,29 @@ def transfer(
             f"--count {count} --seeds {seeds}"
         )
     from nex_merge.engines.transformers import CheckpointEngine
-    from nex_merge.inspect.transfer import experiment, export, options, summary
+    from nex_merge.inspect.models import find_model
+    from nex_merge.inspect.transfer import experiment, export, summary
     from nex_merge.setup.prompts import load_prompts
 
-    config, runtime = options.read_settings(prompts, family, configuration.override(settings or []), rho, min_run)
-    problems = None if data is None else options.read_problems(data, match, limit, family, config.prompts)
+    given = configuration.override(settings or [])
+    config, observed = experiment.read_settings(prompts, family, given, rho, min_run)
+    problems = None if data is None else experiment.read_problems(data, match, limit, family, config.prompts)
     unlabelled = load_prompts(config.prompts)
-    donor_folder = options.find_model(donor, family, "--from")
-    recipient_folder = options.find_model(recipient, family, "--into")
+    donor_folder = find_model(donor, family, "--from")
+    recipient_folder = find_model(recipient, family, "--into")
     if donor_folder == recipient_folder:
         raise InputError(f"--into: expected another model than the donor, got {recipient}")
     if out is not None:
         export.check_out(out, donor_folder, recipient_folder)
     pair = experiment.Pair(
-        CheckpointEngine(str(donor_folder), runtime, "--from"),
-        CheckpointEngine(str(recipient_folder), runtime, "--into"),
+        CheckpointEngine(str(donor_folder), config.runtime, "--from"),
+        CheckpointEngine(str(recipient_folder), config.runtime, "--into"),
     )
-    chosen = experiment.choose_neurons(pair, unlabelled, config, names, counts, seeds, _log)
-    about = {"donor": donor, "recipient": recipient, **config.as_mapping()}
+    chosen = experiment.choose_neurons(pair, unlabelled, config.prompts, observed, names, counts, seeds, _log)
+    about = {"donor": donor, "recipient": recipient, **config.model_dump(exclude={"runtime"})}
+    about |= observed.phases.model_dump()
     if problems is not None:
-        found = experiment.transfer(pair, chosen, problems, config, _log)
+        found = experiment.transfer(pair, chosen, problems, observed, _log)
         if as_json:
             echo(json_text(summary.as_mapping(found, problems.kinds, about)))
         else:

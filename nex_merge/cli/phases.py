@@ -53,19 +53,16 @@ def phases(
         raise InputError(f"--prompt: expected text, got {prompt!r}")
     if html is not None:
         check_writable_file(html, "--html")
-    from nex_merge.inspect.show import as_mapping, render_page
-    from nex_merge.inspect.terminal import print_reading
+    from nex_merge.inspect.reading_html import as_mapping, render_page
+    from nex_merge.inspect.reading_text import print_reading
+    from nex_merge.inspect.views import view_answer, view_response
     from nex_merge.runs.files import trial_label, write_atomically
+    from nex_merge.runs.run import RunFolder
 
     number = response or 0
     if run is not None:
-        from nex_merge.inspect.source import view_response
-        from nex_merge.runs.run import RunFolder
-
         view = view_response(RunFolder(run), trial, number)
     else:
-        from nex_merge.inspect.answer import view_answer
-
         assert model is not None and prompt is not None
         view = view_answer(model, prompt, family, configuration.override(settings or []), number)
     which = f"response {number} of {view.count}"
@@ -107,7 +104,7 @@ def agreement(
     from dataclasses import asdict
 
     from nex_merge.inspect.annotated import measure_agreement, print_agreement
-    from nex_merge.inspect.source import annotated_responses, label_trial
+    from nex_merge.inspect.annotations import annotated_responses, label_trial
     from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)

@@ -1,6 +1,5 @@
 """`nex-merge select`: best-of-N selection among responses to the same prompt."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +81,7 @@ def select(
     if calibration is not None and calibration not in CALIBRATIONS:
         raise InputError(f"--calibration: expected {' or '.join(CALIBRATIONS)}, got {calibration!r}")
     defaults, family = defaults_of(model)
-    config = question_file.configure(responses, samples, configuration.override(settings or []), defaults)
+    config = question_file.read_settings(responses, samples, configuration.override(settings or []), defaults)
     read = question_file.read_questions(config.prompts, match, samples is not None, _log)
     if summary is not None and read[0].item is None:
         raise InputError('--summary: expected known answers ("answer" in every line), got none')
@@ -102,7 +101,7 @@ def select(
     if summary is not None:
         used = {"model": model, "match": match, "rho": rho, "min_run": min_run, **config.model_dump()}
         used["calibration"] = (calibration or "pool") if weights is None else str(weights)
-        text = json.dumps(output.summary(selected, comparisons, used), indent=1)
+        text = json_text(output.summary(selected, comparisons, used))
         summary.parent.mkdir(parents=True, exist_ok=True)
         summary.write_text(text + "\n", encoding="utf-8")
 

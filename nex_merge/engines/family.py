@@ -12,7 +12,6 @@ from nex_merge.activations.capture import gated_mlps
 from nex_merge.checkpoints.files import about
 from nex_merge.engines.loading import load_model, load_tokenizer, resolve_device, resolve_dtype
 from nex_merge.engines.resident import ModelResident
-from nex_merge.generation import end_tokens
 from nex_merge.merging import Merger, make_model, merge_adapters, preflight, share_weights, weights_dtype
 from nex_merge.records import MergeRecipe
 from nex_merge.setup.config import RuntimeConfig
@@ -24,8 +23,8 @@ _LISTED = 3  # names in a message
 class FamilyResident(ModelResident):
     """The weights of a family under the recipe that was loaded last.
 
-    `tensors`: the merges' tensors by name: (dtype as safetensors writes it, shape). `dtype`: of the forward passes.
-    `out_dtype`: what merged weights are rounded to and stored in, most of the base's.
+    `tensors`: the merges' tensors by name: (dtype as safetensors writes it, shape). `out_dtype`: what merged weights
+    are rounded to and stored in, most of the base's.
     """
 
     def __init__(self, family: Family, runtime: RuntimeConfig) -> None:
@@ -37,8 +36,8 @@ class FamilyResident(ModelResident):
         with about(family.donor):
             tokenizer = load_tokenizer(family.folders[family.donor])
         device = resolve_device(runtime.device)
-        self.dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)
-        self._merger = Merger(family.folders, family.donor, device, self.dtype, family.merged)
+        dtype = resolve_dtype(runtime.dtype, device, self.out_dtype)
+        self._merger = Merger(family.folders, family.donor, device, dtype, family.merged)
         gated_mlps(self._merger.model)
         super().__init__(self._merger.model, tokenizer)
 
@@ -54,10 +53,6 @@ class FamilyResident(ModelResident):
     def config(self) -> PreTrainedConfig:
         """The config that the loaded variant runs under."""
         return self.model.config
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
 
     @property
     def stored_dtype(self) -> torch.dtype:
@@ -85,10 +80,6 @@ class FamilyResident(ModelResident):
             yield
         finally:
             self.model = own
-
-    def end_tokens(self) -> list[int]:
-        """The tokens that end a response, ascending."""
-        return sorted(end_tokens(self.model, self.tokenizer))
 
     def as_stored(self) -> Any:
         """A model on the CPU with the loaded variant's weights in the dtype that they are stored in.

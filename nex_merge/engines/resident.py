@@ -18,6 +18,7 @@ from nex_merge.engines.loading import (
     resolve_device,
     resolve_dtype,
 )
+from nex_merge.generation import end_tokens
 from nex_merge.generation.rotary import check_sides
 from nex_merge.merging import check_token_ids, generation_config, member_configs, stored_dtype
 from nex_merge.records import MergeRecipe, Prompt
@@ -32,6 +33,7 @@ class ModelResident:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.dtype = model.dtype  # of the forward passes
         self.clock = datetime.now()
 
     def tell_time(self, now: datetime) -> None:
@@ -54,6 +56,14 @@ class ModelResident:
     def context(self) -> int | None:
         """The context length, in tokens; None if the config has none."""
         return context_of(self.model.config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def end_tokens(self) -> list[int]:
+        """The tokens that end a response, ascending."""
+        return sorted(end_tokens(self.model, self.tokenizer))
 
     def configs(self) -> Sequence[PreTrainedConfig]:
         """The configs that responses are generated under."""

@@ -68,7 +68,7 @@ def _contents(tokenizer: Any) -> list[Any]:
     return [type(tokenizer), rules, tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side]
 
 
-def read_back(resident: FamilyResident, folder: Path) -> ModelResident:
+def read_back(resident: ModelResident, folder: Path) -> ModelResident:
     """A written checkpoint as transformers alone loads it, on the device and in the dtype of the resident model."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=resident.dtype, trust_remote_code=False)
     loaded.to(resident.device).eval()

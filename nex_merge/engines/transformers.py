@@ -72,8 +72,6 @@ class CheckpointEngine(TransformersEngine):
     def __init__(self, model: str, runtime: RuntimeConfig, source: str = "--model") -> None:
         """`model`: a folder or a hub id. Raises InputError, naming `source`, where it can't be had or captured."""
         super().__init__(CheckpointResident(model, runtime, source))
-        # What is looked at, and transplanted.
-        self.folder, self.model = self.resident.folder, self.resident.model
 
 
 class FamilyEngine(TransformersEngine):

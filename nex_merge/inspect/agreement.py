@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nex_merge.resampling import interval
+
 Statistic = Callable[[np.ndarray], np.ndarray]
 DRAWS = 4000
-LEVEL = (0.025, 0.975)
 _ROUNDING = 1e-12  # shifts with equal counts must count as equally good
 
 
@@ -22,13 +23,13 @@ _ROUNDING = 1e-12  # shifts with equal counts must count as equally good
 class AgreementEstimate:
     """A statistic with its bootstrap interval over responses, and its distribution over circular shifts."""
 
-    value: float | None  # None: undefined
-    low: float | None  # 95 % interval; None: fewer than two responses
-    high: float | None
-    chance: float | None  # mean over circular shifts
-    chance_low: float | None  # 95 % of the shifts
-    chance_high: float | None
-    as_good: float | None  # share of shifts with a value at least as high
+    value: float | None = None  # None: undefined
+    low: float | None = None  # 95 % interval; None: fewer than two responses
+    high: float | None = None
+    chance: float | None = None  # mean over circular shifts
+    chance_low: float | None = None  # 95 % of the shifts
+    chance_high: float | None = None
+    as_good: float | None = None  # share of shifts with a value at least as high
 
 
 def label_counts(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -111,9 +112,7 @@ def f1(counts: np.ndarray) -> np.ndarray:
     return _ratio(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
 
-def estimate(
-    tables: Sequence[np.ndarray], statistic: Statistic, seed: int = 0, draws: int = DRAWS
-) -> AgreementEstimate:
+def estimate(tables: Sequence[np.ndarray], statistic: Statistic, draws: int = DRAWS) -> AgreementEstimate:
     """A statistic over all responses, with its bootstrap interval and its distribution under chance.
 
     The interval resamples responses with replacement. Chance shifts the annotations of every response circularly by an
@@ -122,23 +121,16 @@ def estimate(
     """
     tables = [table for table in tables if len(table)]
     if not tables:
-        return AgreementEstimate(None, None, None, None, None, None, None)
-    rng = np.random.default_rng(seed)
+        return AgreementEstimate()
+    rng = np.random.default_rng(0)
     actual = np.stack([table[0] for table in tables])
     value = float(statistic(actual.sum(0)))
     drawn = statistic(rng.multinomial(len(actual), np.full(len(actual), 1 / len(actual)), draws) @ actual)
     shifted = statistic(np.sum([table[rng.integers(len(table), size=draws)] for table in tables], axis=0))
     if not np.isfinite(value):
-        return AgreementEstimate(None, None, None, None, None, None, None)
-    low, high = _interval(drawn) if len(tables) > 1 else (None, None)
+        return AgreementEstimate()
     known = shifted[np.isfinite(shifted)]
+    chance = float(known.mean()) if len(known) else None
     as_good = (1 + int((known >= value - _ROUNDING).sum())) / (1 + len(known))
-    return AgreementEstimate(value, low, high, float(known.mean()) if len(known) else None, *_interval(known), as_good)
-
-
-def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
-    known = values[np.isfinite(values)]
-    if len(known) < 2:
-        return None, None
-    low, high = np.quantile(known, LEVEL)
-    return float(low), float(high)
+    bounds = interval(drawn, len(tables)), interval(known, len(known))
+    return AgreementEstimate(value, *bounds[0], chance, *bounds[1], as_good)

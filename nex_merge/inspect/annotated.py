@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from nex_merge.inspect import agreement
 from nex_merge.inspect.agreement import AgreementEstimate
-from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, Labels
-from nex_merge.inspect.reading import EXPLORE, Reading
-from nex_merge.terminal import console_of
-from nex_merge.wording import counted
+from nex_merge.inspect.annotations import IS_EXPLOIT, IS_EXPLORE, UNLABELLED, VALUES, Labels
+from nex_merge.inspect.reading import Reading
+from nex_merge.terminal import console_of, echo, table
+from nex_merge.wording import between, counted, decimal
 
 
 @dataclass(frozen=True)
@@ -64,49 +63,47 @@ def measure_agreement(pairs: Sequence[tuple[Reading, Labels]], tolerance: int) -
     Units without a phase or without a label are left out. A boundary is a row whose label differs from that of the
     previous compared row.
     """
-    by_row, by_token = [], []
-    without_label = without_phase = rows_without_label = rows_without_phase = ties = 0
+    by_row, by_token, ties = [], [], 0
     for reading, labels in pairs:
-        phases = np.array([_value(row.phase) for row in reading.rows], np.int8)
-        lengths = [row.end_token - row.first_token for row in reading.rows]
-        token_phases = np.repeat(phases, lengths)
+        phases = np.array([VALUES[row.phase] for row in reading.rows], np.int8)
         wanted, tied = row_labels(labels.tokens, reading)
-        without_label += int((labels.tokens == UNLABELLED).sum())
-        without_phase += int(((labels.tokens != UNLABELLED) & (token_phases == UNLABELLED)).sum())
-        rows_without_label += int((wanted == UNLABELLED).sum()) - tied
-        rows_without_phase += int(((wanted != UNLABELLED) & (phases == UNLABELLED)).sum())
+        by_row.append((phases, wanted))
+        by_token.append((np.repeat(phases, [row.end_token - row.first_token for row in reading.rows]), labels.tokens))
         ties += tied
-        by_row.append(_both(phases, wanted))
-        by_token.append(_both(token_phases, labels.tokens))
-    edges = [agreement.boundary_counts(found, wanted, tolerance) for found, wanted in by_row]
-    total = sum((table[0] for table in edges if len(table)), np.zeros(3, np.int64))
-    estimate = partial(agreement.estimate, edges)
+    rows_without_label, rows_without_phase = _left_out(by_row)
+    tokens_without_label, tokens_without_phase = _left_out(by_token)
+    rows, tokens = _compared(by_row), _compared(by_token)
+    edges = [agreement.boundary_counts(found, wanted, tolerance) for found, wanted in rows]
+    _, boundaries_found, boundaries_wanted = sum((t[0] for t in edges if len(t)), np.zeros(3, np.int64)).tolist()
     return PhaseAgreement(
-        responses=sum(len(found) > 0 for found, _ in by_token),
-        rows=_level(by_row),
-        tokens=_level(by_token),
+        responses=sum(len(found) > 0 for found, _ in tokens),
+        rows=_level(rows),
+        tokens=_level(tokens),
         tolerance=tolerance,
-        boundaries_found=int(total[1]),
-        boundaries_wanted=int(total[2]),
-        precision=estimate(agreement.precision),
-        recall=estimate(agreement.recall),
-        f1=estimate(agreement.f1),
-        tokens_without_label=without_label,
-        tokens_without_phase=without_phase,
-        rows_without_label=rows_without_label,
+        boundaries_found=boundaries_found,
+        boundaries_wanted=boundaries_wanted,
+        precision=agreement.estimate(edges, agreement.precision),
+        recall=agreement.estimate(edges, agreement.recall),
+        f1=agreement.estimate(edges, agreement.f1),
+        tokens_without_label=tokens_without_label,
+        tokens_without_phase=tokens_without_phase,
+        rows_without_label=rows_without_label - ties,
         rows_without_phase=rows_without_phase,
         rows_tied=ties,
         malformed_lines=sum(labels.malformed for _, labels in pairs),
     )
 
 
-def _value(phase: str | None) -> int:
-    return UNLABELLED if phase is None else IS_EXPLORE if phase == EXPLORE else IS_EXPLOIT
+def _left_out(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int]:
+    """The number of units without a label, and that of units with a label, but without a phase."""
+    without_label = sum(int((wanted == UNLABELLED).sum()) for _, wanted in pairs)
+    return without_label, sum(int(((w != UNLABELLED) & (found == UNLABELLED)).sum()) for found, w in pairs)
 
 
-def _both(found: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = (found != UNLABELLED) & (wanted != UNLABELLED)
-    return found[known] == IS_EXPLORE, wanted[known] == IS_EXPLORE
+def _compared(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Whether phase and label are explore, of the units of every response that have both."""
+    known = [(found != UNLABELLED) & (wanted != UNLABELLED) for found, wanted in pairs]
+    return [(f[both] == IS_EXPLORE, w[both] == IS_EXPLORE) for (f, w), both in zip(pairs, known, strict=True)]
 
 
 def _level(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Level:
@@ -124,12 +121,8 @@ def _level(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Level:
 
 def print_agreement(found: PhaseAgreement) -> None:
     """The agreement on stdout."""
-    from rich.table import Table
-
     console = console_of()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "value", "95 %", "chance", "95 % of chance", "p"):
-        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
+    shown = table("", "value", "95 %", "chance", "95 % of chance", "p", left=("",))
     for name, item in (
         ("kappa, rows", found.rows.kappa),
         ("kappa, tokens", found.tokens.kappa),
@@ -137,42 +130,25 @@ def print_agreement(found: PhaseAgreement) -> None:
         ("boundary recall", found.recall),
         ("boundary F1", found.f1),
     ):
-        table.add_row(
-            name,
-            _number(item.value),
-            _range(item.low, item.high),
-            _number(item.chance),
-            _range(item.chance_low, item.chance_high),
-            _number(item.as_good, 4),
-        )
-    console.print(table)
+        chance = (decimal(item.chance), between(item.chance_low, item.chance_high), decimal(item.as_good, ".4f"))
+        shown.add_row(name, decimal(item.value), between(item.low, item.high), *chance)
+    console.print(shown)
     for name, level in (("rows", found.rows), ("tokens", found.tokens)):
         if level.compared:
-            console.print(
+            line = (
                 f"{level.compared} {name} compared, {level.agreed:.1%} equal; explore: {level.explore_found:.1%} in "
-                f"the phases, {level.explore_wanted:.1%} in the annotations",
-                highlight=False,
-                soft_wrap=True,
+                f"the phases, {level.explore_wanted:.1%} in the annotations"
             )
+            echo(line)
         else:
-            console.print(f"no {name} to compare: none has both a phase and an annotation", highlight=False)
-    lines = [
+            console.print(f"no {name} to compare: none has both a phase and an annotation")
+    for line in (
         f"Boundaries: {found.boundaries_found} in the phases, {found.boundaries_wanted} in the annotations; matched "
         f"one-to-one within {counted(found.tolerance, 'row')}",
-        f"Left out: {counted(found.tokens_without_label, 'token')} without annotation, "
-        f"{found.tokens_without_phase} in rows "
-        f"without a phase; {counted(found.rows_without_label, 'row')} without annotation, {found.rows_tied} tied, "
-        f"{found.rows_without_phase} without a phase; {counted(found.malformed_lines, 'malformed line')}",
+        f"Left out: {counted(found.tokens_without_label, 'token')} without annotation, {found.tokens_without_phase} "
+        f"in rows without a phase; {counted(found.rows_without_label, 'row')} without annotation, {found.rows_tied} "
+        f"tied, {found.rows_without_phase} without a phase; {counted(found.malformed_lines, 'malformed line')}",
         "95 %: bootstrap over responses. Chance: mean over circular shifts of the annotations within each response, "
         "which keep the number and length of runs. p: share of shifts that agree at least as well.",
-    ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return "-" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    ):
+        echo(line)

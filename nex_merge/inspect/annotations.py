@@ -1,10 +1,9 @@
-"""Explore and exploit labels of tokens, from annotation files or from the grammar of qwen3-tiny's problems.
+"""Explore and exploit labels of a run's responses, from annotation files or from a grammar that labels lines.
 
 A token gets the label of the annotation that covers more than half of its non-space characters. A token without
 characters (part of a UTF-8 sequence, an end token) gets one only from annotations in units of tokens.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,13 +13,20 @@ from typing import Any
 import numpy as np
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading
+from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, read_trial
+from nex_merge.inspect.views import find_responses
+from nex_merge.labels.items import LineLabels, line_labels_of
+from nex_merge.runs.files import trial_name
+from nex_merge.runs.leaderboard import first_trial
+from nex_merge.runs.run import RunFolder
 from nex_merge.setup.explain import nearest
+from nex_merge.setup.families import BUNDLED_FAMILY
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.textfiles import collect, read_jsonl
+from nex_merge.wording import counted
 
 UNLABELLED, IS_EXPLOIT, IS_EXPLORE = -1, 0, 1
-_VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT}
+VALUES = {EXPLORE: IS_EXPLORE, EXPLOIT: IS_EXPLOIT, None: UNLABELLED}
 _KEYS = ("trial", "response", "start", "end", "unit", "label")
 _UNITS = ("characters", "tokens")
 
@@ -88,14 +94,15 @@ def label_tokens(annotations: Sequence[Annotation], reading: Reading, source: st
     by_line = {annotation.line: annotation for annotation in annotations}
     by_character = _lines_over(annotations, "characters", len(reading.response.text), source)
     by_token = _lines_over(annotations, "tokens", len(reading.response.token_ids), source)
-    labels = _majority(_values_of(by_character, by_line), reading)
+    values = [VALUES[by_line[line].label] if line else UNLABELLED for line in by_character.tolist()]
+    labels = _majority(np.array(values, np.int8), reading)
     for token in np.flatnonzero(by_token):
         annotation, present = by_line[int(by_token[token])], int(labels[token])
-        if present not in (UNLABELLED, _VALUES[annotation.label]):
+        if present not in (UNLABELLED, VALUES[annotation.label]):
             start, end = reading.token_starts[token : token + 2]
             overlapping = (by_line[line] for line in by_character[start:end].tolist() if line)
-            raise _conflict(annotation, next(a for a in overlapping if _VALUES[a.label] == present), source)
-        labels[token] = _VALUES[annotation.label]
+            raise _conflict(annotation, next(a for a in overlapping if VALUES[a.label] == present), source)
+        labels[token] = VALUES[annotation.label]
     return Labels(labels)
 
 
@@ -127,10 +134,6 @@ def _conflict(one: Annotation, other: Annotation, source: str) -> InputError:
     )
 
 
-def _values_of(lines: np.ndarray, by_line: Mapping[int, Annotation]) -> np.ndarray:
-    return np.array([_VALUES[by_line[line].label] if line else UNLABELLED for line in lines.tolist()], np.int8)
-
-
 def _majority(values: np.ndarray, reading: Reading) -> np.ndarray:
     """Labels of tokens, int8 [n], from labels of characters, int8 [length of text]."""
     visible = np.array([not character.isspace() for character in reading.response.text], bool)
@@ -144,46 +147,91 @@ def _majority(values: np.ndarray, reading: Reading) -> np.ndarray:
     return labels
 
 
-# The grammar of families/qwen3_tiny/problems.py in generated text: words separated by single spaces.
-_CANDIDATE = r"([a-i])[1-9] [0-9]+(?: [+-] \1[1-9] [0-9]+ = [0-9]+){1,2} \1\? [0-9]+"
-TRY = re.compile(rf"{_CANDIDATE} no")
-CONCLUSION = re.compile(rf"(?:wait )?{_CANDIDATE} yes")
-ANSWER = re.compile(r"([a-i])= (?:\1[1-9](?: \1[1-9]){1,2}|[+-] [+-])")
-HEAD = re.compile(r"[a-i]:")
-_END_OF_THINKING = "</think>"
-
-
-def label_problem(reading: Reading) -> Labels:
-    """The labels of a response to one of qwen3-tiny's problems, line by line.
-
-    While thinking, a candidate that ends in "no" is explore; one that ends in "yes", its rechecks ("wait ...") and the
-    conclusion "x= ..." are exploit, and so are the answer's lines "x= ..." after </think>. Markers, heads ("x:") and
-    empty lines have no label. A line includes the line break that ends it. Only the form counts: a candidate with a
-    wrong sum is still a candidate. Any other line, including a truncated last one, is malformed and has no label.
-    """
+def label_lines(reading: Reading, line_labels: LineLabels) -> Labels:
+    """The labels of a response's tokens, line by line; a line includes the line break that ends it."""
     text = reading.response.text
     values = np.full(len(text), UNLABELLED, np.int8)
-    malformed, start, thinking = 0, 0, True
-    for line in text.split("\n"):
-        end = min(start + len(line) + 1, len(text))
-        value, known = _line_value(" ".join(line.split()), thinking)
-        values[start:end] = value
-        malformed += not known
-        thinking = thinking and line.strip() != _END_OF_THINKING
+    malformed = start = 0
+    for line, (label, is_known) in zip(text.split("\n"), line_labels(text), strict=True):
+        end = start + len(line) + 1
+        values[start:end] = VALUES[label]
+        malformed += not is_known
         start = end
     return Labels(_majority(values, reading), malformed)
 
 
-def _line_value(line: str, thinking: bool) -> tuple[int, bool]:
-    """The label of a line, and whether it follows the grammar."""
-    if ANSWER.fullmatch(line):
-        return IS_EXPLOIT, True
-    if not line:
-        return UNLABELLED, True
-    if thinking:
-        if TRY.fullmatch(line):
-            return IS_EXPLORE, True
-        if CONCLUSION.fullmatch(line):
-            return IS_EXPLOIT, True
-        return UNLABELLED, line in ("<think>", _END_OF_THINKING) or HEAD.fullmatch(line) is not None
-    return UNLABELLED, False
+@dataclass(frozen=True)
+class LabelledResponses:
+    """Responses with the labels of their tokens."""
+
+    pairs: Sequence[tuple[Reading, Labels]]
+    title: str
+
+
+def label_trial(run: RunFolder, trial: str | None) -> LabelledResponses:
+    """All responses of a trial, labelled by the grammar of the bundled family's problems.
+
+    Raises InputError if the responses do not follow that grammar.
+    """
+    run, trial, title = find_responses(run, trial)
+    grammar = line_labels_of(BUNDLED_FAMILY)
+    pairs = [(reading, label_lines(reading, grammar)) for reading in read_trial(run, trial)]
+    lines = sum(bool(line.strip()) for reading, _ in pairs for line in reading.response.text.split("\n"))
+    malformed = sum(labels.malformed for _, labels in pairs)
+    if run.family_name != BUNDLED_FAMILY and 2 * malformed >= lines:
+        raise InputError(
+            f"--annotations builtin: expected a run of family {BUNDLED_FAMILY}, got family {run.family_name!r}: "
+            f"{malformed} of {counted(lines, 'line')} of {trial_name(trial)} {'does' if malformed == 1 else 'do'} not "
+            "follow the grammar of its problems. Give a file of annotations"
+        )
+    return LabelledResponses(
+        pairs, f"{title}, {counted(len(pairs), 'response')}, labelled line by line by the problems' grammar"
+    )
+
+
+def annotated_responses(run: RunFolder, path: Path, trial: str | None) -> LabelledResponses:
+    """The annotated responses of `trial` (None: of all trials in the file).
+
+    A line without a trial refers to `trial`, or to the first of the leaderboard. Raises InputError naming the line.
+    """
+    annotations = read_annotations(path)
+    requested = None if trial is None else run.find(trial).trial
+    default = requested
+    if default is None and any(annotation.trial is None for annotation in annotations):
+        default = first_trial(run)
+    found: dict[str, dict[int, list[Annotation]]] = {}  # by trial, then response
+    skipped = 0
+    for annotation in annotations:
+        try:
+            name = default if annotation.trial is None else run.find(annotation.trial).trial
+        except InputError as error:
+            raise InputError(f"{path} line {annotation.line}: {error}") from None
+        assert name is not None
+        if requested in (None, name):
+            found.setdefault(name, {}).setdefault(annotation.response, []).append(annotation)
+        else:
+            skipped += 1
+    if not found:
+        raise InputError(f"--trial: expected a trial that {path} annotates, got {trial}")
+    trials = sorted(found)
+    pairs = [pair for name in trials for pair in _label_responses(run, name, found[name], str(path))]
+    if all((labels.tokens == UNLABELLED).all() for _, labels in pairs):
+        raise InputError(f"{path}: expected annotations that cover more than half of a token, got none")
+    title = f"{run.path}: trial{'s' * (len(trials) > 1)} {', '.join(trials)}"
+    note = f"; {counted(skipped, 'line')} about other trials skipped" if skipped else ""
+    return LabelledResponses(pairs, f"{title}, {counted(len(pairs), 'response')} annotated in {path}{note}")
+
+
+def _label_responses(
+    run: RunFolder, trial: str, annotations: Mapping[int, Sequence[Annotation]], source: str
+) -> list[tuple[Reading, Labels]]:
+    numbers = sorted(annotations)
+    try:
+        readings = list(read_trial(run, trial, numbers))
+    except InputError as error:
+        # The highest number is the one that is out of range, if any is.
+        raise InputError(f"{source} line {annotations[numbers[-1]][0].line}: {error}") from None
+    return [
+        (reading, label_tokens(annotations[number], reading, source))
+        for number, reading in zip(numbers, readings, strict=True)
+    ]

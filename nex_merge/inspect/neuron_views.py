@@ -1,6 +1,7 @@
 """The neurons of a trial as tables, as a mapping for JSON, and as a figure."""
 
-import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 from nex_merge.inspect.neurons import Neurons, TrialNeurons
 from nex_merge.nex.good_mass import EPSILON
 from nex_merge.runs.files import trial_label, trial_name
-from nex_merge.terminal import console_of
+from nex_merge.terminal import console_of, echo, table
 from nex_merge.wording import counted
 
 _GOOD, _BAD, _REST = "#2b6cb0", "#c05621", "#cbd5e0"
+SIGNS = ("effective", "redundant")
 _SOURCES = {
     "self": "the trial's own responses",
     "crossfit": "all of the trial's own responses (scoring uses those of the other folds only)",
@@ -23,68 +25,44 @@ _SOURCES = {
 
 def as_mapping(found: TrialNeurons, top: int) -> dict[str, Any]:
     """The data of --json, with the top `top` neurons of either sign."""
-    neurons = found.neurons
+    is_effective = found.neurons.is_effective
     return {
         "trial": found.trial,
         "calibration": found.scoring.calibration,
         "rho": found.scoring.rho,
         "min_run": found.scoring.min_run,
-        "teachers": list(found.teachers),
-        "effective": int(neurons.is_effective.sum()),
-        "redundant": int((~neurons.is_effective).sum()),
-        "layers": [dataclasses.asdict(layer) for layer in found.layers],
-        "variants": list(found.variants),
-        "top": {
-            name: [_neuron(found, at) for at in neurons.ranked(name == "effective")[:top].tolist()]
-            for name in ("effective", "redundant")
-        },
-        "overlaps": [dataclasses.asdict(item) for item in found.overlaps],
-    }
-
-
-def _neuron(found: TrialNeurons, at: int) -> dict[str, Any]:
-    neurons = found.neurons
-    return {
-        "layer": int(neurons.layer[at]),
-        "unit": int(neurons.unit[at]),
-        "weight": float(neurons.weights[at]),
-        "effective_credit": float(neurons.effective[at]),
-        "redundant_credit": float(neurons.redundant[at]),
-        "mass": float(neurons.masses[at]),
-        "effective_in": int(found.effective_in[at]),
-        "redundant_in": int(found.redundant_in[at]),
+        "teachers": found.teachers,
+        "effective": int(is_effective.sum()),
+        "redundant": int((~is_effective).sum()),
+        "layers": [asdict(layer) for layer in found.layers],
+        "variants": found.variants,
+        "top": {sign: [asdict(item) for item in found.top(sign == "effective", top)] for sign in SIGNS},
+        "overlaps": [asdict(item) for item in found.overlaps],
     }
 
 
 def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
     """The neurons as tables on stdout; `run` is the run folder."""
-    from rich.table import Table
-
     console = console_of()
 
-    def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def show(head: str, *rows: tuple[str, ...]) -> None:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in head.split("|"):
-            table.add_column(column, justify="left" if column == "trial" else "right", no_wrap=True)
+    def show(head: str, rows: Iterable[Sequence[str]]) -> None:
+        shown = table(*head.split("|"), left=("trial",))
         for row in rows:
-            table.add_row(*row)
-        console.print(table)
+            shown.add_row(*row)
+        console.print(shown)
 
-    neurons, scoring, variants = found.neurons, found.scoring, len(found.variants)
-    good, bad = neurons.is_effective, ~neurons.is_effective
-    say(f"{run}, {trial_name(found.trial)}: {good.sum()} effective and {counted(int(bad.sum()), 'redundant neuron')}")
-    say(
+    scoring, is_effective = found.scoring, found.neurons.is_effective
+    redundant = counted(int((~is_effective).sum()), "redundant neuron")
+    echo(f"{run}, {trial_name(found.trial)}: {is_effective.sum()} effective and {redundant}")
+    echo(
         f"Weights: calibration {scoring.calibration}, from {_SOURCES[scoring.calibration]} (rho {scoring.rho:g}, "
         f"min_run {scoring.min_run})"
     )
-    say()
+    echo()
     total = sum(layer.mass for layer in found.layers)
     show(
         "layer|effective|redundant|E credit|R credit|mass %|effective mass %|redundant mass %",
-        *(
+        (
             (
                 str(layer.layer), str(layer.effective), str(layer.redundant), f"{layer.effective_credit:.4g}",
                 f"{layer.redundant_credit:.4g}", _percent(layer.mass, total),
@@ -93,37 +71,35 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
             for layer in found.layers
         ),
     )  # fmt: skip
-    for name in ("effective", "redundant"):
-        order = neurons.ranked(name == "effective")
-        say()
-        say(f"Top {min(top, len(order))} of {len(order)} {name} neurons by |weight| x mass")
+    for sign in SIGNS:
+        shown, every = found.top(sign == "effective", top), int((is_effective == (sign == "effective")).sum())
+        echo()
+        echo(f"Top {len(shown)} of {every} {sign} neurons by |weight| x mass")
         show(
-            f"layer|unit|weight|E credit|R credit|mass|mass %|effective in|redundant in (of {variants})",
-            *(
+            f"layer|unit|weight|E credit|R credit|mass|mass %|effective in|redundant in (of {len(found.variants)})",
+            (
                 (
-                    str(neurons.layer[at]), str(neurons.unit[at]), f"{neurons.weights[at]:+.4f}",
-                    f"{neurons.effective[at]:.4g}", f"{neurons.redundant[at]:.4g}", f"{neurons.masses[at]:.4g}",
-                    _percent(float(neurons.masses[at]), total), str(found.effective_in[at]),
-                    str(found.redundant_in[at]),
+                    str(item.layer), str(item.unit), f"{item.weight:+.4f}", f"{item.effective_credit:.4g}",
+                    f"{item.redundant_credit:.4g}", f"{item.mass:.4g}", _percent(item.mass, total),
+                    str(item.effective_in), str(item.redundant_in),
                 )
-                for at in order[:top].tolist()
+                for item in shown
             ),
         )  # fmt: skip
-    say()
-    say("effective in, redundant in: number of scored variants, each under the credit of its own responses")
+    echo()
+    echo("effective in, redundant in: number of scored variants, each under the credit of its own responses")
     if not found.overlaps:
         return
     shared = [item.jaccard for item in found.overlaps]
     above = sum(item.jaccard > item.chance_high for item in found.overlaps)
-    say()
-    say(
-        f"Overlap of effective neurons with the other {counted(len(shared), 'variant')}, each under its own "
-        f"credit: Jaccard "
-        f"{min(shared):.3f} to {max(shared):.3f}, above chance for {above}"
+    echo()
+    echo(
+        f"Overlap of effective neurons with the other {counted(len(shared), 'variant')}, each under its own credit: "
+        f"Jaccard {min(shared):.3f} to {max(shared):.3f}, above chance for {above}"
     )
     show(
         "trial|effective|shared|Jaccard|chance|95 % of chance",
-        *(
+        (
             (
                 trial_label(item.trial), str(item.effective), str(item.shared), f"{item.jaccard:.3f}",
                 f"{item.chance:.3f}", f"{item.chance_low:.3f}-{item.chance_high:.3f}",
@@ -131,7 +107,7 @@ def print_neurons(found: TrialNeurons, run: Path, top: int) -> None:
             for item in found.overlaps[:top]
         ),
     )  # fmt: skip
-    say(
+    echo(
         "chance: random sets of the neurons active anywhere in the run, with equal numbers per layer. Active neurons "
         "earn credit more often, so some overlap above chance is expected."
     )

@@ -5,7 +5,7 @@ effective and redundant credit that w is computed from (arXiv 2602.05805), m the
 the variant, L layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from nex_merge.errors import InputError
+from nex_merge.inspect.score import save_weights
 from nex_merge.measures.measure import teachers
 from nex_merge.nex.credit import sum_credit
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import clean_masses
-from nex_merge.records import RESERVED_LAYER, Credit, Credits, SparseGroups
+from nex_merge.records import RESERVED_LAYER, Credit, Credits, NeuronWeights, SparseGroups
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import shown_in
 from nex_merge.runs.run import RunFolder
@@ -53,6 +54,20 @@ class Neurons:
         """
         places = np.flatnonzero(self.is_effective == effective)
         return places[np.argsort(-np.abs(self.weights[places]) * self.masses[places], kind="stable")]
+
+
+@dataclass(frozen=True)
+class Neuron:
+    """One of them, with the variants that have it."""
+
+    layer: int
+    unit: int
+    weight: float
+    effective_credit: float
+    redundant_credit: float
+    mass: float
+    effective_in: int  # number of variants in which it is effective, each under its own credit
+    redundant_in: int
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,13 @@ class TrialNeurons:
     redundant_in: np.ndarray  # int64 [n]
     overlaps: tuple[Overlap, ...]  # with the other trials, in descending order
 
+    def top(self, effective: bool, count: int) -> list[Neuron]:
+        """The first of the effective (or redundant) neurons as `Neurons.ranked` has them."""
+        of, order = self.neurons, self.neurons.ranked(effective)[:count]
+        columns = (of.layer, of.unit, of.weights, of.effective, of.redundant, of.masses)
+        lists = [column[order].tolist() for column in (*columns, self.effective_in, self.redundant_in)]
+        return [Neuron(*values) for values in zip(*lists, strict=True)]
+
 
 def read_neurons(run: RunFolder, trial: str) -> TrialNeurons:
     """The neurons of a scored trial under the scoring of the run's leaderboard.
@@ -105,19 +127,15 @@ def read_neurons(run: RunFolder, trial: str) -> TrialNeurons:
     run = shown_in(run, run.find(trial).trial)
     name = run.find_scored(trial).trial
     nex = run.scoring()
+    variants = run.variants(nex)
     # Not every variant has to be captured (`activations.capture`).
-    captured = [(variant, variant.observation.evidence) for variant in run.variants(nex)]
-    variants = {variant.trial: variant for variant, evidence in captured if evidence is not None}
-    credit, masses = {}, {}
-    for variant, evidence in captured:
-        if evidence is None:
-            continue
-        credit[variant.trial] = total_credit(evidence.credits)
-        masses[variant.trial] = total_masses(evidence.base)
+    evidence = {v.trial: found for v in variants if (found := v.observation.evidence) is not None}
+    credit = {source: total_credit(own.credits) for source, own in evidence.items()}
+    masses = {source: total_masses(own.base) for source, own in evidence.items()}
     if nex.calibration in ("self", "crossfit"):
         sources = [name]
     else:
-        sources = [variant.trial for variant in teachers(list(variants.values()), nex)]
+        sources = [variant.trial for variant in teachers([v for v in variants if v.trial in evidence], nex)]
     keys, mass = masses[name]
     neurons = weighted_neurons(sum_credit([credit[source] for source in sources]), keys, mass)
     if len(neurons.keys) == 0:
@@ -127,9 +145,9 @@ def read_neurons(run: RunFolder, trial: str) -> TrialNeurons:
             f"(calibration {nex.calibration}). Credit requires two cycles in a response: generate longer "
             "responses or use shorter rows (activations.slice_tokens)"
         )
-    by_trial = {source: neuron_weights(total) for source, total in credit.items()}
-    effective = {source: found.keys[found.weights > 0] for source, found in by_trial.items()}
-    redundant = {source: found.keys[found.weights < 0] for source, found in by_trial.items()}
+    weights = {source: neuron_weights(total) for source, total in credit.items()}
+    effective = {source: found.keys[found.weights > 0] for source, found in weights.items()}
+    redundant = {source: found.keys[found.weights < 0] for source, found in weights.items()}
     active = np.unique(np.concatenate([used for used, _ in masses.values()]))
     return TrialNeurons(
         trial=name,
@@ -137,23 +155,25 @@ def read_neurons(run: RunFolder, trial: str) -> TrialNeurons:
         teachers=tuple(sources),
         neurons=neurons,
         layers=by_layer(neurons, keys, mass),
-        variants=tuple(variants),
-        effective_in=count_memberships(neurons.keys, list(effective.values())),
-        redundant_in=count_memberships(neurons.keys, list(redundant.values())),
+        variants=tuple(evidence),
+        effective_in=_count_memberships(neurons.keys, effective.values()),
+        redundant_in=_count_memberships(neurons.keys, redundant.values()),
         overlaps=overlaps(name, effective, active),
     )
 
 
-def total_credit(credits: Credits) -> Credit:
-    """The summed credit of all responses of a model."""
-    return sum_credit([credits.of(i) for i in range(credits.responses)])
+def total_credit(credits: Credits, responses: Iterable[int] | None = None) -> Credit:
+    """The summed credit of a model's responses (None: all)."""
+    return sum_credit([credits.of(i) for i in (range(credits.responses) if responses is None else responses)])
 
 
-def total_masses(base: SparseGroups) -> tuple[np.ndarray, np.ndarray]:
-    """(keys uint32 [k] ascending, masses float64 [k] > 0) over all responses, without the reserved layer."""
-    masses = clean_masses(base.masses).astype(np.float64)
-    usable = (masses > 0) & ((np.asarray(base.keys) >> 16) != RESERVED_LAYER)
-    keys, at = np.unique(np.asarray(base.keys)[usable], return_inverse=True)
+def total_masses(base: SparseGroups, responses: Iterable[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(keys uint32 [k] ascending, masses float64 [k] > 0) over responses (None: all), without the reserved layer."""
+    groups = [base.group(i) for i in (range(len(base.ptr) - 1) if responses is None else responses)]
+    keys = np.concatenate([np.zeros(0, np.uint32), *(own for own, _ in groups)])
+    masses = clean_masses(np.concatenate([np.zeros(0, np.float32), *(own for _, own in groups)])).astype(np.float64)
+    usable = (masses > 0) & ((keys >> 16) != RESERVED_LAYER)
+    keys, at = np.unique(keys[usable], return_inverse=True)
     return keys, np.bincount(at, masses[usable], minlength=len(keys))
 
 
@@ -200,7 +220,7 @@ def by_layer(neurons: Neurons, keys: np.ndarray, masses: np.ndarray) -> tuple[La
     return tuple(found)
 
 
-def count_memberships(keys: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
+def _count_memberships(keys: np.ndarray, sets: Iterable[np.ndarray]) -> np.ndarray:
     """The number of sets that contain each key, int64 [n]."""
     return np.stack([np.isin(keys, members) for members in sets]).sum(axis=0)
 
@@ -244,8 +264,7 @@ def chance_jaccard(first: np.ndarray, second: np.ndarray, total: np.ndarray) -> 
 
 def save_neurons(path: Path, neurons: Neurons) -> None:
     """Write the neurons as an .npz archive that `nex-merge score --weights` accepts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        path, keys=neurons.keys, weights=neurons.weights, effective=neurons.effective, redundant=neurons.redundant,
+    save_weights(
+        path, NeuronWeights(neurons.keys, neurons.weights), effective=neurons.effective, redundant=neurons.redundant,
         masses=neurons.masses, layer=neurons.layer, unit=neurons.unit,
     )  # fmt: skip

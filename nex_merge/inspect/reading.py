@@ -137,18 +137,15 @@ def read(
     ends = np.asarray(cache.token_row_ptr[first : last + 1]) - int(cache.token_row_ptr[first])
     novelty, phases = analysis.novelty, analysis.phases
     kept = () if novelty is None else tuple(int(row) for row in novelty.kept_rows)
-    place = {row: t for t, row in enumerate(kept)}
-    rows = []
-    for number, (low, high) in enumerate(pairwise(ends.tolist())):
-        phase: str | None = None
-        slope: float | None = None
-        observation: float | None = None
-        if number in place:
-            assert novelty is not None and phases is not None
-            t = place[number]
-            phase = EXPLORE if phases.explore[t] else EXPLOIT
-            slope, observation = float(novelty.slopes[t]), float(novelty.observations[t])
-        rows.append(Row(low, high, starts[low], starts[high], phase, slope, observation))
+    measured: dict[int, tuple[str, float, float]] = {}
+    if novelty is not None and phases is not None:
+        named = [EXPLORE if explore else EXPLOIT for explore in phases.explore]
+        figures = zip(named, novelty.slopes.tolist(), novelty.observations.tolist(), strict=True)
+        measured = dict(zip(kept, figures, strict=True))
+    rows = [
+        Row(low, high, starts[low], starts[high], *measured.get(number, (None, None, None)))
+        for number, (low, high) in enumerate(pairwise(ends.tolist()))
+    ]
     prompt = str(tokenizer.decode(list(response.prompt_ids)))
     fallback = None if phases is None else phases.fallback
     return Reading(response, prompt, tuple(starts), tuple(rows), kept, analysis.cycles, fallback, score)

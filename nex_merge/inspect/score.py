@@ -1,6 +1,5 @@
 """NEX of a single model, or of an activation cache: `nex-merge score`, and the Python function behind it."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +15,10 @@ from nex_merge.nex import scoring
 from nex_merge.nex.calibration import analyse, calibrate, stack_credits
 from nex_merge.records import Evidence, NeuronWeights, NexScore, ResponseAnalysis
 from nex_merge.resampling import interval, resamples
-from nex_merge.setup.config import (
-    ActivationsConfig,
-    GenerationConfig,
-    PhasesConfig,
-    PromptsConfig,
-    RuntimeConfig,
-    merge_mappings,
-    parse,
-)
+from nex_merge.setup.config import PhasesConfig, parse
 from nex_merge.setup.families import defaults_of
-from nex_merge.setup.strict import Strict
-
-
-class ScoreConfig(Strict):
-    """The settings of a checkpoint that is to be scored."""
-
-    prompts: PromptsConfig
-    generation: GenerationConfig = GenerationConfig()
-    activations: ActivationsConfig = ActivationsConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
+from nex_merge.terminal import echo
+from nex_merge.wording import decimal
 
 
 @dataclass(frozen=True)
@@ -79,39 +62,16 @@ def score(
     if (cache is None) == (model is None) or (model is None) != (prompts is None):
         raise InputError("score: expected either a cache, or a model and prompts")
     phases = parse(PhasesConfig, {"rho": rho, "min_run": min_run}, "score")
-    if cache is not None:
+    if cache is None:
+        assert model is not None and prompts is not None
+        evidence, analyses = _observe(model, prompts, settings or {}, phases)
+    else:
         if settings:
             raise InputError("score: settings apply to a model; a cache is scored as it was captured")
-        return _score_cache(Path(cache), phases, weights)
-    assert model is not None and prompts is not None
-    given = merge_mappings(merge_mappings(defaults_of(model)[0], {"prompts": {"file": prompts}}), settings or {})
-    return _score_checkpoint(model, parse(ScoreConfig, given, "settings (--set)"), phases, weights)
-
-
-def _score_cache(folder: Path, phases: PhasesConfig, weights: NeuronWeights | None) -> ModelScore:
-    cache = read_cache(folder)
-    analyses = analyse(cache, phases.rho, phases.min_run)
-    # A cache does not record which prompt a response answers, so each response counts as a prompt of its own.
-    evidence = Evidence(np.arange(cache.responses), cache.base, stack_credits(analyses))
-    return _score(evidence, analyses, weights)
-
-
-def _score_checkpoint(
-    model: str, config: ScoreConfig, phases: PhasesConfig, weights: NeuronWeights | None
-) -> ModelScore:
-    from nex_merge.engines.observe import ObserveSettings, observe
-    from nex_merge.engines.transformers import CheckpointEngine
-    from nex_merge.setup.prompts import load_prompts
-
-    prompts = load_prompts(config.prompts)
-    engine = CheckpointEngine(model, config.runtime)
-    ids = engine.encode(prompts, config.prompts, config.generation.max_new_tokens)
-    observed = observe(engine, ids, ObserveSettings(config.generation, config.activations, phases))
-    assert observed.evidence is not None and observed.analyses is not None
-    return _score(observed.evidence, observed.analyses, weights)
-
-
-def _score(evidence: Evidence, analyses: Sequence[ResponseAnalysis], weights: NeuronWeights | None) -> ModelScore:
+        rows = read_cache(Path(cache))
+        analyses = analyse(rows, phases.rho, phases.min_run)
+        # A cache does not record which prompt a response answers, so each response counts as a prompt of its own.
+        evidence = Evidence(np.arange(rows.responses), rows.base, stack_credits(analyses))
     calibration = "self" if weights is None else "given"
     found = scoring.score(evidence, analyses, calibration, weights)
     low = high = None
@@ -119,6 +79,24 @@ def _score(evidence: Evidence, analyses: Sequence[ResponseAnalysis], weights: Ne
         drawn = scoring.resampled(evidence, found.response_scores, calibration, resamples(evidence.prompts))
         low, high = interval(drawn, len(np.unique(evidence.prompts)))
     return ModelScore(found, calibrate(evidence.credits) if weights is None else weights, low, high)
+
+
+def _observe(
+    model: str, prompts: str, settings: Mapping[str, Any], phases: PhasesConfig
+) -> tuple[Evidence, Sequence[ResponseAnalysis]]:
+    """What is observed of a checkpoint's responses to the prompts of a file."""
+    from nex_merge.engines.observe import ObserveSettings
+    from nex_merge.engines.transformers import CheckpointEngine
+    from nex_merge.inspect.models import configure, respond
+    from nex_merge.setup.prompts import load_prompts
+
+    config = configure(defaults_of(model)[0], {"prompts": {"file": prompts}}, settings, source="settings (--set)")
+    loaded = load_prompts(config.prompts)
+    engine = CheckpointEngine(model, config.runtime)
+    answers = ObserveSettings(config.generation, config.activations, phases)
+    observed = respond(engine, loaded, config.prompts, answers)
+    assert observed.evidence is not None and observed.analyses is not None
+    return observed.evidence, observed.analyses
 
 
 def load_weights(path: Path) -> NeuronWeights:
@@ -149,10 +127,10 @@ def load_weights(path: Path) -> NeuronWeights:
     return NeuronWeights(keys, weights)
 
 
-def save_weights(path: Path, weights: NeuronWeights) -> None:
-    """Write neuron weights as an .npz archive with `keys` (uint32) and `weights` (float32)."""
+def save_weights(path: Path, weights: NeuronWeights, **more: np.ndarray) -> None:
+    """Write neuron weights as an .npz archive with `keys` (uint32), `weights` (float32) and `more` arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, keys=weights.keys, weights=weights.weights)
+    np.savez(path, keys=weights.keys, weights=weights.weights, **more)  # pyright: ignore[reportArgumentType]
 
 
 def print_score(result: ModelScore, form: str) -> None:
@@ -160,12 +138,11 @@ def print_score(result: ModelScore, form: str) -> None:
     score = result.score
     if form == "json":
         names = ("nex", "log_gap", "responses", "scored", "cycles", "fallbacks", "response_scores")
-        item = dataclasses.asdict(score)
-        print(json_text({name: item[name] for name in names}))
+        echo(json_text({name: getattr(score, name) for name in names}))
         return
     bounds = f" (95 % over prompts: {result.low:.6f} to {result.high:.6f})" if result.low is not None else ""
-    print(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")
-    print(f"log gap    {'-' if score.log_gap is None else f'{score.log_gap:.6f}'}")
-    print(f"responses  {score.responses}, {score.scored} scored, {score.credited} with credit")
-    print(f"cycles     {score.cycles} ({score.cycles / max(score.responses, 1):.2f} per response)")
-    print(f"fallbacks  {', '.join(f'{name} {count}' for name, count in score.fallbacks.items()) or 'none'}")
+    echo(f"nex        {'undefined' if score.nex is None else f'{score.nex:.6f}'}{bounds}")
+    echo(f"log gap    {decimal(score.log_gap, '.6f')}")
+    echo(f"responses  {score.responses}, {score.scored} scored, {score.credited} with credit")
+    echo(f"cycles     {score.cycles} ({score.cycles / max(score.responses, 1):.2f} per response)")
+    echo(f"fallbacks  {', '.join(f'{name} {count}' for name, count in score.fallbacks.items()) or 'none'}")

@@ -1,9 +1,10 @@
 """Labelled prompts, from files or a family's built-in problems, and grading of responses."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,13 +100,27 @@ def builtin_items(family: str, count: int, source: str) -> list[Item]:
 
     Raises InputError, naming `source`, if the family has none.
     """
-    families = {entry.name: entry for entry in entry_points(group=PROBLEMS)}
+    families = _families()
     if family not in families:
         raise InputError(f"{source}: expected a family with built-in problems ({', '.join(families)}), got {family!r}")
     problems: Sequence[Problem] = families[family].load()(count)
     return [
         Item(Prompt(({"role": "user", "content": p.prompt},), p.prompt), p.answer, p.is_right, p.kind) for p in problems
     ]
+
+
+# Text of a response -> for each of its lines: explore, exploit or None, and whether it follows the problems' grammar.
+LineLabels = Callable[[str], Iterable[tuple[str | None, bool]]]
+
+
+def line_labels_of(family: str) -> LineLabels:
+    """How lines of responses to a family's built-in problems are labelled: `line_labels` of `grammar`, beside them."""
+    package = _families()[family].module.rpartition(".")[0]
+    return import_module(f"{package}.grammar").line_labels
+
+
+def _families() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=PROBLEMS)}
 
 
 def judge(items: Sequence[Item], responses: Sequence[Response], thinking: bool) -> list[bool]:

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 from nex_merge.errors import InputError
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import read_trial
-from nex_merge.inspect.show import render_fragment
+from nex_merge.inspect.reading_html import render_fragment
 from nex_merge.labels.audit import prompt_texts
 from nex_merge.records import Response
 from nex_merge.report.conclusions import shown_variants

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.show import STYLE
+from nex_merge.inspect.reading_html import STYLE
 from nex_merge.labels.agreement_table import ceiling_in_words
 from nex_merge.measures.registry import OBJECTIVES, measure_title
 from nex_merge.report import data, figures, words

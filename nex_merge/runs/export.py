@@ -1,32 +1,27 @@
 """Write a variant as a checkpoint, and prove that it holds the tensors that were scored and answers as it did."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from nex_merge.atomic import new_folder
 from nex_merge.checkpoints.exported import needs_transformers_5
-from nex_merge.engines.comparison import first_departure, mean_logprob, tolerance
-from nex_merge.engines.resident import ModelResident
-from nex_merge.engines.saving import decoded, read_back, write_settings, write_weights
+from nex_merge.engines.saving import write_settings, write_weights
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.registry import MEASURES
-from nex_merge.merging import digest, tensor_digest
-from nex_merge.records import MergeRecipe, Response, TrialResult
+from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.leaderboard import best_merge, latest_results, read_rows, recommendation, shown_in
 from nex_merge.runs.preferred import better_than, card_rows
+from nex_merge.runs.proof import check_responses, checkpoint_digest, write_identity
 from nex_merge.runs.recommend import better_members, of_last_stage, standing
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.paths import check_new_folder, command
 
-IDENTITY = "nex_merge.json"
 # How many stored responses an export is held against: a pass each, so that an export costs less than a trial.
 CHECKED = 8
 
@@ -109,7 +104,7 @@ def _write(
     notes = write_settings(resident, recipe, folder)
     (folder / PUBLIC_RECIPE).write_text(public_recipe(resident.family, recipe), encoding="utf-8")
     identity = {"weights_sha256": result.weights_sha256, "trial": result.trial, "run": remerger.run.path.name}
-    (folder / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    write_identity(folder, identity)
     reliability = read_reliability(remerger.run.path)
     stage = ["| prompts | those of the final, which the search had not seen |"] if in_final else []
     verdict = None if reliability is None else reliability.of(name)
@@ -125,62 +120,14 @@ def _write(
     return notes
 
 
-def checkpoint_digest(folder: Path) -> str:
-    """sha256 of the tensors stored in a checkpoint, as `merging.digest` has it; a tied lm_head is left out."""
-    digests = {}
-    tied = json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                if not (tied and name == "lm_head.weight"):
-                    digests[name] = tensor_digest(name, file.get_tensor(name))
-    return digest(digests)
-
-
 def _check_answers(remerger: Remerger, result: TrialResult, folder: Path, out: Path) -> str:
-    """Load the checkpoint with transformers alone and hold it against the responses stored when the trial was scored.
+    """Hold the checkpoint against the responses stored when the trial was scored.
 
-    Greedy responses in float32 have to be the same, token by token. Others depend on sampling noise, or, in half
-    precision, on rounding between tokens that are nearly tied: their tokens are read again, and the mean
-    log-probability of each response has to be the one that was recorded.
+    Greedy responses in float32 have to be the same. Others depend on sampling noise, or, in half precision, on rounding
+    between tokens that are nearly tied.
     """
-    resident, config = remerger.resident, remerger.config.generation
-    reader, scored = read_back(resident, folder), result.same_as or result.trial
-    responses = remerger.run.responses(scored)[:CHECKED]
-    if resident.dtype == torch.float32 and config.temperature == 0:
-        for response in responses:
-            at = first_departure(reader.logits([*response.prompt_ids, *response.token_ids]), response)
-            if at is not None:
-                raise _another_answer(folder, response, f"would give another token {at + 1}")
-        _check_decoding(reader, responses[0], resident.end_tokens(), folder)
-        return f"{out}: transformers loads it, and it gives the {_count(responses)} again, token by token"
-    known = remerger.run.logprobs(scored)[:CHECKED]
-    if not known:  # not captured: those of the merge in memory, whose tensors are the ones that answered
-        known = [mean_logprob(resident.logits([*r.prompt_ids, *r.token_ids]), r) for r in responses]
-    for response, recorded in zip(responses, known, strict=True):
-        logits = reader.logits([*response.prompt_ids, *response.token_ids])
-        off, allowed = abs(mean_logprob(logits, response) - recorded), tolerance(resident.dtype, logits)
-        if not off <= allowed:
-            raise _another_answer(folder, response, f"has a mean log-probability that is off by {off:.3g} nats "
-                                  f"({allowed:.3g} allowed in {str(resident.dtype)[6:]})")  # fmt: skip
-    return (
-        f"{out}: transformers loads it, and it gives the tokens of the {_count(responses)} the same log-probability, "
-        f"within the rounding of {str(resident.dtype)[6:]}"
-    )
-
-
-def _check_decoding(reader: ModelResident, response: Response, ends: Sequence[int], folder: Path) -> None:
-    """Let transformers decode greedily, with the checkpoint's own generation config where that has a say."""
-    if decoded(reader, response.prompt_ids, len(response.token_ids), ends) != list(response.token_ids):
-        raise _another_answer(folder, response, "is decoded differently by transformers")
-
-
-def _another_answer(folder: Path, response: Response, what: str) -> RunError:
-    return RunError(
-        f"{folder}: not the model that was scored: the stored response to prompt {response.prompt + 1} {what}. The "
-        "libraries or the members' configs have changed since; the folder is kept for inspection"
-    )
-
-
-def _count(responses: Sequence[Response]) -> str:
-    return "first stored response" if len(responses) == 1 else f"first {len(responses)} stored responses"
+    resident, run, scored = remerger.resident, remerger.run, result.same_as or result.trial
+    exact = resident.dtype == torch.float32 and remerger.config.generation.temperature == 0
+    recorded = None if exact else run.logprobs(scored)[:CHECKED]
+    found = check_responses(folder, resident, run.responses(scored)[:CHECKED], recorded)
+    return f"{out}: transformers loads it, and {found}"

@@ -23,10 +23,11 @@ import numpy as np
 from nex_merge.activations.cache import read_cache, write_cache
 from nex_merge.activations.capture import capture_all
 from nex_merge.engines.loading import load_tokenizer
+from nex_merge.families.qwen3_tiny.grammar import ANSWER, CONCLUSION, HEAD, TRY, line_labels
 from nex_merge.families.qwen3_tiny.problems import KINDS, make_problems
 from nex_merge.inspect import agreement
 from nex_merge.inspect.annotated import PhaseAgreement, measure_agreement
-from nex_merge.inspect.annotations import ANSWER, CONCLUSION, HEAD, TRY, Labels, label_problem
+from nex_merge.inspect.annotations import Labels, label_lines
 from nex_merge.inspect.reading import Reading, read
 from nex_merge.nex.calibration import analyse
 from nex_merge.nex.novelty import detrend
@@ -98,7 +99,7 @@ class Bench:
             reading = read(responses[i], cache, i, analysis, None, self.tokenizer)
             # Labels are of tokens, whatever the rows.
             if (trial, i) not in self._labels:
-                self._labels[trial, i] = label_problem(reading)
+                self._labels[trial, i] = label_lines(reading, line_labels)
             found.append((reading, self._labels[trial, i]))
         return found
 

@@ -21,18 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from nex_merge.engines.observe import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
+from nex_merge.inspect.models import ModelConfig, find_model
 from nex_merge.inspect.transfer.copying import neuron_distances, neuron_norms, relative_change, transplanted
 from nex_merge.inspect.transfer.experiment import (
     Problems,
     Transfer,
-    TransferSettings,
     Transplant,
     collect_evidence,
     measure,
+    read_settings,
 )
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
-from nex_merge.inspect.transfer.options import find_model, read_settings
 from nex_merge.inspect.transfer.outcomes import Outcome
 from nex_merge.inspect.transfer.summary import CONTRASTS, compute_effects, group_by_count, stability
 from nex_merge.labels.items import builtin_items
@@ -53,9 +54,9 @@ ORDER = ("effective", "random", "redundant", "alike", "all but effective", "all 
 ALL = "all"  # every neuron of every layer: what MLPs can carry at most
 
 
-def settings() -> TransferSettings:
+def settings() -> tuple[ModelConfig, ObserveSettings]:
     prompts = str(find_file("configs/prompts/qwen3_tiny.jsonl"))
-    return read_settings(prompts, FAMILY, {}, 0.95, 2)[0]
+    return read_settings(prompts, FAMILY, {}, 0.95, 2)
 
 
 def problems() -> Problems:
@@ -88,8 +89,8 @@ def work(models: dict[str, CheckpointEngine]) -> Iterator[tuple[Path, str, str, 
 def answered(donor: CheckpointEngine, file: Path) -> Evidence:
     """What the donor's answers to the prompts are worth, kept in `file`."""
     if not file.exists():
-        how = settings()
-        found = collect_evidence(donor, load_prompts(how.prompts), how)
+        config, how = settings()
+        found = collect_evidence(donor, load_prompts(config.prompts), config.prompts, how)
         base, credits = found.base, found.credits
         save(file, prompts=found.prompts, base_ptr=base.ptr, base_keys=base.keys, masses=base.masses, ptr=credits.ptr,
              keys=credits.keys, effective=credits.effective, redundant=credits.redundant)  # fmt: skip
@@ -112,7 +113,7 @@ def run(part: int, parts: int) -> None:
     """Measure what is not measured yet; one .npz each."""
     members = {name for pair in DIRECTIONS for name in pair}
     models = {name: CheckpointEngine(str(find_model(name, FAMILY, "--from")), RuntimeConfig()) for name in members}
-    how, asked = settings(), problems()
+    (_, how), asked = settings(), problems()
     for number, (file, donor, recipient, chosen) in enumerate(work(models)):
         if number % parts != part or file.exists():
             continue

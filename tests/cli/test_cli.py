@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nex_merge.answers.conclusions import conclude
-from nex_merge.runs.export import checkpoint_digest
+from nex_merge.runs.proof import checkpoint_digest
 
 quick = partial(pytest.param, marks=pytest.mark.quick)
 GOLDEN = Path(__file__).parents[1] / "golden"

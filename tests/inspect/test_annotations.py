@@ -6,8 +6,9 @@ from itertools import pairwise
 import pytest
 
 from nex_merge.errors import InputError
+from nex_merge.families.qwen3_tiny.grammar import line_labels
 from nex_merge.families.qwen3_tiny.problems import ITEMS, make_problems
-from nex_merge.inspect.annotations import label_problem, label_tokens, read_annotations
+from nex_merge.inspect.annotations import label_lines, label_tokens, read_annotations
 from nex_merge.inspect.reading import token_starts
 from nex_merge.records import Response
 from tests.inspect.fakes import reading
@@ -106,13 +107,13 @@ def lines_labelled(text):
     """((line, label) of every line, number of malformed lines); '?' if the tokens of a line differ."""
     shown, words = problem_reading(text)
     found, line, own = [], [], set()
-    for word, value in zip(words, label_problem(shown).tokens.tolist(), strict=True):
+    for word, value in zip(words, label_lines(shown, line_labels).tokens.tolist(), strict=True):
         own.add(".XE"[value + 1])
         line.append(word.strip(" \n"))
         if "\n" in word:
             found.append((" ".join(filter(None, line)), own.pop() if len(own) == 1 else "?"))
             line, own = [], set()
-    return [*found, (" ".join(line), own.pop() if len(own) == 1 else "?")], label_problem(shown).malformed
+    return [*found, (" ".join(line), own.pop() if len(own) == 1 else "?")], label_lines(shown, line_labels).malformed
 
 
 @pytest.mark.parametrize("kind", list(ITEMS))
@@ -154,4 +155,4 @@ def test_lines_outside_the_grammar_have_no_label_and_are_counted():
     found, malformed = lines_labelled(text)
     assert "".join(label for _, label in found) == "..E....X...X.."
     assert malformed == 7
-    assert label_problem(problem_reading("yes no yes\nno")[0]).malformed == 2
+    assert label_lines(problem_reading("yes no yes\nno")[0], line_labels).malformed == 2

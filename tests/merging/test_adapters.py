@@ -20,7 +20,8 @@ from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.merging import adapter_notes, merge_adapters, method_specs
 from nex_merge.runs import files
-from nex_merge.runs.export import checkpoint_digest, export_trial
+from nex_merge.runs.export import export_trial
+from nex_merge.runs.proof import checkpoint_digest
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.families import open_family
@@ -98,7 +99,7 @@ def test_the_adapter_is_merged_once_and_again_where_it_or_its_base_changes(toy, 
 
 
 def test_an_adapter_as_a_model_of_other_commands(toy, adapter, tmp_path):
-    from nex_merge.inspect.transfer.options import find_model
+    from nex_merge.inspect.models import find_model
     from nex_merge.setup.families import donor_folder
 
     path = tmp_path / "family.yaml"

@@ -14,10 +14,10 @@ from optuna.samplers import RandomSampler
 from safetensors import safe_open
 
 from nex_merge.errors import InputError, TrialError
-from nex_merge.merging import Merger, method_specs, preflight, rounded_members, weights_dtype
+from nex_merge.merging import Merger, mergekit_plan, method_specs, preflight, rounded_members, weights_dtype
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
-from nex_merge.runs.export import checkpoint_digest
+from nex_merge.runs.proof import checkpoint_digest
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.proposal import passthrough, propose
 from tests.conftest import make_toy
@@ -115,14 +115,7 @@ def test_stochastic_methods_depend_on_the_seed_alone(toy, method):
 
 def test_planning_in_memory_is_still_broken_in_mergekit(toy):
     """Once it works, `mergekit_plan` no longer needs what is private."""
-    from mergekit.architecture import get_architecture_info
-    from mergekit.config import MergeConfiguration
-    from mergekit.options import MergeOptions
-    from mergekit.plan import MergePlanner
-
-    config = MergeConfiguration.model_validate(sampled_recipe(toy, "linear").config)
-    options = MergeOptions()
-    planner = MergePlanner(config, get_architecture_info(config, options), options=options, out_model_config=None)
+    planner, _ = mergekit_plan._planned(sampled_recipe(toy, "linear").config, {})
     with pytest.raises(TypeError):
         planner.plan_in_memory()
 

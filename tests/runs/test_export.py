@@ -19,7 +19,7 @@ from nex_merge.engines import saving
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, Verdict
-from nex_merge.runs import card, export
+from nex_merge.runs import card, export, proof
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from tests.conftest import ROOT, toy_settings
@@ -147,7 +147,7 @@ def test_two_exports_of_a_run_and_what_lies_beside_them(toy_run, tmp_path):
     (tmp_path / "out").mkdir()  # by somebody, who puts nothing in it
     assert list(first)[-1].startswith(f"done: {tmp_path}/out") and other[-1].startswith(f"done: {tmp_path}/other")
     for name, trial in (("out", "a"), ("other", "b")):
-        assert export.checkpoint_digest(tmp_path / name) == run.find(trial).weights_sha256
+        assert proof.checkpoint_digest(tmp_path / name) == run.find(trial).weights_sha256
     assert (tmp_path / "out.partial" / "mine").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "out.partial"]
 
@@ -223,7 +223,7 @@ def test_an_export_travels(travelling, tmp_path, monkeypatch):
     words = text.splitlines()[0].partition("mergekit-yaml ")[2].replace("OUT", str(tmp_path / "again")).split()
     done = CliRunner().invoke(mergekit_yaml, [*words, "--quiet"])
     assert done.exit_code == 0, done.exception
-    assert export.checkpoint_digest(tmp_path / "again") == run.find("0").weights_sha256
+    assert proof.checkpoint_digest(tmp_path / "again") == run.find("0").weights_sha256
 
 
 def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, tmp_path, monkeypatch):

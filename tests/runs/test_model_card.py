@@ -7,8 +7,9 @@ import yaml
 
 from nex_merge.errors import InputError
 from nex_merge.records import TrialResult
-from nex_merge.runs.export import checkpoint_digest, export_trial
+from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import best_merge, latest_results
+from nex_merge.runs.proof import checkpoint_digest
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
 

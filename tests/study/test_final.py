@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nex_merge.cli.app import app
 from nex_merge.errors import InputError
-from nex_merge.inspect.source import view_response
+from nex_merge.inspect.views import view_response
 from nex_merge.measures.estimates import Objective
 from nex_merge.report.data import take_snapshot
 from nex_merge.report.page import render

@@ -62,13 +62,13 @@ def subset_sizes(counts: np.ndarray) -> list[int]:
     return sorted({*found, most}) if most > 1 and counts.min() == most else found
 
 
-def draw_sets(starts: np.ndarray, size: int, count: int = SETS, seed: int = 0) -> list[np.ndarray]:
+def draw_sets(starts: np.ndarray, size: int, count: int = SETS) -> list[np.ndarray]:
     """Subsets of `size` candidates, int64 [S, size], for every prompt that has enough: all of them if there are few.
 
     Else they are `count` random ones, or a few more, and each candidate is in equally many: windows of random orders,
     taken as circles.
     """
-    rng = np.random.default_rng([seed, size])
+    rng = np.random.default_rng([0, size])
     found = []
     for low, n in zip(starts[:-1].tolist(), np.diff(starts).tolist(), strict=True):
         if n < size:
@@ -96,23 +96,14 @@ def selector_outcomes(
     prompts = [int(candidates.prompts[drawn.flat[0]]) for drawn in sets]
     of_prompt = [right[starts[p] : starts[p + 1]] for p in prompts]
     never, by_chance = np.zeros(len(sets)), np.array([group.mean() for group in of_prompt])
-    found = {
-        name: SelectorOutcome(
-            by_chance
-            + [_gain(expected_right(s, right[drawn]), right[drawn]) for s, drawn in zip(by_prompt, sets, strict=True)],
-            np.array(
-                [undecided(s, candidates.conclusions[drawn]).mean() for s, drawn in zip(by_prompt, sets, strict=True)]
-            ),
-        )
-        for name, by_prompt in scores.items()
-    }
-    return {
-        RANDOM: SelectorOutcome(by_chance, never),
-        **found,
-        ORACLE: SelectorOutcome(
-            np.array([any_right(len(group), int(group.sum()), size) for group in of_prompt]), never
-        ),
-    }
+    at_best = np.array([any_right(len(group), int(group.sum()), size) for group in of_prompt])
+    found = {RANDOM: SelectorOutcome(by_chance, never)}
+    for name, by_prompt in scores.items():
+        pairs = list(zip(by_prompt, sets, strict=True))
+        gains = [_gain(expected_right(own, right[drawn]), right[drawn]) for own, drawn in pairs]
+        ties = np.array([undecided(own, candidates.conclusions[drawn]).mean() for own, drawn in pairs])
+        found[name] = SelectorOutcome(by_chance + gains, ties)
+    return {**found, ORACLE: SelectorOutcome(at_best, never)}
 
 
 def _gain(chosen: np.ndarray, right: np.ndarray) -> float:
@@ -120,14 +111,11 @@ def _gain(chosen: np.ndarray, right: np.ndarray) -> float:
     return round(float((chosen - right.mean(axis=1)).mean()), DECIMALS)
 
 
-def compare_selectors(
-    candidates: Candidates, right: np.ndarray, size: int, count: int = SETS, seed: int = 0
-) -> SelectorComparison:
+def compare_selectors(candidates: Candidates, right: np.ndarray, size: int) -> SelectorComparison:
     """All selectors with `size` candidates. `right`: whether each candidate is correct, bool [R]."""
-    sets = draw_sets(candidates.starts, size, count, seed)
-    return summarize(
-        selector_outcomes(score_sets(candidates, sets), candidates, right, sets), size, max(map(len, sets))
-    )
+    sets = draw_sets(candidates.starts, size)
+    found = selector_outcomes(score_sets(candidates, sets), candidates, right, sets)
+    return summarize(found, size, max(map(len, sets)))
 
 
 def summarize(found: Mapping[str, SelectorOutcome], size: int, sets: int) -> SelectorComparison:

@@ -6,23 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.answers.conclusions import check_match
 from nex_merge.errors import InputError
-from nex_merge.inspect.endings import Endings, read_cut
+from nex_merge.inspect.models import ModelConfig, configure
 from nex_merge.labels.items import Item, labelled, unlike
 from nex_merge.records import Prompt, Response
-from nex_merge.setup.config import (
-    ActivationsConfig,
-    GenerationConfig,
-    PromptsConfig,
-    RuntimeConfig,
-    find_file,
-    merge_mappings,
-    parse,
-)
+from nex_merge.setup.config import PromptsConfig, find_file
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import prompt_of
-from nex_merge.setup.strict import Strict
 from nex_merge.setup.textfiles import check_unicode, collect, read_jsonl
 from nex_merge.wording import counted
 
@@ -33,15 +25,6 @@ if TYPE_CHECKING:
 TEMPERATURE = 0.7
 
 
-class SelectConfig(Strict):
-    """What --set can change."""
-
-    prompts: PromptsConfig
-    generation: GenerationConfig
-    activations: ActivationsConfig = ActivationsConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
-
-
 @dataclass(frozen=True)
 class Question:
     """One line of the file: a prompt, its candidates (none if they are to be sampled), and the answer if known."""
@@ -50,13 +33,12 @@ class Question:
     prompt: Prompt
     texts: tuple[str, ...]
     item: Item | None
-    options: int | None = None  # of a multiple-choice question, where the line names them
-    cut: tuple[bool, ...] = ()  # whether each candidate was cut off
+    cut: tuple[bool, ...]  # whether each candidate was cut off
 
 
-def configure(
+def read_settings(
     file: str, samples: int | None, settings: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
-) -> SelectConfig:
+) -> ModelConfig:
     """The configuration from a family's `defaults`, the command's options and `settings`; later entries win.
 
     Raises InputError if they contradict each other.
@@ -69,7 +51,7 @@ def configure(
     if samples is None and "generation" in given:
         raise InputError("--set generation: requires --samples N, because responses in the file are not generated")
     options = {"prompts": {"file": file}, "generation": {"temperature": TEMPERATURE, "samples": samples or 1}}
-    config = parse(SelectConfig, merge_mappings(merge_mappings(defaults or {}, options), settings), "--set")
+    config = configure(defaults or {}, options, settings)
     if config.generation.temperature == 0 and config.generation.samples > 1:
         raise InputError(
             f"generation.temperature: expected a positive number, got 0: all {samples} samples would be equal. Use "
@@ -104,16 +86,15 @@ def read_questions(
             check_unicode(text, f"{where}: responses.{number}")
         item = labelled(where, data, prompt, match) if data.get("answer") is not None else None
         cut = read_cut(data, where, len(texts), endings) if texts else ()
-        return Question(where, prompt, tuple(texts or ()), item, prompt.options, cut)
+        return Question(where, prompt, tuple(texts or ()), item, cut)
 
     found = collect(itertools.islice(read_jsonl(path), config.limit), read)
     if not found:
         raise InputError(f"RESPONSES: expected at least one prompt, got none in {path}")
-    known = [question.item is not None for question in found]
-    if any(known) and not all(known):
-        lacking = found[known.index(False)]
-        raise InputError(f"{lacking.where}: expected an answer, because other lines have one, got none")
     answers = [question.item.answer for question in found if question.item is not None]
+    if 0 < len(answers) < len(found):
+        lacking = next(question for question in found if question.item is None)
+        raise InputError(f"{lacking.where}: expected an answer, because other lines have one, got none")
     if log is not None:
         for line in (*endings.notes(str(path)), *unlike(answers, match)):
             log(line)
@@ -137,14 +118,12 @@ def encode_texts(
             tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if context is not None and len(ids) + len(tokens) > context:
                 raise InputError(
-                    f"{question.where}: response {sample}: expected at most "
-                    f"{counted(context - len(ids), 'token')}, got "
-                    f"{len(tokens)}: the prompt has {counted(len(ids), 'token')} and the model's context is {context}"
+                    f"{question.where}: response {sample}: expected at most {counted(context - len(ids), 'token')}, "
+                    f"got {len(tokens)}: the prompt has {counted(len(ids), 'token')} and the model's context is "
+                    f"{context}"
                 )
             visible = _without_end(text, tokenizer.all_special_tokens)
-            responses.append(
-                Response(number, sample, tuple(ids), tokens, visible, question.cut[sample] if question.cut else False)
-            )
+            responses.append(Response(number, sample, tuple(ids), tokens, visible, question.cut[sample]))
     return responses
 
 

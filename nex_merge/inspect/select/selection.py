@@ -14,10 +14,10 @@ from nex_merge.answers.conclusions import Key, conclude, is_unfinished
 from nex_merge.engines.contracts import Engine
 from nex_merge.engines.observe import ObserveSettings, observe, timed
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.select.candidates import CandidatePool
-from nex_merge.inspect.select.question_file import Question, SelectConfig, encode_texts
+from nex_merge.inspect.models import ModelConfig
+from nex_merge.inspect.select.question_file import Question, encode_texts
 from nex_merge.inspect.select.rules import similarities
-from nex_merge.inspect.select.selectors import Candidates, score_sets
+from nex_merge.inspect.select.selectors import CandidatePool, Candidates, score_sets
 from nex_merge.labels.items import judge
 from nex_merge.records import Credits, NeuronWeights, Response, SparseGroups, TokenStats
 from nex_merge.setup.config import PhasesConfig
@@ -51,7 +51,7 @@ class Selection:
 def select(
     model: str,
     questions: Sequence[Question],
-    config: SelectConfig,
+    config: ModelConfig,
     match: str,
     phases: PhasesConfig,
     calibration: str,
@@ -65,38 +65,39 @@ def select(
     """
     sampled = not questions[0].texts
     engine = CheckpointEngine(model, config.runtime)
-    prompts, generation = [question.prompt for question in questions], config.generation
-    ids = engine.encode(prompts, config.prompts, generation.max_new_tokens if sampled else 0)
+    generation, prompts = config.generation, [question.prompt for question in questions]
     seconds: dict[str, float] = {}
     # 1. The candidates.
     if sampled:
+        ids = engine.encode(prompts, config.prompts, generation.max_new_tokens)
         log(
             f"sampling {counted(generation.samples, 'response')} to each of {counted(len(ids), 'prompt')} at "
-            f"temperature "
-            f"{generation.temperature:g}"
+            f"temperature {generation.temperature:g}"
         )
         observed = observe(engine, ids, ObserveSettings(generation, None, phases))
         responses = observed.responses
         seconds |= observed.seconds
     else:
+        ids = engine.encode(prompts, config.prompts, 0)
         responses = encode_texts(questions, ids, engine.resident.tokenizer, engine.resident.context)
     # 2. Their neurons.
-    log(
-        f"capturing {counted(len(responses), 'response')}, {counted(sum(len(r.token_ids) for r in responses), 'token')}"
-    )
+    tokens = sum(len(response.token_ids) for response in responses)
+    log(f"capturing {counted(len(responses), 'response')}, {counted(tokens, 'token')}")
     evidence = observe_candidates(engine, responses, ObserveSettings(generation, config.activations, phases))
     seconds |= evidence.seconds
     # 3. Their scores.
+    thinking, right = sampled and config.prompts.thinking, None
     with timed("select", seconds):
-        thinking = sampled and config.prompts.thinking
         conclusions = [
-            None if r.truncated else conclusion_of(r, match, thinking, questions[r.prompt].options) for r in responses
+            None if r.truncated else conclusion_of(r, match, thinking, prompts[r.prompt].options) for r in responses
         ]
         candidates = build_candidates(responses, evidence, conclusions, calibration, weights)
-        scores = {
-            name: [by_set[0] for by_set in found] for name, found in score_sets(candidates, candidates.whole()).items()
-        }
-    return Selection(sampled, responses, candidates, scores, judge_candidates(questions, responses, thinking), seconds)
+        found = score_sets(candidates, candidates.whole())
+    items = [question.item for question in questions if question.item is not None]
+    if items:
+        right = np.array(judge([items[response.prompt] for response in responses], responses, thinking))
+    scores = {name: [by_set[0] for by_set in by_prompt] for name, by_prompt in found.items()}
+    return Selection(sampled, responses, candidates, scores, right, seconds)
 
 
 def is_empty(response: Response) -> bool:
@@ -132,14 +133,6 @@ def conclusion_of(response: Response, match: str, thinking: bool, options: int |
     return None if unfinished else conclude(response.text, match, options)
 
 
-def judge_candidates(questions: Sequence[Question], responses: Sequence[Response], thinking: bool) -> np.ndarray | None:
-    """Whether each response is correct, bool [R]; None if answers are unknown."""
-    items = [question.item for question in questions if question.item is not None]
-    if not items:
-        return None
-    return np.array([judge([items[r.prompt]], [r], thinking)[0] for r in responses])
-
-
 def build_candidates(
     responses: Sequence[Response],
     evidence: CandidateEvidence,
@@ -154,8 +147,7 @@ def build_candidates(
         -1 if value is None else numbers.setdefault((response.prompt, value), len(numbers))
         for response, value in zip(responses, conclusions, strict=True)
     ]
-    empty = np.array([is_empty(response) for response in responses])
-    stats = evidence.stats
+    empty, stats = np.array([is_empty(response) for response in responses]), evidence.stats
     neurons = [evidence.base.group(i)[0] for i in range(len(responses))]
     bounds = np.searchsorted(prompts, np.arange(prompts[-1] + 2))
     return Candidates(

@@ -4,30 +4,30 @@ It follows the "effective against redundant" neuron transfer of arXiv 2602.05805
 neurons are ranked and what random controls are matched on, is specified in `neuron_sets`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nex_merge.engines.observe import ObserveSettings, observe
+from nex_merge.engines.observe import ObserveSettings
 from nex_merge.engines.transformers import CheckpointEngine
-from nex_merge.inspect.transfer.copying import (
-    check_pair,
-    neuron_distances,
-    neuron_norms,
-    relative_change,
-    transplanted,
-)
+from nex_merge.errors import InputError
+from nex_merge.inspect.models import ModelConfig, configure, respond
+from nex_merge.inspect.transfer.copying import check_pair, neuron_distances, neuron_norms, relative_change, transplanted
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet, choose_sets
 from nex_merge.inspect.transfer.outcomes import Outcome, problem_counts
-from nex_merge.labels.items import Item, judge
+from nex_merge.labels.items import Item, builtin_items, judge, load_items
 from nex_merge.nex.scoring import resampled, score
 from nex_merge.records import Evidence, Prompt
-from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig, PromptsConfig
+from nex_merge.setup.config import PhasesConfig, PromptsConfig, parse
+from nex_merge.setup.families import family_defaults, read_family
 from nex_merge.wording import counted
 
 Log = Callable[[str], None]
+BUILTIN = "builtin"
+BUILTIN_LIMIT = 64
 
 
 class Pair(NamedTuple):
@@ -35,21 +35,6 @@ class Pair(NamedTuple):
 
     donor: CheckpointEngine
     recipient: CheckpointEngine
-
-
-@dataclass(frozen=True)
-class TransferSettings:
-    """How both models answer and are scored."""
-
-    prompts: PromptsConfig  # of the unlabelled prompts; problems from a file are encoded in the same way
-    generation: GenerationConfig
-    activations: ActivationsConfig
-    phases: PhasesConfig
-
-    def as_mapping(self) -> dict[str, Any]:
-        """For the JSON output."""
-        parts = {"prompts": self.prompts, "generation": self.generation, "activations": self.activations}
-        return {**{name: part.model_dump() for name, part in parts.items()}, **self.phases.model_dump()}
 
 
 @dataclass(frozen=True)
@@ -62,6 +47,29 @@ class Problems:
     @property
     def kinds(self) -> list[str]:
         return [item.kind for item in self.items]
+
+
+def read_settings(
+    prompts: str, family: str | None, overrides: Mapping[str, Any], rho: float, min_run: int
+) -> tuple[ModelConfig, ObserveSettings]:
+    """(The settings of both models, how they answer and are scored by these): a family's defaults with `overrides`.
+
+    Raises InputError if a setting is invalid.
+    """
+    defaults = {} if family is None else family_defaults(family)
+    config = configure({**defaults, "prompts": {"file": prompts}}, overrides)
+    phases = parse(PhasesConfig, {"rho": rho, "min_run": min_run}, "transfer")
+    return config, ObserveSettings(config.generation, config.activations, phases)
+
+
+def read_problems(data: str, match: str, limit: int | None, family: str | None, prompts: PromptsConfig) -> Problems:
+    """The first `limit` labelled problems of a file, or `limit` held-out problems of each kind of qwen3-tiny."""
+    if data == BUILTIN:
+        if family is None:
+            raise InputError("--data: 'builtin' requires --family, the family whose problems to use")
+        items = builtin_items(read_family(family)[1], limit or BUILTIN_LIMIT, "--data builtin")
+        return Problems(items, PromptsConfig(file=""))
+    return Problems(load_items(Path(data), match)[:limit], prompts)
 
 
 @dataclass(frozen=True)
@@ -82,70 +90,57 @@ class Transfer:
     transplants: Sequence[Transplant]
 
 
+def collect_evidence(
+    donor: CheckpointEngine, prompts: Sequence[Prompt], asked: PromptsConfig, settings: ObserveSettings
+) -> Evidence:
+    """Activation mass and credit of the donor's responses to the prompts."""
+    evidence = respond(donor, prompts, asked, settings).evidence
+    assert evidence is not None
+    return evidence
+
+
 def choose_neurons(
     pair: Pair,
     prompts: Sequence[Prompt],
-    settings: TransferSettings,
+    asked: PromptsConfig,
+    settings: ObserveSettings,
     sets: Sequence[str],
     counts: Sequence[int],
     seeds: int,
     log: Log,
 ) -> list[NeuronSet]:
-    """The neurons to copy, from the donor's responses to unlabelled prompts.
+    """The neurons to copy, for every seed, count and set, from the donor's responses to unlabelled prompts.
 
     Raises InputError if neurons can't be copied between the models, or the donor has too few.
     """
-    # 1. Check that the models have corresponding neurons.
-    check_pair(pair.donor.model, pair.recipient.model)
-    # 2. Let the donor answer the prompts; its neurons earn credit (calibration self).
+    check_pair(pair.donor.resident.model, pair.recipient.resident.model)
     log(f"generating the donor's responses to {counted(len(prompts), 'prompt')}")
-    evidence = collect_evidence(pair.donor, prompts, settings)
-    # 3. Choose the sets, for every seed and count.
-    return choose_sets(evidence, neuron_norms(pair.donor.model), sets, counts, seeds)
+    evidence = collect_evidence(pair.donor, prompts, asked, settings)
+    return choose_sets(evidence, neuron_norms(pair.donor.resident.model), sets, counts, seeds)
 
 
 def transfer(
-    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: TransferSettings, log: Log
+    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: ObserveSettings, log: Log
 ) -> Transfer:
-    """Measure both unmodified models, and the recipient with every set of neurons."""
+    """Measure both unmodified models, and the recipient with every set of neurons, restoring it after each."""
     before = measure(pair.recipient, problems, settings)
     log(f"recipient: {_describe(before)}")
     donor = measure(pair.donor, problems, settings)
     log(f"donor: {_describe(donor)}")
-    measured = []
-    for done, item in enumerate(transplants(pair, chosen, problems, settings), 1):
-        neurons = item.chosen
-        log(f"[{done}/{len(chosen)}] {neurons.count} {neurons.neurons}, seed {neurons.seed}: {_describe(item.outcome)}")
-        measured.append(item)
+    distances, measured = neuron_distances(pair.donor.resident.model, pair.recipient.resident.model), []
+    for done, item in enumerate(chosen, 1):
+        with transplanted(pair.donor.resident.model, pair.recipient.resident.model, item.keys):
+            outcome = measure(pair.recipient, problems, settings)
+        log(f"[{done}/{len(chosen)}] {item.count} {item.neurons}, seed {item.seed}: {_describe(outcome)}")
+        measured.append(Transplant(item, relative_change(distances, item.keys), outcome))
     return Transfer(before, donor, measured)
 
 
-def transplants(
-    pair: Pair, chosen: Sequence[NeuronSet], problems: Problems, settings: TransferSettings
-) -> Iterator[Transplant]:
-    """Measure the recipient with every set of neurons in turn, restoring it after each."""
-    donor, recipient = pair
-    distances = neuron_distances(donor.model, recipient.model)
-    for item in chosen:
-        changed = relative_change(distances, item.keys)
-        with transplanted(donor.model, recipient.model, item.keys):
-            outcome = measure(recipient, problems, settings)
-        yield Transplant(item, changed, outcome)
-
-
-def collect_evidence(donor: CheckpointEngine, prompts: Sequence[Prompt], settings: TransferSettings) -> Evidence:
-    """Activation mass and credit of the donor's responses to the prompts."""
-    ids = donor.encode(prompts, settings.prompts, settings.generation.max_new_tokens)
-    observed = observe(donor, ids, ObserveSettings(settings.generation, settings.activations, settings.phases))
-    assert observed.evidence is not None
-    return observed.evidence
-
-
-def measure(engine: CheckpointEngine, problems: Problems, settings: TransferSettings) -> Outcome:
+def measure(engine: CheckpointEngine, problems: Problems, settings: ObserveSettings) -> Outcome:
     """Greedy responses to the problems: correctness, length, entropy, and their NEX."""
     greedy = settings.generation.model_copy(update={"temperature": 0.0, "samples": 1})
-    ids = engine.encode([item.prompt for item in problems.items], problems.prompts, greedy.max_new_tokens)
-    observed = observe(engine, ids, ObserveSettings(greedy, settings.activations, settings.phases))
+    prompts = [item.prompt for item in problems.items]
+    observed = respond(engine, prompts, problems.prompts, replace(settings, generation=greedy))
     responses, stats, evidence = observed.responses, observed.stats, observed.evidence
     assert stats is not None and evidence is not None and observed.analyses is not None
     nex = score(evidence, observed.analyses, "self")

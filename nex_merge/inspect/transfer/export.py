@@ -1,26 +1,25 @@
 """Write a recipient with copied neurons as a checkpoint, and verify it against both models."""
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
 
 from nex_merge.atomic import new_folder
 from nex_merge.checkpoints.exported import copy_tokenizer, forget_places
 from nex_merge.checkpoints.files import INDEX, weights_of
+from nex_merge.engines.saving import read_back
 from nex_merge.errors import InputError, RunError
 from nex_merge.inspect.transfer.copying import copy_neurons, neuron_slices, transplanted
 from nex_merge.inspect.transfer.experiment import Pair
 from nex_merge.inspect.transfer.neuron_sets import NeuronSet
-from nex_merge.merging import digest, tensor_digest
 from nex_merge.runs.card import public_name
-from nex_merge.runs.export import IDENTITY
+from nex_merge.runs.proof import checkpoint_digest, read_tensors, write_identity
 from nex_merge.setup.paths import check_new_folder
 from nex_merge.wording import counted
 
@@ -60,22 +59,23 @@ def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], o
     Tensors are copied between files in their stored dtype. `about`: more entries for nex_merge.json. `out` appears by
     atomic rename after all checks. Raises RunError if a check fails.
     """
-    donor, recipient = pair
+    donor, recipient = pair.donor.resident.folder, pair.recipient.resident.folder
     with new_folder(out) as folder:
-        copy_tokenizer(recipient.folder, folder)
+        copy_tokenizer(recipient, folder)
         for name in _OTHER_FILES:
-            if (recipient.folder / name).is_file():
-                shutil.copyfile(recipient.folder / name, folder / name)
+            if (recipient / name).is_file():
+                shutil.copyfile(recipient / name, folder / name)
         yield from (f"note: {note}" for note in forget_places(folder))
-        for path in weights_of(recipient.folder):
-            tensors = _read(path)
-            copy_neurons(_chosen_tensors(donor.folder, chosen), tensors, chosen.keys)
+        donated = _chosen_tensors(donor, chosen)
+        for path in weights_of(recipient):
+            tensors = read_tensors(path)
+            copy_neurons(donated, tensors, chosen.keys)
             save_file(tensors, folder / path.name, {"format": "pt"})
-        identical = _check_tensors(donor.folder, recipient.folder, folder, chosen)
+        identical = _check_tensors(donor, recipient, folder, chosen)
+        alike = f"; of these, {counted(identical, 'neuron')} alike in both models" if identical else ""
         yield (
             f"{out}: verified on disk, bit for bit: {counted(len(chosen.keys), 'chosen neuron')} as in the donor, all "
-            "other weights as in the recipient"
-            + (f"; of these, {counted(identical, 'neuron')} alike in both models" if identical else "")
+            f"other weights as in the recipient{alike}"
         )
         identity = {
             **_without_paths(about, pair),
@@ -83,43 +83,27 @@ def export_transplant(pair: Pair, chosen: NeuronSet, about: Mapping[str, Any], o
             "count": chosen.count,
             "seed": chosen.seed,
             "keys": chosen.keys.tolist(),
-            "weights_sha256": _digest(folder),
-            "recipient_sha256": _digest(recipient.folder),
-            "donor_sha256": _digest(donor.folder),
+            "weights_sha256": checkpoint_digest(folder, every=True),
+            "recipient_sha256": checkpoint_digest(recipient, every=True),
+            "donor_sha256": checkpoint_digest(donor, every=True),
         }
-        (folder / IDENTITY).write_text(json.dumps({"transfer": identity}, indent=1), encoding="utf-8")
+        write_identity(folder, {"transfer": identity})
         _check_logits(pair, chosen, folder)
         yield f"{out}: verified with transformers: same logits as the recipient with these neurons, bit for bit"
 
 
 def _without_paths(about: Mapping[str, Any], pair: Pair) -> dict[str, Any]:
     """`about` with names in place of this machine's folders and files."""
-    named = {key: public_name(engine.folder) for key, engine in zip(("donor", "recipient"), pair, strict=True)}
+    named = {key: public_name(engine.resident.folder) for key, engine in zip(("donor", "recipient"), pair, strict=True)}
     named = {key: name for key, name in named.items() if Path(about[key]).exists()}
     prompts = {**about["prompts"], "file": Path(about["prompts"]["file"]).name}
     return {**about, **named, "prompts": prompts}
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of all tensors stored in a checkpoint; see `merging.digest`."""
-    found = {}
-    for path in weights_of(folder):
-        found |= {name: tensor_digest(name, tensor) for name, tensor in _read(path).items()}
-    return digest(found)
-
-
 def _chosen_tensors(folder: Path, chosen: NeuronSet) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint that contain chosen neurons."""
-    names, found = neuron_slices(chosen.keys), {}
-    for path in weights_of(folder):
-        with safe_open(path, "pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118
-    return found
+    names = neuron_slices(chosen.keys)
+    return {name: tensor for path in weights_of(folder) for name, tensor in read_tensors(path, names).items()}
 
 
 def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -> int:
@@ -129,7 +113,7 @@ def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -
         raise RunError(f"{donor}: has no tensor such as {next(iter(slices))}, so no neurons can be copied")
     differs: dict[int, torch.Tensor] = {}
     for path in weights_of(recipient):
-        originals, written = _read(path), _read(out / path.name)
+        originals, written = read_tensors(path), read_tensors(out / path.name)
         if originals.keys() != written.keys():
             raise RunError(f"{out / path.name}: its tensors are not the recipient's; it is kept for inspection")
         for name, tensor in originals.items():
@@ -153,14 +137,11 @@ def _check_tensors(donor: Path, recipient: Path, out: Path, chosen: NeuronSet) -
 def _check_logits(pair: Pair, chosen: NeuronSet, folder: Path) -> None:
     """Load the checkpoint with transformers and compare its logits with those of the model in memory."""
     donor, recipient = pair
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=recipient.model.dtype, trust_remote_code=False)
-    loaded.to(recipient.model.device).eval()
-    ids = torch.arange(min(32, int(recipient.model.config.vocab_size)), device=recipient.model.device)[None]
-    with torch.inference_mode():
-        found = loaded(input_ids=ids).logits
-    with transplanted(donor.model, recipient.model, chosen.keys), torch.inference_mode():
-        expected = recipient.model(input_ids=ids).logits
-    if not torch.equal(found, expected):
+    ids = range(min(32, int(recipient.resident.model.config.vocab_size)))
+    found = read_back(recipient.resident, folder).logits(ids)
+    with transplanted(donor.resident.model, recipient.resident.model, chosen.keys):
+        expected = recipient.logits(ids)
+    if not np.array_equal(found, expected):
         raise RunError(
             f"{folder}: transformers computes other logits than the recipient with these neurons; it is kept for "
             "inspection"

@@ -10,7 +10,7 @@ import numpy as np
 
 from nex_merge.errors import InputError
 from nex_merge.inspect.neurons import layer_sizes, lookup, total_credit, total_masses, weighted_neurons
-from nex_merge.records import Credits, Evidence, SparseGroups
+from nex_merge.records import Evidence
 from nex_merge.resampling import halves
 from nex_merge.wording import counted
 
@@ -51,9 +51,8 @@ def choose_sets(
     """
     found = []
     for seed, responses in enumerate(split_by_seed(evidence.prompts, seeds)):
-        part = subset(evidence, responses)
-        keys, masses = total_masses(part.base)
-        donor = weighted_neurons(total_credit(part.credits), keys, masses)
+        keys, masses = total_masses(evidence.base, responses)
+        donor = weighted_neurons(total_credit(evidence.credits, responses), keys, masses)
         ranked = {"effective": donor.ranked(True), "redundant": donor.ranked(False)}
         by_mass = [np.zeros(len(layer)) for layer in norms]
         for key, mass in zip(keys.tolist(), masses, strict=True):
@@ -62,11 +61,10 @@ def choose_sets(
             for name in sets:
                 kind = MATCHED_TO.get(name, name)
                 if len(ranked[kind]) < count:
+                    prompts = counted(len(np.unique(evidence.prompts[responses])), "prompt")
                     raise InputError(
                         f"--count: expected at most {len(ranked[kind])}, got {count}: the donor has that many {kind} "
-                        f"neurons in its responses to {counted(len(np.unique(part.prompts)), 'prompt')} (seed "
-                        f"{seed}). Use more "
-                        "prompts or copy fewer neurons"
+                        f"neurons in its responses to {prompts} (seed {seed}). Use more prompts or copy fewer neurons"
                     )
                 chosen = np.sort(donor.keys[ranked[kind][:count]])
                 if name == "random":
@@ -89,30 +87,6 @@ def split_by_seed(prompts: np.ndarray, seeds: int) -> list[np.ndarray]:
             f"--seeds: expected 1, got {seeds}: several seeds split the prompts, and there is only one prompt"
         )
     return [np.flatnonzero(counts) for counts in halves(prompts, -(-seeds // 2))[:seeds]]
-
-
-def subset(evidence: Evidence, responses: np.ndarray) -> Evidence:
-    """The evidence of some of the responses."""
-    base, credits = evidence.base, evidence.credits
-    of_base, of_credits = _entries(base.ptr, responses), _entries(credits.ptr, responses)
-    return Evidence(
-        evidence.prompts[responses],
-        SparseGroups(_pointers(base.ptr, responses), base.keys[of_base], base.masses[of_base]),
-        Credits(
-            _pointers(credits.ptr, responses),
-            credits.keys[of_credits],
-            credits.effective[of_credits],
-            credits.redundant[of_credits],
-        ),
-    )
-
-
-def _entries(ptr: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *(np.arange(int(ptr[g]), int(ptr[g + 1])) for g in groups)])
-
-
-def _pointers(ptr: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.diff(ptr)[groups])]).astype(np.int64)
 
 
 def matched_controls(

@@ -73,12 +73,9 @@ def quantities(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Q
     found["nex"] = Quantity(
         float(np.mean(known)) if len(known) == len(outcomes) else None, (drawn_seeds * drawn_nex).sum(1)
     )
-    for name, values in (
-        ("tokens", [outcome.tokens for outcome in outcomes]),
-        ("entropy", [outcome.entropy for outcome in outcomes]),
-        ("truncated", [outcome.truncated for outcome in outcomes]),
-    ):
-        found[name] = mean(np.stack(values).astype(np.float64), everything)
+    for name in ("tokens", "entropy", "truncated"):
+        values = np.stack([getattr(outcome, name) for outcome in outcomes])
+        found[name] = mean(values.astype(np.float64), everything)
     return found
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nex_merge.inspect.transfer.experiment import Transfer, Transplant
-from nex_merge.inspect.transfer.outcomes import Outcome, Quantity, differences, quantities
-from nex_merge.terminal import console_of
+from nex_merge.inspect.transfer.outcomes import Outcome, differences, quantities
+from nex_merge.terminal import console_of, echo, table
+from nex_merge.wording import between, decimal
 
 # Pairs of sets that are compared at the same number of neurons.
 CONTRASTS = (("effective", "random"), ("effective", "redundant"), ("redundant", "random"), ("alike", "redundant"))
@@ -37,17 +38,14 @@ def compute_effects(
     for count, sets in group_by_count(found.transplants).items():
         after = {name: quantities([item.outcome for item in items], kinds) for name, items in sets.items()}
         seeds = max(len(items) for items in sets.values())
-        for name, values in after.items():
-            changes = differences(values, before)
-            rows += [
-                _effect(count, name, measure, values[measure].value, changes[measure], seeds) for measure in values
-            ]
+        gaps = [(name, values, differences(values, before)) for name, values in after.items()]
         for one, other in contrasts:
             if one in after and other in after:
-                contrast = differences(after[one], after[other])
-                rows += [
-                    _effect(count, f"{one} - {other}", measure, None, gap, seeds) for measure, gap in contrast.items()
-                ]
+                gaps.append((f"{one} - {other}", {}, differences(after[one], after[other])))
+        for name, values, changes in gaps:
+            for measure, gap in changes.items():
+                mean = values[measure].value if values else None  # a difference between two sets has none
+                rows.append(Effect(count, name, measure, mean, gap.value, *gap.interval(), seeds))
     return rows
 
 
@@ -57,11 +55,6 @@ def group_by_count(transplants: Sequence[Transplant]) -> dict[int, dict[str, lis
     for item in transplants:
         found.setdefault(item.chosen.count, {}).setdefault(item.chosen.neurons, []).append(item)
     return found
-
-
-def _effect(count: int, name: str, measure: str, after: float | None, change: Quantity, seeds: int) -> Effect:
-    low, high = change.interval()
-    return Effect(count, name, measure, after, change.value, low, high, seeds)
 
 
 def stability(items: Sequence[Transplant]) -> float | None:
@@ -101,44 +94,37 @@ def as_mapping(found: Transfer, kinds: Sequence[str], about: Mapping[str, Any]) 
     }
 
 
+NOTES = (
+    "change: from the unmodified recipient; set - other set: difference between two changes.",
+    "95 %: paired bootstrap over problems and seeds.",
+    "changed: norm of the change relative to copying all neurons; overlap: Jaccard overlap between seeds.",
+)
+
+
 def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
     """The transfer as tables on stdout."""
-    from rich.table import Table
-
     console = console_of()
-
-    def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def table(*columns: str) -> Table:
-        made = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            made.add_column(column, justify="left" if column in ("neurons", "by layer") else "right", no_wrap=True)
-        return made
-
     before, donor = quantities([found.before], kinds), quantities([found.donor], kinds)
-    say(title)
+    echo(title)
     rows = compute_effects(found, kinds)
     for measure in before:
-        say()
-        digits = {"tokens": 1, "entropy": 4}.get(measure, 3)
-        ends = (_number(before[measure].value, digits), _number(donor[measure].value, digits))
-        say(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
-        shown = table("count", "neurons", "after", "change", "95 %")
+        echo()
+        form = {"tokens": ".1f", "entropy": ".4f"}.get(measure, ".3f")
+        ends = (decimal(before[measure].value, form), decimal(donor[measure].value, form))
+        echo(f"{measure}: recipient {ends[0]}, donor {ends[1]}")
+        shown = table("count", "neurons", "after", "change", "95 %", left=("neurons",))
         for row in rows:
             if row.measure == measure:
-                interval = (
-                    "-" if row.low is None else f"{_number(row.low, digits, True)} to {_number(row.high, digits, True)}"
-                )
-                after = "" if " - " in row.neurons else _number(row.after, digits)
-                shown.add_row(str(row.count), row.neurons, after, _number(row.change, digits, True), interval)
+                after = "" if " - " in row.neurons else decimal(row.after, form)
+                interval = between(row.low, row.high, f"+{form}")
+                shown.add_row(str(row.count), row.neurons, after, decimal(row.change, f"+{form}"), interval)
         console.print(shown)
-    say()
-    say("Copied neurons (means over seeds)")
-    shown = table("count", "neurons", "norm", "mass", "changed", "overlap", "by layer")
+    echo()
+    echo("Copied neurons (means over seeds)")
+    columns = ("count", "neurons", "norm", "mass", "changed", "overlap", "by layer")
+    shown = table(*columns, left=("neurons", "by layer"))
     for count, sets in group_by_count(found.transplants).items():
         for name, items in sets.items():
-            overlap = stability(items)
             layers = ", ".join(
                 f"{layer}: {np.mean([item.chosen.layers.get(layer, 0) for item in items]):.0f}"
                 for layer in sorted({layer for item in items for layer in item.chosen.layers})
@@ -148,21 +134,8 @@ def print_transfer(found: Transfer, kinds: Sequence[str], title: str) -> None:
                 f"{np.mean([item.chosen.mean_norm for item in items]):.3g}",
                 f"{np.mean([item.chosen.mean_mass for item in items]):.0f}",
                 f"{np.mean([item.changed for item in items]):.3f}",
-                "-" if overlap is None else f"{overlap:.2f}", layers,
+                decimal(stability(items), ".2f"), layers,
             )  # fmt: skip
     console.print(shown)
     for line in NOTES:
-        say(line)
-
-
-NOTES = (
-    "change: from the unmodified recipient; set - other set: difference between two changes.",
-    "95 %: paired bootstrap over problems and seeds.",
-    "changed: norm of the change relative to copying all neurons; overlap: Jaccard overlap between seeds.",
-)
-
-
-def _number(value: float | None, digits: int, sign: bool = False) -> str:
-    if value is None:
-        return "-"
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+        echo(line)

@@ -5,8 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from nex_merge.inspect.select import rules
-from nex_merge.inspect.select.candidates import CandidatePool
-from nex_merge.inspect.select.selectors import Candidates
+from nex_merge.inspect.select.selectors import CandidatePool, Candidates
 from nex_merge.records import Credits, SparseGroups
 
 

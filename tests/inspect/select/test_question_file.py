@@ -4,7 +4,7 @@ import pytest
 
 from nex_merge.engines.loading import load_tokenizer
 from nex_merge.errors import InputError
-from nex_merge.inspect.select.question_file import configure, encode_texts, read_questions
+from nex_merge.inspect.select.question_file import encode_texts, read_questions, read_settings
 from nex_merge.setup.config import PromptsConfig
 
 
@@ -67,18 +67,18 @@ def test_invalid_questions_are_rejected(tmp_path, lines, match, sampled, message
 )
 def test_contradictory_settings_are_rejected(samples, settings, message):
     with pytest.raises(InputError) as error:
-        configure("r.jsonl", samples, settings)
+        read_settings("r.jsonl", samples, settings)
     assert message in str(error.value)
 
 
 def test_a_single_sample_may_be_greedy():
-    assert configure("r.jsonl", 1, {"generation": {"temperature": 0}}).generation.temperature == 0
-    assert configure("r.jsonl", 16, {}).generation.temperature > 0
+    assert read_settings("r.jsonl", 1, {"generation": {"temperature": 0}}).generation.temperature == 0
+    assert read_settings("r.jsonl", 16, {}).generation.temperature > 0
 
 
 def test_settings_override_a_familys_defaults():
     defaults = {"generation": {"max_new_tokens": 832}, "activations": {"slice_tokens": 5, "top_k": 64}}
-    config = configure("r.jsonl", 4, {"activations": {"top_k": 8}}, defaults)
+    config = read_settings("r.jsonl", 4, {"activations": {"top_k": 8}}, defaults)
     assert (config.activations.slice_tokens, config.activations.top_k) == (5, 8)
     assert (config.generation.max_new_tokens, config.generation.samples) == (832, 4)
 

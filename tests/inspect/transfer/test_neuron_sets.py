@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from nex_merge.errors import InputError
-from nex_merge.inspect.transfer.neuron_sets import NEAREST, choose_sets, matched_controls, split_by_seed, subset
-from nex_merge.nex.calibration import calibrate
+from nex_merge.inspect.neurons import total_credit, total_masses
+from nex_merge.inspect.transfer.neuron_sets import NEAREST, choose_sets, matched_controls, split_by_seed
+from nex_merge.nex.credit import sum_credit
+from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.records import Credits, Evidence, SparseGroups
 
 LAYERS, UNITS = 3, 40
@@ -84,15 +86,22 @@ def test_one_seed_uses_all_responses_and_several_use_halves_of_the_prompts():
         split_by_seed(np.zeros(3, int), 2)
 
 
-def test_a_subset_has_the_evidence_of_its_responses():
-    whole = make_evidence()
-    part = subset(whole, np.array([1, 4]))
-    assert part.prompts.tolist() == [1, 4] and part.credits.responses == 2
-    for own, response in enumerate((1, 4)):
-        for one, other in zip(part.base.group(own), whole.base.group(response), strict=True):
-            assert (one == other).all()
-        one, other = part.credits.of(own), whole.credits.of(response)
-        assert (one.keys == other.keys).all() and (one.redundant == other.redundant).all()
+def test_mass_and_credit_can_be_those_of_some_responses():
+    whole, chosen = make_evidence(), np.array([1, 4])
+    keys, masses = total_masses(whole.base, chosen)
+    credit = total_credit(whole.credits, chosen)
+    expected = [{}, {}, {}]
+    for response in (1, 4):
+        own = whole.credits.of(response)
+        for total, names, values in zip(
+            expected, (whole.base.group(response)[0], own.keys, own.keys),
+            (whole.base.group(response)[1], own.effective, own.redundant), strict=True,
+        ):  # fmt: skip
+            for key, value in zip(names.tolist(), values.tolist(), strict=True):
+                total[key] = total.get(key, 0) + value
+    assert dict(zip(keys.tolist(), masses.tolist(), strict=True)) == pytest.approx(expected[0])
+    for values, total in zip((credit.effective, credit.redundant), expected[1:], strict=True):
+        assert dict(zip(credit.keys.tolist(), values.tolist(), strict=True)) == pytest.approx(total)
 
 
 def test_the_chosen_have_the_largest_weight_times_mass(norms):
@@ -137,10 +146,12 @@ def test_alike_sets_are_effective_neurons_matched_to_the_redundant_set(norms):
     found = choose_sets(evidence, norms, ["redundant", "alike"], [6], 4)
     for seed, (redundant, alike) in enumerate(zip(found[::2], found[1::2], strict=True)):
         assert (redundant.seed, alike.neurons, alike.layers) == (seed, "alike", redundant.layers)
-        part = subset(evidence, split_by_seed(evidence.prompts, 4)[seed])
-        weights, masses = calibrate(part.credits), np.zeros((LAYERS, UNITS))
-        for key, mass in zip(part.base.keys, part.base.masses, strict=True):
-            masses[key >> 16, key & 0xFFFF] += mass
+        responses = split_by_seed(evidence.prompts, 4)[seed]
+        weights = neuron_weights(sum_credit([evidence.credits.of(response) for response in responses]))
+        masses = np.zeros((LAYERS, UNITS))
+        for response in responses:
+            for key, mass in zip(*evidence.base.group(response), strict=True):
+                masses[key >> 16, key & 0xFFFF] += mass
         effective = weights.keys[weights.weights > 0]
         expected = matched_controls(redundant.keys, list(masses), np.random.default_rng([seed, 6]), among=effective)
         assert alike.keys.tolist() == expected.tolist() and np.isin(alike.keys, effective).all()

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nex_merge.answer_files.lines import AnswerFile, KnownAnswer, Prompts, read_answers, translated
 from nex_merge.answers.conclusions import Gold, Key, check_match, read_gold
 from nex_merge.errors import InputError
-from nex_merge.inspect.answer_lines import AnswerFile, KnownAnswer, Prompts, read_answers, translated
 from nex_merge.labels.items import unlike
 from nex_merge.measures.concluding import choose_match, conclusions_of
 from nex_merge.measures.consensus_verdict import TELLING

@@ -1,4 +1,4 @@
-"""A reading on the terminal, or as plain text if stdout is none. Knows nothing of runs or models."""
+"""A reading as text: on the terminal, or plain if stdout is none. Knows nothing of runs or models."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from rich.text import Text
 
 from nex_merge.inert import visible
 from nex_merge.inspect.reading import EXPLOIT, EXPLORE, Reading, outcome
-from nex_merge.terminal import console_of
-from nex_merge.wording import counted
+from nex_merge.terminal import console_of, echo, table
+from nex_merge.wording import counted, decimal
 
 MARKS = {EXPLORE: "E", EXPLOIT: "X", None: "·"}
 # Both set the text colour too, so that they are legible on dark and on light backgrounds.
@@ -21,8 +21,7 @@ def print_reading(reading: Reading, facts: Sequence[str]) -> None:
     """Print the facts, then the reading: its coloured text (on a terminal only), its rows and its cycles."""
     console = console_of(PLAIN_WIDTH)
     for line in [*facts, *summary(reading)]:
-        # As Text: in a plain string, rich would interpret markup and emoji codes.
-        console.print(Text(visible(line)), soft_wrap=True)
+        echo(line)
     if console.is_terminal:
         console.print()
         console.print(_coloured(reading))
@@ -67,23 +66,21 @@ def _coloured(reading: Reading) -> Text:
 
 
 def _rows(reading: Reading) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "cycle", "row", "slope", "", "z"):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    table.add_column("tokens", overflow="fold")
+    shown = table("", "cycle", "row", "slope", "", "z", left=("",))
+    shown.add_column("tokens", overflow="fold")
     begins = {reading.kept_rows[cycle.first_explore]: str(i) for i, cycle in enumerate(reading.cycles, 1)}
     highest = max((row.slope for row in reading.rows if row.slope is not None), default=0.0)
     for number, row in enumerate(reading.rows):
-        table.add_row(
+        shown.add_row(
             Text(MARKS[row.phase], STYLES[row.phase]),
             begins.get(number, ""),
             str(number),
-            "-" if row.slope is None else f"{row.slope:.2f}",
+            decimal(row.slope, ".2f"),
             _bar(row.slope / highest if row.slope else 0.0),
-            "-" if row.observation is None else f"{row.observation:+.2f}",
+            decimal(row.observation, "+.2f"),
             Text(_one_line(reading.text(row))),
         )
-    return table
+    return shown
 
 
 def _bar(share: float) -> str:
@@ -92,19 +89,15 @@ def _bar(share: float) -> str:
 
 
 def _cycles(reading: Reading) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("cycle", "explore rows", "exploit rows", "reuse", "consolidation", "credit"):
-        table.add_column(name, justify="left" if name in ("explore rows", "exploit rows", "credit") else "right")
+    words = ("explore rows", "exploit rows", "credit")
+    shown = table(
+        "cycle", "explore rows", "exploit rows", "reuse", "consolidation", "credit", left=words, no_wrap=False
+    )
     for number, cycle in enumerate(reading.cycles, 1):
         spans = ((cycle.first_explore, cycle.last_explore), (cycle.first_exploit, cycle.last_exploit))
-        table.add_row(
-            str(number),
-            *("{} to {}".format(*reading.span(*span)) for span in spans),
-            "-" if cycle.reuse is None else f"{cycle.reuse:.3f}",
-            f"{cycle.consolidation:.3f}",
-            outcome(cycle),
-        )
-    return table
+        rows = ("{} to {}".format(*reading.span(*span)) for span in spans)
+        shown.add_row(str(number), *rows, decimal(cycle.reuse), decimal(cycle.consolidation), outcome(cycle))
+    return shown
 
 
 def _one_line(text: str) -> str:

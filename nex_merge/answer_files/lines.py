@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.answers.conclusions import Key
 from nex_merge.errors import InputError
-from nex_merge.inspect.endings import Endings, read_cut
 from nex_merge.records import Observation, Prompt, Response
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts import ASKED_WITH, options_of, prompt_of

@@ -5,9 +5,9 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from nex_merge.answer_files.ranking import rank_files
 from nex_merge.cli import app
 from nex_merge.errors import InputError
-from nex_merge.inspect.answer_files import rank_files
 
 
 def write(path, lines):

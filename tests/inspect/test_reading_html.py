@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nex_merge.inert import visible
-from nex_merge.inspect.show import STYLE, as_mapping, render_fragment, render_page
-from nex_merge.inspect.terminal import print_reading
+from nex_merge.inspect.reading_html import STYLE, as_mapping, render_fragment, render_page
+from nex_merge.inspect.reading_text import print_reading
 from tests.inspect.fakes import CYCLE, reading
 
 NASTY = [

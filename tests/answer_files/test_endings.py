@@ -2,8 +2,8 @@
 
 import pytest
 
+from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.errors import InputError
-from nex_merge.inspect.endings import Endings, read_cut
 
 
 @pytest.mark.parametrize(

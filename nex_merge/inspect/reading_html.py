@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,26 +13,7 @@ from nex_merge.inspect.reading import Reading, outcome
 
 # Orange and blue are distinguishable for the colour-blind; the marks E and X repeat what the colours say. Everything is
 # scoped to .reading, so that the fragment can be embedded in any page.
-STYLE = """\
-.reading { --explore: #ffd8a0; --exploit: #bfdcff; --ink: #1d1d1f; --quiet: #66666b; --rule: #d5d5da;
-  --bar-explore: #d97a00; --bar-exploit: #2f74c9; line-height: 1.5; color: var(--ink); }
-@media (prefers-color-scheme: dark) { .reading { --explore: #5c3a08; --exploit: #16395f; --ink: #ececf0;
-  --quiet: #a0a0a8; --rule: #3c3c42; --bar-explore: #f0a040; --bar-exploit: #6fb0ff; } }
-.reading p { margin: .4em 0; }
-.reading .quiet { color: var(--quiet); font-size: .9em; }
-.reading pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85em; line-height: 1.7; margin: .6em 0; }
-.reading .explore { background: var(--explore); }
-.reading .exploit { background: var(--exploit); }
-.reading sup { font-weight: bold; font-size: .7em; padding: 0 .25em; user-select: none; }
-.reading figure { margin: .8em 0; }
-.reading svg { width: 100%; height: 5em; display: block; }
-.reading svg .explore { fill: var(--bar-explore); } .reading svg .exploit { fill: var(--bar-exploit); }
-.reading svg line { stroke: var(--quiet); stroke-dasharray: 3 3; vector-effect: non-scaling-stroke; }
-.reading svg .zero { stroke: var(--rule); stroke-dasharray: none; }
-.reading .wide { overflow-x: auto; }
-.reading table { border-collapse: collapse; font-size: .9em; }
-.reading th, .reading td { text-align: left; padding: .2em .8em .2em 0; border-bottom: 1px solid var(--rule); }
-"""
+STYLE = (Path(__file__).parent / "reading.css").read_text(encoding="utf-8")
 
 
 @cache

@@ -2,8 +2,9 @@
 
 from types import SimpleNamespace
 
-from nex_merge.inspect import answer
-from nex_merge.inspect.answer import AnswerConfig, resolve_settings
+from nex_merge.inspect import views
+from nex_merge.inspect.models import AnswerConfig
+from nex_merge.inspect.views import resolve_settings
 from tests.engines.fakes import FakeEngine
 
 
@@ -19,8 +20,8 @@ def test_a_checkpoint_of_a_known_family_uses_its_defaults():
 def test_every_sample_has_a_reading(tokenizer, monkeypatch):
     engine = FakeEngine()
     engine.resident = SimpleNamespace(tokenizer=tokenizer)
-    monkeypatch.setattr(answer, "CheckpointEngine", lambda model, runtime: engine)
+    monkeypatch.setattr(views, "CheckpointEngine", lambda model, runtime: engine)
     config = AnswerConfig.model_validate({"generation": {"samples": 3}, "activations": {"slice_tokens": 2}})
-    found = answer.answer("model", "a prompt", config)
+    found = views.answer("model", "a prompt", config)
     assert [reading.response.sample for reading in found] == [0, 1, 2]
     assert [len(reading.rows) for reading in found] == [3, 3, 3] and engine.captured == 1

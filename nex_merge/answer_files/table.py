@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from nex_merge.inspect.answer_files import RankedFiles
+from nex_merge.answer_files.ranking import RankedFiles
 from nex_merge.measures.advice import AUDIT, MORE_VARIANTS, OPEN_ENDED
 from nex_merge.measures.consensus_verdict import CONDITION
-from nex_merge.terminal import console_of
-from nex_merge.wording import counted, wrapped
-
-DIGITS = 3
+from nex_merge.terminal import console_of, echo
+from nex_merge.wording import counted, decimal, wrapped
 
 
 def ranking_json(ranked: RankedFiles) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def print_ranked(ranked: RankedFiles) -> None:
     asked = counted(ranked.ranked, "prompt")
     head = f"{counted(len(ranking.rows), 'model')} on {asked}{shared}; conclusions read as {ranked.match}"
     for line in (head, *(f"  {note}" for note in ranked.notes)):
-        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
+        echo(wrapped(line, console.width))
     missing = any(count < ranked.ranked for count in ranked.answered.values())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right")
@@ -53,10 +51,10 @@ def print_ranked(ranked: RankedFiles) -> None:
     for heading in (*headings, *(["accuracy"] if ranked.accuracy else [])):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, row in enumerate(ranking.rows, 1):
-        interval = "-" if row.low is None else f"{row.low:.{DIGITS}f}-{row.high:.{DIGITS}f}"
-        cells = [_number(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
+        interval = "-" if row.low is None else f"{row.low:.3f}-{row.high:.3f}"
+        cells = [decimal(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
         cells += [f"{ranked.concluded[row.name]:.0%}"]
-        cells += [_number(ranked.accuracy.get(row.name))] if ranked.accuracy else []
+        cells += [decimal(ranked.accuracy.get(row.name))] if ranked.accuracy else []
         table.add_row("-" if row.consensus is None else str(place), row.name, *cells)
     console.print(table)
     lines = [
@@ -70,11 +68,7 @@ def print_ranked(ranked: RankedFiles) -> None:
     if ranking.verdict != "insufficient":
         lines.append(f"  {CONDITION.removesuffix(' (audit)')}.")
     for line in lines:
-        console.print(wrapped(line, console.width), markup=False, highlight=False, soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.{DIGITS}f}"
+        echo(wrapped(line, console.width))
 
 
 def _advice(advice: tuple[str, ...]) -> list[str]:
