@@ -7,6 +7,7 @@ import yaml
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
+from tests.rows import by_column
 
 # They differ from run to run.
 TIMES = ("seconds",)
@@ -34,7 +35,7 @@ def search(config: Path, fresh=False, engine=None, **overrides):
 
 def without_times(rows):
     """What has to be the same in every run."""
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in by_column(rows)]
 
 
 def with_space(config: Path, space) -> Path:
