@@ -12,6 +12,7 @@ from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
 from nex_merge.study.terms import Terms, split_prompts
 from tests.engines.fakes import FakeEngine
+from tests.rows import by_column
 
 # The trials of the search that `toy_config` describes.
 TRIALS = ["base", "a", "b", "0000", "0001", "0002", "0003"]
@@ -48,7 +49,7 @@ def terms_of(config, members, prompt_ids, **changes) -> Terms:
 
 def without_times(rows):
     """What has to be the same in every run."""
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in by_column(rows)]
 
 
 def with_space(config: Path, space) -> Path:

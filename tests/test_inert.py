@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -93,11 +94,11 @@ def test_words_of_commands_are_inert_and_copied_right(name):
 
 @pytest.fixture
 def nasty_rows(toy_run):
-    rows = [dict(row) for row in read_rows(RunFolder(toy_run))]
-    parent = next(row for row in rows if row["kind"] == "parent")
-    parent["trial"] = NASTY
-    merge = next(row for row in rows if row["kind"] == "merge")
-    merge |= {"method": NASTY, "state": "failed", "reason": NASTY, f"p.{NASTY}": NASTY}
+    rows = read_rows(RunFolder(toy_run))
+    parent, merge = ([row.kind for row in rows].index(kind) for kind in ("parent", "merge"))
+    rows[parent] = replace(rows[parent], trial=NASTY)
+    parameters = {**rows[merge].parameters, NASTY: NASTY}
+    rows[merge] = replace(rows[merge], method=NASTY, state="failed", reason=NASTY, parameters=parameters)
     return rows
 
 

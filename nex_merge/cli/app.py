@@ -14,7 +14,7 @@ from nex_merge.terminal import echo
 if TYPE_CHECKING:
     from nex_merge.measures.estimates import Objective
     from nex_merge.records import Reliability
-    from nex_merge.runs.leaderboard import Row
+    from nex_merge.runs.rows import Row
 
 app = typer.Typer(
     help="Search mergekit recipes without labels: merges are ranked by what they conclude, and by their neurons (NEX).",

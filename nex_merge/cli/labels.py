@@ -39,11 +39,11 @@ def benchmark(
     chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
     benchmark(opened, items, f"{data.name}, {match}", chosen, lambda text: echo(text, err=True))
     every = write_leaderboard(opened)
-    rows = [row for row in every if row["trial"] in chosen]
+    rows = [row for row in every if row.trial in chosen]
     print_table(
         rows, f"{run}: accuracy on {counted(len(items), 'labelled prompt')}", opened.objective, sorted_by="accuracy"
     )
-    if sum(row["accuracy"] is not None and row["rank"] is not None for row in every) >= FEWEST:
+    if sum(row.accuracy is not None and row.rank is not None for row in every) >= FEWEST:
         say_next("Whether the measures agree with it", "correlate", run)
     else:
         say_next("To compare it with the measures, measure all", "benchmark", run, "--data", data, "--match", match)
@@ -71,7 +71,8 @@ def correlate(
     """Check whether measures agree with accuracy: rank correlations, noise ceiling, regret, trivial baselines."""
     from nex_merge.labels.correlate import FEWEST, agreement_with_accuracy, split
     from nex_merge.labels.labelled_run import labelled_run
-    from nex_merge.runs.leaderboard import columns_of, read_rows, write_leaderboard
+    from nex_merge.runs.leaderboard import read_rows, write_leaderboard
+    from nex_merge.runs.rows import columns_of
     from nex_merge.runs.run import RunFolder
 
     if plots is not None:
@@ -99,7 +100,7 @@ def correlate(
     parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
     groups = {}
     for name, part in parts.items():
-        if sum(row["accuracy"] is not None and row["rank"] is not None for row in part) < FEWEST:
+        if sum(row.accuracy is not None and row.rank is not None for row in part) < FEWEST:
             echo(f"{name}: fewer than {FEWEST} variants with accuracy, left out", err=True)
         else:
             groups[name] = agreement_with_accuracy(part, labelled)

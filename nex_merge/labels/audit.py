@@ -20,10 +20,11 @@ from nex_merge.measures.registry import CONSENSUS
 from nex_merge.measures.votes import FEWEST_VARIANTS
 from nex_merge.records import Prompt, Verdict
 from nex_merge.runs import files
-from nex_merge.runs.leaderboard import Row, read_rows
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.questions import AuditLabels, read_labels, read_prompts, write_labels
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 
 # Options that are shown at once, a key of the keyboard for each.
@@ -184,13 +185,13 @@ def conclude_audit(run: RunFolder, pool: Pool, labels: AuditLabels) -> AuditOutc
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of(CONSENSUS.name)
     assert verdict is not None, "rescored"
-    top = [[row["trial"] for row in ranked if row["rank"] is not None][:TOP] for ranked in (before, rows)]
+    top = [[row.trial for row in ranked if row.rank is not None][:TOP] for ranked in (before, rows)]
     changed = sum(one != other for one, other in zip(*top, strict=False))
     return AuditOutcome(audit, verdict, rows, _pick(before), _pick(rows), changed, min(map(len, top)))
 
 
 def _pick(rows: Sequence[Row]) -> str | None:
-    return next((row["trial"] for row in rows if row["kind"] == "merge" and row["state"] == "complete"), None)
+    return next((row.trial for row in rows if row.kind == "merge" and row.state == "complete"), None)
 
 
 def standing(audit: Audit) -> str:

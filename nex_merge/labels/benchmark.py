@@ -5,7 +5,7 @@ Variants are merged again, generate responses, and are graded. Variants already 
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nex_merge import interrupts
@@ -17,11 +17,12 @@ from nex_merge.runs import files
 from nex_merge.runs.custody import measuring
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.remerge import Remerger
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PromptsConfig
 
 
-def choose_trials(run: RunFolder, top: int | None, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def choose_trials(run: RunFolder, top: int | None, ids: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """The trials to measure: the best `top`, those in `ids`, or by default all ranked ones."""
     if top is not None and ids:
         raise InputError("benchmark: expected either --top or --trials, got both")
@@ -32,7 +33,7 @@ def choose_trials(run: RunFolder, top: int | None, ids: Sequence[str], rows: Seq
                 name = trial_name(result.trial)
                 raise InputError(f"--trials: {name} failed ({result.reason}); it cannot be measured")
         return [result.trial for result in results]
-    return [row["trial"] for row in rows if row["rank"] is not None][:top]
+    return [row.trial for row in rows if row.rank is not None][:top]
 
 
 def benchmark(

@@ -16,6 +16,7 @@ from nex_merge.labels.recipe_baselines import BASELINES
 from nex_merge.labels.statistics import correlations, curve
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.runs.files import trial_order
+from nex_merge.runs.rows import Row
 from nex_merge.wording import counted
 
 # The leaderboard's rank is compared as well: unlike any measure, it puts infeasible and collapsed variants last.
@@ -27,39 +28,39 @@ FEWEST_IN_HALF = 5
 _UNKNOWN = LabelledRun()
 
 
-def agreement_with_accuracy(rows: Sequence[Mapping[str, Any]], run: LabelledRun = _UNKNOWN) -> dict[str, Any]:
+def agreement_with_accuracy(rows: Sequence[Row], run: LabelledRun = _UNKNOWN) -> dict[str, Any]:
     """Agreement of every measure and baseline with accuracy, over the ranked rows that have an accuracy.
 
     run: of which the rows are all or a part. Without it there are no baselines, noise ceiling and gain over equal
     weights. Raises InputError if fewer than three rows have an accuracy.
     """
-    measured = [row for row in rows if row["accuracy"] is not None and row["rank"] is not None]
+    measured = [row for row in rows if row.accuracy is not None and row.rank is not None]
     # Ties are in order of trial, however the leaderboard is sorted.
-    measured.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
+    measured.sort(key=lambda row: trial_order(row.kind, row.trial))
     if len(measured) < FEWEST:
         raise InputError(
             f"only {len(measured)} of {counted(len(rows), 'trial')} {'has' if len(measured) == 1 else 'have'} "
             f"accuracy; give it for at least {FEWEST}, "
             "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
         )
-    sources = sorted({str(row["accuracy_source"]) for row in measured})
+    sources = sorted({str(row.accuracy_source) for row in measured})
     if len(sources) > 1:
         raise InputError(
             f"accuracy comes from different data ({'; '.join(sources)}), which can't be compared; measure all variants "
             "on the same data"
         )
-    accuracy = np.array([row["accuracy"] for row in measured], float)
-    parents = [row["accuracy"] for row in measured if row["kind"] == "parent"]
+    accuracy = np.array([row.accuracy for row in measured], float)
+    parents = [row.accuracy for row in measured if row.kind == "parent" and row.accuracy is not None]
     best = int(np.argmax(accuracy))
     references = {"best_parent": max(parents) if parents else None, "equal_weights": run.equal_weights}
-    columns = {name: _column([row[name] for row in measured]) for name in COMPARED}
+    columns = {name: _column([row.column(name) for row in measured]) for name in COMPARED}
     defined = {name: x for name, x in columns.items() if not np.isnan(x).any()}
-    computed = {name: _column([values.get(row["trial"]) for row in measured]) for name, values in run.baselines.items()}
+    computed = {name: _column([values.get(row.trial) for row in measured]) for name, values in run.baselines.items()}
     return {
         "trials": len(measured),
-        "collapsed": sum(row["state"] == "collapsed" for row in measured),
+        "collapsed": sum(row.state == "collapsed" for row in measured),
         "best_accuracy": float(accuracy[best]),
-        "best_trial": measured[best]["trial"],
+        "best_trial": measured[best].trial,
         "best_parent_accuracy": references["best_parent"],
         "equal_weights_accuracy": references["equal_weights"],
         "noise_ceiling": _ceiling(measured, accuracy, run),
@@ -86,7 +87,7 @@ def _column(values: Sequence[float | None]) -> np.ndarray:
 def _agreement_of(
     direction: int,
     values: np.ndarray,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     accuracy: np.ndarray,
     references: Mapping[str, float | None],
 ) -> dict[str, Any]:
@@ -103,18 +104,18 @@ def _agreement_of(
         **correlations(x, y),
         "spearman_better_half": half or {"value": None, "low": None, "high": None},
         "better_half": int(better.sum()),
-        "top_trial": top["trial"],
-        "top_accuracy": top["accuracy"],
+        "top_trial": top.trial,
+        "top_accuracy": top.accuracy,
         "regret": {str(k): float(accuracy.max() - y[order[:k]].max()) for k in TOPS},
         **{
-            f"gain_over_{name}": None if reference is None else top["accuracy"] - reference
+            f"gain_over_{name}": None if reference is None or top.accuracy is None else top.accuracy - reference
             for name, reference in references.items()
         },
         "overlap": {str(k): _overlap(x, y, k) for k in TOPS},
     }
 
 
-def _ceiling(rows: Sequence[Mapping[str, Any]], accuracy: np.ndarray, run: LabelledRun) -> dict[str, Any] | None:
+def _ceiling(rows: Sequence[Row], accuracy: np.ndarray, run: LabelledRun) -> dict[str, Any] | None:
     """How well labels on the run's prompts and samples would rank the rows' variants; None if its size is not known.
 
     The accuracies' own noise is removed first if the number of problems behind each is known, and the noise that they
@@ -122,7 +123,7 @@ def _ceiling(rows: Sequence[Mapping[str, Any]], accuracy: np.ndarray, run: Label
     """
     if run.prompts is None or run.prompts < 1:
         return None
-    trials = [row["trial"] for row in rows]
+    trials = [row.trial for row in rows]
     problems = np.array([run.problems.get(trial, 0) for trial in trials])
     known = bool((problems > 0).all())
     answers = [run.right.get(trial, "") for trial in trials]
@@ -150,10 +151,11 @@ def _overlap(x: np.ndarray, y: np.ndarray, k: int) -> float:
     return float((inside[0] * inside[1]).sum() / k)
 
 
-def split(rows: Sequence[Mapping[str, Any]], by: str) -> dict[str, list[Mapping[str, Any]]]:
+def split(rows: Sequence[Row], by: str) -> dict[str, list[Row]]:
     """The rows of every value of a column (for example method), base and parents in every part."""
-    shared = [row for row in rows if row["kind"] != "merge"]
-    values = sorted({str(row[by]) for row in rows if row["kind"] == "merge"})
+    shared = [row for row in rows if row.kind != "merge"]
+    values = sorted({str(row.column(by)) for row in rows if row.kind == "merge"})
     return {
-        value: [*shared, *(row for row in rows if row["kind"] == "merge" and str(row[by]) == value)] for value in values
+        value: [*shared, *(row for row in rows if row.kind == "merge" and str(row.column(by)) == value)]
+        for value in values
     }

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from nex_merge.labels.recipe_baselines import baselines_of
 from nex_merge.runs import files
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 
 
@@ -22,20 +22,20 @@ class LabelledRun:
     baselines: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # by baseline, then trial
 
 
-def labelled_run(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> LabelledRun:
+def labelled_run(run: RunFolder, rows: Sequence[Row]) -> LabelledRun:
     """Read it. rows: the leaderboard's. Raises InputError if the recipe of a ranked trial is missing or damaged."""
-    ranked = [row for row in rows if row["rank"] is not None]
-    accuracies = {row["trial"]: files.read_accuracy(run.path, row["trial"]) or {} for row in ranked}
+    ranked = [row for row in rows if row.rank is not None]
+    accuracies = {row.trial: files.read_accuracy(run.path, row.trial) or {} for row in ranked}
     samples = run.config.generation.samples
-    scores = [result.score for row in ranked if (result := run.result(row["trial"])) is not None]
-    first = {kind: next((row["trial"] for row in ranked if row["kind"] == kind), None) for kind in ("base", "parent")}
-    recipes = {row["trial"]: run.recipe_config(row["trial"]) for row in ranked}
+    scores = [result.score for row in ranked if (result := run.result(row.trial)) is not None]
+    first = {kind: next((row.trial for row in ranked if row.kind == kind), None) for kind in ("base", "parent")}
+    recipes = {row.trial: run.recipe_config(row.trial) for row in ranked}
     return LabelledRun(
         prompts=next((score.responses // samples for score in scores if score is not None), None),
         samples=samples,
         problems={trial: item["n"] for trial, item in accuracies.items() if item.get("n") is not None},
         right={trial: item["right_by_problem"] for trial, item in accuracies.items() if "right_by_problem" in item},
-        equal_weights=next((row["accuracy"] for row in ranked if row["reference"] is not None), None),
+        equal_weights=next((row.accuracy for row in ranked if row.reference is not None), None),
         nearest=first["parent"],
         baselines=baselines_of(recipes, first["base"], first["parent"]),
     )

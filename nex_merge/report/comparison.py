@@ -49,9 +49,9 @@ def compare_responses(snapshot: Snapshot) -> tuple[list[ComparedPrompt], str]:
     pick = snapshot.pick
     if pick is None:
         return [], "There is no pick whose responses could be shown."
-    score = snapshot.results[pick["trial"]].score
+    score = snapshot.results[pick.trial].score
     scores = None if score is None else score.response_scores
-    count = len(snapshot.run.responses(pick["trial"]))
+    count = len(snapshot.run.responses(pick.trial))
     chosen = spread(range(count) if scores is None else scores, PROMPTS)
     variants = {name: trial for name, trial in shown_variants(snapshot).items() if name != "Base"}
     found = {name: _shown(snapshot, trial, chosen) for name, trial in variants.items()}

@@ -44,10 +44,10 @@ def differences(snapshot: Snapshot) -> Differences:
     run = snapshot.run.final or snapshot.run if snapshot.has_final else snapshot.run
     pool = _pool(run)
     places = {variant.trial: i for i, variant in enumerate(pool.variants)}
-    members = [row["trial"] for row in snapshot.latest if row["kind"] != "merge" and row["trial"] in places]
-    if snapshot.pick is None or not members or snapshot.pick["trial"] not in places:
+    members = [row.trial for row in snapshot.latest if row.kind != "merge" and row.trial in places]
+    if snapshot.pick is None or not members or snapshot.pick.trial not in places:
         return NONE
-    pick = pool.conclusions[places[snapshot.pick["trial"]]]
+    pick = pool.conclusions[places[snapshot.pick.trial]]
     others = [pool.conclusions[places[trial]] for trial in members]
     differing = [p for p in sorted(pick) if any(_set(each.get(p)) != _set(pick[p]) for each in others if p in each)]
     shown = {name: pool.conclusions[places[trial]] for name, trial in columns.items() if trial in places}
@@ -60,10 +60,10 @@ def shown_variants(snapshot: Snapshot) -> dict[str, str]:
     """The variants that the page sets beside one another, by what it calls them: pick, equal weights, parents, base."""
     if snapshot.pick is None:
         return {}
-    shown, equal = {snapshot.pick_name: snapshot.pick["trial"]}, snapshot.equal_weights
+    shown, equal = {snapshot.pick_name: snapshot.pick.trial}, snapshot.equal_weights
     if equal is not None:
-        shown[f"Equal weights: trial {trial_label(equal['trial'])}"] = equal["trial"]
-    parents = dict.fromkeys(sorted(row["trial"] for row in snapshot.of("parent")))
+        shown[f"Equal weights: trial {trial_label(equal.trial)}"] = equal.trial
+    parents = dict.fromkeys(sorted(row.trial for row in snapshot.of("parent")))
     shown |= {f"Parent {trial}": trial for trial in parents}
     return shown | ({"Base": "base"} if snapshot.of("base") else {})
 

@@ -16,9 +16,10 @@ from nex_merge.measures.registry import MEASURES, NEX, OBJECTIVES, measure_title
 from nex_merge.records import Reliability, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.files import trial_label
-from nex_merge.runs.leaderboard import COLUMNS, Row, columns_of, latest_results, read_rows, sorts_descending
+from nex_merge.runs.leaderboard import latest_results, read_rows, sorts_descending
 from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
+from nex_merge.runs.rows import COLUMNS, PARAMETER, Row, columns_of
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import table_cells
 
@@ -55,12 +56,12 @@ class Snapshot:
         if self.pick is None:
             return ""
         what = "Recommended" if self.recommended.row is not None else f"First by {measure_title(self.objective.name)}"
-        return f"{what}: trial {trial_label(self.pick['trial'])}"
+        return f"{what}: trial {trial_label(self.pick.trial)}"
 
     @property
     def equal_weights(self) -> Row | None:
         """The merge with equal weights, unless it is the pick; None if there is none."""
-        rows = [row for row in self.latest if row["reference"] and row["rank"] is not None]
+        rows = [row for row in self.latest if row.reference and row.rank is not None]
         return next((row for row in rows if row is not self.pick), None)
 
     @property
@@ -70,11 +71,11 @@ class Snapshot:
 
     @property
     def has_final(self) -> bool:
-        return any(row["stage"] == "final" for row in self.rows)
+        return any(row.stage == "final" for row in self.rows)
 
     def of(self, kind: str) -> list[Row]:
         """The ranked rows of base, parents or merges, best first."""
-        return [row for row in self.rows if row["kind"] == kind and row["rank"] is not None]
+        return [row for row in self.rows if row.kind == kind and row.rank is not None]
 
     @property
     def planned(self) -> int:
@@ -83,7 +84,7 @@ class Snapshot:
     @property
     def merges(self) -> int:
         """Finished merges, whatever their state."""
-        return sum(row["kind"] == "merge" for row in self.rows)
+        return sum(row.kind == "merge" for row in self.rows)
 
 
 def take_snapshot(run: RunFolder) -> Snapshot:
@@ -120,21 +121,21 @@ def leaderboard_table(snapshot: Snapshot) -> tuple[list[Column], list[list[Cell]
     keys = _keys(objective)
     covered = {keys.get(heading, heading) for heading in headings}
     lead = [name for name in objective.names if name not in covered]
-    outcome = ["state", "reason"] if any(row["state"] != "complete" for row in rows) else []
+    outcome = ["state", "reason"] if any(row.state != "complete" for row in rows) else []
     outcome += ["stage"] if snapshot.has_final else []
     shown = [*headings, *lead, *outcome]
     # A terminal heading covers the column that it is sorted by, except for the interval's.
     covered = {*covered, *shown} - {keys["95 %"]}
     rest = [name for name in columns_of(rows) if name not in covered]
     # Searched parameters are asked for more often than the remaining measures.
-    rest.sort(key=lambda name: (not name.startswith("p."), name not in COLUMNS))
+    rest.sort(key=lambda name: (not name.startswith(PARAMETER), name not in COLUMNS))
     columns = [_column(name, keys.get(name, name), name in shown, snapshot) for name in [*shown, *rest]]
     table = []
     for row, cells in zip(rows, terminal, strict=True):
         table.append(
             [
                 _terminal_cell(row, column.name, cells[column.name], keys) if column.name in headings
-                else Cell(number(row.get(column.name)), row.get(column.name))
+                else Cell(number(row.column(column.name)), row.column(column.name))
                 for column in columns
             ]
         )  # fmt: skip
@@ -155,7 +156,7 @@ def _keys(objective: Objective) -> dict[str, str]:
 
 def _column(name: str, key: str, shown: bool, snapshot: Snapshot) -> Column:
     objective = snapshot.objective
-    values = [row.get(key) for row in snapshot.rows]
+    values = [row.column(key) for row in snapshot.rows]
     text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
     # The study's direction need not be the measure's usual one.
     signs = {one.name: one.sign for one in objective.all}
@@ -191,8 +192,8 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
 def _terminal_cell(row: Row, heading: str, text: str, keys: Mapping[str, str]) -> Cell:
     text = MISSING if text == "-" else text
     if heading == "trial":
-        return Cell(text, row["trial"])  # ids are zero-padded: as text, 10 would come before 9
-    return Cell(text, text if heading == "method" else row.get(keys.get(heading, heading)))
+        return Cell(text, row.trial)  # ids are zero-padded: as text, 10 would come before 9
+    return Cell(text, text if heading == "method" else row.column(keys.get(heading, heading)))
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -214,9 +215,9 @@ def front(rows: Sequence[Row], objective: Objective) -> list[Row]:
     """
     lead = front_objective(objective)
     points = [
-        (row["mean_tokens"], -lead.sign * row[lead.name], row)
+        (row.known("mean_tokens"), -lead.sign * row.known(lead.name), row)
         for row in rows
-        if row["state"] == "complete" and row["mean_tokens"] is not None and row[lead.name] is not None
+        if row.state == "complete" and row.value("mean_tokens") is not None and row.value(lead.name) is not None
     ]
     kept = []
     for tokens, loss, row in points:
@@ -229,7 +230,7 @@ def front(rows: Sequence[Row], objective: Objective) -> list[Row]:
 def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
     """The search's agreement with accuracy (`labels.correlate`); or None, and why."""
     rows = snapshot.searched
-    if all(row["accuracy"] is None for row in rows):
+    if all(row.accuracy is None for row in rows):
         return None, "no variant has an accuracy"
     try:
         return agreement_with_accuracy(rows, labelled_run(snapshot.run, rows)), ""
@@ -240,8 +241,8 @@ def find_agreement(snapshot: Snapshot) -> tuple[Mapping[str, Any] | None, str]:
 def scored_values(snapshot: Snapshot) -> dict[str, float]:
     """The objective of every complete merge in the search, by trial: what importances explain."""
     name = snapshot.objective.name
-    merges = [row for row in snapshot.searched if row["kind"] == "merge" and row["state"] == "complete"]
-    return {row["trial"]: row[name] for row in merges if row[name] is not None}
+    merges = [row for row in snapshot.searched if row.kind == "merge" and row.state == "complete"]
+    return {row.trial: row.known(name) for row in merges if row.value(name) is not None}
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ class Recipe:
 
 
 def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
-    run, trial = snapshot.run, row["trial"]
+    run, trial = snapshot.run, row.trial
     path = run.folder(trial) / files.RECIPE
     return Recipe(
         files.read_utf8(path),
@@ -265,7 +266,7 @@ def recipe_of(snapshot: Snapshot, row: Row) -> Recipe:
 
 def states(snapshot: Snapshot) -> Mapping[str, int]:
     """Number of trials by state: complete, infeasible, collapsed, failed, duplicate."""
-    return Counter(row["state"] for row in snapshot.rows)
+    return Counter(row.state for row in snapshot.rows)
 
 
 def stage_times(snapshot: Snapshot) -> list[tuple[str, int, float]]:

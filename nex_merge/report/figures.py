@@ -17,7 +17,7 @@ from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.report.data import number
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import Volume
-from nex_merge.runs.leaderboard import Row
+from nex_merge.runs.rows import Row, parameters_of
 
 # Groups differ in shape as well as in colour.
 GROUPS = {
@@ -68,18 +68,18 @@ def _axis_title(name: str) -> str:
 
 
 def group_of(row: Row, pick: Row | None) -> str:
-    if pick is not None and row["trial"] == pick["trial"]:
+    if pick is not None and row.trial == pick.trial:
         return "pick"
-    if row["state"] in ("duplicate", "infeasible", "collapsed"):
-        return row["state"]
-    return row["kind"]
+    if row.state in ("duplicate", "infeasible", "collapsed"):
+        return row.state
+    return row.kind
 
 
 def _error_bars(rows: Sequence[Row], name: str, colour: str) -> dict[str, Any] | None:
     """The intervals of a column; None if the leaderboard has none."""
-    if not any(row.get(f"{name}_low") is not None for row in rows):
+    if not any(row.column(f"{name}_low") is not None for row in rows):
         return None
-    ends = [(row[f"{name}_low"], row[name], row[f"{name}_high"]) for row in rows]
+    ends = [(row.column(f"{name}_low"), row.column(name), row.column(f"{name}_high")) for row in rows]
     # A percentile interval need not contain the value.
     below = [0 if low is None else max(value - low, 0) for low, value, _ in ends]
     above = [0 if high is None else max(high - value, 0) for _, value, high in ends]
@@ -94,9 +94,9 @@ def _points(figure: go.Figure, rows: Sequence[Row], x: str, y: str, pick: Row | 
             continue
         colour = f"var(--{group})"
         trace = go.Scatter(
-            x=[_trial_number(row) if x == "trial" else row[x] for row in part], y=[row[y] for row in part],
-            mode="markers", name=label,
-            text=[_plain(f"trial {trial_label(row['trial'])}, {row['method']}") for row in part],
+            x=[_trial_number(row) if x == "trial" else row.column(x) for row in part],
+            y=[row.column(y) for row in part], mode="markers", name=label,
+            text=[_plain(f"trial {trial_label(row.trial)}, {row.method}") for row in part],
             hovertemplate=hover,
             marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 2 if "open" in symbol else 0}},
             error_x=_error_bars(part, x, colour), error_y=_error_bars(part, y, colour),
@@ -105,7 +105,7 @@ def _points(figure: go.Figure, rows: Sequence[Row], x: str, y: str, pick: Row | 
 
 
 def _trial_number(row: Row) -> int:
-    return int(row["trial"])
+    return int(row.trial)
 
 
 def history(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.Figure | None:
@@ -114,23 +114,23 @@ def history(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.F
     None if no merge has a value.
     """
     name = objective.name
-    merges = sorted((row for row in rows if row["kind"] == "merge" and row[name] is not None), key=_trial_number)
+    merges = sorted((row for row in rows if row.kind == "merge" and row.value(name) is not None), key=_trial_number)
     if not merges:
         return None
     figure = _figure("trial", _axis_title(name))
     ends = [-0.5, max(_trial_number(row) for row in merges) + 0.5]
     dashes = iter(_DASHES * len(rows))
-    for row in (row for kind in ("base", "parent") for row in rows if row["kind"] == kind and row[name] is not None):
+    for row in (row for kind in ("base", "parent") for row in rows if row.kind == kind and row.value(name) is not None):
         figure.add_trace(
             go.Scatter(
-                x=ends, y=[row[name]] * 2, mode="lines", name=_plain(row["trial"]),
-                line={"color": f"var(--{row['kind']})", "width": 2, "dash": next(dashes)},
-                hovertemplate=f"{_plain(row['trial'])} %{{y:.4~g}}<extra></extra>",
+                x=ends, y=[row.value(name)] * 2, mode="lines", name=_plain(row.trial),
+                line={"color": f"var(--{row.kind})", "width": 2, "dash": next(dashes)},
+                hovertemplate=f"{_plain(row.trial)} %{{y:.4~g}}<extra></extra>",
             )
         )  # fmt: skip
-    complete = [row for row in merges if row["state"] == "complete"]
+    complete = [row for row in merges if row.state == "complete"]
     if complete:
-        best = [*accumulate((row[name] for row in complete), max if objective.sign > 0 else min)]
+        best = [*accumulate((row.known(name) for row in complete), max if objective.sign > 0 else min)]
         figure.add_trace(
             go.Scatter(
                 x=[_trial_number(row) for row in complete] + ends[1:], y=[*best, best[-1]],
@@ -145,7 +145,7 @@ def history(rows: Sequence[Row], objective: Objective, pick: Row | None) -> go.F
 
 def scatter(rows: Sequence[Row], x: str, y: str, pick: Row | None) -> go.Figure | None:
     """Column y of the ranked variants over column x; None if no variant has both."""
-    known = [row for row in rows if row["rank"] is not None and row[x] is not None and row[y] is not None]
+    known = [row for row in rows if row.rank is not None and row.column(x) is not None and row.column(y) is not None]
     if not known:
         return None
     figure = _figure(_axis_title(x), _axis_title(y))
@@ -159,7 +159,8 @@ def pareto(rows: Sequence[Row], front: Sequence[Row], pick: Row | None, name: st
     if figure is None or not front:
         return figure
     line = go.Scatter(
-        x=[row["mean_tokens"] for row in front], y=[row[name] for row in front], mode="lines", name="Pareto front",
+        x=[row.value("mean_tokens") for row in front], y=[row.value(name) for row in front],
+        mode="lines", name="Pareto front",
         line={"color": "var(--best)", "width": 2, "shape": "hv"}, hoverinfo="skip",
     )  # fmt: skip
     figure.add_trace(line)
@@ -176,9 +177,10 @@ def objectives(rows: Sequence[Row], objective: Objective, front: Sequence[Row], 
     figure = scatter(rows, x.name, y.name, pick)
     if figure is None:
         return None
-    ordered = sorted(front, key=lambda row: (-x.sign * row[x.name], y.sign * row[y.name]))
+    ordered = sorted(front, key=lambda row: (-x.sign * row.known(x.name), y.sign * row.known(y.name)))
     ring = go.Scatter(
-        x=[row[x.name] for row in ordered], y=[row[y.name] for row in ordered], name="front", hoverinfo="skip",
+        x=[row.value(x.name) for row in ordered], y=[row.value(y.name) for row in ordered],
+        name="front", hoverinfo="skip",
         mode="markers" if len(objective.all) > 2 else "lines+markers",
         line={"color": "var(--best)", "width": 2, "shape": "hv"},
         marker={"symbol": "circle-open", "size": 18, "color": "var(--best)", "line": {"width": 2}},
@@ -186,8 +188,9 @@ def objectives(rows: Sequence[Row], objective: Objective, front: Sequence[Row], 
     figure.add_trace(ring)
     figure.data = (figure.data[-1], *figure.data[:-1])
     for row in rows:
-        if row["kind"] != "merge" and row[x.name] is not None and row[y.name] is not None:
-            figure.add_annotation(x=row[x.name], y=row[y.name], text=_plain(row["trial"]), showarrow=False, yshift=16)
+        at = row.value(x.name), row.value(y.name)
+        if row.kind != "merge" and None not in at:
+            figure.add_annotation(x=at[0], y=at[1], text=_plain(row.trial), showarrow=False, yshift=16)
     return figure
 
 
@@ -226,12 +229,12 @@ def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int]
     None for fewer than two merges.
     """
     name = objective.name
-    merges = [row for row in rows if row["kind"] == "merge" and row["rank"] is not None and row[name] is not None]
-    parameters = sorted({key for row in merges for key in row if key.startswith("p.")})
+    merges = [row for row in rows if row.kind == "merge" and row.rank is not None and row.value(name) is not None]
+    parameters = parameters_of(merges)
     if len(merges) < 2 or not parameters:
         return None
-    axes = [_axis(key.removeprefix("p."), [row.get(key) for row in merges]) for key in parameters]
-    values = [row[name] for row in merges]
+    axes = [_axis(name, [row.parameters.get(name) for row in merges]) for name in parameters]
+    values = [row.known(name) for row in merges]
     scale = [[0, "var(--worst-line)"], [1, "var(--best-line)"]]
     figure = _figure("", "", 440)
     trace = go.Parcoords(

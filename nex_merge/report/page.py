@@ -22,6 +22,7 @@ from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.front import first_front, reference_in_words, volume_over
 from nex_merge.runs.preferred import compared_lines
+from nex_merge.runs.rows import parameters_of
 from nex_merge.runs.run import RunFolder
 from nex_merge.study.importances import importances
 
@@ -79,7 +80,7 @@ def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
         # Reasons are indented; what is not says something else.
         "reasons": [line.strip().removeprefix("- ") for line in verdicts[1:] if line.startswith("  - ")],
         "other_verdicts": [line.strip() for line in verdicts[1:] if not line.startswith("  - ")],
-        "compared": [line.strip() for line in compared_lines(folder, None if pick is None else pick["trial"])],
+        "compared": [line.strip() for line in compared_lines(folder, None if pick is None else pick.trial)],
         "steps": words.steps(next_steps(rows, objective, reliability, folder)),
         "cuts": words.steps(cut_lines(rows, folder)),
         "progress": words.progress(snapshot),
@@ -112,7 +113,7 @@ def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
     rows, pick = snapshot.rows, snapshot.pick
     columns, cells = data.leaderboard_table(snapshot)
     equal = snapshot.equal_weights
-    beside = [row for row in rows if row["kind"] != "merge"]  # as ranked
+    beside = [row for row in rows if row.kind != "merge"]  # as ranked
     compared = [row for row in (pick, equal) if row is not None] + beside
     shown = [at for at, column in enumerate(columns) if column.shown and column.name not in ("state", "reason")]
     return {
@@ -122,8 +123,8 @@ def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
         "counts": words.counts(snapshot),
         "finalists": len(snapshot.latest) if snapshot.has_final else 0,
         "states": sorted(data.states(snapshot)),
-        "methods": sorted({row["kind"] if row["kind"] != "merge" else row["method"] for row in rows}),
-        "failed": ", ".join(trial_label(row["trial"]) for row in rows if row["state"] == "failed"),
+        "methods": sorted({row.kind if row.kind != "merge" else row.method for row in rows}),
+        "failed": ", ".join(trial_label(row.trial) for row in rows if row.state == "failed"),
         "baselines": {
             "columns": [columns[at] for at in shown],
             "lines": [[cells[rows.index(row)][at] for at in shown] for row in compared],
@@ -137,7 +138,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     name, (search_note, final_note) = objective.name, words.stages(snapshot)
     made: dict[str, Any] = {"history": figures.history(rows, objective, pick)}
     agreement, no_agreement = data.find_agreement(snapshot)
-    has_accuracy = any(row["accuracy"] is not None for row in rows)
+    has_accuracy = any(row.accuracy is not None for row in rows)
     others = [other for other in OBJECTIVES if other != name]
     if has_accuracy:
         made |= {f"accuracy-{one}": figures.scatter(rows, one, "accuracy", pick) for one in (name, *others)}
@@ -155,7 +156,7 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     values = data.scored_values(snapshot)
     shares, no_shares = _importances(snapshot, values)
     made["importance"] = figures.importance_bars(shares) if shares else None
-    searched = {key.removeprefix("p.") for row in rows for key in row if key.startswith("p.")}
+    searched = {*parameters_of(rows)}
     drawn = {id: figures.figure_json(figure) for id, figure in made.items() if figure is not None}
     return {
         "figures": drawn,
@@ -166,13 +167,13 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "no_agreement": no_agreement,
         "noise_ceiling": ceiling_in_words(ceiling) if agreement and (ceiling := agreement["noise_ceiling"]) else "",
         "agreement_summary": "" if agreement is None else words.agreement_summary(agreement, name),
-        "source": ", ".join(sorted({str(row["accuracy_source"]) for row in rows if row["accuracy"] is not None})),
+        "source": ", ".join(sorted({str(row.accuracy_source) for row in rows if row.accuracy is not None})),
         "accuracy_choices": _choices(drawn, "accuracy"),
         "measure_choices": _choices(drawn, "measure"),
         "front_name": front_name,
         "volume": volume,
         "reference": "" if volume is None else reference_in_words(volume),
-        "front_text": ", ".join(trial_name(row["trial"]) for row in front),
+        "front_text": ", ".join(trial_name(row.trial) for row in front),
         "parallel_width": parallel[1] if parallel else 0,
         "importance_merges": len(values),
         "importance_parameters": len(shares),

@@ -34,14 +34,14 @@ def counts(snapshot: Snapshot) -> str:
 
 def no_pick(snapshot: Snapshot) -> str:
     """Why there is no pick; "" if there is one."""
-    merges = [row for row in snapshot.rows if row["kind"] == "merge"]
+    merges = [row for row in snapshot.rows if row.kind == "merge"]
     if snapshot.pick is not None:
         return ""
     if not merges:
         return "No merge has finished yet."
     finished = "The only finished merge is not" if len(merges) == 1 else f"None of the {len(merges)} finished merges is"
     first = merges[0]
-    return f"{finished} complete; for example, trial {trial_label(first['trial'])} {first['state']}: {first['reason']}."
+    return f"{finished} complete; for example, trial {trial_label(first.trial)} {first.state}: {first.reason}."
 
 
 def no_parents(snapshot: Snapshot) -> str:
@@ -69,13 +69,13 @@ def stages(snapshot: Snapshot) -> tuple[str, str]:
 def verdict_age(snapshot: Snapshot) -> str:
     """A note on a verdict older than the latest trials; "" if it is up to date."""
     reliability, latest = snapshot.reliability, snapshot.latest
-    complete = [row for row in latest if row["state"] == "complete"]
+    complete = [row for row in latest if row.state == "complete"]
     if reliability is None:
         return ""
     judged = reliability.complete
     if judged is None:  # older versions kept how many have a NEX
         judged = reliability.variants
-        complete = [row for row in complete if row[NEX.name] is not None]
+        complete = [row for row in complete if row.value(NEX.name) is not None]
     if judged == len(complete):
         return ""
     return (

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, SUPPORTING, measure_title
@@ -20,10 +19,10 @@ from nex_merge.runs.recommend import (
     of_last_stage,
     recommend,
 )
+from nex_merge.runs.rows import Row
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
-Row = dict[str, Any]
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
     "sound": "other prompts would give much the same ranking",
@@ -52,24 +51,24 @@ def lead(rows: Sequence[Row], objective: Objective, reliability: Reliability | N
         return
     if found.row is None or found.by != objective.name:
         level = _level(None if reliability is None else reliability.of(objective.name))
-        trial = f"trial {trial_label(first['trial'])}"
+        trial = f"trial {trial_label(first.trial)}"
         yield f"First by {measure_title(objective.name)}{level}: {trial}, {_estimate(first, objective.name)}"
     yield from _first(rows, first, objective, reliability)
 
 
 def _told(row: Row, by: str, level: str | None) -> str:
     judged = "" if level is None else f" ({level})"
-    return f"trial {trial_label(row['trial'])}, by {measure_title(by)}{judged}: {_estimate(row, by)}"
+    return f"trial {trial_label(row.trial)}, by {measure_title(by)}{judged}: {_estimate(row, by)}"
 
 
 def _beside(rows: Sequence[Row], pick: Row, by: str) -> Iterator[str]:
     """The references by the measure that a merge is recommended by, if not the objective."""
-    equal = [row for row in rows if row.get("reference") and row["trial"] != pick["trial"]]
-    members = [row for row in rows if row["kind"] != "merge" and row.get(by) is not None]
-    best = max(members, key=lambda row: MEASURES[by].direction * row[by], default=None)
-    told = [f"equal weights (trial {trial_label(row['trial'])}) {_number(row, by)}" for row in equal]
-    told += [] if best is None else [f"the best of base and parents ({best['trial']}) {_number(best, by)}"]
-    told = ["it is the merge with equal weights", *told] if pick.get("reference") else told
+    equal = [row for row in rows if row.reference and row.trial != pick.trial]
+    members = [row for row in rows if row.kind != "merge" and row.value(by) is not None]
+    best = max(members, key=lambda row: MEASURES[by].direction * row.known(by), default=None)
+    told = [f"equal weights (trial {trial_label(row.trial)}) {_number(row, by)}" for row in equal]
+    told += [] if best is None else [f"the best of base and parents ({best.trial}) {_number(best, by)}"]
+    told = ["it is the merge with equal weights", *told] if pick.reference else told
     if told:
         yield f"  By {measure_title(by)}: {', '.join(told)}."
     if told := [item for item in odds(pick, by) if item.startswith("confidence")]:
@@ -83,14 +82,14 @@ def _first(rows: Sequence[Row], first: Row, objective: Objective, reliability: R
     if parts:
         yield f"  {_capital('; '.join(parts))}."
     yield from better(first, objective.name)
-    above = [r for r in rows if r["rank"] and r["kind"] != "merge" and r["rank"] < (first["rank"] or 0)]
+    above = [r for r in rows if r.rank and r.kind != "merge" and r.rank < (first.rank or 0)]
     if above:
-        names = ", ".join(f"{row['trial']} {_number(row, objective.name)}" for row in above)
+        names = ", ".join(f"{row.trial} {_number(row, objective.name)}" for row in above)
         yield f"  Above it: {names}. By {measure_title(objective.name)}, no merge is better."
     recommended = recommend(rows, objective, reliability)
     for name, other in _dissenters(rows, first, objective, reliability):
         if recommended.row is None or name != recommended.by:
-            trial = trial_label(other["trial"])
+            trial = trial_label(other.trial)
             yield f"  {measure_title(name)} is sound and disagrees: trial {trial}, {_estimate(other, name)}"
 
 
@@ -106,16 +105,16 @@ def _front(
     for one in objective.all:
         best, verdict = best_by(front, one.name, one.sign), None if reliability is None else reliability.of(one.name)
         if best is not None:
-            trial = f"trial {trial_label(best['trial'])}"
+            trial = f"trial {trial_label(best.trial)}"
             yield f"  Best {measure_title(one.name)}{_level(verdict)}: {trial}, {_estimate(best, one.name)}"
-    above = [row["trial"] for row in rows if row["kind"] != "merge" and row["front"] == 1]
+    above = [row.trial for row in rows if row.kind != "merge" and row.front == 1]
     if above:
         yield f"  No merge is better than {' or '.join(above)} in one objective without being worse in another."
 
 
 def _trials(front: Sequence[Row]) -> str:
     """Trials in a sentence; of many, the first twelve."""
-    names = [trial_label(row["trial"]) for row in front]
+    names = [trial_label(row.trial) for row in front]
     if len(names) == 1:
         return f"trial {names[0]}"
     if len(names) > MOST:
@@ -128,11 +127,12 @@ def _level(verdict: Verdict | None) -> str:
 
 
 def _number(row: Row, name: str) -> str:
-    return f"{row[name]:.{MEASURES[name].digits}f}" if row.get(name) is not None else "-"
+    value = row.value(name)
+    return "-" if value is None else f"{value:.{MEASURES[name].digits}f}"
 
 
 def _estimate(row: Row, name: str) -> str:
-    low, high, digits = row.get(f"{name}_low"), row.get(f"{name}_high"), MEASURES[name].digits
+    (low, high), digits = row.interval(name), MEASURES[name].digits
     interval = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return _number(row, name) + interval
 
@@ -145,14 +145,14 @@ def _supporters(rows: Sequence[Row], pick: Row, objective: Objective, reliabilit
     """The other measures that put the pick above every parent and equal weights."""
     if reliability is None:
         return []
-    references = [r for r in rows if (r["kind"] == "parent" or r["reference"]) and r["trial"] != pick["trial"]]
+    references = [r for r in rows if (r.kind == "parent" or r.reference) and r.trial != pick.trial]
     found = []
     for measure in SUPPORTING:
         name = measure.name
-        verdict, value = reliability.of(name), pick.get(name)
+        verdict, value = reliability.of(name), pick.value(name)
         if name == objective.name or value is None or verdict is None or verdict.level == "insufficient":
             continue
-        others = [row[name] for row in references if row.get(name) is not None]
+        others = [other for row in references if (other := row.value(name)) is not None]
         if others and all(measure.direction * (value - other) > 0 for other in others):
             found.append(f"{measure_title(name)} ({verdict.level})")
     return [
@@ -168,7 +168,7 @@ def _dissenters(
         verdict = None if reliability is None else reliability.of(name)
         if name != objective.name and measure.claims_accuracy and verdict is not None and verdict.level == "sound":
             other = best_by(rows, name, measure.direction)
-            if other is not None and other["trial"] != pick["trial"]:
+            if other is not None and other.trial != pick.trial:
                 yield name, other
 
 
@@ -231,9 +231,9 @@ def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliabili
     by_command: dict[str, str] = {}
     for step in steps:
         by_command.setdefault(step.rpartition(": ")[2], step)  # of two sentences with one command, the first
-    equal = next((row for row in candidates(rows) if row.get("reference")), None)
+    equal = next((row for row in candidates(rows) if row.reference), None)
     if found.row is None and equal is not None:
-        export = command("export", run, "--trial", trial_label(equal["trial"]), "--out", "DIR")
+        export = command("export", run, "--trial", trial_label(equal.trial), "--out", "DIR")
         return [*by_command.values(), f"Until then, equal weights need no ranking: {export}"]
     return list(by_command.values())
 
@@ -246,13 +246,13 @@ def _verdicts(objective: Objective, reliability: Reliability | None) -> list[Ver
 def _offer(found: Recommendation, objective: Objective, run: Path) -> str:
     """The export of what is recommended."""
     assert found.row is not None
-    trial = found.row["trial"]
+    trial = found.row.trial
     if better := better_than(run, trial):
         told = f"{trial_name(better[0])} better than {trial_name(trial)}"
         return f"No export is offered, as a blind comparison found {told}."
     judged = f"{measure_title(found.by)}{'' if found.level is None else f' ({found.level})'}"
     if found.of_front:
-        trial = trial_label(found.row["trial"])
+        trial = trial_label(found.row.trial)
         return f"Export one of the front: {command('export', run, '--trial', trial, '--out', 'DIR')}"
     if objective.others:
         return f"Export the best by {judged}: {_export(run, found.by)}"
@@ -282,9 +282,9 @@ def _command_for(action: Action, rows: Sequence[Row], run: Path) -> str | None:
         case Action.AUDIT:
             return command("audit", run)
         case Action.MORE_MERGES:
-            if any("p.recipe" in row for row in rows):  # a list of recipes has an end
+            if any("recipe" in row.parameters for row in rows):  # a list of recipes has an end
                 return None
-            merges = sum(row["kind"] == "merge" for row in rows)
+            merges = sum(row.kind == "merge" for row in rows)
             return command("search", run / files.CONFIG, "--trials", str(2 * max(merges, 10)))
         case Action.WITHOUT_RACING:
             return _again(run, "study.pruner=none")

@@ -37,7 +37,7 @@ def export_trial(run: RunFolder, trial: str | None, out: Path, by: str | None = 
     check_new_folder(out, "--out")
     result = best_merge(run, by) if trial is None else _exportable(run, trial)
     found = recommendation(run)
-    is_recommended = found.row is not None and found.row["trial"] == result.trial
+    is_recommended = found.row is not None and found.row.trial == result.trial
     name = by or (found.by if is_recommended else run.objective.name)
     if trial is None:
         yield from _doubts(run, result.trial, name)
@@ -86,7 +86,7 @@ def _doubts(run: RunFolder, trial: str, by: str) -> Iterator[str]:
         yield f"note: compared blind, {trial_name(other)} is better than {trial_name(trial)}"
     rows = of_last_stage(read_rows(run))
     sign = run.objective.sign if by == run.objective.name else MEASURES[by].direction
-    pick = next((row for row in rows if row["trial"] == trial and row[by] is not None), None)
+    pick = next((row for row in rows if row.trial == trial and row.value(by) is not None), None)
     if pick is not None and (names := better_members(rows, pick, by, sign)):
         better = f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
         yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"

@@ -4,9 +4,8 @@ Merges are sorted among themselves, and base and parents have the number that th
 no merge comes near takes no merge off the front, and its own number says that it is as good.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,9 +13,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.pareto import fronts, fronts_among, hypervolume
 from nex_merge.records import TrialResult
 from nex_merge.runs.files import trial_name, trial_order
-
-Row = Mapping[str, Any]
-AnyRow = TypeVar("AnyRow", bound=Row)
+from nex_merge.runs.rows import Row
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def front_numbers(results: Sequence[TrialResult], objective: Objective) -> dict[
             result.trial: point
             for result in results
             if result.state == "complete" and (result.kind == "merge") == (kind == "merge")
-            if (point := _point({name: result.value(name) for name in objective.names}, objective)) is not None
+            if (point := _point(result.value, objective)) is not None
         }
         for kind in ("merge", "baseline")
     }
@@ -60,31 +57,31 @@ def front_numbers(results: Sequence[TrialResult], objective: Objective) -> dict[
     return found | dict(zip(points["baseline"], fronts_among(merges, numbers, baselines).tolist(), strict=True))
 
 
-def _point(values: Mapping[str, Any], objective: Objective) -> list[float] | None:
+def _point(value: Callable[[str], float | None], objective: Objective) -> list[float] | None:
     """The objectives, oriented so that more is better; None if one has no value."""
-    found = [one.sign * values[one.name] for one in objective.all if values[one.name] is not None]
+    found = [one.sign * known for one in objective.all if (known := value(one.name)) is not None]
     return found if len(found) == len(objective.all) else None
 
 
-def first_front(rows: Sequence[AnyRow]) -> list[AnyRow]:
+def first_front(rows: Sequence[Row]) -> list[Row]:
     """The merges that no other merge dominates, in the order of the leaderboard's rows."""
-    return [row for row in rows if row["kind"] == "merge" and row["front"] == 1]
+    return [row for row in rows if row.kind == "merge" and row.front == 1]
 
 
 def volume_over(rows: Sequence[Row], objective: Objective) -> Volume | None:
     """The hypervolume over the trials of a leaderboard; None with a single objective, or without a complete merge."""
     if not objective.others:
         return None
-    complete = [row for row in rows if row["state"] == "complete" and _point(row, objective) is not None]
-    complete.sort(key=lambda row: trial_order(row["kind"], row["trial"]))
-    merges = [row for row in complete if row["kind"] == "merge"]
+    complete = [row for row in rows if row.state == "complete" and _point(row.value, objective) is not None]
+    complete.sort(key=lambda row: trial_order(row.kind, row.trial))
+    merges = [row for row in complete if row.kind == "merge"]
     if not merges:
         return None
-    worst = [min(complete, key=lambda row, one=one: one.sign * row[one.name]) for one in objective.all]
-    found = tuple(Worst(one, row[one.name], row["trial"]) for one, row in zip(objective.all, worst, strict=True))
+    worst = [min(complete, key=lambda row, one=one: one.sign * row.known(one.name)) for one in objective.all]
+    found = tuple(Worst(one, row.known(one.name), row.trial) for one, row in zip(objective.all, worst, strict=True))
     reference = np.array([item.objective.sign * item.value for item in found])
-    baselines = [_point(row, objective) for row in complete if row["kind"] != "merge"]
-    points = np.array([_point(row, objective) for row in merges])
+    baselines = [_point(row.value, objective) for row in complete if row.kind != "merge"]
+    points = np.array([_point(row.value, objective) for row in merges])
     values, kept = [], points[:0]
     for point in points:
         if (kept >= point).all(axis=1).any():
@@ -93,7 +90,7 @@ def volume_over(rows: Sequence[Row], objective: Objective) -> Volume | None:
         kept = np.vstack([kept[~(kept <= point).all(axis=1)], point])
         values.append(hypervolume(kept, reference))
     return Volume(
-        tuple(row["trial"] for row in merges),
+        tuple(row.trial for row in merges),
         tuple(values),
         hypervolume(np.array(baselines), reference) if baselines else 0.0,
         found,

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nex_merge.errors import InputError
@@ -15,37 +16,14 @@ from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front, front_numbers
 from nex_merge.runs.recommend import Recommendation, best_by, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
+from nex_merge.runs.rows import ACCURACY, IDENTITY, OUTCOME, PARAMETER, Row, columns_of
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import nearest
 
 if TYPE_CHECKING:
     import pandas
 
-IDENTITY = ("rank", "front", "trial", "kind", "method")
-ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
-OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "reference", "recommended")
 LEADERBOARD_FILES = ("leaderboard.csv", "leaderboard.json")
-
-Row = dict[str, Any]
-
-
-# Measures of accuracy whose odds hang on how far variants vouch for one another: they are given as a range.
-VOTED = tuple(name for name, measure in MEASURES.items() if measure.claims_accuracy and measure.needs_pool)
-ODDS = ("beats_parent", "beats_parent_most", "beats_equal", "beats_equal_most")
-
-
-def _measure_columns() -> list[str]:
-    columns = []
-    for name, measure in MEASURES.items():
-        columns.append(name)
-        if measure.with_interval:
-            columns += [f"{name}_low", f"{name}_high"]
-        if name in VOTED:
-            columns += [f"{name}_{odds}" for odds in ODDS]
-    return columns
-
-
-COLUMNS = (*IDENTITY, "beats_parent", "beats_equal", *_measure_columns(), *ACCURACY, *OUTCOME)
 
 
 def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
@@ -64,53 +42,27 @@ def rank(results: Sequence[TrialResult], objective: Objective) -> list[Row]:
 
     scored = [result for result in results if result.estimates and result.state in files.SCORED]
     rest = [result for result in results if result not in scored]
-    rows = [_row(result, place, objective) for place, result in enumerate(sorted(scored, key=key), 1)]  # stable
-    rows += [_row(result, None, objective) for result in rest]
-    return [{**row, "front": numbers.get(row["trial"])} for row in rows]
+    placed = [*enumerate(sorted(scored, key=key), 1), *((None, result) for result in rest)]  # stable
+    return [_row(result, place, numbers.get(result.trial), objective) for place, result in placed]
 
 
-def _row(result: TrialResult, place: int | None, objective: Objective) -> Row:
-    objective_estimate = result.estimates.get(objective.name)
-    row: Row = {
-        "rank": place,
-        "trial": result.trial,
-        "kind": result.kind,
-        "method": result.method,
-        "beats_parent": objective_estimate and objective_estimate.beats_parent,
-        "beats_equal": objective_estimate and objective_estimate.beats_equal,
-    }
-    for name, measure in MEASURES.items():
-        estimate = result.estimates.get(name)
-        row[name] = estimate and estimate.value
-        if measure.with_interval or name in objective.names:
-            row |= {f"{name}_low": estimate and estimate.low, f"{name}_high": estimate and estimate.high}
-        if name in VOTED:
-            row |= {f"{name}_{odds}": estimate and getattr(estimate, odds) for odds in ODDS}
-    row |= dict.fromkeys(ACCURACY)
-    row |= {
-        "violation": result.violation,
-        "seconds": sum(result.seconds.values()),
-        "state": result.state,
-        "answered": result.answered,
-        "stage": "search",
-        "reason": result.reason,
-        "reference": "equal weights" if result.is_reference else None,
-        "recommended": None,
-    }
-    if result.kind == "merge":
-        row |= {f"p.{name}": value for name, value in sorted(result.parameters.items())}
-    return row
-
-
-def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The fixed columns, those of an objective's interval beside it, then one per searched parameter."""
-    given = {key for row in rows for key in row}
-    fixed = []
-    for name in COLUMNS:
-        fixed.append(name)
-        if name in MEASURES:
-            fixed += [end for end in (f"{name}_low", f"{name}_high") if end in given and end not in COLUMNS]
-    return [*fixed, *sorted(key for key in given if key.startswith("p."))]
+def _row(result: TrialResult, place: int | None, front: int | None, objective: Objective) -> Row:
+    return Row(
+        trial=result.trial,
+        kind=result.kind,
+        method=result.method,
+        state=result.state,
+        rank=place,
+        front=front,
+        estimates=result.estimates,
+        objectives=objective.names,
+        parameters=result.parameters if result.kind == "merge" else {},
+        violation=result.violation,
+        seconds=sum(result.seconds.values()),
+        answered=result.answered,
+        reason=result.reason,
+        reference="equal weights" if result.is_reference else None,
+    )
 
 
 def read_rows(run: RunFolder, final: bool = True) -> list[Row]:
@@ -126,27 +78,33 @@ def read_rows(run: RunFolder, final: bool = True) -> list[Row]:
     rows = rank(results, run.objective)
     played = run.final if final else None
     if played is not None:
-        leading = [{**row, "stage": "final"} for row in read_rows(played, final=False) if row["rank"] is not None]
-        trials = {row["trial"] for row in leading}
-        spent = {row["trial"]: row["seconds"] for row in rows}
-        leading = [{**row, "seconds": row["seconds"] + spent.get(row["trial"], 0.0)} for row in leading]
-        rows = leading + [row for row in rows if row["trial"] not in trials]
-        ranked = [row for row in rows if row["rank"] is not None]
-        rows = [{**row, "rank": i} for i, row in enumerate(ranked, 1)] + [r for r in rows if r["rank"] is None]
-    for row in rows:
-        accuracy = files.read_accuracy(run.path, row["trial"])
-        if accuracy is not None:
-            row |= {name: accuracy.get(name.replace("accuracy_source", "source")) for name in ACCURACY}
+        spent = {row.trial: row.seconds for row in rows}
+        leading = [
+            replace(row, stage="final", seconds=row.seconds + spent.get(row.trial, 0.0))
+            for row in read_rows(played, final=False)
+            if row.rank is not None
+        ]
+        trials = {row.trial for row in leading}
+        rows = leading + [row for row in rows if row.trial not in trials]
+        ranked = [row for row in rows if row.rank is not None]
+        rows = [replace(row, rank=i) for i, row in enumerate(ranked, 1)] + [row for row in rows if row.rank is None]
+    rows = [_with_accuracy(row, run) for row in rows]
     found = recommendation(run, rows) if final else None
     if found is not None and found.row is not None:
-        found.row["recommended"] = found.by
+        rows = [replace(row, recommended=found.by) if row is found.row else row for row in rows]
     return rows
+
+
+def _with_accuracy(row: Row, run: RunFolder) -> Row:
+    """The row with the accuracy that was measured, if any was."""
+    accuracy = files.read_accuracy(run.path, row.trial)
+    if accuracy is None:
+        return row
+    return replace(row, **{name: accuracy.get(name.replace("accuracy_source", "source")) for name in ACCURACY})
 
 
 def latest_results(run: RunFolder) -> list[TrialResult]:
     """The run's results with its current scores, which may come from a later rescoring."""
-    from dataclasses import replace
-
     scores = run.scores()
     if scores is None:
         return run.results()
@@ -161,7 +119,7 @@ def latest_results(run: RunFolder) -> list[TrialResult]:
 def shown_in(run: RunFolder, trial: str) -> RunFolder:
     """The run whose values and responses of a trial the leaderboard shows: its final's if the trial stands in it."""
     final = run.final
-    if final is not None and any(row["trial"] == trial and row["rank"] is not None for row in read_rows(final)):
+    if final is not None and any(row.trial == trial and row.rank is not None for row in read_rows(final)):
         return final
     return run
 
@@ -180,7 +138,7 @@ def write_leaderboard(run: RunFolder) -> list[Row]:
 
 def first_trial(run: RunFolder) -> str:
     """The first trial of the run's leaderboard. Raises InputError if none is scored."""
-    ranked = [row["trial"] for row in read_rows(run) if row["rank"] is not None]
+    ranked = [row.trial for row in read_rows(run) if row.rank is not None]
     if not ranked:
         raise InputError(f"{run.path}: none of its trials is scored yet")
     return ranked[0]
@@ -196,7 +154,7 @@ def best_merge(run: RunFolder, by: str | None = None) -> TrialResult:
         raise InputError(f"--by: unknown measure {by!r}.{nearest(by, list(OBJECTIVES), 'measures')}")
     rows = read_rows(run)
     if by is None and run.objective.others:
-        trials = ", ".join(trial_label(row["trial"]) for row in first_front(of_last_stage(rows))) or "none"
+        trials = ", ".join(trial_label(row.trial) for row in first_front(of_last_stage(rows))) or "none"
         raise InputError(
             f"{run.path}: {' and '.join(signs)} are objectives alike, so there is no single best merge. Choose one of "
             f"the front with --trial ({trials}), or the best by one measure with --by (such as {run.objective.name})"
@@ -210,7 +168,7 @@ def best_merge(run: RunFolder, by: str | None = None) -> TrialResult:
     if first is None:
         of = "" if by is None else f" with a value of {by}"
         raise InputError(f"{run.path}: expected a complete merge{of}, got none. Choose another trial with --trial")
-    return run.find(first["trial"])
+    return run.find(first.trial)
 
 
 def recommendation(run: RunFolder, rows: Sequence[Row] | None = None) -> Recommendation:
@@ -223,11 +181,14 @@ def sort_rows(rows: Sequence[Row], column: str) -> list[Row]:
     columns = columns_of(rows)
     if column not in columns:
         raise InputError(f"--sort: unknown column {column!r}.{nearest(column, columns)}")
-    with_value = [row for row in rows if row.get(column) is not None]
-    without = [row for row in rows if row.get(column) is None]
-    mixed = len({isinstance(row[column], str) for row in with_value}) > 1
-    descending = sorts_descending(column)
-    return sorted(with_value, key=lambda r: str(r[column]) if mixed else r[column], reverse=descending) + without
+    with_value = [row for row in rows if row.column(column) is not None]
+    without = [row for row in rows if row.column(column) is None]
+    mixed = len({isinstance(row.column(column), str) for row in with_value}) > 1
+
+    def key(row: Row) -> Any:
+        return str(row.column(column)) if mixed else row.column(column)
+
+    return sorted(with_value, key=key, reverse=sorts_descending(column)) + without
 
 
 def sorts_descending(column: str) -> bool:
@@ -235,26 +196,26 @@ def sorts_descending(column: str) -> bool:
     measure = column.removesuffix("_low").removesuffix("_high")
     if measure in MEASURES:
         return MEASURES[measure].direction > 0
-    return column not in IDENTITY and column not in OUTCOME and not column.startswith("p.")
+    return column not in IDENTITY and column not in OUTCOME and not column.startswith(PARAMETER)
 
 
 def as_frame(rows: Sequence[Row]) -> "pandas.DataFrame":
     """The rows with every column; ranks are nullable integers."""
     import pandas
 
-    frame = pandas.DataFrame([dict(row) for row in rows], columns=columns_of(rows))
+    frame = pandas.DataFrame([row.as_mapping() for row in rows], columns=columns_of(rows))
     return frame.astype({"rank": "Int64"})
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def as_csv(rows: Sequence[Row]) -> str:
     file = io.StringIO()
-    columns = columns_of([dict(row) for row in rows])
+    columns = columns_of(rows)
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([csv_cell(column) for column in columns])
-    writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
+    writer.writerows([csv_cell(row.column(column)) for column in columns] for row in rows)
     return file.getvalue()
 
 
 def as_json(rows: Sequence[Row]) -> str:
     columns = columns_of(rows)
-    return json_text([{column: row.get(column) for column in columns} for row in rows])
+    return json_text([{column: row.column(column) for column in columns} for row in rows])

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from nex_merge.errors import InputError
 from nex_merge.inert import markdown
@@ -31,11 +30,11 @@ from nex_merge.runs.comparisons import (
 from nex_merge.runs.files import trial_name
 from nex_merge.runs.odds import CLAIMED, is_open, lowest
 from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
+from nex_merge.runs.rows import Row
 from nex_merge.sequential import ERROR, State, stand
 from nex_merge.setup.paths import command
 from nex_merge.wording import counted
 
-Row = dict[str, Any]
 SPLIT = "split"  # no answer of more than half of the judges
 
 
@@ -225,7 +224,7 @@ def card_rows(run: Path, trial: str) -> list[str]:
 def picked(rows: Sequence[Row], objective: Objective, reliability: Reliability | None) -> str | None:
     """The merge that a run shows first: the recommended one, else the objective's first; None: there is none."""
     row = recommend(rows, objective, reliability).row or next(iter(candidates(rows)), None)
-    return None if row is None else row["trial"]
+    return None if row is None else row.trial
 
 
 def pair_of(rows: Sequence[Row], objective: Objective, found: Recommendation) -> tuple[str, str] | None:
@@ -236,17 +235,17 @@ def pair_of(rows: Sequence[Row], objective: Objective, found: Recommendation) ->
     """
     row = found.row or next(iter(candidates(rows)), None)
     members = [
-        one for one in of_last_stage(rows) if one["kind"] != "merge" and one["state"] in files.SCORED
+        one for one in of_last_stage(rows) if one.kind != "merge" and one.state in files.SCORED
     ]  # ranked: among equal values, the first stays
     if row is None or not members:
         return None
     by = found.by if found.row is not None else objective.name
     signs = {one.name: one.sign for one in objective.all}
     sign = signs.get(by, MEASURES[by].direction)
-    valued = [one for one in members if one.get(by) is not None]
+    valued = [one for one in members if one.value(by) is not None]
     if valued and not is_open(row, by):
-        return row["trial"], max(valued, key=lambda one: sign * one[by])["trial"]
-    return row["trial"], min(members, key=lambda one: one["trial"] != "base")["trial"]
+        return row.trial, max(valued, key=lambda one: sign * one.known(by)).trial
+    return row.trial, min(members, key=lambda one: one.trial != "base").trial
 
 
 def compare_steps(
@@ -256,7 +255,7 @@ def compare_steps(
     pair = pair_of(rows, objective, found)
     if pair is None:
         return
-    row = next(one for one in of_last_stage(rows) if one["trial"] == pair[0])
+    row = next(one for one in of_last_stage(rows) if one.trial == pair[0])
     verdict = reliability.of(CONSENSUS.name)
     odds = lowest(row, found.by, objective.name)
     is_doubtful = verdict is None or verdict.level == "insufficient" or odds is None or odds < CLAIMED

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import ALLOWANCE
 from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.records import Reliability
 from nex_merge.runs.files import trial_label
-from nex_merge.runs.front import AnyRow, first_front
+from nex_merge.runs.front import first_front
+from nex_merge.runs.rows import Row
 
-Row = dict[str, Any]
 NO_VERDICT = "there is no verdict yet"
 
 
@@ -63,9 +62,9 @@ def standing(found: Recommendation, trial: str) -> str:
     if found.row is None:
         return f"nothing is recommended: {found.why}"
     judged = f"by {measure_title(found.by)}{'' if found.level is None else f' ({found.level})'}"
-    if found.row["trial"] == trial:
+    if found.row.trial == trial:
         return f"it is recommended, {judged}"
-    return f"recommended is trial {trial_label(found.row['trial'])}, {judged}"
+    return f"recommended is trial {trial_label(found.row.trial)}, {judged}"
 
 
 def _others(rows: Sequence[Row], objective: Objective, reliability: Reliability) -> list[Recommendation]:
@@ -92,7 +91,7 @@ def _insufficient(names: Sequence[str]) -> list[str]:
     return [f"the verdicts on {', '.join(titles[:-1])} and {titles[-1]} are insufficient"]
 
 
-def candidates(rows: Sequence[AnyRow]) -> list[AnyRow]:
+def candidates(rows: Sequence[Row]) -> list[Row]:
     """The merges that can be picked: complete, and with answers.
 
     After a final, those that took part in it: values from other prompts can't be compared. Versions before the guard
@@ -101,33 +100,33 @@ def candidates(rows: Sequence[AnyRow]) -> list[AnyRow]:
     return [
         row
         for row in of_last_stage(rows)
-        if row["kind"] == "merge" and row["state"] == "complete" and (row.get("empty") or 0.0) <= ALLOWANCE
+        if row.kind == "merge" and row.state == "complete" and (row.value("empty") or 0.0) <= ALLOWANCE
     ]
 
 
 def best_by(rows: Sequence[Row], name: str, sign: int) -> Row | None:
     """The candidate with the best value of a measure; of equal ones, the first. None if there is none."""
-    merges = [row for row in candidates(rows) if row.get(name) is not None]
-    return min(merges, key=lambda row: (-sign * row[name], int(row["trial"])), default=None)
+    merges = [row for row in candidates(rows) if row.value(name) is not None]
+    return min(merges, key=lambda row: (-sign * row.known(name), int(row.trial)), default=None)
 
 
 def better_members(rows: Sequence[Row], pick: Row, name: str, sign: int) -> list[str]:
     """Base and the parents that are better than a merge by a measure."""
-    members = [row for row in of_last_stage(rows) if row["kind"] != "merge" and row[name] is not None]
-    return [row["trial"] for row in members if sign * (row[name] - pick[name]) > 0]
+    members = [row for row in of_last_stage(rows) if row.kind != "merge" and row.value(name) is not None]
+    return [row.trial for row in members if sign * (row.known(name) - pick.known(name)) > 0]
 
 
-def of_last_stage(rows: Sequence[AnyRow]) -> Sequence[AnyRow]:
+def of_last_stage(rows: Sequence[Row]) -> Sequence[Row]:
     """The rows of the final, if there was one, else all."""
-    return [row for row in rows if row.get("stage") == "final"] or rows
+    return [row for row in rows if row.stage == "final"] or rows
 
 
 def _none_complete(rows: Sequence[Row], how: str = "complete") -> str:
-    merges = [row for row in of_last_stage(rows) if row["kind"] == "merge"]
+    merges = [row for row in of_last_stage(rows) if row.kind == "merge"]
     if not merges:
         return "no merge has finished yet"
-    silent = sum(row["state"] == "complete" and (row.get("empty") or 0.0) > ALLOWANCE for row in merges)
-    beyond = sum(row["state"] == "infeasible" for row in merges)
+    silent = sum(row.state == "complete" and (row.value("empty") or 0.0) > ALLOWANCE for row in merges)
+    beyond = sum(row.state == "infeasible" for row in merges)
     parts = [f"{beyond} {'is' if beyond == 1 else 'are'} beyond study.constraints"] if beyond else []
     parts += [f"{silent} {'gives' if silent == 1 else 'give'} empty answers"] if silent else []
     if len(merges) == 1:

@@ -3,8 +3,9 @@
 from nex_merge.measures.estimates import score_pool
 from nex_merge.measures.measure import Pool
 from nex_merge.runs import files
-from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, write_leaderboard
+from nex_merge.runs.leaderboard import LEADERBOARD_FILES, write_leaderboard
 from nex_merge.runs.results import Scores, write_scores
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig
 

@@ -1,6 +1,6 @@
 """The leaderboard on a terminal and as Markdown, and the verdict in words."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.cuts import cut_lines
 from nex_merge.runs.files import trial_label, trial_name
-from nex_merge.runs.leaderboard import Row, as_csv, as_json
+from nex_merge.runs.leaderboard import as_csv, as_json
 from nex_merge.runs.preferred import compared_lines, picked
+from nex_merge.runs.rows import Row
 from nex_merge.terminal import console_of
 from nex_merge.wording import counted, fitted
 
@@ -64,11 +65,11 @@ def _reasons(rows: Sequence[Row]) -> Iterator[str]:
     """Why merges did not end as complete, a few of each state; those that ended early are told together."""
     by_state: dict[str, list[Row]] = {}
     for row in rows:
-        if row["reason"] is not None and row["state"] != "pruned":
-            by_state.setdefault(row["state"], []).append(row)
+        if row.reason is not None and row.state != "pruned":
+            by_state.setdefault(row.state, []).append(row)
     for state, found in by_state.items():
         for row in found[:REASONS]:
-            yield f"{trial_name(row['trial'])} {state}: {inert.one_line(row['reason'])}"
+            yield f"{trial_name(row.trial)} {state}: {inert.one_line(row.reason or '')}"
         if (more := len(found) - REASONS) > 0:
             yield f"{more} more {state}; leaderboard.csv has why."
 
@@ -111,13 +112,13 @@ def print_table(
         wrap(line)
     for line in _reasons(rows):
         wrap(line)
-    if finalists := sum(row["stage"] == "final" for row in rows):
+    if finalists := sum(row.stage == "final" for row in rows):
         wrap(
             f"The first {finalists} ranks are from the final, on prompts that the search had not seen; the other rows "
             "are from the search, on its prompts."
         )
-    if pruned := sum(row["state"] == "pruned" for row in rows):
-        asked = sum(row["answered"] for row in rows if row["state"] == "pruned") / pruned
+    if pruned := sum(row.state == "pruned" for row in rows):
+        asked = sum(row.answered for row in rows if row.state == "pruned") / pruned
         wrap(
             f"{counted(pruned, 'merge')} ended early (pruned), unlikely to overtake the best so far by the prompts "
             f"answered until then, {asked:.0%} on average. Their values are estimates for all prompts; "
@@ -153,7 +154,7 @@ def ranking_table(
         kept.add(heading)
         if heading not in columns:
             columns = [*columns, heading]
-            shown = [{**cells, heading: _plain(row.get(sorted_by))} for row, cells in zip(rows, shown, strict=True)]
+            shown = [{**cells, heading: _plain(row.column(sorted_by))} for row, cells in zip(rows, shown, strict=True)]
     widths = {name: max([len(name), *(len(cells[name]) for cells in shown)]) for name in columns}
     left_out: list[str] = []
     for name in reversed(columns):
@@ -165,7 +166,7 @@ def ranking_table(
         left = name in ("trial", "method", "95 %")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "trial", overflow="fold")
     for row, cells in zip(rows, shown, strict=True):
-        style = {1: "bold green", 2: "green", 3: "green"}.get(row["rank"], None if row["rank"] else "dim")
+        style = {1: "bold green", 2: "green", 3: "green"}.get(row.rank or 0, None if row.rank else "dim")
         table.add_row(*(Text(cells[name]) for name in widths), style=style)
     what = f"{counted(len(left_out), 'column')}"
     note = f"{what} left out for want of width: {', '.join(left_out)}" if left_out else ""
@@ -182,9 +183,9 @@ def table_cells(rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,)) ->
     Accuracy, if there is any, replaces seconds; an objective that has no heading is shown under its name; fronts are
     shown where there are several objectives. Without activations, NEX has no column.
     """
-    left_out = {"s" if any(row["accuracy"] is not None for row in rows) else "acc"}
+    left_out = {"s" if any(row.accuracy is not None for row in rows) else "acc"}
     uncaptured = [name for name in _HEADED.values() if MEASURES[name].reads_activations and name not in objectives]
-    left_out |= {MEASURES[name].heading for name in uncaptured if rows and all(row[name] is None for row in rows)}
+    left_out |= {MEASURES[name].heading for name in uncaptured if rows and all(row.value(name) is None for row in rows)}
     columns = [column for column in TABLE if column not in left_out]
     at = columns.index("method") + 1
     columns[at:at] = [name for name in objectives if name not in _HEADED.values()]
@@ -193,27 +194,28 @@ def table_cells(rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,)) ->
     return columns, [_cells(row, objectives) for row in rows]
 
 
-def _cells(row: Mapping[str, Any], objectives: Sequence[str]) -> dict[str, str]:
+def _cells(row: Row, objectives: Sequence[str]) -> dict[str, str]:
     def number(key: str, digits: int) -> str:
-        return "-" if row.get(key) is None else f"{row[key]:.{digits}f}"
+        value = row.column(key)
+        return "-" if value is None else f"{value:.{digits}f}"
 
     measured = {
         heading: number(name, MEASURES[name].digits)
         for heading, name in {**dict(zip(objectives, objectives, strict=True)), **_HEADED}.items()
     }
     name = objectives[0]
-    if row["state"] == "failed":
+    if row.state == "failed":
         measured[MEASURES[name].heading or name] = "failed"
     digits = min(MEASURES[name].digits, 3)
-    ends = [row.get(f"{name}_{end}") for end in ("low", "high")]
+    ends = row.interval(name)
     interval = "-" if None in ends else "-".join(f"{end:.{digits}f}" for end in ends)
-    if row["state"] == "pruned":
-        interval = f"after {row['answered']:.0%}"
+    if row.state == "pruned":
+        interval = f"after {row.answered:.0%}"
     return {
-        "#": "-" if row["rank"] is None else str(row["rank"]),
+        "#": "-" if row.rank is None else str(row.rank),
         "front": number("front", 0),
-        "trial": trial_label(row["trial"]),
-        "method": row["kind"] if row["kind"] != "merge" else row["method"] + (" =" if row["reference"] else ""),
+        "trial": trial_label(row.trial),
+        "method": row.kind if row.kind != "merge" else row.method + (" =" if row.reference else ""),
         **measured,
         "95 %": interval,
         "beats": number("beats_parent", 2),

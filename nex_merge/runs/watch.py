@@ -16,8 +16,9 @@ from nex_merge.records import Live
 from nex_merge.runs import files
 from nex_merge.runs.advice import lead
 from nex_merge.runs.front import reference_in_words, volume_over
-from nex_merge.runs.leaderboard import Row, read_rows
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.results import read_reliability
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import ranking_table
 from nex_merge.wording import counted, wrapped
@@ -41,7 +42,7 @@ class View:
     @property
     def by_time(self) -> list[Row]:
         """Merges in the order of their trials, with the values of the search."""
-        return sorted((row for row in self.searched if row["kind"] == "merge"), key=lambda row: int(row["trial"]))
+        return sorted((row for row in self.searched if row.kind == "merge"), key=lambda row: int(row.trial))
 
 
 def look(run: RunFolder) -> View:
@@ -71,8 +72,8 @@ def seconds_left(view: View) -> float | None:
 
     Before the first merge, the mean of base and parents is used; they answer the same prompts.
     """
-    scored = [row for row in view.rows if row["state"] in files.SCORED]
-    times = [row["seconds"] for row in scored if row["kind"] == "merge"] or [row["seconds"] for row in scored]
+    scored = [row for row in view.rows if row.state in files.SCORED]
+    times = [row.seconds for row in scored if row.kind == "merge"] or [row.seconds for row in scored]
     if view.live is None or not times:
         return None
     mean = sum(times) / len(times)
@@ -125,14 +126,14 @@ def screen(run: RunFolder, view: View, width: int, top: int) -> Group:
 def _values(view: View, width: int) -> list[Text]:
     """The objective of every merge, and the best so far; nothing before the first."""
     name = view.objective.name
-    values = [row[name] if row["state"] == "complete" else None for row in view.by_time]
+    values = [row.value(name) if row.state == "complete" else None for row in view.by_time]
     curve = curve_text(values, best_so_far(values, view.objective.sign), width - 10, CURVE)
     if not curve:
         return []
-    parents = [row[name] for row in view.searched if row["kind"] == "parent" and row["state"] == "complete"]
+    parents = [row.value(name) for row in view.searched if row.kind == "parent" and row.state == "complete"]
     best_parent = best_so_far(parents, view.objective.sign)
     parent = f"; best parent {best_parent[-1]:.4f}" if best_parent and best_parent[-1] is not None else ""
-    stage = " in the search" if any(row["stage"] == "final" for row in view.rows) else ""
+    stage = " in the search" if any(row.stage == "final" for row in view.rows) else ""
     return [Text(), Text(f"{name} over merges{stage} (o), best so far (-){parent}", style="dim"), Text(curve)]
 
 

@@ -16,8 +16,9 @@ from nex_merge.measures.registry import MEASURES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.front import first_front
-from nex_merge.runs.leaderboard import Row, read_rows
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
 from nex_merge.study.observers import Observer
@@ -40,12 +41,12 @@ def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], ob
     config, members = terms.config, terms.members
     assert config.study.final is not None, "asked for"
     rows = read_rows(run, final=False)
-    complete = [row for row in rows if row["kind"] == "merge" and row["state"] == "complete"]
+    complete = [row for row in rows if row.kind == "merge" and row.state == "complete"]
     if not complete:
         observer.on_note("study.final: no merge is complete, so there is no final")
         return
     chosen = _finalists(complete, run.objective, config.study.final.top)
-    anchors = [row["trial"] for row in rows if row["kind"] != "merge" or row["reference"]]
+    anchors = [row.trial for row in rows if row.kind != "merge" or row.reference]
     final = _open(run, chosen)
     # Who only votes is not captured where `activations.capture` is final.
     runner, voting = (
@@ -53,7 +54,7 @@ def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], ob
     )
     needed = dict.fromkeys([*members, *anchors, *chosen])
     results = {result.trial: result for result in run.results()}
-    taking_part = dict.fromkeys([*needed, *(row["trial"] for row in complete)])
+    taking_part = dict.fromkeys([*needed, *(row.trial for row in complete)])
     order = [trial for trial in taking_part if trial in results and results[trial].state in files.SCORED]
     for trial in _stale(final, terms, order, needed):
         final.discard(trial)
@@ -85,11 +86,11 @@ def forget_final(run: RunFolder) -> None:
 
 def _finalists(complete: Sequence[Row], objective: Objective, top: int) -> list[str]:
     """The best merges; with several objectives, the best of the front by each in turn, before those behind it."""
-    order = [row["trial"] for row in complete]
+    order = [row.trial for row in complete]
     if objective.others:
         front = first_front(complete)
-        ways = [sorted(front, key=lambda row, one=one: -one.sign * row[one.name]) for one in objective.all]
-        order = [way[place]["trial"] for place in range(len(front)) for way in ways] + order
+        ways = [sorted(front, key=lambda row, one=one: -one.sign * row.known(one.name)) for one in objective.all]
+        order = [way[place].trial for place in range(len(front)) for way in ways] + order
     return list(dict.fromkeys(order))[:top]
 
 

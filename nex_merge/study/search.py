@@ -15,10 +15,11 @@ from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs import custody, files
 from nex_merge.runs.asked import keep_asked
 from nex_merge.runs.cuts import cut_lines
-from nex_merge.runs.leaderboard import LEADERBOARD_FILES, Row, rank
+from nex_merge.runs.leaderboard import LEADERBOARD_FILES, rank
 from nex_merge.runs.recapture import mend_credits
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
+from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.baselines import say_what_the_guard_misses, score_baselines
@@ -198,7 +199,7 @@ class Search:
         try:
             yield
         finally:
-            self._dispatch.on_end(rows)
+            self._dispatch.on_end([row.as_mapping() for row in rows])
 
 
 def _discard_what_is_damaged(run: RunFolder, dispatch: Observers) -> None:
@@ -216,11 +217,11 @@ def _discard_what_is_damaged(run: RunFolder, dispatch: Observers) -> None:
 
 def _fail_without_a_ranking(rows: Sequence[Row], run: RunFolder) -> None:
     """Raise RunError if all trials, or all merges, failed."""
-    if rows and not any(row["rank"] for row in rows):
-        raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0]['reason']}")
-    merges = [row for row in rows if row["kind"] == "merge"]
-    if merges and all(row["state"] == "failed" for row in merges):
-        reasons = sorted({str(row["reason"]) for row in merges})
+    if rows and not any(row.rank for row in rows):
+        raise RunError(f"{run.path}: every trial failed; the first reason: {rows[0].reason}")
+    merges = [row for row in rows if row.kind == "merge"]
+    if merges and all(row.state == "failed" for row in merges):
+        reasons = sorted({str(row.reason) for row in merges})
         raise RunError(
             f"{run.path}: {'the only merge' if len(merges) == 1 else f'all {len(merges)} merges'} failed, so "
             f"there is nothing to rank or export: {reasons[0]}"

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,13 @@ def test_forty_columns(toy_run, objective):
     heading = {"nex": "nex", "mean_tokens": "tokens", "finished": "finished"}[objective]
     assert lines[0].split()[:2] == ["#", "trial"] and heading in lines[0].split()
     for row, line in zip(rows, lines[1:], strict=True):
-        assert line.split()[:2] == [str(row["rank"] or "-"), row["trial"].lstrip("0") or "0"]
+        assert line.split()[:2] == [str(row.rank or "-"), row.trial.lstrip("0") or "0"]
     assert "columns left out for want of width: " in note and note.endswith(" s")
     assert shown(rows, 120)[1] == ""
 
 
 def test_a_long_name_is_folded_not_cut(toy_run):
-    rows = [{**row, "trial": "a-very-long-name-of-a-parent-model" * 2} for row in read_rows(RunFolder(toy_run))][:1]
+    rows = [replace(row, trial="a-very-long-name-of-a-parent-model" * 2) for row in read_rows(RunFolder(toy_run))][:1]
     text, _ = shown(rows, 30)
     assert "…" not in text
     assert "".join(line.split("  ")[1] if "  " in line else line for line in text.splitlines()[1:]).count("a-very") >= 1

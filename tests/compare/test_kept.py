@@ -8,6 +8,7 @@ import pytest
 
 from nex_merge.compare.pairs import open_comparison
 from nex_merge.errors import InputError
+from nex_merge.records import Estimate
 from nex_merge.runs.advice import next_steps
 from nex_merge.runs.comparisons import read_comparisons
 from nex_merge.runs.custody import locked
@@ -61,7 +62,12 @@ def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_p
     run = RunFolder(Path(shutil.copytree(searched, tmp_path / "run")))
     name = run.objective.name
     # Untrained merges count as collapsed, and their responses are too short to be scored.
-    rows = [row | {"state": "complete", "empty": 0.0, name: 0.5} for row in read_rows(run)]
+    rows = [
+        replace(
+            row, state="complete", estimates={**row.estimates, "empty": Estimate(0.0), name: Estimate(0.5)},
+        )
+        for row in read_rows(run)
+    ]  # fmt: skip
     reliability = read_reliability(run.path)
     assert reliability is not None
     weak = {name: replace(verdict, level="weak") for name, verdict in reliability.verdicts.items()}
@@ -69,10 +75,10 @@ def test_what_a_comparison_found_worse_is_not_offered_for_export(searched, tmp_p
     pick = recommend(rows, run.objective, reliability).row
     assert pick is not None
     offers = next_steps(rows, run.objective, reliability, run.path)
-    say(opened(run.path, pick["trial"], "base"), "base", 8)
+    say(opened(run.path, pick.trial, "base"), "base", 8)
     steps = next_steps(rows, run.objective, reliability, run.path)
     assert offers[0].startswith("Export the pick")
-    assert steps[0] == f"No export is offered, as a blind comparison found base better than trial {int(pick['trial'])}."
+    assert steps[0] == f"No export is offered, as a blind comparison found base better than trial {int(pick.trial)}."
     assert not any("nex-merge export" in step for step in steps)
 
 

@@ -1,5 +1,7 @@
 """The table on a terminal, and the noise ceiling in words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from nex_merge.labels.agreement_table import ceiling_in_words, print_agreement, 
 from nex_merge.labels.correlate import agreement_with_accuracy
 from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.records import Estimate
 from tests.labels.test_correlate import rows_with
 
 MAIN = ("measure", "Spearman", "better", "top", "its", "regret", "over")
@@ -16,10 +19,15 @@ MAIN = ("measure", "Spearman", "better", "top", "its", "regret", "over")
 def result():
     rng = np.random.default_rng(0)
     rows = rows_with(rng.random(15), rng.random(15), rng.random(15), ["base", "parent", "parent"] + ["merge"] * 12)
-    for number, row in enumerate(rows):
-        row |= {name: float(rng.random()) for name in OBJECTIVES}
-        row["trial"] = ["base", "thinking", "instruct-2507"][number] if number < 3 else row["trial"]
-    trials = [row["trial"] for row in rows]
+    members = ("base", "thinking", "instruct-2507")
+    rows = [
+        replace(
+            row, trial=members[number] if number < 3 else row.trial,
+            estimates={name: Estimate(float(rng.random())) for name in OBJECTIVES},
+        )
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    trials = [row.trial for row in rows]
     distances = {trial: float(d) if d > 0.2 else None for trial, d in zip(trials, rng.random(15), strict=True)}
     baselines = {"distance": distances, "lambda": {trial: float(rng.random()) for trial in trials}}
     return agreement_with_accuracy(rows, LabelledRun(24, 1, {}, {}, 0.5, "thinking", baselines))

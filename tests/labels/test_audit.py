@@ -29,6 +29,7 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 from tests.labels.answered import answer_run
+from tests.rows import row_of
 
 
 def pool(*answers, match="number", questions=None):
@@ -210,7 +211,7 @@ def test_labels_that_contradict_turn_the_ranking_and_the_verdict(run):
     assert (outcome.audit.right, outcome.audit.n, outcome.standing) == (0, 3, "contradicted")
     assert outcome.audit.claimed > 0.9
     assert outcome.verdict.level == "insufficient" and "0 of 3 labelled prompts" in " ".join(outcome.verdict.reasons)
-    consensus = {row["trial"]: row["consensus"] for row in outcome.rows}
+    consensus = {row.trial: row.value("consensus") for row in outcome.rows}
     assert consensus["base"] == 0.75 and consensus["a"] == 0 and outcome.rows == read_rows(run)
     assert read_labels(run.path) == AuditLabels("number", (0, 1, 2, 3), {0: "8", 1: "8", 2: "8", 3: None})
     assert outcome.pick_before is not None and outcome.top == 5
@@ -222,8 +223,7 @@ def test_labels_that_contradict_turn_the_ranking_and_the_verdict(run):
 
 def test_the_pick_and_the_first_ranks_are_compared(run, monkeypatch):
     def rows(*trials):
-        return [{"trial": t, "rank": i, "kind": "merge" if t.isdigit() else "base", "state": "complete"}
-                for i, t in enumerate(trials, 1)]  # fmt: skip
+        return [row_of(t, "merge" if t.isdigit() else "base", rank=i) for i, t in enumerate(trials, 1)]
 
     rescore_run(run, run.scoring())
     monkeypatch.setattr("nex_merge.labels.audit.read_rows", lambda run: rows("base", "0001", "0000", "0002"))

@@ -115,16 +115,16 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     # Without thinking, what is cut off may have answered.
     search(toy_config, study={"trials": 2}, prompts={"thinking": False})
     run = RunFolder(tmp_path / "run")
-    before = [row["trial"] for row in read_rows(run)]
+    before = [row.trial for row in read_rows(run)]
     items = [Item(Prompt(({"role": "user", "content": p},), p), p, lambda text, p=p: p == "pairs") for p in KINDS]
     notes = []
     chosen = choose_trials(run, 3, [], read_rows(run))
     benchmark(run, items, "bench", chosen, notes.append)
     rows = read_rows(run)
-    assert [row["trial"] for row in rows] == before, "accuracy never changes the ranking"
-    assert [row["accuracy"] for row in rows] == [0.5] * 3 + [None] * 2
-    assert rows[0]["accuracy_low"] == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
-    assert rows[0]["accuracy_high"] == pytest.approx(0.9055, abs=1e-4)
+    assert [row.trial for row in rows] == before, "accuracy never changes the ranking"
+    assert [row.accuracy for row in rows] == [0.5] * 3 + [None] * 2
+    assert rows[0].accuracy_low == pytest.approx(0.0945, abs=1e-4)  # Wilson, 1 of 2
+    assert rows[0].accuracy_high == pytest.approx(0.9055, abs=1e-4)
 
     from nex_merge.labels import benchmark as module
 
@@ -141,7 +141,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     assert (found.prompts, found.samples) == (4, 1), "what the run answered, not what accuracy was measured on"
     assert set(found.problems) == set(before) and set(found.problems.values()) == {2}
     assert set(found.right.values()) == {"10"} and found.equal_weights == 0.5
-    assert found.nearest == next(row["trial"] for row in rows if row["kind"] == "parent")
+    assert found.nearest == next(row.trial for row in rows if row.kind == "parent")
     assert found.baselines["lambda"]["base"] == 0 and found.baselines["distance"][found.nearest] == 0
     assert agreement_with_accuracy(rows, found)["noise_ceiling"]["value"] is None, "equal accuracies rank nobody"
 
@@ -161,7 +161,7 @@ def test_choosing_trials(toy_run):
     run = RunFolder(toy_run)
     rows = read_rows(run)
     assert choose_trials(run, None, ["base", "0"], rows) == ["base", "0000"]
-    assert choose_trials(run, 2, [], rows) == [row["trial"] for row in rows[:2]]
+    assert choose_trials(run, 2, [], rows) == [row.trial for row in rows[:2]]
     with pytest.raises(InputError, match="either --top or --trials"):
         choose_trials(run, 2, ["base"], rows)
     with pytest.raises(InputError, match="trial '9': not in this run"):

@@ -1,5 +1,7 @@
 """Correlations, regret and curves against closed forms and SciPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,15 +12,17 @@ from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.labels.plots import scatter_text, write_scatters
 from nex_merge.labels.statistics import curve, kendall, pearson
 from nex_merge.measures.registry import OBJECTIVES
+from nex_merge.records import Estimate
+from nex_merge.runs.rows import Row
 
 
 def rows_with(accuracy, nex, tokens, kinds=None):
-    columns = {**dict.fromkeys(OBJECTIVES, 0.5), "accuracy_low": None, "accuracy_high": None, "accuracy_source": "x"}
+    estimates = dict.fromkeys(OBJECTIVES, Estimate(0.5))
     return [
-        {
-            **columns, "rank": i + 1, "trial": f"{i:04d}", "kind": (kinds or ["merge"] * 99)[i], "state": "complete",
-            "accuracy": a, "nex": n, "nex_low": n - 0.1, "nex_high": n + 0.1, "mean_tokens": t, "method": "ab"[i % 2],
-        }
+        Row(
+            f"{i:04d}", (kinds or ["merge"] * 99)[i], "ab"[i % 2], "complete", i + 1, accuracy=a, accuracy_source="x",
+            estimates={**estimates, "nex": Estimate(n, n - 0.1, n + 0.1), "mean_tokens": Estimate(t)},
+        )
         for i, (a, n, t) in enumerate(zip(accuracy, nex, tokens, strict=True))
     ]  # fmt: skip
 
@@ -45,13 +49,16 @@ def test_overlap_over_ties_is_its_expectation():
 
 def test_accuracy_from_different_data_is_refused():
     rows = rows_with([0.1, 0.2, 0.3], [1, 2, 3], [1, 2, 3])
-    rows[1]["accuracy_source"] = "y"
+    rows[1] = replace(rows[1], accuracy_source="y")
     with pytest.raises(InputError, match="comes from different data \\(x; y\\)"):
         agreement_with_accuracy(rows)
 
 
 def test_equal_accuracies_have_neither_correlation_nor_curve():
-    rows = [{**row, "entropy": i} for i, row in enumerate(rows_with([0.0] * 6, range(6), range(6)))]
+    rows = [
+        replace(row, estimates={**row.estimates, "entropy": Estimate(i)})
+        for i, row in enumerate(rows_with([0.0] * 6, range(6), range(6)))
+    ]
     found = agreement_with_accuracy(rows)
     assert found["scores"]["nex"]["spearman"]["value"] is None and found["curves"] == {}
 
@@ -98,7 +105,7 @@ def test_a_curve_needs_five_different_values():
 def test_splitting_keeps_base_and_parents_in_every_part():
     rows = rows_with([0.1] * 5, range(5), range(5), ["base", "parent", "merge", "merge", "merge"])
     parts = split(rows, "method")
-    assert {name: [row["trial"] for row in part] for name, part in parts.items()} == {
+    assert {name: [row.trial for row in part] for name, part in parts.items()} == {
         "a": ["0000", "0001", "0002", "0004"],
         "b": ["0000", "0001", "0003"],
     }
@@ -116,8 +123,7 @@ def test_scatter_plots(tmp_path):
 
 def test_equal_scores_stand_in_the_order_of_trial_numbers():
     rows = rows_with([0.1, 0.2, 0.3], [1, 1, 1], [1, 1, 1])
-    for item, trial in zip(rows, ("10000", "9999", "0003"), strict=True):
-        item["trial"] = trial
+    rows = [replace(row, trial=trial) for row, trial in zip(rows, ("10000", "9999", "0003"), strict=True)]
     assert agreement_with_accuracy(rows)["scores"]["mean_tokens"]["top_trial"] == "0003"
     more = rows[:2] + rows_with([0.4], [0], [2])
     assert agreement_with_accuracy(more)["scores"]["mean_tokens"]["top_trial"] == "9999"
@@ -159,7 +165,7 @@ def test_the_ceiling_of_a_run_rests_on_what_is_known_of_its_accuracies():
     assert agreement_with_accuracy(rows)["noise_ceiling"] is None, "the run's size is not known"
     plain = agreement_with_accuracy(rows, LabelledRun(prompts=24))["noise_ceiling"]
     assert plain["problems"] is None and plain["shared_noise"] is None and plain["accuracy_ranks_at"] is None
-    trials = [row["trial"] for row in rows]
+    trials = [row.trial for row in rows]
     known = LabelledRun(prompts=24, problems=dict.fromkeys(trials, 10))
     noisy = agreement_with_accuracy(rows, known)["noise_ceiling"]
     assert noisy["value"] < plain["value"] and noisy["problems"] == 10

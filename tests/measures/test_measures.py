@@ -26,7 +26,7 @@ from nex_merge.records import (
     TrialResult,
     Variant,
 )
-from nex_merge.runs import leaderboard
+from nex_merge.runs import leaderboard, rows
 from nex_merge.setup.config import ConsensusConfig, NexConfig
 from nex_merge.setup.study_config import StudyConfig
 
@@ -246,10 +246,10 @@ def test_a_model_without_mass_or_credit():
 def test_objectives_and_columns_are_views_of_the_table():
     assert list(OBJECTIVES) == [name for name, measure in MEASURES.items() if measure.is_objective]
     assert {"log_gap", "weighted_mass"}.isdisjoint(OBJECTIVES)
-    measured = [name for name in leaderboard.COLUMNS if name in MEASURES]
+    measured = [name for name in rows.COLUMNS if name in MEASURES]
     assert measured == list(MEASURES)
     bounds = {f"{name}_{end}" for name, measure in MEASURES.items() if measure.with_interval for end in ("low", "high")}
-    assert bounds and {name for name in leaderboard.COLUMNS if name.endswith(("_low", "_high"))} == bounds | {
+    assert bounds and {name for name in rows.COLUMNS if name.endswith(("_low", "_high"))} == bounds | {
         "accuracy_low", "accuracy_high",
     }  # fmt: skip
     for name, measure in OBJECTIVES.items():
@@ -272,7 +272,9 @@ def test_a_new_entry_is_estimated_shown_and_ranked(monkeypatch):
     assert "planted" in scoring.reliability.split_halves
     listing = CliRunner().invoke(app, ["measures"]).output
     assert "planted: what a test added\n    less is better, characters, objective\n" in listing
-    assert leaderboard._measure_columns()[-3:] == ["planted", "planted_low", "planted_high"]
+    assert rows._measure_columns()[-3:] == ["planted", "planted_low", "planted_high"]
     result = TrialResult("0000", "merge", "ties", "ties", 0, "complete", estimates=scoring.estimates["0000"])
     (row,) = leaderboard.rank([result], Objective("planted", -1))
-    assert (row["planted"], row["planted_low"]) == (11, 11) and not leaderboard.sorts_descending("planted")
+    assert (row.column("planted"), row.column("planted_low")) == (11, 11) and not leaderboard.sorts_descending(
+        "planted"
+    )

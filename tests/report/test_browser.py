@@ -37,7 +37,7 @@ def browser():
 def run(tmp_path_factory):
     run = plant(tmp_path_factory.mktemp("browser") / "run", 20)
     for number, row in enumerate(take_snapshot(run).rows[:8]):
-        files.write_accuracy(run.path, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held out"})
+        files.write_accuracy(run.path, row.trial, {"accuracy": 0.5 + number / 100, "source": "held out"})
     write_report(run, run.path / "report.html", datetime.now(UTC), lambda note: None)
     return run
 

@@ -14,7 +14,8 @@ from nex_merge.report.comparison import spread
 from nex_merge.report.data import front, leaderboard_table, reliability_figures, stage_times, take_snapshot
 from nex_merge.report.figures import history, parallel, scatter
 from nex_merge.runs import files
-from nex_merge.runs.leaderboard import COLUMNS, rank
+from nex_merge.runs.leaderboard import rank
+from nex_merge.runs.rows import COLUMNS
 from nex_merge.runs.tables import TABLE
 from nex_merge.study.importances import importances
 from tests.report.planted import plant, reliability_of, result_of, with_values
@@ -30,14 +31,17 @@ def test_the_front_is_what_no_other_variant_beats(objective):
     rows = rank(results, objective)
 
     def beats(a, b):
-        gains = (b["mean_tokens"] - a["mean_tokens"], objective.sign * (a[objective.name] - b[objective.name]))
+        gains = (
+            b.known("mean_tokens") - a.known("mean_tokens"),
+            objective.sign * (a.known(objective.name) - b.known(objective.name)),
+        )
         return min(gains) >= 0 and max(gains) > 0
 
-    sound = [row for row in rows if row["state"] == "complete"]
-    expected = {row["trial"] for row in sound if not any(beats(other, row) for other in sound)}
+    sound = [row for row in rows if row.state == "complete"]
+    expected = {row.trial for row in sound if not any(beats(other, row) for other in sound)}
     found = front(rows, objective)
-    assert {row["trial"] for row in found} == expected
-    tokens = [row["mean_tokens"] for row in found]
+    assert {row.trial for row in found} == expected
+    tokens = [row.value("mean_tokens") for row in found]
     assert tokens == sorted(tokens) and len(expected) < 20
 
 
@@ -55,7 +59,7 @@ def test_the_leaderboard_has_every_column_and_the_terminals_first(tmp_path):
     renamed = {"rank", "beats_parent", "mean_tokens", "cycles_per_response", "seconds"}
     assert set(COLUMNS) - renamed <= set(names) and "p.weight.a" in names and len(names) == len(set(names))
     assert all(len(line) == len(columns) for line in cells)
-    assert cells[0][0].value == 1 and cells[0][1].value == snapshot.rows[0]["trial"]
+    assert cells[0][0].value == 1 and cells[0][1].value == snapshot.rows[0].trial
     assert {column.name for column in columns if column.descending} >= {"nex", "95 %", "beats", "consensus"}
     assert not {column.name for column in columns if column.descending} & {"#", "tokens", "entropy", "s"}
     meanings = {column.name: column.meaning for column in columns}
@@ -69,7 +73,7 @@ def test_another_objective_leads_the_page(tmp_path):
     snapshot = take_snapshot(run)
     shown = [column.name for column in leaderboard_table(snapshot)[0] if column.shown]
     assert "perplexity" in shown
-    assert snapshot.pick["perplexity"] == min(row["perplexity"] for row in snapshot.of("merge"))
+    assert snapshot.pick.value("perplexity") == min(row.value("perplexity") for row in snapshot.of("merge"))
     figure = history(snapshot.rows, snapshot.objective, snapshot.pick)
     best = next(trace for trace in figure.data if trace.name == "best so far")
     assert list(best.y) == sorted(best.y, reverse=True)
@@ -85,11 +89,10 @@ def test_a_column_is_sorted_as_the_study_is_directed(tmp_path):
 
 def test_every_column_with_an_interval_has_error_bars():
     rows = rank([result_of(np.random.default_rng(i), files.trial_id(i), "merge") for i in range(3)], NEX)
-    for row in rows:
-        row |= {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.7}
-    rows[1]["accuracy_low"] = rows[1]["accuracy_high"] = None
+    rows = [replace(row, accuracy=0.5, accuracy_low=0.4, accuracy_high=0.7) for row in rows]
+    rows[1] = replace(rows[1], accuracy_low=None, accuracy_high=None)
     points = scatter(rows, "nex", "accuracy", None).data[0]
-    assert list(points.error_x.array) == pytest.approx([0.05 * row["nex"] for row in rows])
+    assert list(points.error_x.array) == pytest.approx([0.05 * row.value("nex") for row in rows])
     assert list(points.error_y.arrayminus) == pytest.approx([0.1, 0, 0.1])
     assert scatter(rows, "mean_tokens", "accuracy", None).data[0].error_x.array is None
     assert scatter(rows, "novelty", "nex", None).layout.xaxis.title.text == "novelty (neurons per token)"
@@ -124,7 +127,7 @@ def test_merges_without_a_parameter_stand_apart_in_the_parallel_coordinates():
     ]
     figure, _ = parallel(rank(results, NEX), NEX)
     density, method, nex = figure.data[0].dimensions
-    order = [row["trial"] for row in rank(results, NEX)]
+    order = [row.trial for row in rank(results, NEX)]
     assert density.ticktext[0] == "none" and min(density["values"]) == density["values"][order.index("0001")]
     assert list(method.ticktext) == ["slerp", "ties"] and nex.label == "NEX"
 

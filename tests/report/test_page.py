@@ -34,13 +34,13 @@ def page_of(run):
 def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
     run = plant(tmp_path / "hundred", 100)
     for number, row in enumerate(take_snapshot(run).rows[:20]):
-        files.write_accuracy(run.path, row["trial"], {"accuracy": 0.5 + number / 100, "source": "held <out>"})
+        files.write_accuracy(run.path, row.trial, {"accuracy": 0.5 + number / 100, "source": "held <out>"})
     size = write_report(run, tmp_path / "page.html", MADE, lambda note: pytest.fail(note))
     whole = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert size == len(whole.encode()) < LIMIT
     page = whole.partition("<script>/**")[0]
     pick = take_snapshot(run).pick
-    assert f"Recommended: trial {int(pick['trial'])}, by NEX (weak): {pick['nex']:.4f} [" in page
+    assert f"Recommended: trial {int(pick.trial)}, by NEX (weak): {pick.value('nex'):.4f} [" in page
     assert page.count("<tr data-state=") == 103
     for text in (
         "created <time datetime=\"2026-01-02T03:04:00+00:00\">2026-01-02 03:04 UTC</time>", "is not updated",
@@ -50,7 +50,7 @@ def test_a_hundred_trials_make_a_page_below_eight_megabytes(tmp_path):
         "20 variants have accuracy (held &lt;out&gt;)", "Spearman", "Importances are not available",
         "Noise ceiling: labels on the same",
         "5 responses of the pick", "<h4>Recommended: trial", "Parent pairs", "Parent signs", "class=\"explore\"",
-        f"mergekit-yaml {run.path}/trials/{pick['trial']}/recipe.yaml OUT --random-seed 7",
+        f"mergekit-yaml {run.path}/trials/{pick.trial}/recipe.yaml OUT --random-seed 7",
         "mergekit version</dt><dd>0.1.5", "merge_method: ties", "calibration: self",
     ):  # fmt: skip
         assert text in page, text
@@ -89,7 +89,7 @@ def test_a_run_of_version_0_1_0(tmp_path):
     expected, _ = page_of(plant(tmp_path / "new" / "run", 10, study=study))
     page, notes = page_of(as_first_version(plant(tmp_path / "old" / "run", 10, study=study)))
     pick = take_snapshot(plant(tmp_path / "run", 10, study=study)).pick
-    lead = f"Recommended: trial {int(pick['trial'])}, by entropy: {pick['entropy']:.{MEASURES['entropy'].digits}f}"
+    lead = f"Recommended: trial {int(pick.trial)}, by entropy: {pick.value('entropy'):.{MEASURES['entropy'].digits}f}"
     assert lead in page and lead in expected and not notes
     assert "5 responses of the pick" in page and page.count("<tr data-state=") == 13
 
@@ -99,12 +99,12 @@ def test_several_objectives(tmp_path, third):
     run = plant(tmp_path / "run", 12, study={"objectives": {"consensus": "auto", "mean_tokens": "minimize", **third}})
     page, notes = page_of(run)
     snapshot = take_snapshot(run)
-    front = [row for row in snapshot.rows if row["kind"] == "merge" and row["front"] == 1]
-    assert snapshot.pick == front[0] == max(front, key=lambda row: row["consensus"]) and not notes
+    front = [row for row in snapshot.rows if row.kind == "merge" and row.front == 1]
+    assert snapshot.pick == front[0] == max(front, key=lambda row: row.value("consensus")) and not notes
     for text in (
         "The front and how certain it is", "Recommended: one of the front by consensus and mean tokens",
-        f"Trial {int(front[0]['trial'])} (ties): consensus {front[0]['consensus']:.4g}, mean tokens ",
-        "The front: " + ", ".join(f"trial {int(row['trial'])}" for row in front),
+        f"Trial {int(front[0].trial)} (ties): consensus {front[0].value('consensus'):.4g}, mean tokens ",
+        "The front: " + ", ".join(f"trial {int(row.trial)}" for row in front),
         '<a href="#front">Objectives</a>', "Hypervolume over trials", "The reference point is the worst of all comp",
         "objectives</dt><dd>consensus (more is better), mean_tokens (less is better)", 'data-name="front"',
     ):  # fmt: skip
@@ -114,10 +114,12 @@ def test_several_objectives(tmp_path, third):
     (ring,) = [trace for trace in drawn["front"]["data"] if trace["name"] == "front"]
     assert ring["mode"] == ("markers" if third else "lines+markers")
     # From the fewest tokens to the most, each step takes consensus up.
-    ordered = sorted(front, key=lambda row: row["mean_tokens"])
-    assert ring["x"] == [row["mean_tokens"] for row in ordered] and ring["y"] == [row["consensus"] for row in ordered]
+    ordered = sorted(front, key=lambda row: row.value("mean_tokens"))
+    assert ring["x"] == [row.value("mean_tokens") for row in ordered] and ring["y"] == [
+        row.value("consensus") for row in ordered
+    ]
     assert [note["text"] for note in drawn["front"]["layout"]["annotations"]] == [
-        row["trial"] for row in snapshot.rows if row["kind"] != "merge"
+        row.trial for row in snapshot.rows if row.kind != "merge"
     ]
     volumes = drawn["volume"]["data"][1]["y"]
     assert volumes == sorted(volumes) and volumes[0] > 0

@@ -23,6 +23,7 @@ from nex_merge.runs import card, export, proof
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from tests.conftest import ROOT, toy_settings
+from tests.rows import row_of
 from tests.searches import search
 
 
@@ -37,16 +38,10 @@ from tests.searches import search
 )
 def test_parents_that_rank_above_the_best_merge_are_named(tmp_path, monkeypatch, order, told):
     rows = [
-        {
-            "rank": place,
-            "trial": trial,
-            "kind": "merge" if trial == "7" else "parent",
-            "nex": -place,
-            "consensus": place,
-        }
+        row_of(trial, "merge" if trial == "7" else "parent", rank=place, values={"nex": -place, "consensus": place})
         for place, trial in enumerate(order, 1)
     ]
-    failed = {"trial": "8", "kind": "merge", "nex": None, "consensus": None}
+    failed = row_of("8", state="failed")
     monkeypatch.setattr(export, "read_rows", lambda run: [*rows, failed])
     run = SimpleNamespace(path=tmp_path, objective=Objective("nex", 1))
     see = f"above trial 7, the best merge; see: nex-merge leaderboard {tmp_path}"

@@ -4,12 +4,13 @@ import pytest
 
 from nex_merge.measures.estimates import Objective
 from nex_merge.runs.front import reference_in_words, volume_over
+from tests.rows import row_of
 
 SEVERAL = Objective("nex", 1, (Objective("mean_tokens", -1),))
 
 
 def row(trial, nex, tokens, kind="merge", state="complete"):
-    return {"trial": trial, "kind": kind, "state": state, "nex": nex, "mean_tokens": tokens}
+    return row_of(trial, kind, state, values={"nex": nex, "mean_tokens": tokens})
 
 
 ROWS = [
@@ -35,7 +36,7 @@ def test_a_merge_that_is_worse_than_base_and_parents_moves_the_reference():
     volume = volume_over(rows, SEVERAL)
     assert reference_in_words(volume).endswith(", nex 0.1 (trial 6), mean_tokens 100 (trial 6)")
     assert volume.values[0] == pytest.approx(0.4 * 80) and volume.values[-1] > volume.values[-2] * 0.999
-    without = volume_over([item for item in rows if item["kind"] == "merge"], SEVERAL)
+    without = volume_over([item for item in rows if item.kind == "merge"], SEVERAL)
     assert without.baselines == 0 and without.values == volume.values
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,10 @@ from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import Advice, Estimate, NexScore, Reliability, TrialResult, Verdict
 from nex_merge.runs.advice import lead, next_steps, verdict_lines
 from nex_merge.runs.files import read_accuracy
-from nex_merge.runs.leaderboard import COLUMNS, as_csv, as_frame, as_json, rank, sort_rows
+from nex_merge.runs.leaderboard import as_csv, as_frame, as_json, rank, sort_rows
 from nex_merge.runs.recommend import best_by
 from nex_merge.runs.results import Scores, read_reliability, write_result, write_scores
+from nex_merge.runs.rows import COLUMNS
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import as_markdown, print_table, table_cells
 from nex_merge.setup.study_config import StudyConfig
@@ -62,10 +63,10 @@ RESULTS = [
 
 def test_ranking():
     rows = rank(RESULTS, NEX)
-    assert [(row["rank"], row["trial"]) for row in rows] == [
+    assert [(row.rank, row.trial) for row in rows] == [
         (1, "0002"), (2, "0000"), (3, "0003"), (4, "base"), (None, "0001"), (None, "0004"),
     ]  # fmt: skip
-    assert rows[0]["cycles_per_response"] == 2 and rows[0]["seconds"] == 1.0
+    assert rows[0].value("cycles_per_response") == 2 and rows[0].seconds == 1.0
 
 
 def test_formats_hold_all_columns():
@@ -80,7 +81,7 @@ def test_formats_hold_all_columns():
 
 def test_sorting():
     rows = rank(RESULTS, NEX)
-    assert [row["trial"] for row in sort_rows(rows, "p.weight.a")][:2] == ["0000", "0002"]
+    assert [row.trial for row in sort_rows(rows, "p.weight.a")][:2] == ["0000", "0002"]
     with pytest.raises(InputError, match=r"unknown column 'nexx'\. Did you mean 'nex'"):
         sort_rows(rows, "nexx")
 
@@ -88,7 +89,7 @@ def test_sorting():
 def test_collapsed_ranks_below_every_sound_one():
     beyond = [result("0005", 0.99, state="collapsed", reason="loops"), result("0006", 0.1, state="infeasible")]
     rows = rank([*RESULTS, *beyond], NEX)
-    assert [(row["rank"], row["trial"]) for row in rows][4:7] == [(5, "0006"), (6, "0005"), (None, "0001")]
+    assert [(row.rank, row.trial) for row in rows][4:7] == [(5, "0006"), (6, "0005"), (None, "0001")]
 
 
 def two(trial, nex, tokens, kind="merge", **fields):
@@ -106,12 +107,12 @@ TWO = [
 def test_with_several_objectives_fronts_come_first():
     """Merges are sorted among themselves; q is better than all of them, and takes none off the front."""
     rows = rank(TWO, SEVERAL)
-    assert [(row["rank"], row["trial"], row["front"]) for row in rows] == [
+    assert [(row.rank, row.trial, row.front) for row in rows] == [
         (1, "q", 1), (2, "p", 1), (3, "0001", 1), (4, "0000", 1), (5, "0002", 1), (6, "0003", 2), (7, "base", 3),
         (8, "0005", None), (9, "0004", None), (None, "0006", None),
     ]  # fmt: skip
-    assert [row["trial"] for row in sort_rows(rows, "front")][:7] == [row["trial"] for row in rows][:7]
-    assert {row["front"] for row in rank(TWO, NEX)} == {None}
+    assert [row.trial for row in sort_rows(rows, "front")][:7] == [row.trial for row in rows][:7]
+    assert {row.front for row in rank(TWO, NEX)} == {None}
 
 
 def test_the_front_is_a_column_of_the_table_where_there_are_several():
@@ -177,9 +178,9 @@ def test_another_objective_and_direction():
 
     found = [with_tokens("0000", 30.0), with_tokens("0001", 10.0), with_tokens("0002", 20.0)]
     objective = objective_of(StudyConfig(objective="mean_tokens"))
-    assert [row["trial"] for row in rank(found, objective)] == ["0001", "0002", "0000"]
+    assert [row.trial for row in rank(found, objective)] == ["0001", "0002", "0000"]
     objective = objective_of(StudyConfig(objective="mean_tokens", direction="maximize"))
-    assert [row["trial"] for row in rank(found, objective)] == ["0000", "0002", "0001"]
+    assert [row.trial for row in rank(found, objective)] == ["0000", "0002", "0001"]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -199,6 +200,17 @@ def test_a_frame_has_every_column_and_nullable_ranks():
     frame = as_frame(rank(RESULTS, NEX))
     assert list(frame.columns) == [*COLUMNS, "p.weight.a"]
     assert frame["rank"].isna().sum() == 2 and frame["rank"].iloc[0] == 1
+
+
+def test_a_row_has_its_columns_and_stays_as_it_is():
+    (row,) = rank([result("0001", 0.9, parameters={"weight.a": 0.1})], Objective("entropy", -1))
+    found = row.as_mapping()
+    assert {*found} == {*COLUMNS, "entropy_low", "entropy_high", "p.weight.a"}
+    assert all(row.column(name) == value for name, value in found.items()) and row.column("nexx") is None
+    assert row.value("nex") == 0.9 and row.interval("nex") == (0.9, 0.9)
+    assert row.interval("cycles_per_response") == (None, None), "no columns for it"
+    with pytest.raises(FrozenInstanceError):
+        row.rank = 2
 
 
 def reliability(nex="weak", of_consensus="sound", advice=(), **reasons):
@@ -248,7 +260,7 @@ def test_the_leaderboard_leads_with_the_pick_and_what_speaks_for_it():
     ]
     assert steps[0] == "Export the pick: nex-merge export results/x --out DIR"
     assert steps[1] == "Check a dozen answers yourself: nex-merge audit results/x"
-    assert best_by(rank(FOUR, NEX), "consensus", 1)["trial"] == "0002"
+    assert best_by(rank(FOUR, NEX), "consensus", 1).trial == "0002"
 
 
 def test_a_measure_that_is_sound_and_disagrees_is_named_and_its_command_comes_once():
@@ -441,4 +453,4 @@ def test_accuracy_joins_the_leaderboard(a_run, tmp_path):
         write_result(a_run.path, item)
     (tmp_path / "a.json").write_text('{"base": 0.25, "2": 0.75}')
     attach_accuracy(a_run, tmp_path / "a.json")
-    assert {row["trial"]: row["accuracy"] for row in write_leaderboard(a_run)}["0002"] == 0.75
+    assert {row.trial: row.accuracy for row in write_leaderboard(a_run)}["0002"] == 0.75

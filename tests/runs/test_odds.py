@@ -1,5 +1,7 @@
 """Odds against base and parents: a range where they hang on how far merges vouch for one another, and no claim then."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,16 +10,19 @@ from nex_merge.measures.estimates import Objective, score_pool
 from nex_merge.measures.measure import Pool
 from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
-from nex_merge.records import Observation, Response, Variant
+from nex_merge.records import Estimate, Observation, Response, Variant
 from nex_merge.runs.odds import better, is_open, odds
 from nex_merge.setup.config import ConsensusConfig, NexConfig
+from tests.rows import row_of
 
 PROMPTS = 48
 
 
 def row(low, most, equal=0.6, equal_most=0.62):
-    names = ("beats_parent", "beats_parent_most", "beats_equal", "beats_equal_most")
-    return {f"consensus_{name}": value for name, value in zip(names, (low, most, equal, equal_most), strict=True)}
+    found = Estimate(
+        0.5, beats_parent=low, beats_parent_most=most, beats_equal=equal, beats_equal_most=equal_most,
+    )  # fmt: skip
+    return replace(row_of("0000"), estimates={"consensus": found})
 
 
 @pytest.mark.parametrize(
@@ -36,7 +41,8 @@ def test_where_the_order_flips_nothing_is_claimed(low, most, told, said):
     lines = list(better(pick, "consensus"))
     assert bool(lines) == bool(said) and all(said in line for line in lines)
     assert is_open(pick, "consensus") == (said == "not settled")
-    assert list(better({"nex": 0.5, "beats_parent": 0.99}, "nex")) == [], "only consensus hangs on kin"
+    unvoted = replace(row_of("0000"), estimates={"nex": Estimate(0.5, beats_parent=0.99)})
+    assert list(better(unvoted, "nex")) == [], "only consensus hangs on kin"
 
 
 def variant(name, keys):

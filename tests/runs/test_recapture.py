@@ -12,6 +12,7 @@ from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import check
+from tests.rows import by_column
 from tests.searches import search
 
 CONSENSUS = {"trials": 3, "objective": "consensus"}
@@ -44,7 +45,7 @@ def test_capturing_later_gives_what_capturing_at_once_gives(toy_config, tmp_path
     search(toy_config, study=CONSENSUS, output=str(tmp_path / "whole"))
     some = CliRunner().invoke(app, ["rescore", str(folder), "--capture", "1"])
     assert some.exit_code == 0 and "trial 1: captured" in some.output
-    nex = {row["trial"]: row["nex"] for row in read_rows(RunFolder(folder))}
+    nex = {row["trial"]: row["nex"] for row in by_column(read_rows(RunFolder(folder)))}
     assert [trial for trial, value in nex.items() if value is not None] == ["0001"]
     assert CliRunner().invoke(app, ["rescore", str(folder), "--capture", "all"]).exit_code == 0
     one, other = RunFolder(folder), RunFolder(tmp_path / "whole")
@@ -53,7 +54,7 @@ def test_capturing_later_gives_what_capturing_at_once_gives(toy_config, tmp_path
         for name in ("ptr", "keys", "effective", "redundant"):
             mine, its = (getattr(v.observation.evidence.credits, name) for v in (a, b))
             assert np.array_equal(mine, its)
-    for mine, its in zip(read_rows(one), read_rows(other), strict=True):
+    for mine, its in zip(by_column(read_rows(one)), by_column(read_rows(other)), strict=True):
         for name in ("nex", "entropy", "novelty", "utilization", "consensus"):
             assert mine[name] == pytest.approx(its[name], abs=1e-12)
 

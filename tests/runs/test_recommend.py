@@ -39,15 +39,15 @@ def judged(run, **levels):
 def test_one_merge_is_recommended_by_everything(tmp_path):
     run = judged(plant(tmp_path / "run", 60), nex="insufficient", consensus="sound")
     rows = read_rows(run)
-    merges = [row for row in rows if row["kind"] == "merge" and row["state"] == "complete"]
-    members = [row for row in rows if row["kind"] != "merge"]
-    best = max(merges, key=lambda row: row["consensus"])
-    assert best["trial"] != merges[0]["trial"] and best["consensus"] > max(row["consensus"] for row in members)
-    label = f"trial {int(best['trial'])}"
-    first = f"Recommended: {label}, by consensus (sound): {best['consensus']:.3f}"
-    assert {row["trial"]: row["recommended"] for row in rows if row["recommended"]} == {best["trial"]: "consensus"}
-    assert best_merge(run).trial == take_snapshot(run).pick["trial"] == best["trial"]
-    assert best_merge(run, "nex").trial == merges[0]["trial"]
+    merges = [row for row in rows if row.kind == "merge" and row.state == "complete"]
+    members = [row for row in rows if row.kind != "merge"]
+    best = max(merges, key=lambda row: row.value("consensus"))
+    assert best.trial != merges[0].trial and best.value("consensus") > max(row.value("consensus") for row in members)
+    label = f"trial {int(best.trial)}"
+    first = f"Recommended: {label}, by consensus (sound): {best.value('consensus'):.3f}"
+    assert {row.trial: row.recommended for row in rows if row.recommended} == {best.trial: "consensus"}
+    assert best_merge(run).trial == take_snapshot(run).pick.trial == best.trial
+    assert best_merge(run, "nex").trial == merges[0].trial
     assert look(run).told.startswith(first)
     invoke = CliRunner(env=WIDE).invoke
     text = invoke(app, ["leaderboard", str(run.path)]).stdout.splitlines()
@@ -55,11 +55,11 @@ def test_one_merge_is_recommended_by_everything(tmp_path):
     assert next(line for line in text if line.startswith("First by NEX (insufficient): trial "))
     assert invoke(app, ["leaderboard", str(run.path), "--format", "md"]).stdout.startswith(f"Recommended: {label}, by")
     listed = json.loads(invoke(app, ["leaderboard", str(run.path), "--format", "json"]).stdout)
-    assert [row["trial"] for row in listed if row["recommended"]] == [best["trial"]]
+    assert [row["trial"] for row in listed if row["recommended"]] == [best.trial]
     page, notes = page_of(run)
     assert f'<p class="big">{first}' in page and f"<h4>Recommended: {label}</h4>" in page and not notes
-    assert f"--trial {int(best['trial'])} --out OUT" in page
-    told = standing(recommendation(run), best["trial"])
+    assert f"--trial {int(best.trial)} --out OUT" in page
+    told = standing(recommendation(run), best.trial)
     assert verdict_line("consensus", Verdict("sound"), told).endswith(
         "sound; it is recommended, by consensus (sound) |"
     )
@@ -74,7 +74,7 @@ def test_that_nothing_is_recommended_is_said_first(tmp_path):
     page, _ = page_of(run)
     assert '<p class="big">Nothing is recommended: the verdicts on NEX and consensus are insufficient.' in page
     assert "<h4>First by NEX: trial " in page and "Recommended" not in page
-    assert not any(row["recommended"] for row in read_rows(run))
+    assert not any(row.recommended for row in read_rows(run))
     weak = reliability(nex="insufficient", of_consensus="weak")
     found = recommend(rank([*FOUR, measured("q", 0.1, 0.95, "parent")], NEX), NEX, weak)
     assert found.why == ("the verdict on NEX is insufficient; by consensus (weak), q is better than every merge")
@@ -95,7 +95,7 @@ def test_a_merge_that_answers_nothing_is_no_candidate():
         result(trial, 0.5, estimates={"mean_tokens": Estimate(tokens), "empty": Estimate(empty)})
         for trial, tokens, empty in (("0000", 1.0, 1.0), ("0001", 90.0, 0.1))
     )
-    assert recommend(rank([silent, talking], short), short, reliability()).row["trial"] == "0001"
+    assert recommend(rank([silent, talking], short), short, reliability()).row.trial == "0001"
     assert recommend(rank([silent], short), short, reliability()).why == "the only merge gives empty answers"
     two = recommend(rank([silent, result("0002", 0.1, state="collapsed")], short), short, reliability())
     assert two.why == "none of 2 merges is complete, and 1 gives empty answers"
@@ -128,7 +128,7 @@ def test_an_interval_stands_for_whatever_objective(tmp_path, objective):
     run = plant(tmp_path / "run", 3, study={"objective": objective})
     found = CliRunner().invoke(app, ["leaderboard", str(run.path), "--format", "md"]).stdout.splitlines()
     head, row = found[2].split("|"), found[4].split("|")
-    low = min(read_rows(run), key=lambda row: row["rank"])[f"{objective}_low"]
+    low = min(read_rows(run), key=lambda row: row.rank).interval(objective)[0]
     shown = dict(zip((cell.strip() for cell in head), (cell.strip() for cell in row), strict=True))
     assert shown["95 %"].startswith(f"{low:.{0 if objective == 'mean_tokens' else 3}f}-")
 
@@ -162,7 +162,7 @@ def test_what_each_concludes_where_they_differ(tmp_path):
     from nex_merge.runs import files
 
     run = plant(tmp_path / "run", 3)
-    pick = take_snapshot(run).pick["trial"]
+    pick = take_snapshot(run).pick.trial
     for found in run.results():
         said = {"pairs": "It is 3.", "base": "<b>It</b> is 2."}.get(found.trial, "It is 2.")
         texts = ["It is 1.", said, *["It is 4."] * 4]

@@ -11,6 +11,7 @@ from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import NexConfig
+from tests.rows import by_column
 from tests.searches import search
 
 
@@ -25,14 +26,14 @@ def scores(rows):
 
 @pytest.mark.parametrize("calibration", ["self", "crossfit", "parents"])
 def test_rescoring_equals_a_search_under_that_calibration(run, toy_config, tmp_path, calibration):
-    rows = rescore_run(run, NexConfig(calibration=calibration))
+    rows = by_column(rescore_run(run, NexConfig(calibration=calibration)))
     searched, _ = search(toy_config, nex={"calibration": calibration}, output=str(tmp_path / "other"))
     known = {trial: nex for trial, nex in scores(searched).items() if not trial.isdigit() or trial == "0000"}
     assert known == {trial: scores(rows)[trial] for trial in known}, "the first merge and the baselines are the same"
 
 
 def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
-    rows = rescore_run(run, NexConfig(rho=0.6, min_run=1))
+    rows = by_column(rescore_run(run, NexConfig(rho=0.6, min_run=1)))
     rows_of_other, _ = search(toy_config, nex={"rho": 0.6, "min_run": 1}, output=str(tmp_path / "other"))
     searched = {row["trial"]: row for row in rows_of_other}
     for row in rows:
@@ -42,21 +43,25 @@ def test_other_phases_are_found_again_from_the_rows(run, toy_config, tmp_path):
 
 
 def test_earlier_leaderboards_are_kept_and_the_last_asked_for_shows(run):
-    before = read_rows(run)
+    before = by_column(read_rows(run))
     rescore_run(run, NexConfig(calibration="parents"))
     kept = sorted(path.name for path in (run.path / "leaderboards").iterdir())
     assert kept == ["parents-rho0.95-min_run2", "self-rho0.95-min_run2"]
     first = json.loads((run.path / "leaderboards" / kept[1] / "leaderboard.json").read_text())
     assert scores(first) == scores(before)
     other = json.loads((run.path / "leaderboards" / kept[0] / "leaderboard.json").read_text())
-    assert scores(other) == scores(read_rows(run))
-    assert scores(read_rows(run)) == scores(json.loads((run.path / "leaderboard.json").read_text())) != scores(before)
+    assert scores(other) == scores(by_column(read_rows(run)))
+    assert (
+        scores(by_column(read_rows(run)))
+        == scores(json.loads((run.path / "leaderboard.json").read_text()))
+        != scores(before)
+    )
     rescore_run(run, NexConfig())
-    assert scores(read_rows(run)) == scores(before)
+    assert scores(by_column(read_rows(run))) == scores(before)
 
 
 def test_every_merge_says_how_it_compares_with_parents_and_equal_weights(run):
-    rows = read_rows(run)
+    rows = by_column(read_rows(run))
     merges = [row for row in rows if row["kind"] == "merge"]
     assert all(0 <= row["beats_parent"] < 1 for row in merges)
     assert [row["trial"] for row in rows if row["reference"]] == ["0000"]

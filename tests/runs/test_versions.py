@@ -19,6 +19,7 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA, read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PACKAGE, NexConfig
+from tests.rows import by_column
 from tests.searches import search
 
 FIRST = Path(__file__).parent / "0.1.0"
@@ -44,7 +45,7 @@ def known(rows):
 def test_it_is_read_as_it_was_written(first):
     run = RunFolder(first)
     assert run.schema == 1 and run.config.consensus.match == "auto"
-    rows = read_rows(run)
+    rows = by_column(read_rows(run))
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
     assert [row["trial"] for row in rows if row["reference"]] == ["0000"]
     assert best_merge(run).trial == rows[[row["kind"] for row in rows].index("merge")]["trial"]
@@ -59,7 +60,7 @@ def test_its_verdict_is_that_on_nex(first):
 
 def test_it_is_rescored_to_the_digit(first):
     run = RunFolder(first)
-    rows = rescore_run(run, NexConfig())
+    rows = by_column(rescore_run(run, NexConfig()))
     assert known(rows) == known(json.loads((FIRST / "leaderboard.json").read_text()))
     assert all(row["agreement"] is not None for row in rows), "a measure that it did not know"
     assert all(0 <= row["beats_parent"] < 1 for row in rows if row["kind"] == "merge")

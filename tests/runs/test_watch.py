@@ -16,6 +16,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.records import Live
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.watch import View, at_work, best_so_far, look, screen, seconds_left, status
+from tests.rows import row_of
 
 
 def live(**changes) -> Live:
@@ -26,7 +27,7 @@ def live(**changes) -> Live:
 
 def row(trial: str, nex: float | None, **changes):
     state = "complete" if nex is not None else "failed"
-    return {"trial": trial, "kind": "merge", "nex": nex, "state": state, "seconds": 10.0} | changes
+    return row_of(trial, state=state, values={"nex": nex}, **{"seconds": 10.0, **changes})
 
 
 def test_a_killed_search_is_not_at_work():
@@ -86,4 +87,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_merges_are_in_the_order_of_their_numbers():
     rows = (row("10000", 0.5), row("9999", 0.4), row("base", 0.3, kind="base"))
-    assert [item["trial"] for item in View(rows, rows, 15, Objective("nex", 1), None).by_time] == ["9999", "10000"]
+    assert [item.trial for item in View(rows, rows, 15, Objective("nex", 1), None).by_time] == ["9999", "10000"]

@@ -21,6 +21,7 @@ from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.final import _finalists
 from nex_merge.study.terms import split_prompts
+from tests.rows import by_column, row_of
 from tests.searches import search
 from tests.study.test_race import PROMPTS, Skilled
 
@@ -95,7 +96,7 @@ def test_each_figure_of_the_report_shows_one_stage(played):
     _, _, run = played
     page = render(take_snapshot(run), datetime.now(UTC), lambda note: None)
     figures = json.loads(page.partition('id="figures">')[2].partition("</script>")[0])
-    rows = {"search": search_ranking(run), "final": [r for r in read_rows(run) if r["stage"] == "final"]}
+    rows = {"search": search_ranking(run), "final": [r for r in by_column(read_rows(run)) if r["stage"] == "final"]}
     values = {stage: {r["trial"]: r["consensus"] for r in of if r["rank"]} for stage, of in rows.items()}
     assert values["final"].items() - values["search"].items(), "the stages differ"
     for name, stage in (("history", "search"), ("measure-nex", "search"), ("front", "final")):
@@ -116,7 +117,7 @@ def test_each_figure_of_the_report_shows_one_stage(played):
 
 
 def search_ranking(run):
-    return read_rows(run, final=False)
+    return by_column(read_rows(run, final=False))
 
 
 def test_a_final_that_was_interrupted_goes_on(toy_config, tmp_path, played):
@@ -178,7 +179,7 @@ def test_a_final_with_shared_weights(toy_config, calibration):
 
 def test_with_several_objectives_both_ends_of_the_front_reach_the_final():
     def row(trial, consensus, tokens, front):
-        return {"trial": trial, "kind": "merge", "front": front, "consensus": consensus, "mean_tokens": tokens}
+        return row_of(trial, front=front, values={"consensus": consensus, "mean_tokens": tokens})
 
     rows = [row("0000", 0.9, 50, 1), row("0001", 0.8, 40, 1), row("0002", 0.7, 30, 1), row("0003", 0.6, 20, 1)]
     rows += [row("0004", 0.85, 60, 2)]
@@ -204,7 +205,7 @@ def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(t
     folder = tmp_path / "run"
     assert CliRunner().invoke(app, ["rescore", str(folder), "--capture", "all"]).exit_code == 0
     run = RunFolder(folder)
-    leading = [row for row in read_rows(run) if row["stage"] == "final"]
+    leading = [row for row in by_column(read_rows(run)) if row["stage"] == "final"]
     assert leading and all(row["nex"] is not None for row in leading)
     _, final = split_prompts(run.config.study, 8)
     first = leading[0]["trial"]
@@ -216,7 +217,7 @@ def test_what_the_leaderboard_shows_is_what_is_captured_looked_at_and_exported(t
     card = (tmp_path / "best" / "README.md").read_text()
     assert "| prompts | those of the final, which the search had not seen |" in card
     assert f"calibration self | {row['nex']:.6f} |" in card
-    search_value = next(r for r in read_rows(run, final=False) if r["trial"] == trial)["nex"]
+    search_value = next(r for r in by_column(read_rows(run, final=False)) if r["trial"] == trial)["nex"]
     assert search_value != row["nex"], "or the test shows nothing"
 
 
@@ -238,7 +239,7 @@ def test_the_final_of_a_shorter_search_does_not_lead_a_longer_one_that_is_not_ov
         search(toy_config, engine=Dies(), **{**SETTINGS, "study": {**FINAL, "trials": 12}})
     again = RunFolder(run.path)
     assert len([result for result in again.results() if result.kind == "merge"]) == merges
-    assert again.final is None and {row["stage"] for row in read_rows(again)} == {"search"}
+    assert again.final is None and {row["stage"] for row in by_column(read_rows(again))} == {"search"}
 
 
 def test_a_race_with_a_final(toy_config, tmp_path):

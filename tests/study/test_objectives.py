@@ -17,6 +17,7 @@ from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.importances import importances
 from nex_merge.study.search import run_search
 from tests.engines.fakes import FakeEngine
+from tests.rows import by_column
 from tests.searches import search
 
 OBJECTIVES = {"nex": "auto", "entropy": "minimize"}
@@ -123,7 +124,9 @@ def test_a_final_is_ranked_by_fronts_of_its_own(go, tmp_path):
     front = ", ".join(str(int(row["trial"])) for row in final if row["kind"] == "merge" and row["front"] == 1)
     with pytest.raises(InputError, match=rf"--trial \({front}\)"):
         best_merge(run)
-    searched = [row for row in read_rows(run, final=False) if row["kind"] == "merge" and row["state"] == "complete"]
+    searched = [
+        row for row in by_column(read_rows(run, final=False)) if row["kind"] == "merge" and row["state"] == "complete"
+    ]
     assert len(volume_over(read_rows(run, final=False), run.objective).trials) == len(searched) > 3
 
 
@@ -143,7 +146,9 @@ def test_the_order_of_objectives_is_part_of_a_run(toy_config):
 def test_a_sampler_of_ones_own_may_be_one_for_several_objectives(toy_config, tmp_path):
     study = {"trials": 9, "objectives": OBJECTIVES, "constraints": {"mean_tokens": "<= 5"}}
     sampler = optuna.samplers.NSGAIISampler(seed=0, population_size=3)
-    rows = run_search(resolve_config(str(toy_config), {"study": study}), engine=FakeEngine(), sampler=sampler)
+    rows = by_column(
+        run_search(resolve_config(str(toy_config), {"study": study}), engine=FakeEngine(), sampler=sampler)
+    )
     told = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/run/study.db").trials
     assert {row["state"] for row in rows if row["kind"] == "merge"} == {"infeasible"}
     assert len({tuple(trial.params.values()) for trial in told}) == 9

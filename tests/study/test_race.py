@@ -16,7 +16,8 @@ from nex_merge.study import race
 from nex_merge.study.race import chance_to_overtake
 from nex_merge.study.samplers import stable_seed
 from tests.engines.fakes import FakeEngine
-from tests.searches import search, without_times
+from tests.rows import by_column
+from tests.searches import search
 
 RACED = {"trials": 16, "objective": "consensus", "pruner": "wilcoxon", "block": 4}
 PROMPTS = 24
@@ -165,7 +166,7 @@ def test_an_estimate_of_the_whole_is_the_rivals_value_plus_the_mean_difference(t
     assert pruned
     nex = whole_values(MEASURES["nex"], pool)
     assert all(nex[i].value is None for i in pruned), "the paper's NEX takes all of a variant's responses"
-    shown = {row["trial"]: row["consensus"] for row in read_rows(run)}
+    shown = {row["trial"]: row["consensus"] for row in by_column(read_rows(run))}
     assert all(shown[pool.variants[i].trial] == pytest.approx(values[i].value) for i in pruned)
 
 
@@ -245,4 +246,4 @@ def test_a_longer_race_starts_with_the_trials_of_a_shorter_one(toy_config, tmp_p
         toy_config, engine=Skilled(), prompts={"file": "configs/prompts/qwen3_tiny.jsonl", "limit": PROMPTS},
         study=RACED, output=str(tmp_path / "fresh"),
     )  # fmt: skip
-    assert without_times(rows) == fresh
+    assert rows == fresh
