@@ -206,7 +206,7 @@ def _match(run: RunFolder) -> str | None:
         for result in run.results()
         if result.state in files.SCORED
     ]
-    pool = Pool(variants, run.config.nex, run.config.consensus, questions=run.questions())
+    pool = Pool(variants, run.rules())
     return pool.match if is_defined(pool.votes) else None
 
 

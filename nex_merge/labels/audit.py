@@ -65,7 +65,7 @@ def open_pool(run: RunFolder) -> Pool:
 
     Raises InputError where there is nothing to audit: fewer than two variants, or hardly any conclusions in common.
     """
-    pool = Pool(run.variants(), run.config.nex, run.config.consensus, questions=replace(run.questions(), truths={}))
+    pool = Pool(run.variants(), replace(run.rules(), questions=replace(run.questions(), truths={})))
     if len(pool.variants) < FEWEST_VARIANTS:
         raise InputError(
             f"{run.path}: expected at least two variants with responses, got {len(pool.variants)}. Audit the run once "

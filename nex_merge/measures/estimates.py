@@ -9,9 +9,9 @@ from nex_merge.errors import InputError
 from nex_merge.measures.guard import ALLOWANCE
 from nex_merge.measures.measure import Grounds, Measure, Pool, Value
 from nex_merge.measures.registry import MEASURES, NEX, OBJECTIVES
-from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Reliability, TrialResult, Variant
+from nex_merge.records import Estimate, NeuronWeights, NexScore, Reliability, TrialResult, Variant
 from nex_merge.resampling import halves, interval, odds_against, resamples, split_half
-from nex_merge.setup.config import ConsensusConfig, NexConfig, nearest
+from nex_merge.setup.config import nearest
 from nex_merge.setup.study_config import StudyConfig
 
 
@@ -67,26 +67,19 @@ def _objective(name: str, direction: str, key: str) -> Objective:
     return Objective(name, sign)
 
 
-def estimate_new(
-    earlier: Sequence[Variant],
-    new: Variant,
-    nex: NexConfig,
-    consensus: ConsensusConfig,
-    weights: NeuronWeights | None,
-    questions: Questions,
-) -> dict[str, Estimate]:
-    """Every measure's estimate for a new variant, without confidences.
+def estimate_new(pool: Pool, weights: NeuronWeights | None) -> dict[str, Estimate]:
+    """Every measure's estimate for the last variant of a pool, a new one, without confidences.
 
     `weights`: the neuron weights shared by all variants, None if each has its own.
     """
+    *earlier, new = pool.variants
     rivals = [variant for variant in earlier if variant.trial == new.lost_to]
-    pooled = Pool([*earlier, new], nex, consensus, weights, questions)
-    alone = Pool([*rivals, new], nex, consensus, weights, questions, pooled.prompts)
-    counts = _resamples(pooled)
+    alone = Pool([*rivals, new], pool.rules, weights, pool.prompts)
+    counts = _resamples(pool)
     estimates = {}
     for name, measure in MEASURES.items():
-        pool = pooled if measure.needs_pool else alone
-        estimates[name] = _estimates(measure, pool, whole_values(measure, pool), counts)[-1]
+        among = pool if measure.needs_pool else alone
+        estimates[name] = _estimates(measure, among, whole_values(measure, among), counts)[-1]
     return estimates
 
 

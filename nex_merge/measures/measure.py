@@ -5,7 +5,7 @@ is in each resample.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -30,23 +30,30 @@ class Value:
     weights: np.ndarray | None = None  # float64 [P]
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What measures go by, beside the variants: the settings of a run, and what it knows of its prompts."""
+
+    nex: NexConfig = field(default_factory=NexConfig)
+    consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
+    questions: Questions = field(default_factory=Questions)
+
+
 class Pool:
-    """The variants with responses (base, parents, then merges by number), and the settings of the measures."""
+    """The variants with responses: base, parents, then merges by number."""
 
     def __init__(
         self,
         variants: Sequence[Variant],
-        nex: NexConfig,
-        consensus: ConsensusConfig,
+        rules: Rules,
         weights: NeuronWeights | None = None,
-        questions: Questions | None = None,
         prompts: int | None = None,
     ) -> None:
         """`weights`: the shared neuron weights, if they are already computed. `prompts`: how many there are, where
         these variants may not have answered the last ones.
         """
-        self.variants = tuple(variants)
-        self.nex, self.consensus, self.questions = nex, consensus, questions or Questions()
+        self.variants, self.rules = tuple(variants), rules
+        self.nex, self.consensus, self.questions = rules.nex, rules.consensus, rules.questions
         self._weights, self._prompts = weights, prompts
 
     @cached_property

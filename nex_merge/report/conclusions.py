@@ -75,7 +75,7 @@ def _pool(run: RunFolder) -> Pool:
         for result in run.results()
         if result.state in files.SCORED
     ]
-    return Pool(variants, run.config.nex, run.config.consensus, questions=run.questions())
+    return Pool(variants, run.rules())
 
 
 def _set(keys: Sequence[Key | None] | None) -> frozenset[Key | None]:

@@ -15,7 +15,7 @@ def rescore_run(run: RunFolder, nex: NexConfig) -> list[Row]:
 
     Raises InputError if the calibration takes its weights from base and parents, and they were not scored.
     """
-    scoring = score_pool(Pool(run.variants(nex), nex, run.config.consensus, questions=run.questions()), run.objective)
+    scoring = score_pool(Pool(run.variants(nex), run.rules(nex)), run.objective)
     scores = Scores(nex.calibration, nex.rho, nex.min_run, scoring.scores, scoring.estimates)
     write_scores(run.path, scores, scoring.reliability)
     if (final := run.final) is not None:

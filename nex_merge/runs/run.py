@@ -16,6 +16,7 @@ import yaml
 from nex_merge.activations.cache import read_base, read_cache, read_credits, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
+from nex_merge.measures.measure import Rules
 from nex_merge.measures.text import text_figures
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.nex.scoring import score
@@ -141,6 +142,10 @@ class RunFolder:
     def questions(self, audited: bool = True) -> Questions:
         """What is known of the prompts. `audited` False: without the labels of an audit, as a search sees them."""
         return read_questions(self.path, self.resolved, audited)
+
+    def rules(self, nex: NexConfig | None = None, audited: bool = True) -> Rules:
+        """What its measures go by. `nex`: other settings than the configuration's. `audited`: see `questions`."""
+        return Rules(nex or self.config.nex, self.config.consensus, self.questions(audited))
 
     @property
     def family_name(self) -> str:
@@ -322,11 +327,6 @@ class RunFolder:
 
         results.write_result(self.path, result, observation, seal)
         self._results.pop(result.trial, None)
-
-    def _forget(self, trial: str) -> None:
-        """Read a trial anew when it is next asked for."""
-        self._results.pop(trial, None)
-        self._checked = {(of, name) for of, name in self._checked if of != trial}
 
     @cached_property
     def written(self) -> Written:

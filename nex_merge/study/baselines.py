@@ -59,9 +59,7 @@ def _unscored(name: str, item: Tried) -> Variant:
 
 
 def say_what_the_guard_misses(runner: TrialRunner, dispatch: Observers) -> None:
-    config = runner.terms.config
-    baselines = runner.pool.earlier(files.trial_id(0))
-    note = blind_spot(Pool(baselines, config.nex, config.consensus, questions=runner.pool.questions))
+    note = blind_spot(Pool(runner.pool.earlier(files.trial_id(0)), runner.pool.rules))
     if note is not None:
         dispatch.on_note(note)
 

@@ -11,17 +11,17 @@ from nex_merge.nex.calibration import pool_size
 from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import NexConfig
 from nex_merge.study.known import horizon, known
 
 
 class GrowingPool:
     """The run's variants as of any trial."""
 
-    def __init__(self, run: RunFolder, nex: NexConfig, consensus: ConsensusConfig) -> None:
-        self._run, self._nex, self._consensus = run, nex, consensus
+    def __init__(self, run: RunFolder, nex: NexConfig) -> None:
+        self._run, self._nex = run, nex
         # Without an audit's labels, so that a search that is resumed after one draws the same merges.
-        self.questions = run.questions(audited=False)
+        self.rules = run.rules(nex, audited=False)
         self._variants: dict[str, Variant] = {}
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
@@ -69,7 +69,7 @@ class GrowingPool:
         values = self._values.setdefault(measure.name, {})
         new = [v for v in earlier if v.kind == "merge" and v.trial not in values]
         if new:
-            pool = Pool(earlier if measure.needs_pool else new, self._nex, self._consensus, weights, self.questions)
+            pool = Pool(earlier if measure.needs_pool else new, self.rules, weights)
             for variant, value in zip(pool.variants, whole_values(measure, pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     values[variant.trial] = value.value

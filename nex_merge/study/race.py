@@ -16,9 +16,9 @@ from nex_merge.errors import InputError
 from nex_merge.measures.constraints import Constraint
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import collapse
-from nex_merge.measures.measure import Pool, Value
+from nex_merge.measures.measure import Pool, Rules, Value
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
-from nex_merge.records import Observation, Questions, Variant
+from nex_merge.records import Observation, Variant
 from nex_merge.setup.config import RunConfig
 from nex_merge.study.terms import Terms
 from nex_merge.wording import counted
@@ -80,10 +80,9 @@ def check_race(config: RunConfig, prompts: int, objective: Objective, constraint
 class Race:
     """The order of the prompts, and whether to go on after a block of them."""
 
-    def __init__(self, terms: Terms, baselines: Sequence[Variant], questions: Questions) -> None:
-        self._config, self._questions, self._objective = terms.config, questions, terms.objective
-        pool = Pool(baselines, terms.config.nex, terms.config.consensus, questions=questions)
-        self._order = _order(pool, terms.asked, terms.config)
+    def __init__(self, terms: Terms, baselines: Sequence[Variant], rules: Rules) -> None:
+        self._config, self._rules, self._objective = terms.config, rules, terms.objective
+        self._order = _order(Pool(baselines, rules), terms.asked, terms.config)
 
     def blocks(self) -> Iterator[list[int]]:
         """The prompts, block by block: from the second on, each doubles the prompts that are answered.
@@ -101,10 +100,10 @@ class Race:
         return self._ruined(earlier, merge) or self._beaten(earlier, merge)
 
     def _pool(self, variants: Sequence[Variant], match: str | None = None) -> Pool:
-        consensus = self._config.consensus
-        if match is not None:
-            consensus = consensus.model_copy(update={"match": match})
-        return Pool(variants, self._config.nex, consensus, questions=self._questions)
+        if match is None:
+            return Pool(variants, self._rules)
+        consensus = self._rules.consensus.model_copy(update={"match": match})
+        return Pool(variants, replace(self._rules, consensus=consensus))
 
     def _ruined(self, earlier: Sequence[Variant], merge: Variant) -> Stop | None:
         """The guard's judgement on the prompts answered so far: the first ones are harder than the rest."""

@@ -63,7 +63,7 @@ class TrialRunner:
         """`members_unchanged`: what every variant is merged and answers within (`MemberFiles.unchanged`)."""
         self.engine, self.terms = engine, terms
         self._config, self._run, self._notify, self._members_unchanged = terms.config, run, notify, members_unchanged
-        self.pool = GrowingPool(run, terms.config.nex, terms.config.consensus)
+        self.pool = GrowingPool(run, terms.config.nex)
 
     def under(self, terms: Terms, run: RunFolder) -> "TrialRunner":
         """A runner on the same engine, for trials under other terms in another run folder."""
@@ -116,7 +116,7 @@ class TrialRunner:
     def _in_blocks(self, job: Job, name: str) -> tuple[list[Response], Stop | None]:
         """The responses up to where the trial ends. `name`: the file that keeps them, after every block."""
         folder, earlier = self._run.folder(job.trial), self.pool.earlier(job.trial)
-        race = Race(self.terms, [v for v in earlier if v.kind != "merge"], self.pool.questions)
+        race = Race(self.terms, [v for v in earlier if v.kind != "merge"], self.pool.rules)
         responses = files.read_responses(folder, name) if (folder / name).exists() else []
         done = {response.prompt for response in responses}
         asked: set[int] = set()
@@ -167,14 +167,13 @@ class TrialRunner:
         observation = replace(observation, text=text_figures(observation.responses))
         lost_to = None if stop is None else stop.lost_to
         variant = Variant(trial, recipe.kind, stop is None, observation, score=nex_score, lost_to=lost_to)
-        nex, consensus, questions = self._config.nex, self._config.consensus, self.pool.questions
-        earlier = self.pool.earlier(trial)
-        estimates = estimate_new(earlier, variant, nex, consensus, shared, questions)
+        pool = Pool([*self.pool.earlier(trial), variant], self.pool.rules, shared)
+        estimates = estimate_new(pool, shared)
         state, beyond, reasons = "complete", {}, []
         if recipe.kind == "merge":
             beyond, reasons = violations(self.terms.constraints, estimates)
             if stop is None:
-                collapsed, why = collapse(Pool([*earlier, variant], nex, consensus, shared, questions))
+                collapsed, why = collapse(pool)
             else:
                 collapsed, why = stop.violation, stop.reason
             if collapsed is not None:

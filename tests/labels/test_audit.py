@@ -21,13 +21,13 @@ from nex_merge.labels.audit import (
 )
 from nex_merge.labels.audit_files import read_truths
 from nex_merge.measures.consensus_verdict import Audit
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.records import Observation, Questions, Response, Variant
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.questions import AuditLabels, read_labels
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import ConsensusConfig
 from tests.labels.answered import answer_run
 from tests.rows import row_of
 
@@ -38,7 +38,7 @@ def pool(*answers, match="number", questions=None):
         Observation([Response(p, 0, (1,), (2,), text, False) for p, text in enumerate(texts)]) for texts in answers
     ]
     variants = [Variant(f"{v:04d}", "merge", True, observation) for v, observation in enumerate(observations)]
-    return Pool(variants, NexConfig(), ConsensusConfig(match=match), questions=questions)
+    return Pool(variants, Rules(consensus=ConsensusConfig(match=match), questions=questions or Questions()))
 
 
 def test_a_larger_draw_goes_on_where_a_smaller_one_stopped():

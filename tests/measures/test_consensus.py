@@ -11,11 +11,11 @@ from nex_merge import consensus
 from nex_merge.measures.concluding import choose_match
 from nex_merge.measures.consensus import AGREEMENT, CONSENSUS, SELF_CONSISTENCY
 from nex_merge.measures.estimates import Objective, score_pool
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.records import Observation, Response, Variant
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import ConsensusConfig
 
 
 def slowly(conclusions, prompts):
@@ -258,7 +258,7 @@ def pool(*answers):
         Variant(f"{i:04d}", "merge", True, Observation([response(p, *text) for p, text in enumerate(texts)]))
         for i, texts in enumerate(answers)
     ]
-    return Pool(variants, NexConfig(), ConsensusConfig())
+    return Pool(variants, Rules())
 
 
 def test_as_a_measure_with_parts_by_prompt():
@@ -297,7 +297,7 @@ def test_self_consistency_needs_four_samples():
         response(1, "7", sample=i) for i in range(4)
     ]
     variants = [Variant("a", "merge", True, Observation(four)), Variant("b", "merge", True, Observation(four[:3]))]
-    found = SELF_CONSISTENCY.values(Pool(variants, NexConfig(), ConsensusConfig(match="number")))
+    found = SELF_CONSISTENCY.values(Pool(variants, Rules(consensus=ConsensusConfig(match="number"))))
     assert found[0].value == pytest.approx((3 / 6 + 1) / 2) and found[1].value is None
 
 

@@ -7,11 +7,11 @@ from nex_merge.measures.concluding import conclusions_of, is_empty
 from nex_merge.measures.estimates import Objective, score_pool
 from nex_merge.measures.finishing import Ending, endings
 from nex_merge.measures.guard import blind_spot, collapse
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.measures.registry import MEASURES
 from nex_merge.measures.text import text_figures
 from nex_merge.records import Observation, Response, Variant
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import ConsensusConfig
 
 pytestmark = pytest.mark.quick
 
@@ -37,7 +37,7 @@ def variant(kind, trial="", **counts):
 
 
 def pool(*variants):
-    return Pool(variants, NexConfig(), ConsensusConfig(match="number"))
+    return Pool(variants, Rules(consensus=ConsensusConfig(match="number")))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_measure_is_a_mean_over_responses_with_parts_by_prompt():
 def test_no_reading_no_conclusion():
     """What a response concludes is read as in the whole pool."""
     words = variant("merge", inconclusive=4)
-    everyone = Pool([variant("parent", finished=4), words], NexConfig(), ConsensusConfig(match="text"))
+    everyone = Pool([variant("parent", finished=4), words], Rules(consensus=ConsensusConfig(match="text")))
     assert MEASURES["finished"].values(everyone)[1].value == 1 and collapse(everyone) == (-1, None)
     assert MEASURES["finished"].values(pool(words))[0].value == 0
 

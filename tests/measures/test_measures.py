@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from nex_merge.cli import app
 from nex_merge.measures.estimates import Objective, estimate_new, objective_of, score_pool
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.measures.responses import PerResponse
 from nex_merge.records import (
@@ -18,7 +18,6 @@ from nex_merge.records import (
     NexScore,
     Observation,
     PhaseCounts,
-    Questions,
     Response,
     SparseGroups,
     TextFigures,
@@ -27,7 +26,7 @@ from nex_merge.records import (
     Variant,
 )
 from nex_merge.runs import leaderboard, rows
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import NexConfig
 from nex_merge.setup.study_config import StudyConfig
 
 pytestmark = pytest.mark.quick
@@ -75,7 +74,7 @@ def variant(trial="0000", kind="merge", **changes):
 
 
 def pool(*variants, nex=None):
-    return Pool(variants or (variant("a", "parent"), variant()), nex or NexConfig(), ConsensusConfig())
+    return Pool(variants or (variant("a", "parent"), variant()), Rules(nex or NexConfig()))
 
 
 # Good-Mass Fractions of the three responses: 3 (w = 1) and 1 (w = -0.8); 1 (w = 1); 1 (w = -0.8).
@@ -181,7 +180,7 @@ def without_second_prompt(item):
 
 def test_one_prompt_has_values_and_no_intervals():
     parent, merge = (without_second_prompt(item) for item in pool().variants)
-    found = estimate_new([parent], merge, NexConfig(), ConsensusConfig(), None, Questions())
+    found = estimate_new(Pool([parent, merge], Rules()), None)
     assert set(found) == set(MEASURES)
     for name, item in found.items():
         assert (item.value is None) == (name == "self_consistency") and (item.low, item.high) == (
@@ -195,7 +194,7 @@ def test_one_prompt_has_values_and_no_intervals():
 
 
 def test_intervals_cover_the_value_where_there_are_two_prompts():
-    found = estimate_new([variant("a", "parent")], variant(), NexConfig(), ConsensusConfig(), None, Questions())
+    found = estimate_new(Pool([variant("a", "parent"), variant()], Rules()), None)
     for name, item in found.items():
         if name in ("log_gap", "weighted_mass", "saturation") or CLOSED[name] is None:
             assert item.low is None and item.high is None
@@ -263,9 +262,7 @@ def test_a_new_entry_is_estimated_shown_and_ranked(monkeypatch):
     )  # fmt: skip
     monkeypatch.setitem(MEASURES, "planted", planted)
     everyone = pool()
-    found = estimate_new(
-        everyone.variants[:1], everyone.variants[1], NexConfig(), ConsensusConfig(), None, Questions()
-    )["planted"]
+    found = estimate_new(Pool(everyone.variants[:2], Rules()), None)["planted"]
     assert (found.value, found.low, found.high) == (11, 11, 11)
     scoring = score_pool(everyone, Objective("planted", -1))
     assert {trial: measured["planted"].value for trial, measured in scoring.estimates.items()} == {"a": 11, "0000": 11}

@@ -7,12 +7,12 @@ import pytest
 
 from nex_merge.measures.consensus import TOGETHER, believed
 from nex_merge.measures.estimates import Objective, score_pool
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import Votes
 from nex_merge.records import Estimate, Observation, Response, Variant
 from nex_merge.runs.odds import better, is_open, odds
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import ConsensusConfig
 from tests.rows import row_of
 
 PROMPTS = 48
@@ -54,7 +54,7 @@ def variant(name, keys):
 def pool(answers):
     """Right is 0. `answers`, by name, of ints."""
     variants = [variant(name, [str(key) for key in keys]) for name, keys in answers.items()]
-    return Pool(variants, NexConfig(), ConsensusConfig(match="number"))
+    return Pool(variants, Rules(consensus=ConsensusConfig(match="number")))
 
 
 def family(damaged):

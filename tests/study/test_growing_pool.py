@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.measure import Pool, shared_weights
+from nex_merge.measures.measure import Pool, Rules, shared_weights
 from nex_merge.measures.registry import MEASURES
 from nex_merge.nex import calibration
 from nex_merge.records import Estimate, TrialResult
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.config import ConsensusConfig, NexConfig
+from nex_merge.setup.config import NexConfig
 from nex_merge.study import growing_pool as module
 from nex_merge.study.growing_pool import GrowingPool
 
@@ -17,7 +17,7 @@ POOL, SELF = NexConfig(calibration="pool"), NexConfig(calibration="self")
 
 
 def growing(folder, nex):
-    return GrowingPool(RunFolder(folder), nex, ConsensusConfig())
+    return GrowingPool(RunFolder(folder), nex)
 
 
 def trials(variants):
@@ -89,7 +89,7 @@ def test_under_a_pool_earlier_merges_have_the_values_of_its_weights(toy_run, mon
         everyone = run.variants(POOL)
         merges = everyone[3 : 3 + number]
         weights = shared_weights(everyone[: 3 + size], POOL)
-        values = MEASURES["nex"].values(Pool(merges, POOL, ConsensusConfig(), weights))
+        values = MEASURES["nex"].values(Pool(merges, Rules(POOL), weights))
         assert list(seen[number].values()) == [(item.value,) for item in values]
     assert seen[3]["0000"] != seen[4]["0000"], "or the comparison shows nothing"
 
@@ -98,7 +98,7 @@ def test_what_compares_with_others_is_valued_among_all_earlier_ones(toy_run):
     pool, run = growing(toy_run, SELF), RunFolder(toy_run)
     for number in (1, 2, 4):
         variants = run.variants(SELF)[: 3 + number]
-        values = MEASURES["consensus"].values(Pool(variants, SELF, ConsensusConfig()))
+        values = MEASURES["consensus"].values(Pool(variants, Rules(SELF)))
         expected = {v.trial: (item.value,) for v, item in zip(variants, values, strict=True) if v.kind == "merge"}
         assert pool.values(CONSENSUS, number) == expected
 

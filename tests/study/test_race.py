@@ -154,7 +154,7 @@ def test_an_estimate_of_the_whole_is_the_rivals_value_plus_the_mean_difference(t
     from nex_merge.measures.measure import Pool
     from nex_merge.measures.registry import MEASURES
 
-    pool = Pool(run.variants(), run.config.nex, run.config.consensus)
+    pool = Pool(run.variants(), run.rules())
     values, plain = whole_values(MEASURES["consensus"], pool), MEASURES["consensus"].values(pool)
     places = {variant.trial: i for i, variant in enumerate(pool.variants)}
     pruned = [i for i, variant in enumerate(pool.variants) if variant.lost_to]

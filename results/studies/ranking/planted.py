@@ -19,13 +19,13 @@ from nex_merge.families.qwen3_tiny.problems import make_problems
 from nex_merge.generation import end_tokens, generate
 from nex_merge.measures.finishing import Ending, endings_of
 from nex_merge.measures.guard import collapse
-from nex_merge.measures.measure import Pool
+from nex_merge.measures.measure import Pool, Rules
 from nex_merge.measures.text import text_figures
 from nex_merge.merging import Merger
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.records import Evidence, MergeRecipe, Observation, Prompt, Response, Variant
-from nex_merge.setup.config import ConsensusConfig, GenerationConfig, NexConfig, PromptsConfig
+from nex_merge.setup.config import GenerationConfig, PromptsConfig
 from nex_merge.setup.rendering import encode_prompts
 from nex_merge.study.proposal import passthrough
 from ranking.families import FAMILIES, MIN_RUN, PROMPTS_PER_KIND, PROMPTS_SEED, RHO, SHIPPED, write_csv
@@ -117,8 +117,7 @@ def _judged(answered: dict[str, list[Response]], kinds: tuple[str, ...]) -> dict
                 *(_variant(name, "base" if name == base else "parent", answered[name]) for name in references),
                 _variant(last, "merge", answered[last]),
             ],
-            NexConfig(),
-            ConsensusConfig(),
+            Rules(),
         )
         if not column:
             endings = endings_of(pool, len(references))
