@@ -31,7 +31,7 @@ def open_runner(resolved: ResolvedConfig) -> TrialRunner:
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
         config = resolved.config
         ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
-        terms = Terms(config, list(resolved.family.folders), ids, range(len(ids)), objective_of(config.study))
+        terms = Terms(config, list(resolved.family.folders), ids, range(len(ids)), objective_of(config.study), ())
         return TrialRunner(engine, terms, run)
 
 

@@ -48,7 +48,7 @@ def console_of(width: int = 120) -> "Console":
 
 
 def table(*columns: str, left: Collection[str] = (), no_wrap: bool = True) -> "Table":
-    """A table of rich without lines, whose columns are flush right, but for those in `left`."""
+    """A table of rich without lines, whose columns are right-aligned, except those in `left`."""
     from rich.table import Table
 
     made = Table(box=None, pad_edge=False, header_style="bold")

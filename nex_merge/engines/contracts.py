@@ -29,7 +29,12 @@ class Captured:
 
 
 class Resident(Protocol):
-    """The weights of a family under a recipe, or of a single checkpoint, in memory."""
+    """The weights of a family under a recipe, or of a single checkpoint, in memory.
+
+    `family_weights`: the weights with all that a rehearsal needs; None: nothing is rehearsed.
+    """
+
+    family_weights: "FamilyResident | None" = None
 
     def tell_time(self, now: datetime) -> None:
         """What chat templates are told is now, from here on, so that they make the same of a prompt every time."""
@@ -87,19 +92,22 @@ class Reads(Protocol):
 
 
 class Engine(Resident, Answers, Reads, Protocol):
-    """One of each, as trials use them. An engine of one's own inherits from this; see `Composed` for one made of parts.
+    """One of each, as trials use them. An engine of one's own inherits from this, or is `Composed` of parts."""
 
-    `family_weights`: the resident weights with all that a rehearsal and an export need; None: nothing is rehearsed.
-    """
-
-    family_weights: "FamilyResident | None" = None
+    def identity(self) -> str:
+        """Which implementation it is: what was shown for one is not shown for another."""
+        return type(self).__qualname__
 
 
 class Composed(Engine):
-    """An engine made of three parts, of which what answers is told after every load."""
+    """An engine made of three parts. The one that answers is told after every load."""
 
     def __init__(self, resident: Resident, answers: Answers, reads: Reads) -> None:
         self.resident, self.answers, self.reads = resident, answers, reads
+        self.family_weights = resident.family_weights
+
+    def identity(self) -> str:
+        return " ".join(type(part).__qualname__ for part in (self.resident, self.answers, self.reads))
 
     def tell_time(self, now: datetime) -> None:
         self.resident.tell_time(now)

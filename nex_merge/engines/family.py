@@ -40,6 +40,7 @@ class FamilyResident(ModelResident):
         self._merger = Merger(family.folders, family.donor, device, dtype, family.merged)
         gated_mlps(self._merger.model)
         super().__init__(self._merger.model, tokenizer)
+        self.family_weights = self
 
     def load(self, recipe: MergeRecipe) -> str:
         sha256 = self._merger.load(recipe)

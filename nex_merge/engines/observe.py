@@ -1,4 +1,4 @@
-"""`observe`, the only place that goes from prompts to responses, activations, and what NEX makes of them."""
+"""`observe`, the only place that goes from responses to activations and what NEX makes of them; it can answer, too."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

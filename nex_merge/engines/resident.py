@@ -30,6 +30,8 @@ from nex_merge.setup.rendering import encode_prompts
 class ModelResident:
     """A model in memory, with its tokenizer."""
 
+    family_weights: Any = None  # of a family, itself
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
         self.tokenizer = tokenizer

@@ -19,7 +19,7 @@ ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 
 
 class ModelAnswers:
-    """Responses by our own decoding, which keeps nothing from one load to the next."""
+    """Responses by our own decoding, which keeps nothing of the weights: they may be others whenever it is asked."""
 
     def __init__(self, resident: ModelResident) -> None:
         self._resident = resident
@@ -82,4 +82,3 @@ class FamilyEngine(TransformersEngine):
     def __init__(self, family: Family, runtime: RuntimeConfig) -> None:
         """Raises InputError for whatever is wrong with the family or the device."""
         super().__init__(FamilyResident(family, runtime))
-        self.family_weights = self.resident

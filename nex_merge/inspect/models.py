@@ -8,7 +8,6 @@ from typing import Any
 from nex_merge.engines.contracts import Engine
 from nex_merge.engines.observe import ObserveSettings, observe
 from nex_merge.errors import InputError
-from nex_merge.merging import merge_adapters
 from nex_merge.records import Observation, Prompt
 from nex_merge.setup.config import (
     ActivationsConfig,
@@ -66,6 +65,8 @@ def find_model(name: str, family: str | None, option: str) -> Path:
                 f"{option}: unknown member {name!r} of family {known}.{nearest(name, list(members), 'members')}"
             )
         if members[name].adapter is not None:
+            from nex_merge.merging import merge_adapters
+
             opened = open_family(family, None)
             merge_adapters(opened.adapters, opened.folders)
             return opened.folders[name]

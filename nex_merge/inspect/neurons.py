@@ -58,7 +58,7 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Neuron:
-    """One of them, with the variants that have it."""
+    """A neuron, and in how many variants it is effective or redundant."""
 
     layer: int
     unit: int

@@ -86,12 +86,14 @@ def _observe(
 ) -> tuple[Evidence, Sequence[ResponseAnalysis]]:
     """What is observed of a checkpoint's responses to the prompts of a file."""
     from nex_merge.engines.observe import ObserveSettings
-    from nex_merge.engines.transformers import CheckpointEngine
     from nex_merge.inspect.models import configure, respond
     from nex_merge.setup.prompts import load_prompts
 
     config = configure(defaults_of(model)[0], {"prompts": {"file": prompts}}, settings, source="settings (--set)")
     loaded = load_prompts(config.prompts)
+    # Slow to import, so that mistakes in the settings are reported first.
+    from nex_merge.engines.transformers import CheckpointEngine
+
     engine = CheckpointEngine(model, config.runtime)
     answers = ObserveSettings(config.generation, config.activations, phases)
     observed = respond(engine, loaded, config.prompts, answers)

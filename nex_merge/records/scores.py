@@ -119,7 +119,7 @@ class NexScore:
 
 
 class Action(Enum):
-    """What follows from an advice, as far as a command does it."""
+    """What follows from a piece of advice, as far as a command does it."""
 
     NONE = "none"
     AUDIT = "label a few answers"

@@ -266,7 +266,7 @@ def _export(run: Path, name: str) -> str:
 
 
 def _step(advice: Advice, rows: Sequence[Row], run: Path) -> str:
-    """An advice with the command that follows it; without one, it is a sentence."""
+    """A piece of advice with the command that follows it; without one, it is a sentence."""
     line = _command_for(advice.action, rows, run)
     if line is None:
         return f"{_capital(advice.text)}."
@@ -277,7 +277,7 @@ def _step(advice: Advice, rows: Sequence[Row], run: Path) -> str:
 
 
 def _command_for(action: Action, rows: Sequence[Row], run: Path) -> str | None:
-    """The command that does what an advice says; None: no single one does."""
+    """The command that does what the advice says; None: no single one does."""
     match action:
         case Action.AUDIT:
             return command("audit", run)

@@ -1,4 +1,4 @@
-"""What an exported checkpoint holds beside its weights: config, generation config, tokenizer, and model card."""
+"""The model card of an exported checkpoint, and its recipe as others can use it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -55,7 +55,7 @@ class Checked:
     database: Database  # of the study
     engine: Engine
     out_dtype: str  # dtype of saved merges
-    rehearsal: Rehearsal | None  # None: an engine of one's own
+    rehearsal: Rehearsal | None  # None: an engine without `family_weights`
     recipes: Mapping[str, MergeRecipe]  # to rank, by name; empty: the space is searched
     warm_start: WarmStart | None  # None: the search begins with its own trials
     notes: Sequence[str]  # what the user might not expect of the prompts
@@ -73,8 +73,8 @@ def check(
 ) -> Checked:
     """Check and rehearse a search, as both `validate` and the search itself do, so that they refuse the same.
 
-    `engine`: used instead of a new one for the family; only one of transformers is rehearsed. Raises InputError for
-    whatever is wrong with the input, RunError if the run folder is in use.
+    `engine`: used instead of a new one for the family; one without `family_weights` is not rehearsed. Raises InputError
+    for whatever is wrong with the input, RunError if the run folder is in use.
     """
     config, family = resolved.config, resolved.family
     objective, constraints = objective_of(config.study), constraints_of(config.study)

@@ -62,7 +62,7 @@ def rehearse(
     """
     resident = engine.family_weights
     assert resident is not None, "an engine of a family"
-    place = place_of(resident, resolved, space, DECODED)
+    place = place_of(engine, resident, resolved, space, DECODED)
     if (known := read(place)) is not None:
         return known
     note(f"rehearsing with {', '.join(resident.family.folders)}, one after another")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nex_merge.engines.contracts import Engine
 from nex_merge.engines.family import FamilyResident
 from nex_merge.records import SearchSpace
 from nex_merge.runs import files
@@ -35,9 +36,12 @@ class Rehearsal:
         )
 
 
-def place_of(resident: FamilyResident, resolved: ResolvedConfig, space: SearchSpace, decoded: int) -> Path | None:
+def place_of(
+    engine: Engine, resident: FamilyResident, resolved: ResolvedConfig, space: SearchSpace, decoded: int
+) -> Path | None:
     """The file that keeps the result for exactly these inputs; None where this user has no cache folder."""
     given = {
+        "engine": engine.identity(),
         "members": resolved.resolved["checkpoints"],
         "settings": resolved.resolved["settings"],
         "donor": [resident.family.donor, resident.family.donor_named],

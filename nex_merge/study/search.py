@@ -64,7 +64,7 @@ class Search:
     3. `_open_study`: the Optuna study, and what it and the folder lack of each other.
     4. `_baselines`: base and parents answer and are scored.
     5. `_merges`: recipes are proposed, tried and told until there are as many as were asked for.
-    6. `_final`: the best answer prompts that the search has not seen.
+    6. `play_final`: the best answer prompts that the search has not seen.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Search:
             self._merges(run, runner, study)
             rows += rescore_run(run, self._config.nex) if run.results() else []
             if self._config.study.final is not None and rows:
-                self._final(run, runner)
+                play_final(run, runner, self._checked.kept_for_the_final, self._dispatch)
                 rows[:] = rescore_run(run, self._config.nex)
             _fail_without_a_ranking(rows, run)
         return rows
@@ -190,9 +190,6 @@ class Search:
         if not study.is_complete:
             forget_final(run)
         study.run_merges(self._checked.space, self._suggest, evaluate)
-
-    def _final(self, run: RunFolder, runner: TrialRunner) -> None:
-        play_final(run, runner, self._checked.kept_for_the_final, self._dispatch)
 
     @contextmanager
     def _ended(self, rows: list[Row]) -> Iterator[None]:

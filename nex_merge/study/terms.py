@@ -23,7 +23,7 @@ class Terms:
     prompt_ids: Sequence[Sequence[int]]  # all prompts of the run
     asked: Sequence[int]  # the prompts that trials answer
     objective: Objective
-    constraints: Sequence[Constraint] = ()
+    constraints: Sequence[Constraint]
     reference: Mapping[str, Any] | None = None  # the study parameters of equal weights; None: no recipe has them
 
 

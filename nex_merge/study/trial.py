@@ -1,4 +1,4 @@
-"""MergeRecipe -> TrialResult: a trial is planned here, worked on wherever (`workers/`), and kept here."""
+"""MergeRecipe -> TrialResult: a trial is planned here, worked on anywhere (`workers/`), and kept here."""
 
 import itertools
 import time
@@ -78,7 +78,9 @@ class TrialRunner:
         with self._members_unchanged():
             # The recipe is on disk before anything can go wrong with it.
             files.write_recipe(folder, replace(recipe, config=mergekit_config(recipe.config)))
-            job, stop = self.plan(trial, recipe), None
+            planning: dict[str, float] = {}
+            with timed("generate", planning):  # drafts are part of it
+                job, stop = self.plan(trial, recipe), None
             if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
                 answered, stop = self._race(job)
             else:
@@ -87,7 +89,8 @@ class TrialRunner:
             files.write_responses(folder, answered.observation.responses)
             if job.settings.activations is not None:
                 keep_activations(self._run, trial, answered.weights_sha256, answered.observation)
-        return Tried(name, recipe, answered, stop)
+        seconds = {**answered.seconds, "generate": answered.seconds["generate"] + planning["generate"]}
+        return Tried(name, recipe, replace(answered, seconds=seconds), stop)
 
     def plan(self, trial: str, recipe: MergeRecipe) -> Job:
         """The work of a trial that answers all prompts, with the drafts that it knows of."""
@@ -108,7 +111,7 @@ class TrialRunner:
         loaded = self._perform(answering)
         answering = replace(answering, weights_sha256=loaded.weights_sha256)
         seconds = dict(loaded.seconds)
-        with timed("generate", seconds):  # with what is decided between the blocks
+        with timed("generate", seconds, self._notify):  # with what is decided between the blocks
             responses, stop = self._in_blocks(answering, f"blocks-{loaded.weights_sha256[:16]}.jsonl")
         read = self._perform(replace(answering, answered=responses, settings=job.settings))
         return replace(read, seconds={**seconds, **read.seconds}), stop
