@@ -106,12 +106,12 @@ def test_a_second_ctrl_c_ends_it_at_once_and_the_same_one_twice_does_not():
     # Longer than in earnest, so that a busy machine doesn't make two signals of one.
     process = started(f"interrupts.AGAIN, interrupts.LIMIT, interrupts.SAME = 30, 60, 2\n{STUCK}")
     process.stdout.readline()
-    for pause in (0.1, 3, 0):
+    for pause in (0.1, 5, 0):
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         time.sleep(pause)
     code, _, errors, seconds = ended(process)
-    assert (code, errors) == (130, LINE) and seconds < 1
+    assert (code, errors) == (130, LINE) and seconds < 10  # of 60
 
 
 @pytest.mark.parametrize("stuck", [STUCK, DEAF])
@@ -120,7 +120,7 @@ def test_work_that_does_not_stop_is_ended(stuck):
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     code, _, errors, seconds = ended(process)
-    assert (code, errors) == (143, LINE) and seconds < 2
+    assert (code, errors) == (143, LINE) and seconds < 10  # of 30
 
 
 def test_what_was_ignored_at_the_start_stays_ignored():
