@@ -160,9 +160,9 @@ def test_a_merge_that_lacks_an_objective_is_no_value_for_the_sampler(toy_config,
 
     estimate = trial.estimate_new
 
-    def forgets(earlier, variant, *rest):
-        found = estimate(earlier, variant, *rest)
-        return {name: item for name, item in found.items() if name != "entropy" or variant.trial != "0001"}
+    def forgets(pool, weights):
+        found = estimate(pool, weights)
+        return {name: item for name, item in found.items() if name != "entropy" or pool.variants[-1].trial != "0001"}
 
     monkeypatch.setattr(trial, "estimate_new", forgets)
     search(toy_config, engine=FakeEngine(), study={"trials": 3, "objectives": OBJECTIVES})
