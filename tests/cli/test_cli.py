@@ -170,8 +170,7 @@ def test_an_interrupt_ranks_what_is_done_and_names_the_command_that_goes_on(fini
     process.send_signal(number)
     began = time.monotonic()
     _, errors = process.communicate(timeout=60)
-    # Half a second where nothing else runs; the search itself would go on for far longer.
-    assert process.returncode == code and time.monotonic() - began < 20
+    assert process.returncode == code and time.monotonic() - began < 5
     said = f"nex-merge: interrupted; what is done is kept. To go on: nex-merge {shlex.join(words)}"
     assert errors.splitlines()[-1] == said and errors.count("nex-merge:") == 1 and "Traceback" not in errors
     assert "0000" in (folder / "leaderboard.csv").read_text() and not (folder / "live.json").exists()
