@@ -15,24 +15,26 @@ from benchmarks.measured import Comparison, PeakMemory, children_peak, timed
 from benchmarks.merging import recipe
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.measures.estimates import objective_of
+from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody, files
 from nex_merge.setup.resolve import ResolvedConfig, resolve_config
 from nex_merge.study.proposal import passthrough
 from nex_merge.study.terms import Terms
-from nex_merge.study.trial import TrialRunner
+from nex_merge.study.trial import TrialRunner, Tried
+from nex_merge.workers.job import done_here
 
 CONFIG = "configs/qwen3_ties.yaml"
 
 
-def open_runner(resolved: ResolvedConfig) -> TrialRunner:
-    """What runs the trials of a search, in a run folder of its own."""
+def open_runner(resolved: ResolvedConfig) -> tuple[TrialRunner, FamilyEngine]:
+    """What plans and keeps the trials of a search, in a run folder of its own, and what does them."""
     with custody.hold(resolved, True, lambda text: None) as run:
         engine = FamilyEngine(resolved.family, resolved.config.runtime)
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
         config = resolved.config
         ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
         terms = Terms(config, list(resolved.family.folders), ids, range(len(ids)), objective_of(config.study), ())
-        return TrialRunner(engine, terms, run)
+        return TrialRunner(terms, run), engine
 
 
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
@@ -41,11 +43,13 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     shutil.rmtree(run, ignore_errors=True)
     plan = resolve_config(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
     config, folders = plan.config, plan.family.folders
-    runner = open_runner(plan)
-    engine = runner.engine
+    runner, engine = open_runner(plan)
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
                        [], [], "8x")  # fmt: skip
+
+    def answer(name: str, recipe: MergeRecipe) -> Tried:
+        return done_here(runner.work(name, name, recipe), engine)
 
     def theirs(number: int) -> float:
         spent, nex = by_hand(recipe("ties", named, number), runner.terms.prompt_ids, config, engine, root / "merged")
@@ -54,7 +58,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
 
     def ours(number: int) -> float:
         name = f"{number:04d}"
-        result = runner.finish(runner.answer(name, name, recipe("ties", named, number)), None)
+        result = runner.finish(answer(name, recipe("ties", named, number)), None)
         stages.append(dict(result.seconds))
         return result.value("nex") or 0.0
 
@@ -62,7 +66,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     theirs_by_stage: list[dict[str, float]] = []
     # As in every search, base and parents come first: merges are drafted from what they say.
     for name, folder in folders.items():
-        runner.answer(name, name, passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
+        answer(name, passthrough("base" if name == "base" else "parent", name, folder, "bfloat16"))
     ours(0)
     stages.clear()
     scores = []
@@ -90,7 +94,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
     shutil.rmtree(run, ignore_errors=True)
     short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
     plan = resolve_config(CONFIG, {"output": str(run), **short})
-    runner = open_runner(plan)
+    runner, engine = open_runner(plan)
     folders = plan.family.folders
     named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
     seconds, memory = [], []
@@ -98,7 +102,9 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
         method = ("ties", "dare_ties", "della", "breadcrumbs", "task_arithmetic", "linear", "slerp")[number % 7]
         name = f"{number:04d}"
         made = recipe(method, named, number)
-        took, _ = timed(lambda made=made, name=name: runner.finish(runner.answer(name, name, made), None))
+        took, _ = timed(
+            lambda made=made, name=name: runner.finish(done_here(runner.work(name, name, made), engine), None)
+        )
         seconds.append(took)
         memory.append(psutil.Process().memory_info().rss)
     shutil.rmtree(run, ignore_errors=True)

@@ -5,12 +5,15 @@ from pathlib import Path
 import optuna
 import yaml
 
+from nex_merge.engines.observe import quiet
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
 from nex_merge.study.terms import Terms, split_prompts
+from nex_merge.study.trial import TrialRunner
+from nex_merge.workers.job import done_here
 from tests.engines.fakes import FakeEngine
 from tests.rows import by_column
 
@@ -61,6 +64,17 @@ def with_space(config: Path, space) -> Path:
 def study_of(run: Path) -> optuna.Study:
     """The only study in a run folder's database."""
     return optuna.load_study(study_name=None, storage=f"sqlite:///{run}/study.db")
+
+
+class RunnerHere(TrialRunner):
+    """A runner with an engine, on which it has the work done at once."""
+
+    def __init__(self, engine, terms, run, notify=quiet):
+        super().__init__(terms, run)
+        self.engine, self._notify = engine, notify
+
+    def answer(self, trial, name, recipe):
+        return done_here(self.work(trial, name, recipe), self.engine, self._notify)
 
 
 class Faulty(FakeEngine):

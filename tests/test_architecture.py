@@ -39,7 +39,7 @@ RULES = {
     "engines": FREE | {"checkpoints", "setup", "merging", "generation", "activations", "nex"},
     "measures": FREE | {"setup", "answers", "nex", "resampling"},
     "runs": FREE | {"checkpoints", "setup", "merging", "activations", "nex", "measures", "engines", "sequential"},
-    "workers": FREE | {"engines"},
+    "workers": FREE | {"setup", "engines"},
     "study": FREE | {"setup", "resampling", "merging", "generation", "nex", "measures", "engines", "runs", "workers"},
     # What the toy's problems are; the product knows it by an entry point alone. Its training is outside, in toy/.
     "families": set(),

@@ -18,8 +18,9 @@ class RankCache:
     """Ranks and norms by name.
 
     Ranks are one memory-mapped file per expert, tensor and kind of order; with `folder` None they are not cached. The
-    folder belongs to one process and starts out empty, because the order of equal magnitudes depends on the torch
-    build and the processor. If the disk is nearly full, ranks are recomputed each time, with one warning.
+    folder belongs to the processes of one search on one machine and starts out empty, because the order of equal
+    magnitudes depends on the torch build and the processor. If the disk is nearly full, ranks are recomputed each time,
+    with one warning.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -45,7 +46,7 @@ class RankCache:
         return torch.from_file(str(file), size=size, dtype=dtype)
 
     def _store(self, file: Path, ranks: torch.Tensor) -> None:
-        partial = file.with_name(f"{file.name}.partial")
+        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(file.parent).free < ranks.nbytes + DISK_RESERVE:

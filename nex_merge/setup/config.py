@@ -110,6 +110,14 @@ class RuntimeConfig(Strict):
         description="dtype of the forward passes, not of the merged weights; auto: float32 on the CPU, otherwise the "
         "checkpoints' dtype",
     )
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        default=None,
+        description="processes that do trials, each with a model of its own, at most study.parallel; auto: one per "
+        "GPU, without any per core; null: one, or one for each of devices",
+    )
+    devices: list[Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]] | Literal["auto"] = Field(
+        default="auto", description="devices that workers share out, such as [cuda:0, cuda:1]; auto: all GPUs, else cpu"
+    )
 
 
 class RunConfig(Strict):

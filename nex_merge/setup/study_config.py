@@ -97,6 +97,12 @@ class StudyConfig(Strict):
         description="afterwards, the best merges, base, parents and equal weights answer prompts that the search has "
         "not seen; the ranking that leads comes from there. null: no final",
     )
+    parallel: int = Field(
+        default=1,
+        ge=1,
+        description="trials that may be under way at once, whoever does them: a merge is proposed when all merges but "
+        "the last parallel - 1 before it are told, and knows those alone",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the sampler and of stochastic merge methods")
     storage: DatabaseName | None = Field(
         default=None,

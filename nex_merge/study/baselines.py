@@ -1,57 +1,90 @@
 """Base and parents, which answer before any merge: what merges are drafted from and held against."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from nex_merge import interrupts
 from nex_merge.errors import RunError, TrialError
 from nex_merge.measures.guard import blind_spot
 from nex_merge.measures.measure import Pool, shared_weights
-from nex_merge.records import MergeRecipe, Variant
+from nex_merge.records import NeuronWeights, TrialResult, Variant
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from nex_merge.study.budget import reached
+from nex_merge.study.crew import Crew, Failed, Task
 from nex_merge.study.observers import Observers
-from nex_merge.study.optuna_study import failed
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import TrialRunner, Tried
+from nex_merge.study.trial import TrialRunner, Tried, failed
 
 
-def score_baselines(family: Family, run: RunFolder, runner: TrialRunner, out_dtype: str, dispatch: Observers) -> None:
-    """Score base and parents that aren't scored yet.
+class Baselines:
+    """Base and parents of a run, those of them that aren't scored yet."""
 
-    Shared neuron weights can be computed only after all of them have responses. Raises RunError if all of them fail and
-    the shared weights would come from them.
-    """
-    config = runner.terms.config
-    nex = config.nex
-    shared = nex.calibration in ("parents", "pool") and config.activations.capture == "all"
-    answered: dict[str, Tried] = {}
-    for name, reference in family.references.items():
-        if run.result(name) is not None:
-            continue
-        if reached(run, config.study) is not None:
-            break
-        kind = "base" if name == "base" else "parent"
-        dispatch.on_trial_start(name, kind)
-        recipe = passthrough(kind, name, reference, out_dtype)
-        with _recipe_faults(run, name, recipe, dispatch):
-            answered[name] = runner.answer(name, name, recipe)
-            if not shared:
-                dispatch.on_trial_end(runner.finish(answered[name], None))
-    if not shared or not answered:
-        return
-    waiting = [_unscored(name, item) for name, item in answered.items()]
-    variants = [v for v in [*runner.pool.earlier(files.trial_id(0)), *waiting] if v.kind != "merge"]
-    if not variants:
-        raise RunError(
-            f"nex.calibration: {nex.calibration!r} takes its weights from base and parents, and all of them failed"
-        )
-    weights = shared_weights(sorted(variants, key=lambda v: (v.kind != "base", v.trial)), nex)
-    for name, item in answered.items():
-        with _recipe_faults(run, name, item.recipe, dispatch):
-            dispatch.on_trial_end(runner.finish(item, weights))
+    def __init__(
+        self, family: Family, run: RunFolder, runner: TrialRunner, out_dtype: str, dispatch: Observers
+    ) -> None:
+        self._run, self._runner, self._dispatch, self._config = run, runner, dispatch, runner.terms.config
+        self._recipes = {
+            name: passthrough("base" if name == "base" else "parent", name, reference, out_dtype)
+            for name, reference in family.references.items()
+            if run.result(name) is None
+        }
+        nex = self._config.nex
+        self._shared = nex.calibration in ("parents", "pool") and self._config.activations.capture == "all"
+        self._answered: dict[str, Tried] = {}  # to be scored once all of them have responses
+
+    def score(self, crew: Crew) -> None:
+        """Have them answer, and score them: base first, then the parents.
+
+        Shared neuron weights can be computed only after all of them have responses. Raises RunError if all of them fail
+        and the shared weights would come from them.
+        """
+        parallel, names = self._config.study.parallel, list(self._recipes)
+        first = names[:1] if names[:1] == ["base"] else []
+        for some in (first, names[len(first) :]):
+
+            def begin(turn: int, some: list[str] = some) -> Task | None:
+                known = self._run.results()  # those of earlier turns
+                if turn >= len(some) or reached(self._run, self._config.study, known) is not None:
+                    return None
+                return self._task(some[turn])
+
+            crew.in_order(parallel, begin, lambda turn, outcome, some=some: self._keep(some[turn], outcome))
+        if self._answered:
+            self._score_answered()
+
+    def _task(self, name: str) -> Task:
+        recipe = self._recipes[name]
+        return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe))
+
+    def _keep(self, name: str, outcome: Tried | Failed) -> None:
+        if isinstance(outcome, Failed):
+            self._end(failed(name, name, self._recipes[name], outcome.error, outcome.seconds))
+        elif self._shared:
+            self._answered[name] = outcome
+        else:
+            self._finish(name, outcome, None)
+
+    def _finish(self, name: str, tried: Tried, shared: NeuronWeights | None) -> None:
+        try:
+            self._dispatch.on_trial_end(self._runner.finish(tried, shared))
+        except TrialError as error:
+            interrupts.check()  # which may have come in its place
+            self._end(failed(name, name, tried.recipe, error, sum(tried.answered.seconds.values())))
+
+    def _end(self, result: TrialResult) -> None:
+        self._run.write(result)
+        self._dispatch.on_trial_end(result)
+
+    def _score_answered(self) -> None:
+        waiting = [_unscored(name, item) for name, item in self._answered.items()]
+        variants = [v for v in [*self._runner.pool.earlier(files.trial_id(0)), *waiting] if v.kind != "merge"]
+        if not variants:
+            raise RunError(
+                f"nex.calibration: {self._config.nex.calibration!r} takes its weights from base and parents, and all "
+                "of them failed"
+            )
+        weights = shared_weights(sorted(variants, key=lambda v: (v.kind != "base", v.trial)), self._config.nex)
+        for name, item in self._answered.items():
+            self._finish(name, item, weights)
 
 
 def _unscored(name: str, item: Tried) -> Variant:
@@ -62,15 +95,3 @@ def say_what_the_guard_misses(runner: TrialRunner, dispatch: Observers) -> None:
     note = blind_spot(Pool(runner.pool.earlier(files.trial_id(0)), runner.pool.rules))
     if note is not None:
         dispatch.on_note(note)
-
-
-@contextmanager
-def _recipe_faults(run: RunFolder, name: str, recipe: MergeRecipe, dispatch: Observers) -> Iterator[None]:
-    """Turn a TrialError of a baseline into a failed trial with its reason."""
-    try:
-        yield
-    except TrialError as error:
-        interrupts.check()
-        result = failed(name, name, recipe, error, 0.0)
-        run.write(result)
-        dispatch.on_trial_end(result)

@@ -21,17 +21,18 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
+from nex_merge.study.crew import Crew, Failed, Known, Task
+from nex_merge.study.known import horizon
 from nex_merge.study.observers import Observer
-from nex_merge.study.optuna_study import failed
 from nex_merge.study.terms import Terms
-from nex_merge.study.trial import TrialRunner
+from nex_merge.study.trial import TrialRunner, Tried, failed
 from nex_merge.wording import counted
 
 
-def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], observer: Observer) -> None:
+def play_final(run: RunFolder, searched: TrialRunner, crew: Crew, prompts: Sequence[int], observer: Observer) -> None:
     """Let the finalists, base, parents and equal weights answer the prompts of the final, and rank them there.
 
-    `searched`: what ran the trials of the search. `prompts`: those that it has not seen.
+    `searched`: what planned the trials of the search, `crew`: who did them. `prompts`: those that it has not seen.
 
     All other complete merges answer too, to vote, the best first, until the search's budget of tokens is spent; they
     can't be picked. What was answered before is kept, unless a final of these merges alone would have another result.
@@ -65,17 +66,31 @@ def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], ob
             f"{counted(len(terms.asked), 'prompt')} that the search has not seen; picks come "
             f"from the first {len(chosen)}"
         )
-    budget = config.study.max_tokens
-    for result in todo:
-        if budget is not None and result.trial not in needed:
-            spent = sum(each.tokens(item) for each in (run, final) for item in each.results())
+    budget, parallel = config.study.max_tokens, config.study.parallel
+
+    def begin(turn: int) -> Task | Known | None:
+        if turn == len(order):
+            return None
+        trial = order[turn]
+        if final.result(trial) is not None:
+            return Known(None)
+        if budget is not None and trial not in needed:
+            before = {*order[: horizon(turn, parallel)]}
+            own = sum(final.tokens(item) for item in final.results() if item.trial in before)
+            spent = own + sum(run.tokens(item) for item in run.results())
             if spent >= budget:
                 observer.on_note(
                     f"final: study.max_tokens: {spent:,} of {budget:,} tokens are spent; no more merges vote"
                 )
-                break
-        observer.on_trial_start(result.trial, "final")
-        _answer(run, final, runner if result.trial in needed else voting, result)
+                return None
+        chosen, recipe = runner if trial in needed else voting, run.recipe(results[trial])
+        return Task(trial, "final", lambda: chosen.work(trial, results[trial].name, recipe))
+
+    def keep(turn: int, outcome: Tried | Failed | None) -> None:
+        if outcome is not None:
+            _keep(run, final, runner if order[turn] in needed else voting, results[order[turn]], outcome)
+
+    crew.in_order(parallel, begin, keep)
     rescore_run(final, config.nex)
 
 
@@ -131,17 +146,18 @@ def _open(run: RunFolder, chosen: list[str]) -> RunFolder:
     return run.within(folder)
 
 
-def _answer(run: RunFolder, final: RunFolder, runner: TrialRunner, result: TrialResult) -> None:
-    recipe = run.recipe(result)
-    try:
-        tried = runner.answer(result.trial, result.name, recipe)
-        if tried.answered.weights_sha256 != result.weights_sha256:
+def _keep(run: RunFolder, final: RunFolder, runner: TrialRunner, result: TrialResult, outcome: Tried | Failed) -> None:
+    if isinstance(outcome, Tried):
+        if outcome.answered.weights_sha256 != result.weights_sha256:
             raise RunError(
                 f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of "
                 "the search: the parents or the libraries have changed since"
             )
-        # Base and parents are their own teachers, and answer before any merge.
-        runner.finish(tried, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
-    except TrialError as error:
-        interrupts.check()
-        final.write(failed(result.trial, result.name, recipe, error, 0.0))
+        try:
+            # Base and parents are their own teachers, and answer before any merge.
+            runner.finish(outcome, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
+            return
+        except TrialError as error:
+            interrupts.check()  # which may have come in its place
+            outcome = Failed(error, 0.0)
+    final.write(failed(result.trial, result.name, run.recipe(result), outcome.error, outcome.seconds))

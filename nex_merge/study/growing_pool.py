@@ -19,7 +19,7 @@ class GrowingPool:
     """The run's variants as of any trial."""
 
     def __init__(self, run: RunFolder, nex: NexConfig) -> None:
-        self._run, self._nex = run, nex
+        self._run, self._nex, self._parallel = run, nex, run.config.study.parallel
         # Without an audit's labels, so that a search that is resumed after one draws the same merges.
         self.rules = run.rules(nex, audited=False)
         self._variants: dict[str, Variant] = {}
@@ -29,7 +29,10 @@ class GrowingPool:
 
     def earlier(self, trial: str) -> list[Variant]:
         """The variants with responses that a trial knows: base, parents, merges by number."""
-        return [self._variant(result) for result in known(trial, self._run.results()) if result.state in files.SCORED]
+        return [self._variant(result) for result in self._known(trial) if result.state in files.SCORED]
+
+    def _known(self, trial: str) -> list[TrialResult]:
+        return known(trial, self._run.results(), self._parallel)
 
     def _variant(self, result: TrialResult) -> Variant:
         if result.trial not in self._variants:
@@ -40,7 +43,7 @@ class GrowingPool:
         """The shared neuron weights for the merge with this number; None if each variant has its own."""
         if self._nex.calibration in ("self", "crossfit"):
             return None
-        size = pool_size(horizon(number)) if self._nex.calibration == "pool" else 0
+        size = pool_size(horizon(number, self._parallel)) if self._nex.calibration == "pool" else 0
         if size != self._size:
             below = [r for r in self._run.results() if r.kind != "merge" or int(r.trial) < size]
             variants = [self._variant(result) for result in below if result.state in files.SCORED]
@@ -48,7 +51,7 @@ class GrowingPool:
         return self._weights
 
     def values(self, objective: Objective, number: int) -> Mapping[str, tuple[float, ...]] | None:
-        """The current objectives of the merges before this number that have all; None if recorded values are final."""
+        """The current objectives of the merges that a number knows, if they have all; None: recorded ones are final."""
         measures = [one.measure for one in objective.all]
         if not any(measure.is_pooled(self._nex) for measure in measures):
             return None
@@ -57,9 +60,9 @@ class GrowingPool:
         return {trial: tuple(column[trial] for column in columns) for trial in sorted(trials)}
 
     def _column(self, measure: Measure, number: int) -> Mapping[str, float]:
-        """The current values of a measure for the merges before this number."""
+        """The current values of a measure for the merges that this number knows."""
         trial = files.trial_id(number)
-        before = [result for result in known(trial, self._run.results()) if result.kind == "merge"]
+        before = [result for result in self._known(trial) if result.kind == "merge"]
         if not measure.is_pooled(self._nex):
             return {r.trial: value for r in before if (value := r.value(measure.name)) is not None}
         earlier = self.earlier(trial)

@@ -23,10 +23,16 @@ class Observer:
         """An informational message."""
 
     def on_trial_start(self, trial: str, method: str) -> None:
-        """A trial starts: `base`, a parent's name or a merge's number; its method (`base`, `parent`)."""
+        """A trial starts, once for every try: `base`, a parent's name or a merge's number; its method (`base`, …).
 
-    def on_stage(self, stage: str, amount: int) -> None:
-        """The current stage (merge, generate, capture, score), and tokens generated or responses captured so far."""
+        With `study.parallel` above 1, others may start before it ends.
+        """
+
+    def on_stage(self, trial: str, stage: str, amount: int) -> None:
+        """A trial's stage (merge, generate, capture, score), and tokens generated or responses captured so far."""
+
+    def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
+        """A worker begins with a trial, for the first time or again; None: it is done with it, or lost."""
 
     def on_trial_end(self, result: TrialResult) -> None:
         """A trial is finished, in whatever state, and on disk."""
@@ -66,8 +72,11 @@ class Observers(Observer):
         self.trial = trial
         self._call("on_trial_start", trial, method)
 
-    def on_stage(self, stage: str, amount: int) -> None:
-        self._call("on_stage", stage, amount)
+    def on_stage(self, trial: str, stage: str, amount: int) -> None:
+        self._call("on_stage", trial, stage, amount)
+
+    def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
+        self._call("on_worker", worker, trial, tries)
 
     def on_trial_end(self, result: TrialResult) -> None:
         self.trial = ""

@@ -8,11 +8,9 @@ Run folder and study complete each other. A trial that the folder has lost is ev
 parameters; a study that has lost trials gets them back from the folder's results.
 """
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,18 +18,15 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from nex_merge import interrupts
-from nex_merge.errors import InputError, RunError, TrialError
+from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
-from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
+from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.claims import Claims, claimed, new_owner
+from nex_merge.runs.claims import Claims, new_owner
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
-from nex_merge.study.budget import reached
-from nex_merge.study.known import known
 from nex_merge.study.observers import Observer
 from nex_merge.study.samplers import GivenSampler, MergeSampler, Seen, Start, stable_seed
 from nex_merge.study.warm_start import EarlierTrial
@@ -39,8 +34,19 @@ from nex_merge.study.warm_start import EarlierTrial
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 Propose = Callable[[Any, int], MergeRecipe]
-Evaluate = Callable[[str, str, MergeRecipe], TrialResult]
 T = TypeVar("T")
+
+
+class NoMore(Exception):
+    """There are as many merges as were asked for."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A merge to be evaluated, and told."""
+
+    recipe: MergeRecipe
+    trial: optuna.Trial | None  # None: the study has told it already
 
 
 class MergeStudy:
@@ -66,7 +72,7 @@ class MergeStudy:
         self._config, self._run, self._database, self._observer = config, run, database, observer
         self._objective, self._owner = objective, new_owner()
         sampler = (
-            MergeSampler(config.sampler, config.seed, start, seen, self._recorded)
+            MergeSampler(config.sampler, config.seed, start, seen, self._recorded, config.parallel)
             if given is None
             else GivenSampler(given, start, seen, self._recorded)
         )
@@ -154,29 +160,6 @@ class MergeStudy:
                 "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
             )
 
-    def run_merges(self, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
-        """Evaluate lost trials again, then merges until `study.trials` of them are finished or a budget is reached.
-
-        Raises RunError if another search is evaluating a trial of this study, or the database stays unavailable.
-        """
-        for number in self._lost:
-            if self._is_spent():
-                return
-            self._evaluate_again(number, space, propose, evaluate)
-        while not self._is_spent():
-            number = self._step(self._next_number)
-            if number is None:
-                return
-            with claimed(self._claims, number, self._owner, self._database.run):
-                self._run_merge(number, space, propose, evaluate)
-
-    def _is_spent(self) -> bool:
-        """Whether a budget is reached, which is said."""
-        message = reached(self._run, self._config)
-        if message is not None:
-            self._observer.on_note(message)
-        return message is not None
-
     def _trials(self) -> list[FrozenTrial]:
         def read() -> list[FrozenTrial]:
             return self._study.get_trials(deepcopy=False)
@@ -205,55 +188,58 @@ class MergeStudy:
         result = self._run.result(files.trial_id(number))
         return None if result is None else result.parameters
 
-    def _next_number(self) -> int | None:
-        """The number of an unfinished trial, else of a new one; None once `study.trials` are finished."""
-        trials = self._study.get_trials(deepcopy=False)
-        if sum(trial.state.is_finished() for trial in trials) >= self._config.trials:
-            return None
-        unfinished = [trial.number for trial in trials if trial.state is TrialState.RUNNING]
-        return unfinished[0] if unfinished else self._study.ask().number
+    def proposal(self, number: int, propose: Propose) -> Proposal | None:
+        """A merge that has to be told, or evaluated again, proposed now if it is new; None if it is there already.
 
-    def _evaluate_again(self, number: int, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
-        """Evaluate a trial that the study has told already; the same parameters and seed give the same merge."""
-        trial = next(trial for trial in self._trials() if trial.number == number)
-        try:
-            recipe = propose(FixedTrial(trial.params, number), self._seed(number))
-        except ValueError:
-            raise InputError(
-                f"study.storage: {self._database.label}: trial {number} of study {self._study.study_name!r} lacks "
-                f"parameters of the search space, and {self._run.folder(files.trial_id(number))} is missing: the study "
-                "belongs to another run, or another program added the trial. Restore the folder from a copy of the "
-                "run, search in another folder (--out), or start over with --fresh (the folder is renamed)"
-            ) from None
-        self._evaluate(files.trial_id(number), recipe, space, evaluate)
+        Raises NoMore beyond `study.trials`, RunError if another program adds trials, or the database stays unavailable.
+        """
+        trials = self._trials()
+        if number >= max(len(trials), self._config.trials):
+            raise NoMore
+        if number < len(trials):
+            trial = trials[number]
+            if self._is_lost(trial):
+                return Proposal(self._again(trial, propose), None)
+            if trial.state.is_finished() or number >= self._config.trials:
+                return None
+        elif (asked := self._step(self._study.ask).number) != number:
+            raise RunError(
+                f"{self._database.label}: another program adds trials to the study {self._study.study_name!r}: "
+                f"expected trial {number}, got {asked}. End it; the same command goes on"
+            )
 
-    def _seed(self, number: int) -> int:
-        return stable_seed("merge", self._config.seed, number)
-
-    def _evaluate(self, id: str, recipe: MergeRecipe, space: SearchSpace, evaluate: Evaluate) -> TrialResult:
-        self._observer.on_trial_start(id, recipe.method)
-        result = _finish(self._run, id, recipe, evaluate, space)
-        self._observer.on_trial_end(result)
-        return result
-
-    def _run_merge(self, number: int, space: SearchSpace, propose: Propose, evaluate: Evaluate) -> None:
-        def proposed() -> tuple[optuna.Trial, MergeRecipe]:
+        def proposed() -> Proposal:
             study_id = self._storage.get_study_id_from_name(self._study.study_name)
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
             trial = optuna.Trial(self._study, trial_id)
             # Also if the result is on disk already: the study may still lack the parameters.
-            return trial, propose(trial, self._seed(number))
+            return Proposal(propose(trial, self._seed(number)), trial)
 
-        trial, recipe = self._database.run(proposed)
-        id = files.trial_id(number)
-        result = self._run.result(id)
-        if result is None:
-            result = self._evaluate(id, recipe, space, evaluate)
-        outcome = result
-        if not self._step(lambda: _tell(self._study, trial, outcome, self._objective)):
+        return self._database.run(proposed)
+
+    def _again(self, trial: FrozenTrial, propose: Propose) -> MergeRecipe:
+        """The recipe of a trial that the study has told; the same parameters and seed give the same merge."""
+        folder = self._run.folder(files.trial_id(trial.number))
+        try:
+            return propose(FixedTrial(trial.params, trial.number), self._seed(trial.number))
+        except ValueError:
+            raise InputError(
+                f"study.storage: {self._database.label}: trial {trial.number} of study {self._study.study_name!r} "
+                f"lacks parameters of the search space, and {folder} is missing: the study belongs to another run, or "
+                "another program added the trial. Restore the folder from a copy of the run, search in another folder "
+                "(--out), or start over with --fresh (the folder is renamed)"
+            ) from None
+
+    def _seed(self, number: int) -> int:
+        return stable_seed("merge", self._config.seed, number)
+
+    def tell(self, proposal: Proposal, result: TrialResult) -> None:
+        """Report a merge's result, unless the study has told it already."""
+        trial = proposal.trial
+        if trial is not None and not self._step(lambda: _tell(self._study, trial, result, self._objective)):
             self._observer.on_note(
-                f"trial {number} was finished by another program in {self._database.label}; the leaderboard has this "
-                "search's result, the sampler the other's"
+                f"trial {trial.number} was finished by another program in {self._database.label}; the leaderboard has "
+                "this search's result, the sampler the other's"
             )
 
 
@@ -297,59 +283,6 @@ def _listed(trials: Iterable[str]) -> str:
     """Trials as messages list them; of many, the first ten."""
     names = sorted(trials)
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def _finish(run: RunFolder, number: str, recipe: MergeRecipe, evaluate: Evaluate, space: SearchSpace) -> TrialResult:
-    """Evaluate a trial, unless its recipe is a duplicate, and write the result to disk."""
-    began = time.perf_counter()
-    earlier = _same_recipe(run, number, recipe, space)
-    try:
-        if earlier is None:
-            return evaluate(number, recipe.method, recipe)
-    except TrialError as error:
-        interrupts.check()
-        result = failed(number, recipe.method, recipe, error, time.perf_counter() - began)
-    else:
-        files.write_recipe(run.folder(number), recipe)
-        reason = f"the same recipe as {files.trial_name(earlier.trial)}"
-        result = replace(
-            earlier,
-            trial=number,
-            state="duplicate",
-            reason=reason,
-            same_as=earlier.trial,
-            parameters=recipe.parameters,
-            seconds={},
-            tokens=0,
-            is_reference=False,
-        )
-    run.write(result)
-    return result
-
-
-def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, seconds: float) -> TrialResult:
-    """A failed trial with its reason."""
-    return TrialResult(
-        trial=trial,
-        kind=recipe.kind,
-        name=name,
-        method=recipe.method,
-        seed=recipe.seed,
-        state="failed",
-        reason=str(error),
-        parameters=recipe.parameters,
-        seconds={"total": seconds},
-    )
-
-
-def _same_recipe(run: RunFolder, number: str, recipe: MergeRecipe, space: SearchSpace) -> TrialResult | None:
-    """The earlier scored merge with the same recipe, if any; stochastic methods differ by their seeds."""
-    if any(method.stochastic for method in space.methods if method.name == recipe.method):
-        return None
-    wanted = json.dumps(recipe.config, sort_keys=True)
-    earlier = [r for r in known(number, run.results()) if r.kind == "merge" and r.state in files.SCORED]
-    same = (r for r in earlier if json.dumps(run.recipe_config(r.trial), sort_keys=True) == wanted)
-    return next(same, None)
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objective: Objective) -> bool:

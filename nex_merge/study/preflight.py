@@ -23,7 +23,8 @@ from nex_merge.records import MergeRecipe, SearchSpace
 from nex_merge.runs import custody
 from nex_merge.runs.asked import Asked, as_begun, read_asked
 from nex_merge.runs.database import Database
-from nex_merge.setup.config import RunConfig
+from nex_merge.setup.config import RunConfig, RuntimeConfig
+from nex_merge.setup.families import Family
 from nex_merge.setup.rendering import file_notes, rendering_notes
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
@@ -37,6 +38,7 @@ from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.terms import Terms, check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
+from nex_merge.workers.places import Place, places
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
@@ -53,9 +55,9 @@ class Checked:
     terms: Terms  # what all trials have in common, but for the reference, which follows from the proposals
     kept_for_the_final: Sequence[int]  # the prompts that the search does not see; none without a final
     database: Database  # of the study
-    engine: Engine
+    places: Sequence[Place]  # of the workers
+    engine: Engine | None  # of this process; None: given up, as workers have their own
     out_dtype: str  # dtype of saved merges
-    rehearsal: Rehearsal | None  # None: an engine without `family_weights`
     recipes: Mapping[str, MergeRecipe]  # to rank, by name; empty: the space is searched
     warm_start: WarmStart | None  # None: the search begins with its own trials
     notes: Sequence[str]  # what the user might not expect of the prompts
@@ -69,12 +71,12 @@ def check(
     resolved: ResolvedConfig,
     fresh: bool = False,
     note: Callable[[str], None] = lambda text: None,
-    engine: Engine | None = None,
+    engine: Engine | Callable[[], Engine] | None = None,
 ) -> Checked:
-    """Check and rehearse a search, as both `validate` and the search itself do, so that they refuse the same.
+    """Check a search, as both `validate` and the search itself do, so that they refuse the same.
 
-    `engine`: used instead of a new one for the family; one without `family_weights` is not rehearsed. Raises InputError
-    for whatever is wrong with the input, RunError if the run folder is in use.
+    `engine`: used instead of a new one for the family, or what makes one. Raises InputError for whatever is wrong with
+    the input, RunError if the run folder is in use.
     """
     config, family = resolved.config, resolved.family
     objective, constraints = objective_of(config.study), constraints_of(config.study)
@@ -83,7 +85,13 @@ def check(
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
-    made = engine or FamilyEngine(family, config.runtime)
+    at = places(config.runtime, config.study.parallel)
+    if engine is not None and not callable(engine) and len(at) > 1:
+        raise InputError(
+            f"runtime.workers: expected 1 with an engine given from Python, which is in this process, got {len(at)}. "
+            "Give what makes one, such as its class, and every worker makes its own"
+        )
+    made = made_for(family, config.runtime, at[0].device, engine)
     if made.family_weights is not None:
         tensors = made.family_weights.tensors
     else:
@@ -105,11 +113,26 @@ def check(
                 f"warning: the search has {counted(len(searched), 'prompt')}; the verdict on {name} is never sound "
                 f"with fewer than {fewest} that tell variants apart"
             )
-    rehearsal = rehearse(made, resolved, space, recipes, note) if made.family_weights is not None else None
     terms = Terms(config, list(family.folders), asked.ids, searched, objective, constraints)
     return Checked(
-        tensors, space, asked, terms, final, database, made, out_dtype, rehearsal, recipes, warm_start, notes,
+        tensors, space, asked, terms, final, database, at, made, out_dtype, recipes, warm_start, notes,
     )  # fmt: skip
+
+
+def made_for(
+    family: Family, runtime: RuntimeConfig, device: str, engine: Engine | Callable[[], Engine] | None = None
+) -> Engine:
+    """The engine on a device, or the one that was given. Raises InputError for whatever is wrong with the family."""
+    if engine is None:
+        return FamilyEngine(family, runtime.model_copy(update={"device": device}))
+    return engine() if callable(engine) else engine
+
+
+def rehearsed(resolved: ResolvedConfig, checked: Checked, note: Callable[[str], None]) -> Rehearsal | None:
+    """The rehearsal of a checked search; None: its engine has no `family_weights`. Raises InputError if it fails."""
+    if checked.engine is None or checked.engine.family_weights is None:
+        return None
+    return rehearse(checked.engine, resolved, checked.space, checked.recipes, note)
 
 
 def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked, list[str]]:
@@ -175,6 +198,7 @@ def estimate(
 ) -> Iterator[str]:
     """Check the search and describe it and its cost, line by line. Raises InputError as `check` does."""
     checked = check(resolved, fresh, note)
+    rehearsal = rehearsed(resolved, checked, note)
     config, family = resolved.config, resolved.family
     recipes = float(len(checked.recipes)) if checked.recipes else count_recipes(checked.space, family.models)
     baselines = len(family.folders) if config.study.baselines else 0
@@ -208,12 +232,13 @@ def estimate(
         )
     if budgets := described(config.study):
         yield f"budget         {budgets}; once reached, no further trial is started"
+    assert checked.engine is not None, "only a search gives it up"
     resident = checked.engine.family_weights
     warm_start = [checked.warm_start.note] if checked.warm_start else []
-    assert resident is not None and checked.rehearsal is not None, "no other engine was given"
-    for line in (*warm_start, *checked.notes, *checked.rehearsal.notes):
+    assert resident is not None and rehearsal is not None, "the family's own"
+    for line in (*warm_start, *checked.notes, *rehearsal.notes):
         yield f"note           {line}"
-    yield f"rehearsal      {checked.rehearsal.summary()}"
+    yield f"rehearsal      {rehearsal.summary()}"
     yield from _memory(resolved, checked, resident)
     yield from _disk(resolved, checked, (config.study.trials + baselines) * responses)
 

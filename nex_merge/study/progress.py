@@ -56,7 +56,7 @@ class Progress(Observer):
     def on_trial_start(self, trial: str, method: str) -> None:
         self._trial = files.trial_in_words(trial, method)
 
-    def on_stage(self, stage: str, amount: int) -> None:
+    def on_stage(self, trial: str, stage: str, amount: int) -> None:
         interrupts.forget_option("--fresh")  # the new run has begun: what goes on with it would begin another one
         if self._status is not None:
             shown = f" {counted(amount, _UNITS[stage])}" if stage in _UNITS else ""
@@ -108,7 +108,7 @@ class Beacon(Observer):
         process, host = os.getpid(), platform.node()
         self._publish(Live(self._done, self._total, trial, method, "merge", 0, now, now, now, host, process))
 
-    def on_stage(self, stage: str, amount: int) -> None:
+    def on_stage(self, trial: str, stage: str, amount: int) -> None:
         if self._live is None:
             return
         now = time.time()

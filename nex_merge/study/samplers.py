@@ -3,7 +3,8 @@
 A search starts with first guesses. `tpe` then alternates between points of a Sobol sequence and TPE, and ends with TPE
 alone; after trials of another run, TPE follows the first guess at once. `qmc` goes on with the Sobol sequence, `random`
 with random draws. Which of these a trial is depends on its number only, so that a longer search starts with the trials
-of a shorter one.
+of a shorter one. Where several trials are under way at once, those that would be TPE's before any is told are Sobol
+points as well.
 
 `GivenSampler` is the exception: it lets any Optuna sampler take over after the first guesses.
 """
@@ -58,14 +59,18 @@ class MergeSampler(BaseSampler):
         start: Start,
         seen: Seen = lambda number: None,
         recorded: Recorded = lambda number: None,
+        parallel: int = 1,
     ) -> None:
         """`kind`: tpe, qmc or random, after the first guesses. `recorded` parameters are taken as they are.
+
+        `parallel`: the trials that may be under way at once (`study.parallel`). Of those that a trial doesn't know, TPE
+        gets the parameters alone, which it keeps away from.
 
         `seen` gives the values of earlier trials at the start of a trial: pooled measures change as the pool grows, and
         TPE has to compare values from the same pool.
         """
         self._kind, self._seed, self._start, self._seen = kind, seed, start, seen
-        self._recorded = recorded
+        self._recorded, self._parallel = recorded, parallel
         # The study as of the latest trial, and TPE for that trial.
         self._found: tuple[int, optuna.Study, FrozenTrial] | None = None
         self._tpe = _tpe(0)
@@ -103,13 +108,18 @@ class MergeSampler(BaseSampler):
 
     def _spread_point(self, number: int) -> Mapping[str, float] | None:
         """The coordinates, in [0, 1), of a Sobol point, with one sequence per method; None for other trials."""
-        place, methods = number - len(self._start.guesses), list(self._start.dimensions)
-        if self._kind == "tpe":
-            place, odd = divmod(place, 2)
-            if odd or self._start.earlier or place >= max(SPREAD, SPREAD_PER_METHOD * len(methods)):
-                return None
-        if self._kind == "random" or place < 0:
+        after, methods = number - len(self._start.guesses), list(self._start.dimensions)
+        if self._kind == "random" or after < 0 or (self._kind == "tpe" and self._start.earlier):
             return None
+        place = after
+        if self._kind == "tpe":
+            place, odd = divmod(after, 2)
+            points = max(SPREAD, SPREAD_PER_METHOD * len(methods))
+            if odd or place >= points:
+                if number >= self._parallel:
+                    return None
+                # TPE would have nothing to go by: one of the points that follow.
+                place = points + place if place < points else after
         from scipy.stats import qmc
 
         method = methods[place % len(methods)]
@@ -131,7 +141,8 @@ class MergeSampler(BaseSampler):
     def _as_found(self, study: Any, trial: Any) -> tuple[optuna.Study, FrozenTrial]:
         """A copy of the study as of this trial, and the trial in it; made once per trial."""
         if self._found is None or self._found[0] != trial.number:
-            found = _as_before(study, trial.number, self._seen(trial.number) or {}, self._start.earlier)
+            known = horizon(trial.number, self._parallel)
+            found = _as_before(study, trial.number, known, self._seen(trial.number) or {}, self._start.earlier)
             self._found = (trial.number, found, found.get_trials(deepcopy=False)[-1])
         return self._found[1:]
 
@@ -156,16 +167,27 @@ def _tpe(seed: int) -> TPESampler:
 
 
 def _as_before(
-    study: Any, number: int, values: Mapping[str, Sequence[float]], earlier: Sequence[FrozenTrial] = ()
+    study: Any,
+    number: int,
+    known: int,
+    values: Mapping[str, Sequence[float]],
+    earlier: Sequence[FrozenTrial] = (),
 ) -> optuna.Study:
-    """An in-memory copy of the study: the trials before `number`, updated by `values`, and that trial as running.
+    """An in-memory copy of the study as a trial finds it, with that trial as running.
 
-    The parameters that an interrupted trial already has are left out: they are drawn again, identically. `earlier`:
-    trials to put before all others.
+    Trials below `known` are updated by `values`; those between are running, with their parameters, though they may have
+    been told meanwhile. The parameters that an interrupted trial already has are left out: they are drawn again,
+    identically. `earlier`: trials to put before all others.
     """
     found = optuna.create_study(directions=study.directions)
-    for trial in [*earlier, *_updated(study.get_trials()[: horizon(number)], values)]:
+    before = study.get_trials()[:number]
+    for trial in [*earlier, *_updated(before[:known], values)]:
         found.add_trial(trial)
+    for trial in before[known:]:
+        running = optuna.trial.create_trial(
+            state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
+        )
+        found.add_trial(running)
     found.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
     return found
 

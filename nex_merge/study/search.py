@@ -3,15 +3,17 @@
 Composes the stages, without details of any.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from nex_merge.engines.contracts import Engine
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import RunError
 from nex_merge.merging import rounded_members
-from nex_merge.records import MergeRecipe, TrialResult
+from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody, files
 from nex_merge.runs.asked import keep_asked
 from nex_merge.runs.cuts import cut_lines
@@ -22,33 +24,40 @@ from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import ResolvedConfig
-from nex_merge.study.baselines import say_what_the_guard_misses, score_baselines
+from nex_merge.study.baselines import Baselines, say_what_the_guard_misses
+from nex_merge.study.crew import Crew
 from nex_merge.study.faults import faults_logged
 from nex_merge.study.final import forget_final, play_final
 from nex_merge.study.member_files import MemberFiles
+from nex_merge.study.merges import Merges
 from nex_merge.study.observers import Observer, Observers
 from nex_merge.study.optuna_study import MergeStudy, as_told
-from nex_merge.study.preflight import check
+from nex_merge.study.preflight import check, rehearsed
 from nex_merge.study.progress import Beacon
 from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, propose
 from nex_merge.study.recipe_list import equal_weights_of, pick
+from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.wording import counted
+from nex_merge.workers.executors import Executor, Here
+from nex_merge.workers.processes import Processes
+from nex_merge.workers.serve import Setup
 
 
 def run_search(
     resolved: ResolvedConfig,
     fresh: bool = False,
     observers: Sequence[Observer] = (),
-    engine: Engine | None = None,
+    engine: Engine | Callable[[], Engine] | None = None,
     sampler: Any = None,
 ) -> list[Row]:
     """Run or resume a search. Returns the leaderboard's rows.
 
-    `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family. `sampler`: an
-    Optuna sampler used instead of `study.sampler` (see `api.search`).
+    `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family, or what
+    makes one, which every worker calls. `sampler`: an Optuna sampler used instead of `study.sampler` (see
+    `api.search`).
 
     Raises InputError if the input is invalid, RunError if the folder is in use, something other than a recipe fails, or
     every trial failed.
@@ -57,8 +66,9 @@ def run_search(
 
 
 class Search:
-    """One search. Its input is checked, and rehearsed, when it is made; `run` takes these steps:
+    """One search. Its input is checked when it is made; `run` takes these steps:
 
+    0. `_workers`: workers start, while the search is rehearsed.
     1. `_tell`: what the user might not expect of the input is said.
     2. `_prepare`: the run folder, held from here on, has what it needs before a trial.
     3. `_open_study`: the Optuna study, and what it and the folder lack of each other.
@@ -72,7 +82,7 @@ class Search:
         resolved: ResolvedConfig,
         fresh: bool = False,
         observers: Sequence[Observer] = (),
-        engine: Engine | None = None,
+        engine: Engine | Callable[[], Engine] | None = None,
         sampler: Any = None,
     ) -> None:
         """Raises InputError if the input is invalid; nothing is changed before all of it is checked."""
@@ -82,28 +92,44 @@ class Search:
         if sampler is not None:
             check_given(sampler, resolved.config.study)
         self._checked = check(resolved, fresh, self._dispatch.on_note, engine)
+        self._make = engine if callable(engine) else None
 
     def run(self) -> list[Row]:
         """The leaderboard's rows. Raises RunError as `run_search` does."""
-        self._tell()
         rows: list[Row] = []
         with (
+            self._workers() as executor,
             custody.hold(self._resolved, self._fresh, self._dispatch.on_note, self._checked.database) as run,
             self._ended(rows),
             faults_logged(run, self._dispatch, self._checked.database.hide),
         ):
-            runner, start = self._prepare(run)
+            runner, start = self._prepare(run, executor)
             study = self._open_study(run, runner, start)
-            self._baselines(run, runner)
-            self._merges(run, runner, study)
+            crew = Crew(executor, self._dispatch)
+            self._baselines(run, runner, crew)
+            self._merges(run, runner, crew, study)
             rows += rescore_run(run, self._config.nex) if run.results() else []
             if self._config.study.final is not None and rows:
-                play_final(run, runner, self._checked.kept_for_the_final, self._dispatch)
+                play_final(run, runner, crew, self._checked.kept_for_the_final, self._dispatch)
                 rows[:] = rescore_run(run, self._config.nex)
             _fail_without_a_ranking(rows, run)
         return rows
 
-    def _tell(self) -> None:
+    @contextmanager
+    def _workers(self) -> Iterator[Executor]:
+        """Who does the trials. Those that are processes start while the search is rehearsed in this one."""
+        checked, note = self._checked, self._dispatch.on_note
+        if len(checked.places) == 1 and checked.engine is not None:
+            self._tell(rehearsed(self._resolved, checked, note))
+            yield Here(checked.engine)
+            return
+        with closing(Processes(checked.places)) as processes:
+            self._tell(rehearsed(self._resolved, checked, note))
+            # They have their own; two on one device may be one too many.
+            self._checked = replace(checked, engine=None)
+            yield processes
+
+    def _tell(self, rehearsal: Rehearsal | None) -> None:
         note, checked = self._dispatch.on_note, self._checked
         if self._sampler is not None:
             note(
@@ -113,16 +139,19 @@ class Search:
             )
         for line in (*rounded_members(self._family.folders, self._family.dtype), *checked.notes):
             note(line)
-        if checked.rehearsal is not None:
-            for line in (*checked.rehearsal.notes, f"rehearsal: {checked.rehearsal.summary()}"):
+        if rehearsal is not None:
+            for line in (*rehearsal.notes, f"rehearsal: {rehearsal.summary()}"):
                 note(line)
 
-    def _prepare(self, run: RunFolder) -> tuple[TrialRunner, Start]:
+    def _prepare(self, run: RunFolder, executor: Executor) -> tuple[TrialRunner, Start]:
         """What runs trials, and how the search begins."""
         checked, study, note = self._checked, self._config.study, self._dispatch.on_note
         keep_asked(run.path, checked.asked)
-        if checked.engine.family_weights is not None:
-            checked.engine.family_weights.keep_ranks(run.path / files.ORDERS)
+        orders = run.path / files.ORDERS
+        if isinstance(executor, Processes):
+            executor.set_up(Setup(self._maker(), orders))
+        elif checked.engine is not None and checked.engine.family_weights is not None:
+            checked.engine.family_weights.keep_ranks(orders)
         start, reference = self._start()
         if checked.warm_start is not None:
             keep_warm_start(run.path, checked.warm_start)
@@ -130,7 +159,7 @@ class Search:
             start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, self._suggest))
         terms = replace(checked.terms, reference=reference)
         unchanged = MemberFiles(self._resolved).unchanged
-        runner = TrialRunner(checked.engine, terms, run, self._dispatch.on_stage, unchanged)
+        runner = TrialRunner(terms, run, unchanged)
         if checked.recipes and study.trials < len(checked.recipes):
             note(
                 f"study.trials: the first {study.trials} of {counted(len(checked.recipes), 'recipe')} "
@@ -142,6 +171,13 @@ class Search:
                 "parameter independently; the current sampler continues from its trials"
             )
         return runner, start
+
+    def _maker(self) -> Callable[[], Engine]:
+        """What makes a worker's engine, in its process."""
+        if self._make is not None:
+            return self._make
+        device = self._checked.places[0].device_inside
+        return partial(FamilyEngine, self._family, self._config.runtime.model_copy(update={"device": device}))
 
     def _start(self) -> tuple[Start, Mapping[str, Any] | None]:
         """How the search begins, and the study parameters of equal weights, None if no recipe has them."""
@@ -172,24 +208,21 @@ class Search:
         _say_what_is_done(study, run, self._config.study.trials, self._dispatch)
         return study
 
-    def _baselines(self, run: RunFolder, runner: TrialRunner) -> None:
+    def _baselines(self, run: RunFolder, runner: TrialRunner, crew: Crew) -> None:
         family, dispatch = self._family, self._dispatch
         if self._config.study.baselines and any(run.result(name) is None for name in family.references):
-            score_baselines(family, run, runner, self._checked.out_dtype, dispatch)
+            Baselines(family, run, runner, self._checked.out_dtype, dispatch).score(crew)
             say_what_the_guard_misses(runner, dispatch)
             for line in cut_lines(rank(run.results(), self._checked.terms.objective), run.path):
                 dispatch.on_note(line)
 
-    def _merges(self, run: RunFolder, runner: TrialRunner, study: MergeStudy) -> None:
-        def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
-            return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
-
+    def _merges(self, run: RunFolder, runner: TrialRunner, crew: Crew, study: MergeStudy) -> None:
         if (run.path / files.SCORES).is_file() and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
             rescore_run(run, self._config.nex)
         if not study.is_complete:
             forget_final(run)
-        study.run_merges(self._checked.space, self._suggest, evaluate)
+        Merges(run, study, runner, self._checked.space, self._suggest, self._dispatch).go_on(crew)
 
     @contextmanager
     def _ended(self, rows: list[Row]) -> Iterator[None]:

@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from nex_merge import interrupts
-from nex_merge.engines.contracts import Engine
-from nex_merge.engines.observe import Notify, ObserveSettings, quiet, timed
+from nex_merge.engines.observe import ObserveSettings, timed
 from nex_merge.errors import TrialError
 from nex_merge.measures.constraints import violations
 from nex_merge.measures.estimates import estimate_new
@@ -33,7 +32,7 @@ from nex_merge.study.known import known
 from nex_merge.study.neighbours import nearest
 from nex_merge.study.race import Race, Stop
 from nex_merge.study.terms import Terms
-from nex_merge.workers.job import Answered, Job, perform
+from nex_merge.workers.job import Answered, Job, Work
 
 # Earlier merges whose answers are drafts; what more of them gain is in results/studies/speed.md.
 NEIGHBOURS = 4
@@ -50,29 +49,26 @@ class Tried:
 
 
 class TrialRunner:
-    """Runs trials on one engine under the same terms, with the pool of variants."""
+    """Plans and keeps trials under the same terms, with the pool of variants."""
 
     def __init__(
         self,
-        engine: Engine,
         terms: Terms,
         run: RunFolder,
-        notify: Notify = quiet,
         members_unchanged: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`members_unchanged`: what every variant is merged and answers within (`MemberFiles.unchanged`)."""
-        self.engine, self.terms = engine, terms
-        self._config, self._run, self._notify, self._members_unchanged = terms.config, run, notify, members_unchanged
+        self.terms, self._config, self._run, self._members_unchanged = terms, terms.config, run, members_unchanged
         self.pool = GrowingPool(run, terms.config.nex)
 
     def under(self, terms: Terms, run: RunFolder) -> "TrialRunner":
-        """A runner on the same engine, for trials under other terms in another run folder."""
-        return TrialRunner(self.engine, terms, run, self._notify, self._members_unchanged)
+        """The same for trials under other terms in another run folder."""
+        return TrialRunner(terms, run, self._members_unchanged)
 
-    def answer(self, trial: str, name: str, recipe: MergeRecipe) -> Tried:
-        """Plan a trial, have its work done, and keep the responses. Raises TrialError as `perform` does.
+    def work(self, trial: str, name: str, recipe: MergeRecipe) -> Work[Tried]:
+        """The jobs of a trial, for one engine; what they give is planned here and kept.
 
-        Raises InputError if a member's files changed before or meanwhile.
+        Raises TrialError as `perform` does, InputError if a member's files changed before or meanwhile.
         """
         folder = self._run.folder(trial)
         with self._members_unchanged():
@@ -82,9 +78,9 @@ class TrialRunner:
             with timed("generate", planning):  # drafts are part of it
                 job, stop = self.plan(trial, recipe), None
             if self._config.study.pruner != "none" and recipe.kind == "merge" and not self._is_reference(recipe):
-                answered, stop = self._race(job)
+                answered, stop = yield from self._race(job)
             else:
-                answered = self._perform(job)
+                answered = yield job
             interrupts.check()
             files.write_responses(folder, answered.observation.responses)
             if job.settings.activations is not None:
@@ -98,25 +94,22 @@ class TrialRunner:
         settings = ObserveSettings(self._config.generation, activations, self._config.nex)
         return Job(trial, recipe, self.terms.prompt_ids, settings, self.terms.asked, self._drafts(trial, recipe))
 
-    def _perform(self, job: Job) -> Answered:
-        return perform(job, self.engine, self._notify)
-
     def _is_reference(self, recipe: MergeRecipe) -> bool:
         """Whether this is the merge with equal weights: it answers everything, as others are held against it."""
         return recipe.kind == "merge" and dict(recipe.parameters) == self.terms.reference
 
-    def _race(self, job: Job) -> tuple[Answered, Stop | None]:
+    def _race(self, job: Job) -> Work[tuple[Answered, Stop | None]]:
         """A job, its prompts answered block by block up to where the trial ends. Finished blocks are kept."""
         answering = replace(job, asked=(), settings=replace(job.settings, activations=None))
-        loaded = self._perform(answering)
+        loaded = yield answering
         answering = replace(answering, weights_sha256=loaded.weights_sha256)
         seconds = dict(loaded.seconds)
-        with timed("generate", seconds, self._notify):  # with what is decided between the blocks
-            responses, stop = self._in_blocks(answering, f"blocks-{loaded.weights_sha256[:16]}.jsonl")
-        read = self._perform(replace(answering, answered=responses, settings=job.settings))
+        with timed("generate", seconds):  # with what is decided between the blocks
+            responses, stop = yield from self._in_blocks(answering, f"blocks-{loaded.weights_sha256[:16]}.jsonl")
+        read = yield replace(answering, answered=responses, settings=job.settings)
         return replace(read, seconds={**seconds, **read.seconds}), stop
 
-    def _in_blocks(self, job: Job, name: str) -> tuple[list[Response], Stop | None]:
+    def _in_blocks(self, job: Job, name: str) -> Work[tuple[list[Response], Stop | None]]:
         """The responses up to where the trial ends. `name`: the file that keeps them, after every block."""
         folder, earlier = self._run.folder(job.trial), self.pool.earlier(job.trial)
         race = Race(self.terms, [v for v in earlier if v.kind != "merge"], self.pool.rules)
@@ -126,7 +119,7 @@ class TrialRunner:
         for block in race.blocks():
             missing = [prompt for prompt in block if prompt not in done]
             if missing:
-                answered = self._perform(replace(job, asked=missing, answered=responses))
+                answered = yield replace(job, asked=missing, answered=responses)
                 responses = list(answered.observation.responses)
                 interrupts.check()
                 files.write_responses(folder, responses, name)
@@ -141,12 +134,16 @@ class TrialRunner:
     def _drafts(self, trial: str, recipe: MergeRecipe) -> list[Response]:
         """Drafts: the responses of the baselines that precede this trial, and of the known merges nearest to it.
 
-        The same after a resume. What comes last is continued where several texts could be.
+        Parents that answer at the same time have base's alone. The same after a resume. What comes last is continued
+        where several texts could be.
         """
+        parallel = self._config.study.parallel
         before = list(itertools.takewhile(lambda name: name != trial, self.terms.members))
+        if parallel > 1 and recipe.kind != "merge":
+            before = before[:1]
         merges = {
             result.trial: result.parameters
-            for result in known(trial, self._run.results())
+            for result in known(trial, self._run.results(), parallel)
             if result.kind == "merge" and result.state in files.SCORED
         }
         before += nearest(recipe.parameters, merges, NEIGHBOURS)
@@ -210,3 +207,18 @@ class TrialRunner:
         for blocks in self._run.folder(trial).glob("blocks-*.jsonl"):
             blocks.unlink()
         return result
+
+
+def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, seconds: float) -> TrialResult:
+    """A failed trial with its reason."""
+    return TrialResult(
+        trial=trial,
+        kind=recipe.kind,
+        name=name,
+        method=recipe.method,
+        seed=recipe.seed,
+        state="failed",
+        reason=str(error),
+        parameters=recipe.parameters,
+        seconds={"total": seconds},
+    )

@@ -4,12 +4,15 @@ A trial is planned and kept by the driver (`study/trial.py`), which knows run fo
 several jobs on one engine: one that loads, one for every block of prompts, one that reads what was answered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from nex_merge.engines.contracts import Engine
 from nex_merge.engines.observe import Notify, ObserveSettings, observe, quiet, timed
 from nex_merge.records import MergeRecipe, Observation, Response
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,25 @@ class Answered:
     observation: Observation  # of all responses so far
     weights_sha256: str  # of the merged tensors
     seconds: Mapping[str, float]  # by stage: merge, generate, capture, score
+
+
+# The jobs of a trial: each is done by the same engine, and what it gave is sent back in before the next.
+Work = Generator[Job, Answered, T]
+
+
+def done_here(work: Work[T], engine: Engine, notify: Notify = quiet) -> T:
+    """What a trial's work gives, with all of its jobs done by an engine of this process. Raises what they raise."""
+    try:
+        job = next(work)
+        while True:
+            try:
+                answered = perform(job, engine, notify)
+            except Exception as error:  # which what surrounds the jobs may explain
+                job = work.throw(error)
+            else:
+                job = work.send(answered)
+    except StopIteration as end:
+        return end.value
 
 
 def perform(job: Job, engine: Engine, notify: Notify = quiet) -> Answered:

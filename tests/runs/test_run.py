@@ -10,10 +10,9 @@ from nex_merge.runs import custody, results
 from nex_merge.runs.results import write_result
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.trial import TrialRunner
 from tests.conftest import without_hashes
 from tests.engines.fakes import FakeEngine
-from tests.searches import terms_of
+from tests.searches import RunnerHere, terms_of
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ def same(found, expected):
 def test_what_was_observed_comes_back(toy_config, slice_tokens):
     resolved = resolve_config(str(toy_config), {"activations": {"slice_tokens": slice_tokens}})
     with custody.hold(resolved, False, pytest.fail) as run:
-        runner = TrialRunner(FakeEngine(), terms_of(resolved.config, ["base"], [[10]] * 4), run)
+        runner = RunnerHere(FakeEngine(), terms_of(resolved.config, ["base"], [[10]] * 4), run)
         recipe = MergeRecipe("merge", "ties", {"merge_method": "ties"}, 7, {"x": 1})
         answered = runner.answer("0000", "ties", recipe)
         result = runner.finish(answered, None)

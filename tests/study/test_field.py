@@ -18,7 +18,7 @@ from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import best_merge
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.preflight import check
+from nex_merge.study.preflight import estimate
 from tests.checkpoints.conftest import edit, rewrite, shard, write_index
 from tests.conftest import toy_settings
 from tests.searches import search
@@ -167,7 +167,7 @@ def test_refused_by_validate_and_search_alike_before_any_work(folders, tmp_path,
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(settings_of(folders)))
     said = []
-    for attempt in (lambda: check(resolve_config(str(path))), lambda: search(path)):
+    for attempt in (lambda: list(estimate(resolve_config(str(path)))), lambda: search(path)):
         with pytest.raises(InputError, match=message) as error:
             attempt()
         said.append(str(error.value))
@@ -182,7 +182,7 @@ def test_the_base_named_as_an_expert_where_a_method_cannot_merge_it(folders, tmp
     space = {"methods": [method], "parameters": {"weight": {"low": 0.1, "high": 1.0}} if method == "nuslerp" else {}}
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(settings_of(folders, search_space=space)))
-    for attempt in (lambda: check(resolve_config(str(path))), lambda: search(path)):
+    for attempt in (lambda: list(estimate(resolve_config(str(path)))), lambda: search(path)):
         with pytest.raises(InputError, match=rf"b: the same folder as base .+ {method} needs at least"):
             attempt()
 

@@ -88,10 +88,10 @@ def test_a_terminal_shows_the_stage_at_work(clock):
     shown.on_start("run", 4, [ended("base", 0.4, kind="base")])
     try:
         shown.on_trial_start("a", "parent")
-        shown.on_stage("generate", 120)
+        shown.on_stage("a", "generate", 120)
         assert str(shown._status.status) == "[1/4] parent a: generate 120 tokens"
         shown.on_trial_start("0000", "ties")
-        shown.on_stage("merge", 0)
+        shown.on_stage("0000", "merge", 0)
         assert str(shown._status.status) == "[1/4] trial 0 (ties): merge"
     finally:
         shown.on_end([])
@@ -158,13 +158,13 @@ def test_trials_that_another_search_adds_raise_the_total(clock, capsys):
 def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, clock):
     beacon = progress.Beacon(tmp_path)
     beacon.on_start("run", 15, [None] * 3)
-    beacon.on_stage("merge", 0)
+    beacon.on_stage("0000", "merge", 0)
     assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
     beacon.on_trial_start("0001", "ties")
-    beacon.on_stage("generate", 0)
+    beacon.on_stage("0001", "generate", 0)
     for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
         clock[0] += seconds
-        beacon.on_stage("generate", amount)
+        beacon.on_stage("0001", "generate", amount)
     found = files.read_live(tmp_path)
     assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
     assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
@@ -177,7 +177,7 @@ def test_a_new_trial_or_stage_is_told_at_once(tmp_path, clock):
     beacon.on_start("run", 5, [])
     beacon.on_trial_start("base", "base")
     clock[0] += 0.1
-    beacon.on_stage("capture", 0)
+    beacon.on_stage("base", "capture", 0)
     found = files.read_live(tmp_path)
     assert (found.trial, found.stage, found.stage_began, found.trial_began) == ("base", "capture", 1000.1, 1000.0)
     beacon.on_trial_end(ended("base", 0.4, kind="base"))

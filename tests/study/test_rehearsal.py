@@ -19,7 +19,7 @@ from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 from nex_merge.study import rehearsal
 from nex_merge.study import rehearsal_cache as rehearsed_module
-from nex_merge.study.preflight import check
+from nex_merge.study.preflight import estimate
 from nex_merge.study.rehearsal import rehearse
 from tests.conftest import make_toy, toy_settings
 from tests.searches import search
@@ -134,7 +134,7 @@ def test_a_config_that_makes_another_model_requires_a_choice(toy, tmp_path):
     other = make_toy(tmp_path / "other", 5, attention_bias=False, rms_norm_eps=0.1)
     settings = toy_settings({**toy, "a": other}, tmp_path / "run")
     with pytest.raises(InputError, match=r"^a: .*rms_norm_eps.+`config: a`"):
-        check(resolve_config(settings))
+        list(estimate(resolve_config(settings)))
     settings["family"]["config"] = "base"
     (note,) = (note for note in rehearsed(settings).notes if "config" in note)
     assert note.startswith("a: scored under its own config, merges under that of base: rms_norm_eps 0.1")
@@ -214,7 +214,10 @@ def test_search_and_validate_say_the_same_before_any_work(family, monkeypatch):
     folders, settings = family
     weights(folders["b"], lambda state: state["model.norm.weight"].fill_(float("nan")))
     said = []
-    for attempt in (lambda: check(resolve_config(settings)), lambda: search_settings(settings, folders["a"].parent)):
+    for attempt in (
+        lambda: list(estimate(resolve_config(settings))),
+        lambda: search_settings(settings, folders["a"].parent),
+    ):
         with pytest.raises(InputError) as error:
             attempt()
         said.append(str(error.value))

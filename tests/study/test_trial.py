@@ -12,9 +12,8 @@ from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import TrialRunner
 from tests.engines.fakes import FakeEngine
-from tests.searches import terms_of
+from tests.searches import RunnerHere, terms_of
 
 EQUAL = {"weight.a": 0.5, "weight.b": 0.5}
 KEY = "study.constraints"
@@ -34,7 +33,7 @@ def start(toy_config):
         asked = FakeEngine().encode(resolved.prompts, resolved.config.prompts, 0)
         with custody.hold(resolved, False, noted) as run:
             terms = terms_of(resolved.config, ["base", "a", "b"], asked, reference=EQUAL)
-            return TrialRunner(engine or FakeEngine(), terms, run, notify), run
+            return RunnerHere(engine or FakeEngine(), terms, run, notify), run
 
     return begun
 

@@ -1,0 +1,73 @@
+"""Where workers work: devices and threads of this machine."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nex_merge.errors import InputError
+from nex_merge.setup.config import RuntimeConfig
+from nex_merge.wording import counted
+
+
+@dataclass(frozen=True)
+class Place:
+    """What one worker has for itself."""
+
+    device: str  # cpu, or cuda:N as this process numbers them
+    threads: int
+
+    def environment(self) -> Mapping[str, str]:
+        """What a process needs to know before it imports torch."""
+        found = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        if self.device.startswith("cuda"):
+            number = int(self.device.partition(":")[2])
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            found["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
+        return found
+
+    @property
+    def device_inside(self) -> str:
+        """The device as the worker itself numbers it."""
+        return self.device.partition(":")[0]
+
+
+def places(runtime: RuntimeConfig, parallel: int) -> list[Place]:
+    """The workers' places, one each, by `runtime.workers` and `runtime.devices`.
+
+    `parallel`: `study.parallel`, which more workers would have no use for. Raises InputError if there are more, or this
+    machine lacks a device.
+    """
+    devices = _devices(runtime)
+    count = runtime.workers
+    if count == "auto":
+        count = min(parallel, len(devices) if devices != ["cpu"] else cores())
+    elif count is None:
+        count = len(devices) if runtime.devices != "auto" else 1
+    if count > parallel:
+        raise InputError(
+            f"runtime.workers: expected at most {parallel}, got {count}: study.parallel says how many trials may be "
+            f"under way at once, and it is part of the search, which a machine must not change. Use at most "
+            f"{counted(parallel, 'worker')}, or a new search with a larger study.parallel"
+        )
+    return [Place(devices[i % len(devices)], max(1, cores() // count)) for i in range(count)]
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _devices(runtime: RuntimeConfig) -> list[str]:
+    import torch
+
+    number = torch.cuda.device_count()
+    if runtime.devices == "auto":
+        single = runtime.device if runtime.device != "auto" else None
+        return [single] if single else [f"cuda:{i}" for i in range(number)] or ["cpu"]
+    for device in runtime.devices:
+        if device != "cpu" and int(device.partition(":")[2] or 0) >= number:
+            raise InputError(
+                f"runtime.devices: expected devices of this machine, got {device!r}; it has "
+                f"{counted(number, 'CUDA device')}"
+            )
+    return [f"{device}:0" if device == "cuda" else device for device in runtime.devices]
