@@ -1,7 +1,8 @@
 """Commands for searches: run, watch, rank, rescore."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +12,23 @@ from nex_merge.passwords import masked_setting
 from nex_merge.setup import config as configuration
 from nex_merge.terminal import echo
 
+if TYPE_CHECKING:
+    from nex_merge.setup.resolve import ResolvedConfig
+
 
 def _overrides(
-    settings: list[str] | None, trials: int | None, family: str | None, out: Path | None, seed: int | None
+    settings: list[str] | None,
+    trials: int | None,
+    family: str | None,
+    out: Path | None,
+    seed: int | None,
+    workers: str | None,
 ) -> dict[str, Any]:
     result = configuration.override(settings or [])
     study = {key: value for key, value in (("trials", trials), ("seed", seed)) if value is not None}
-    for key, value in (("study", study or None), ("family", family), ("output", str(out) if out else None)):
+    runtime = None if workers is None else {"workers": int(workers) if workers.isdecimal() else workers}
+    given = (("study", study or None), ("family", family), ("output", str(out) if out else None), ("runtime", runtime))
+    for key, value in given:
         if value is not None:
             result = configuration.merge_mappings(result, {key: value})
     return result
@@ -27,6 +38,14 @@ Config = Annotated[str, typer.Argument(metavar="CONFIG", help="a file like confi
 Trials = Annotated[int | None, typer.Option(min=0, help="number of merges to try")]
 Family = Annotated[str | None, typer.Option(help="use another model family")]
 Out = Annotated[Path | None, typer.Option(help="the run folder", callback=path_value)]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="processes that do trials at the same time; with it, a new search has twice as many trials under way "
+        "(study.parallel), unless that is given",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(min=0, help="seed of the sampler and of stochastic merges")]
 
 
@@ -37,6 +56,7 @@ def search(
     family: Family = None,
     out: Out = None,
     seed: Seed = None,
+    workers: Workers = None,
     settings: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check and estimate only, like `validate`")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is renamed")] = False,
@@ -44,12 +64,12 @@ def search(
     """Run a search, or resume it, and print the leaderboard."""
     from nex_merge.setup.resolve import resolve_config
 
-    overrides = _overrides(settings, trials, family, out, seed)
+    overrides = _overrides(settings, trials, family, out, seed, workers)
     if dry_run:
-        _print_estimate(config, overrides, fresh)
-        _name_search(config, trials, family, out, seed, settings)
+        _print_estimate(config, overrides, workers, fresh)
+        _name_search(config, trials, family, out, seed, workers, settings)
         return
-    resolved = resolve_config(config, overrides)
+    resolved, said = _with_workers(resolve_config(config, overrides, fresh=fresh), workers)
     # Heavy imports come last, so that invalid input fails fast.
     from nex_merge.measures.estimates import objective_of
     from nex_merge.runs.results import read_reliability
@@ -60,6 +80,8 @@ def search(
     objective = objective_of(resolved.config.study)
     progress = Progress(objective)
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
+    for line in said:
+        progress.on_note(line)
     rows = run_search(resolved, fresh, [progress])
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)
@@ -76,11 +98,12 @@ def validate(
     family: Family = None,
     out: Out = None,
     seed: Seed = None,
+    workers: Workers = None,
     settings: Set = None,
 ) -> None:
     """Check a search before the first merge, and estimate its cost."""
-    _print_estimate(config, _overrides(settings, trials, family, out, seed))
-    _name_search(config, trials, family, out, seed, settings)
+    _print_estimate(config, _overrides(settings, trials, family, out, seed, workers), workers)
+    _name_search(config, trials, family, out, seed, workers, settings)
 
 
 def _name_search(
@@ -89,10 +112,11 @@ def _name_search(
     family: str | None,
     out: Path | None,
     seed: int | None,
+    workers: str | None,
     settings: list[str] | None,
 ) -> None:
     """Name the search that was checked, with its options."""
-    options = {"--trials": trials, "--family": family, "--out": out, "--seed": seed}
+    options = {"--trials": trials, "--family": family, "--out": out, "--seed": seed, "--workers": workers}
     given = [word for name, value in options.items() if value is not None for word in (name, value)]
     say_next(
         "Search",
@@ -103,12 +127,29 @@ def _name_search(
     )
 
 
-def _print_estimate(config: str, overrides: dict[str, Any], fresh: bool = False) -> None:
+def _with_workers(resolved: "ResolvedConfig", workers: str | None) -> "tuple[ResolvedConfig, list[str]]":
+    """A new search with --workers has as many trials under way as keep them busy, which is said."""
+    if workers is None or "parallel" in resolved.config.study.model_fields_set:
+        return resolved, []
+    from nex_merge.setup.resolve import with_parallel
+    from nex_merge.workers.places import count_of
+
+    parallel = 2 * count_of(resolved.config.runtime)
+    said = (
+        f"study.parallel: {parallel}, two for each worker. It is part of the search: what is tried, and the "
+        "leaderboard, depend on it, and not on how many workers there are"
+    )
+    return replace(resolved, config=with_parallel(resolved.config, parallel)), [said]
+
+
+def _print_estimate(config: str, overrides: dict[str, Any], workers: str | None, fresh: bool = False) -> None:
     from nex_merge.setup.resolve import resolve_config
 
-    resolved = resolve_config(config, overrides)
+    resolved, said = _with_workers(resolve_config(config, overrides, fresh=fresh), workers)
     from nex_merge.study.preflight import estimate
 
+    for line in said:
+        echo(line, err=True)
     for line in estimate(resolved, fresh, lambda text: echo(text, err=True)):
         echo(line)
 

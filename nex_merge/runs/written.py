@@ -17,13 +17,16 @@ from nex_merge.runs.seals import Hashes, Seals
 
 CACHED, CREDITED = f"{files.CACHE}/{MANIFEST}", f"{files.CREDIT}/{MANIFEST}"
 _CONFIGURATION = "configuration"  # what the hashes of config.yaml stand under
-# Keys of a configuration that may change while a run goes on: where things are, and how far it goes.
+# Keys of a configuration that may change while a run goes on: where things are, how far it goes, and who does it.
 _FREE = {
     "family",
     "output",
     "study.trials",
     "study.timeout",
     "study.max_tokens",
+    "runtime.workers",
+    "runtime.devices",
+    "runtime.cluster",
     "resolved.versions",
     "resolved.places",
 }

@@ -5,11 +5,12 @@ field descriptions are the configuration reference: `--help` and the documentati
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from nex_merge.errors import InputError
 from nex_merge.passwords import without_password
@@ -17,7 +18,7 @@ from nex_merge.setup.explain import explain, nearest
 from nex_merge.setup.paths import PathName, expand_for
 from nex_merge.setup.strict import Strict
 from nex_merge.setup.study_config import StudyConfig
-from nex_merge.setup.yaml_files import parse_value, read_yaml
+from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
 
 PACKAGE = Path(__file__).parents[1]
 Model = TypeVar("Model", bound=BaseModel)
@@ -103,6 +104,18 @@ class ConsensusConfig(Strict):
     )
 
 
+def _positive(workers: int | str | None) -> int | str | None:
+    if isinstance(workers, int) and workers < 1:
+        raise ValueError(f"a positive integer or 'auto', got {workers}")
+    return workers
+
+
+def _devices(names: list[str] | str) -> list[str] | str:
+    if isinstance(names, list) and not (names and all(re.fullmatch(r"cpu|cuda(:\d+)?", name) for name in names)):
+        raise ValueError(f"'auto' or devices such as [cuda:0, cuda:1], got {as_yaml(names)}")
+    return names
+
+
 class RuntimeConfig(Strict):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -110,12 +123,12 @@ class RuntimeConfig(Strict):
         description="dtype of the forward passes, not of the merged weights; auto: float32 on the CPU, otherwise the "
         "checkpoints' dtype",
     )
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+    workers: Annotated[int | Literal["auto"] | None, AfterValidator(_positive)] = Field(
         default=None,
         description="processes that do trials, each with a model of its own, at most study.parallel; auto: one per "
         "GPU, without any per core; null: one, or one for each of devices",
     )
-    devices: list[Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]] | Literal["auto"] = Field(
+    devices: Annotated[list[str] | Literal["auto"], AfterValidator(_devices)] = Field(
         default="auto", description="devices that workers share out, such as [cuda:0, cuda:1]; auto: all GPUs, else cpu"
     )
 

@@ -51,10 +51,13 @@ def resolve_config(
     config: str | Path | Mapping[str, Any] | RunConfig,
     overrides: Mapping[str, Any] | None = None,
     family: str | Mapping[str, Any] | None = None,
+    fresh: bool = False,
 ) -> ResolvedConfig:
     """Load a configuration (a file, a mapping, or one that is made already) and everything it names.
 
-    `overrides` replace single keys, `family` the whole family. Raises InputError for whatever is wrong with it.
+    `overrides` replace single keys, `family` the whole family. Where `study.parallel` is not given, it is that of the
+    run in the output folder, which it can't be changed in, unless the search starts over (`fresh`). Raises InputError
+    for whatever is wrong with it.
     """
     given, source = _read(config)
     given = merge_mappings(given, overrides or {})
@@ -66,12 +69,32 @@ def resolve_config(
     config = parse(RunConfig, given, source)
     storage = config.study.storage
     config = without_secrets(config)
+    if "parallel" not in config.study.model_fields_set and not fresh:
+        config = with_parallel(config, _parallel_of(Path(config.output)))
     recipes = read_recipes(config.study.recipes, f"{source}: study.recipes") if config.study.recipes else None
     if recipes is not None:
         # A list has an end: all of it unless fewer are asked for.
         trials = min(config.study.trials, len(recipes)) if "trials" in config.study.model_fields_set else len(recipes)
         config = config.model_copy(update={"study": config.study.model_copy(update={"trials": trials})})
     return _resolve(config, recipes, source, storage)
+
+
+def with_parallel(config: RunConfig, parallel: int | None) -> RunConfig:
+    """A configuration with another `study.parallel`; None: as it is."""
+    if parallel is None:
+        return config
+    return config.model_copy(update={"study": config.study.model_copy(update={"parallel": parallel})})
+
+
+def _parallel_of(run: Path) -> int | None:
+    """`study.parallel` of a run that has begun; None if there is none, or it can't be read, which is said later."""
+    path = run / "config.yaml"
+    try:
+        saved = read_yaml(path).get("study") if path.is_file() and (run / "trials").is_dir() else None
+    except InputError:
+        return None
+    found = saved.get("parallel", 1) if isinstance(saved, Mapping) else None
+    return found if isinstance(found, int) and found >= 1 else None
 
 
 def _check_program(given: Mapping[str, Any], source: str) -> None:

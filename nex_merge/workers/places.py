@@ -1,7 +1,7 @@
 """Where workers work: devices and threads of this machine."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nex_merge.errors import InputError
@@ -38,11 +38,9 @@ def places(runtime: RuntimeConfig, parallel: int) -> list[Place]:
     machine lacks a device.
     """
     devices = _devices(runtime)
-    count = runtime.workers
-    if count == "auto":
-        count = min(parallel, len(devices) if devices != ["cpu"] else cores())
-    elif count is None:
-        count = len(devices) if runtime.devices != "auto" else 1
+    count = count_of(runtime, devices)
+    if runtime.workers == "auto":
+        count = min(count, parallel)
     if count > parallel:
         raise InputError(
             f"runtime.workers: expected at most {parallel}, got {count}: study.parallel says how many trials may be "
@@ -50,6 +48,16 @@ def places(runtime: RuntimeConfig, parallel: int) -> list[Place]:
             f"{counted(parallel, 'worker')}, or a new search with a larger study.parallel"
         )
     return [Place(devices[i % len(devices)], max(1, cores() // count)) for i in range(count)]
+
+
+def count_of(runtime: RuntimeConfig, devices: Sequence[str] | None = None) -> int:
+    """How many workers `runtime.workers` asks for. `devices`: if they are at hand."""
+    if isinstance(runtime.workers, int):
+        return runtime.workers
+    if runtime.workers is None and runtime.devices == "auto":
+        return 1
+    devices = devices or _devices(runtime)
+    return cores() if runtime.workers == "auto" and set(devices) == {"cpu"} else len(devices)
 
 
 def cores() -> int:
@@ -64,6 +72,11 @@ def _devices(runtime: RuntimeConfig) -> list[str]:
     if runtime.devices == "auto":
         single = runtime.device if runtime.device != "auto" else None
         return [single] if single else [f"cuda:{i}" for i in range(number)] or ["cpu"]
+    if len({device.partition(":")[0] for device in runtime.devices}) > 1:
+        raise InputError(
+            "runtime.devices: expected devices of one kind, as results differ between kinds, got "
+            f"{', '.join(runtime.devices)}"
+        )
     for device in runtime.devices:
         if device != "cpu" and int(device.partition(":")[2] or 0) >= number:
             raise InputError(
