@@ -18,6 +18,7 @@ from nex_merge.runs import files
 from nex_merge.runs.front import first_front
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.room import make_room
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
@@ -67,6 +68,7 @@ def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], ob
         )
     budget = config.study.max_tokens
     for result in todo:
+        make_room(final)
         if budget is not None and result.trial not in needed:
             spent = sum(each.tokens(item) for each in (run, final) for item in each.results())
             if spent >= budget:
@@ -76,6 +78,7 @@ def play_final(run: RunFolder, searched: TrialRunner, prompts: Sequence[int], ob
                 break
         observer.on_trial_start(result.trial, "final")
         _answer(run, final, runner if result.trial in needed else voting, result)
+    make_room(final)
     rescore_run(final, config.nex)
 
 

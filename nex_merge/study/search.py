@@ -19,6 +19,7 @@ from nex_merge.runs.leaderboard import LEADERBOARD_FILES, rank
 from nex_merge.runs.recapture import mend_credits
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
+from nex_merge.runs.room import make_room
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import ResolvedConfig
@@ -96,6 +97,7 @@ class Search:
             study = self._open_study(run, runner, start)
             self._baselines(run, runner)
             self._merges(run, runner, study)
+            make_room(run)  # also if the last trial failed, or what it had left to do was interrupted
             rows += rescore_run(run, self._config.nex) if run.results() else []
             if self._config.study.final is not None and rows:
                 play_final(run, runner, self._checked.kept_for_the_final, self._dispatch)
@@ -182,7 +184,9 @@ class Search:
 
     def _merges(self, run: RunFolder, runner: TrialRunner, study: MergeStudy) -> None:
         def evaluate(trial: str, name: str, recipe: MergeRecipe) -> TrialResult:
-            return runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
+            result = runner.finish(runner.answer(trial, name, recipe), runner.pool.weights(int(trial)))
+            make_room(run)
+            return result
 
         if (run.path / files.SCORES).is_file() and run.results():
             # Undoes a rescoring, so that old and new trials are scored alike.
