@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nex_merge import interrupts
 from nex_merge.cli.app import USE, Run, app, example, say, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
@@ -46,7 +47,7 @@ def clean(
             echo(f"{decimal(size):>9}  stay in {path}: an earlier run, which --fresh renamed; clean it, or remove it")
         if not parts:
             say(f"{run}: there is nothing to remove")
-        elif yes or (_is_terminal() and typer.confirm("Remove this?", err=True)):
+        elif yes or (_is_terminal() and _is_agreed()):
             for part in parts:
                 part.remove()
             say(f"{run}: removed {decimal(sum(part.size for part in parts))}")
@@ -54,6 +55,15 @@ def clean(
             say(f"{run}: nothing was removed")
             if not _is_terminal():
                 say_next("Remove it", "clean", run, *(() if keep == "none" else ("--keep", keep)), "--yes")
+
+
+def _is_agreed() -> bool:
+    try:
+        return typer.confirm("Remove this?", err=True)
+    except typer.Abort:  # Ctrl-D, or Ctrl-C
+        interrupts.check()
+        say("")
+        return False
 
 
 def _is_terminal() -> bool:

@@ -53,10 +53,11 @@ def test_it_says_what_it_would_remove_and_removes_nothing_unasked(run):
     assert done.stderr.splitlines() == [f"{run}: nothing was removed", f"Remove it: nex-merge clean {run} --yes"]
 
 
-@pytest.mark.parametrize(("answer", "gone"), [("y", True), ("n", False), ("", False)])
+@pytest.mark.parametrize(("answer", "gone"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
 def test_it_asks_on_a_terminal(run, monkeypatch, answer, gone):
     monkeypatch.setattr(clean, "_is_terminal", lambda: True)
-    done = invoke("clean", run, input=f"{answer}\n")
+    done = invoke("clean", run, input=answer)
+    assert done.exit_code == 0
     assert "Remove this? [y/N]" in done.stderr and (with_rows(run) == {"base", "a", "b"}) == gone
     assert ("nothing was removed" in done.stderr) != gone and "--yes" not in done.stderr
 
