@@ -96,9 +96,7 @@ def test_what_is_kept_changes_neither_ranking_nor_proposals(searched, keep):
 
 
 @pytest.mark.parametrize("moment", [1, 4, 6])
-def test_a_search_that_was_killed_before_it_made_room_makes_the_same(
-    toy_config, searched, tmp_path, monkeypatch, moment
-):
+def test_a_search_that_was_killed_before_it_made_room(toy_config, searched, tmp_path, monkeypatch, moment):
     killed(toy_config, monkeypatch, "nex_merge.study.search.make_room", room.make_room, moment, lambda run: True)
     resumed_as(searched / "top:2", toy_config, tmp_path / "run")
 
@@ -252,8 +250,8 @@ def test_what_needs_no_rows_works_without(searched, dropped):
         run = RunFolder(dropped)
         assert without_times(rescore_run(run, nex)) == without_times(rescore_run(RunFolder(searched / "all"), nex))
         assert run.damaged() == {}
-    rescore_run(RunFolder(searched / "all"), whole.config.nex)
-    rescore_run(RunFolder(dropped), whole.config.nex)
+    for path in (searched / "all", dropped):
+        rescore_run(RunFolder(path), whole.config.nex)
     mine, its = (read_neurons(RunFolder(path), "1") for path in (dropped, searched / "all"))
     assert mine.top(True, 5) == its.top(True, 5)
     assert CliRunner().invoke(app, ["neurons", str(dropped), "--trial", "1"]).exit_code == 0
@@ -283,8 +281,7 @@ def test_rows_that_were_not_dropped_are_damage(toy_config, searched, tmp_path):
     assert RunFolder(run).damaged().keys() == {kept}
     shutil.rmtree(run / "trials" / gone / "cache" / "base")
     assert RunFolder(run).damaged().keys() == {kept, gone}, "masses per response are never dropped"
-    _, recorder = search(toy_config, **settings("top:2"))
-    assert sorted(recorder.ended) == sorted([kept, gone])
+    assert sorted(search(toy_config, **settings("top:2"))[1].ended) == sorted([kept, gone])
     assert caches(run) == caches(searched / "top:2")
 
 
