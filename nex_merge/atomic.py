@@ -12,7 +12,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,17 @@ def is_being_written(path: Path) -> bool:
     path = _real(path)
     begin = glob.escape(_begin(path))
     return any([_lives(work) for work in path.parent.glob(f"{begin}*{_END}")])  # a list: all are looked at
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """What killed processes left half-written in a folder and below: workspaces with a lock that nobody holds."""
+    found = []
+    for work in sorted(folder.rglob(f"*.nex-merge-*{_END}")):
+        with suppress(OSError):  # another user's
+            if (work / _LOCK).is_file() and (lock := _lock(work)) is not None:
+                lock.release()
+                found.append(work)
+    return found
 
 
 def _real(path: Path) -> Path:

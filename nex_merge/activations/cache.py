@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from nex_merge.atomic import new_folder
+from nex_merge.atomic import new_file, new_folder
 from nex_merge.errors import InputError
 from nex_merge.records import RESERVED_LAYER, Credits, SparseGroups, SparseRows
 from nex_merge.wording import counted
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+DROPPED = "dropped.txt"  # in the folder of a cache: why its rows were removed
 DTYPES = {
     "rows/sample_row_ptr.int64": "<i8",
     "rows/row_ptr.int64": "<i8",
@@ -74,6 +75,28 @@ def read_credits(folder: Path) -> Credits:
     return Credits(*arrays)
 
 
+def drop_rows(folder: Path, why: str) -> None:
+    """Remove the rows of a cache, and say in it why. The masses per response stay, which pools of variants need.
+
+    Safe to repeat: a process that is killed on the way leaves a cache that counts as dropped.
+    """
+    if dropped(folder) is None:
+        with new_file(folder / DROPPED) as file:
+            file.write_text(why, encoding="utf-8")
+    shutil.rmtree(folder / "rows", ignore_errors=True)
+
+
+def dropped(folder: Path) -> str | None:
+    """Why the rows of a cache were removed; None if they were not."""
+    path = folder / DROPPED
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def rows_bytes(folder: Path) -> int:
+    """The bytes that the rows of a cache take; 0 without any."""
+    return sum(path.stat().st_size for path in (folder / "rows").glob("*"))
+
+
 def _write_arrays(
     folder: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str], about: Mapping[str, Any]
 ) -> None:
@@ -109,8 +132,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 def read_cache(folder: Path) -> SparseRows:
     """A cache as memory-mapped arrays.
 
-    Raises InputError if a file is missing or truncated, does not match the manifest, or contradicts the others.
+    Raises InputError if its rows were dropped, or a file is missing or truncated, does not match the manifest, or
+    contradicts the others.
     """
+    if (why := dropped(folder)) is not None:
+        raise InputError(f"{folder}: its rows were not kept ({why}); `nex-merge rescore --capture` captures them again")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the folder of a cache, with rows/ and base/ in it")
     arrays = {name: _read_array(folder, name, DTYPES) for name in DTYPES}

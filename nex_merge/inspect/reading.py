@@ -7,7 +7,6 @@ from itertools import groupby, pairwise
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from nex_merge.activations.cache import read_cache
 from nex_merge.engines.loading import load_tokenizer
 from nex_merge.errors import InputError
 from nex_merge.nex.calibration import analyse
@@ -102,7 +101,7 @@ def outcome(cycle: Cycle) -> str:
 def read_trial(run: RunFolder, trial: str, responses: Sequence[int] | None = None) -> Iterator[Reading]:
     """The responses of a scored trial (all, or those with these numbers) under the scoring of the run's leaderboard.
 
-    Raises InputError if the trial has no responses, or fewer than a given number.
+    Raises InputError if the trial has no responses, or fewer than a given number, or its activations were not kept.
     """
     result = run.find_scored(trial)
     assert result.score is not None, "scored"
@@ -117,7 +116,7 @@ def read_trial(run: RunFolder, trial: str, responses: Sequence[int] | None = Non
                 f"{counted(len(recorded), 'response')}"
             )
     tokenizer = load_tokenizer(run.tokenizer_folder)
-    cache = read_cache(run.folder(result.trial) / files.CACHE)
+    cache = run.rows(result.trial)
     analyses = analyse(cache, phases.rho, phases.min_run)
     for number in numbers:
         yield read(recorded[number], cache, number, analyses[number], score.response_scores[number], tokenizer)

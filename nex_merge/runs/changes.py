@@ -121,6 +121,8 @@ def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
         return f"study.recipes: {key[2]} {what} since the run was started"
     if key == ("resolved", "prompts_sha256"):
         return f"prompts.file: the content of {resolved.config.prompts.file} has changed"
+    if key == ("activations", "keep"):
+        return f"activations.keep: was {was}, is {now} (nex-merge clean removes activations of a run that is there)"
     if key[0] == "resolved":
         key = key[1:]
     if key[0] == "family" and key[-1] == "path":

@@ -43,11 +43,11 @@ def hold(
             if aside is not None:
                 note(f"renamed the earlier run to {aside}")
             # Left by a killed process; every process sorts the weights itself.
-            _remove_orders(folder)
+            remove_orders(folder)
             try:
                 yield RunFolder(folder, resolved.storage, note=note)
             finally:
-                _remove_orders(folder)
+                remove_orders(folder)
     except BaseException:
         if aside is not None and not (folder / files.TRIALS).exists():
             back = _put_back(aside, folder)
@@ -205,7 +205,7 @@ def _has_content(folder: Path) -> bool:
 def _move_aside(folder: Path) -> Path:
     aside = next(path for i in range(1, 10_000) if not (path := folder.with_name(f"{folder.name}.{i}")).exists())
     with locked(folder):
-        _remove_orders(folder)
+        remove_orders(folder)
         try:
             os.replace(folder, aside)
         except OSError as error:
@@ -219,7 +219,7 @@ def _put_back(aside: Path, folder: Path) -> Path:
     """Give an earlier run its name back, unless somebody has put something into the new one. Returns its folder."""
     if (folder / files.ERRORS).exists():
         os.replace(folder / files.ERRORS, aside / files.ERRORS)
-    _remove_orders(folder)
+    remove_orders(folder)
     for name in (*_LEFTOVERS, f"{files.STUDY}*", "leaderboard.*", files.RELIABILITY, files.SCORES):
         for path in folder.glob(name):
             path.unlink()
@@ -231,7 +231,7 @@ def _put_back(aside: Path, folder: Path) -> Path:
     return folder
 
 
-def _remove_orders(folder: Path) -> None:
+def remove_orders(folder: Path) -> None:
     """Remove the orders of the weights that a search keeps, and nothing else that may lie in a folder of this name."""
     for path in (folder / files.ORDERS).glob("*.ranks*"):
         path.unlink(missing_ok=True)

@@ -72,10 +72,7 @@ def read_rows(run: RunFolder, final: bool = True) -> list[Row]:
     first, with the values that they have there; `final` False: the search's own ranking, which recommends nothing. The
     row of the merge that is recommended names the measure that it is recommended by.
     """
-    results = latest_results(run)
-    if run.finalists is not None:
-        results = [r for r in results if r.kind != "merge" or r.is_reference or r.trial in run.finalists]
-    rows = rank(results, run.objective)
+    rows = rank([result for result in latest_results(run) if run.ranks(result)], run.objective)
     played = run.final if final else None
     if played is not None:
         spent = {row.trial: row.seconds for row in rows}

@@ -3,7 +3,7 @@
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nex_merge.activations.cache import read_base, read_cache, read_credits, read_manifest
+from nex_merge.activations.cache import dropped, read_base, read_cache, read_credits, read_manifest
 from nex_merge.errors import InputError
 from nex_merge.measures.estimates import Objective, objective_of
 from nex_merge.measures.measure import Rules
@@ -21,7 +21,17 @@ from nex_merge.measures.text import text_figures
 from nex_merge.nex.calibration import analyse, count_phases, stack_credits
 from nex_merge.nex.scoring import score
 from nex_merge.passwords import without_password
-from nex_merge.records import Credits, Evidence, MergeRecipe, Observation, Questions, Response, TrialResult, Variant
+from nex_merge.records import (
+    Credits,
+    Evidence,
+    MergeRecipe,
+    Observation,
+    Questions,
+    Response,
+    SparseRows,
+    TrialResult,
+    Variant,
+)
 from nex_merge.runs import files, results
 from nex_merge.runs.changes import renamed
 from nex_merge.runs.database import Database
@@ -168,6 +178,10 @@ class RunFolder:
         chosen = self.resolved.get("finalists")
         return None if chosen is None else frozenset(chosen)
 
+    def ranks(self, result: TrialResult) -> bool:
+        """Whether its leaderboard has a row for a trial: in a final, merges that merely vote have none."""
+        return self.finalists is None or result.kind != "merge" or result.is_reference or result.trial in self.finalists
+
     def _can_be_picked(self, result: TrialResult) -> bool:
         voting = self.finalists is not None and result.kind == "merge" and not result.is_reference
         return result.state == "complete" and (not voting or result.trial in (self.finalists or ()))
@@ -307,7 +321,7 @@ class RunFolder:
                 self.recipe(result)
                 if result.state in files.SCORED:
                     self.variant(result, self.config.nex)
-                    if result.score is not None:
+                    if result.score is not None and self.why_dropped(trial) is None:
                         read_cache(self.folder(trial) / files.CACHE)
             except InputError as error:
                 found[trial] = str(error)
@@ -383,7 +397,14 @@ class RunFolder:
     def variants(self, nex: NexConfig | None = None) -> list[Variant]:
         """Base, parents and merges with responses, in order, with phases as in `nex` (default: the configuration's)."""
         nex = nex or self.config.nex
-        return [self.variant(result, nex) for result in self.results() if result.state in files.SCORED]
+        scored = [result for result in self.results() if result.state in files.SCORED]
+        if self._is_other(nex):
+            self._check_rows([result.trial for result in scored])
+        return [self.variant(result, nex) for result in scored]
+
+    def _is_other(self, phases: PhasesConfig) -> bool:
+        """Whether phases are others than the configuration's, whose credit is stored: they are found in the rows."""
+        return (phases.rho, phases.min_run) != (self.config.nex.rho, self.config.nex.min_run)
 
     def variant(self, result: TrialResult, phases: PhasesConfig) -> Variant:
         """One trial with responses. Phases and credit are recomputed if `phases` differs from the configuration.
@@ -391,7 +412,7 @@ class RunFolder:
         Raises InputError if files of the trial are missing or truncated.
         """
         figures = self._results[result.trial][1]
-        folder, configured = self.folder(result.trial), self.config.nex
+        folder = self.folder(result.trial)
         responses = self.responses(result.trial)
         text = figures.text or text_figures(responses)  # version 0.1.0 kept none
         recorded = {name: estimate.value for name, estimate in result.estimates.items()}
@@ -417,8 +438,8 @@ class RunFolder:
                 f"{len(responses)}. {files.AGAIN}"
             )
         counts, nex_score = figures.phases, result.score
-        if (phases.rho, phases.min_run) != (configured.rho, configured.min_run):
-            analyses = analyse(read_cache(folder / files.CACHE), phases.rho, phases.min_run)
+        if self._is_other(phases):
+            analyses = analyse(self.rows(result.trial), phases.rho, phases.min_run)
             evidence = Evidence(prompts, base, stack_credits(analyses))
             counts = count_phases(analyses)
             nex_score = nex_score and score(evidence, analyses, "self")
@@ -437,14 +458,14 @@ class RunFolder:
 
     def credits(self, trial: str, phases: PhasesConfig) -> Credits:
         """The credit of a trial's responses: as stored, or recomputed if rho or min_run differ."""
-        cache = self.folder(trial) / files.CACHE
         try:
             if (stored := self.stored_credits(trial, phases)) is not None:
                 return stored
         except InputError as error:
-            self._note(f"{error}; until then, other commands do")
-        self.written.check(trial, CACHED)
-        return stack_credits(analyse(read_cache(cache), phases.rho, phases.min_run))
+            if self.why_dropped(trial) is None:
+                self._note(f"{error}; until then, other commands do")
+        self._check_rows([trial], f"{self.folder(trial) / files.CREDIT} is missing or damaged, and ")
+        return stack_credits(analyse(self.rows(trial), phases.rho, phases.min_run))
 
     def stored_credits(self, trial: str, phases: PhasesConfig) -> Credits | None:
         """The credit in a trial's folder; None if there is none for these settings. Raises InputError for damage."""
@@ -453,3 +474,29 @@ class RunFolder:
         if manifest is None or manifest.get("made_by") != {"rho": phases.rho, "min_run": phases.min_run}:
             return None
         return read_credits(self.folder(trial) / files.CREDIT)
+
+    # Activations row by row, which `activations.keep` and `nex-merge clean` remove.
+
+    def why_dropped(self, trial: str) -> str | None:
+        """What removed the rows of a trial's activations; None if they are there, or are missing for no reason."""
+        return dropped(self.folder(trial) / files.CACHE)
+
+    def rows(self, trial: str) -> SparseRows:
+        """The activations of a captured trial. Raises InputError if its rows were dropped, or files are damaged."""
+        self._check_rows([trial])
+        self.written.check(trial, CACHED)
+        return read_cache(self.folder(trial) / files.CACHE)
+
+    def _check_rows(self, trials: Sequence[str], besides: str = "") -> None:
+        """Raise InputError naming those of the trials whose rows were dropped, and the command that restores them."""
+        why = {trial: found for trial in trials if (found := self.why_dropped(trial)) is not None}
+        if not why:
+            return
+        names = [files.trial_name(trial) for trial in why]
+        named = names[0] if len(names) == 1 else f"{', '.join(names[:MOST])}{' and others' * (len(names) > MOST)}"
+        run = self.path if self._host is None else self._host.path
+        again = command("rescore", run, "--capture", files.trial_label(next(iter(why))) if len(why) == 1 else "all")
+        raise InputError(
+            f"{besides}{named}: the activations were not kept ({', '.join(dict.fromkeys(why.values()))}). Capture them "
+            f"again: {again}"
+        )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator
 
 from nex_merge.errors import InputError
 from nex_merge.passwords import without_password
@@ -72,6 +72,16 @@ class ActivationsConfig(Strict):
     top_k: int = Field(default=500, ge=1, description="number of highest scores kept per row")
 
 
+def kept_merges(keep: str) -> int | None:
+    """Merges that `all`, `top:K` or `none` keeps; None: all. Raises ValueError, in words that follow "expected"."""
+    if keep in ("all", "none"):
+        return {"all": None, "none": 0}[keep]
+    top = re.fullmatch("top:([1-9][0-9]{0,8})", keep)
+    if top is None:
+        raise ValueError("all, none or top:K with a number of merges from 1, such as top:3")
+    return int(top[1])
+
+
 class CaptureConfig(ActivationsConfig):
     """The activations of a search."""
 
@@ -81,6 +91,23 @@ class CaptureConfig(ActivationsConfig):
         "and the other columns that need a second pass over the responses stay empty for the others, and `nex-merge "
         "rescore --capture` fills them",
     )
+    keep: str = Field(
+        default="all",
+        description="merges whose activations stay in the run folder, row by row, by far its largest part: all, top:K "
+        "(the K that lead by the objective, of those tried so far) or none; base and the parents keep theirs. Of the "
+        "others stays what they are scored, pooled and ranked by, and `nex-merge rescore --capture` reads them again",
+    )
+
+    @field_validator("keep")
+    @classmethod
+    def _keeps(cls, keep: str) -> str:
+        kept_merges(keep)
+        return keep
+
+    @property
+    def kept_merges(self) -> int | None:
+        """Merges whose rows stay; None: all."""
+        return kept_merges(self.keep)
 
 
 class PhasesConfig(Strict):

@@ -18,6 +18,7 @@ from nex_merge.runs import files
 from nex_merge.runs.front import first_front
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
+from nex_merge.runs.room import make_room
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig
@@ -89,8 +90,10 @@ def play_final(run: RunFolder, searched: TrialRunner, crew: Crew, prompts: Seque
     def keep(turn: int, outcome: Tried | Failed | None) -> None:
         if outcome is not None:
             _keep(run, final, runner if order[turn] in needed else voting, results[order[turn]], outcome)
+            make_room(final)
 
     crew.in_order(parallel, begin, keep)
+    make_room(final)  # also what an interrupted one had left to do
     rescore_run(final, config.nex)
 
 

@@ -29,7 +29,7 @@ class Merges:
         space: SearchSpace,
         propose: Propose,
         observer: Observer,
-        told: Callable[[], None] = lambda: None,
+        told: Callable[[RunFolder], None] = lambda run: None,
     ) -> None:
         """`told` is called after every merge that was told."""
         self._run, self._study, self._runner, self._space = run, study, runner, space
@@ -76,7 +76,7 @@ class Merges:
             result = self._result(trial, recipe, outcome)
             self._observer.on_trial_end(result)
         self._study.tell(proposal, result)
-        self._told()
+        self._told(self._run)
 
     def _result(self, trial: str, recipe: MergeRecipe, outcome: Tried | Failed | TrialResult) -> TrialResult:
         if isinstance(outcome, Tried):

@@ -178,9 +178,14 @@ def check_samples(config: RunConfig) -> None:
 
 
 def check_capture(config: RunConfig) -> None:
-    """Raise InputError if activations are to be captured in a final, and none is played."""
+    """Raise InputError if activations are to be captured in a final, and none is played, or kept, and none captured."""
     if config.activations.capture == "final" and config.study.final is None:
         raise InputError("activations.capture: final needs study.final; set that, or use all or none")
+    if config.activations.capture == "none" and config.activations.keep != "all":
+        raise InputError(
+            f"activations.keep: {config.activations.keep} has nothing to choose from, since activations.capture is "
+            "none; leave it out, or capture activations"
+        )
 
 
 def check_filters(filters: Sequence[str], tensors: Sequence[str]) -> None:
@@ -240,7 +245,7 @@ def estimate(
         yield f"note           {line}"
     yield f"rehearsal      {rehearsal.summary()}"
     yield from _memory(resolved, checked, resident)
-    yield from _disk(resolved, checked, (config.study.trials + baselines) * responses)
+    yield from _disk(resolved, checked, baselines, responses)
 
 
 def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident) -> Iterator[str]:
@@ -269,11 +274,16 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
         yield "warning        this may exceed the free memory; lower generation.batch_tokens"
 
 
-def _disk(resolved: ResolvedConfig, checked: Checked, responses: int) -> Iterator[str]:
+def _disk(resolved: ResolvedConfig, checked: Checked, baselines: int, responses: int) -> Iterator[str]:
+    """`responses`: of each variant."""
     config, family = resolved.config, resolved.family
     captured = config.activations.capture == "all"
     rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens) if captured else 0
-    caches = responses * rows * config.activations.top_k * _ENTRY_BYTES
+    trials, most = config.study.trials, config.activations.kept_merges
+    # Those that are kept, and the one that is tried; of the others stays the half that is by response.
+    whole = trials if most is None else min(trials, most + 1)
+    cache = responses * rows * config.activations.top_k * _ENTRY_BYTES
+    caches = cache * (baselines + whole) + cache // 2 * (trials - whole)
     kept = {kind: size for method in checked.space.methods for kind, size in rank_bytes(method.name).items()}
     orders = sum(kept.values()) * checked.parameters * len(family.models)
     existing = next(path for path in [resolved.run.absolute(), *resolved.run.absolute().parents] if path.exists())
@@ -281,6 +291,9 @@ def _disk(resolved: ResolvedConfig, checked: Checked, responses: int) -> Iterato
     while_running = f", and {decimal(orders)} of sorted weights while it runs" if orders else ""
     yield f"disk           at most {decimal(caches)} of caches{while_running} in {resolved.run}; free {decimal(free)}"
     if caches > free:
-        yield "warning        the caches may exceed the free disk space; use fewer trials or lower activations.top_k"
+        yield (
+            "warning        the caches may exceed the free disk space; use fewer trials, a lower activations.top_k, or "
+            "keep those of the best merges alone (activations.keep)"
+        )
     elif caches + orders + DISK_RESERVE > free:
         yield "warning        sorted weights may exceed the free disk space; without them, every trial sorts again"

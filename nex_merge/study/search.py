@@ -21,6 +21,7 @@ from nex_merge.runs.leaderboard import LEADERBOARD_FILES, rank
 from nex_merge.runs.recapture import mend_credits
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import SCHEMA
+from nex_merge.runs.room import make_room
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import ResolvedConfig
@@ -108,6 +109,7 @@ class Search:
             crew = Crew(executor, self._dispatch)
             self._baselines(run, runner, crew)
             self._merges(run, runner, crew, study)
+            make_room(run)  # also what an interrupted search had left to do
             rows += rescore_run(run, self._config.nex) if run.results() else []
             if self._config.study.final is not None and rows:
                 play_final(run, runner, crew, self._checked.kept_for_the_final, self._dispatch)
@@ -222,7 +224,7 @@ class Search:
             rescore_run(run, self._config.nex)
         if not study.is_complete:
             forget_final(run)
-        Merges(run, study, runner, self._checked.space, self._suggest, self._dispatch).go_on(crew)
+        Merges(run, study, runner, self._checked.space, self._suggest, self._dispatch, make_room).go_on(crew)
 
     @contextmanager
     def _ended(self, rows: list[Row]) -> Iterator[None]:

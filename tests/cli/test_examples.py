@@ -45,6 +45,7 @@ NEXT = {
     "audit": r"[^:]+: nex-merge \w+ {run}",
     "compare": "Count what comes back: nex-merge compare {run} --read FILE",
     "export": r"With labels, its accuracy: nex-merge benchmark {run} --data FILE --trials \d",
+    "clean": "Remove it: nex-merge clean {run} --keep top:1 --yes",
     "consensus": None,
     "score": f"Where the score comes from, in a response: nex-merge phases --model {MODEL} --prompt TEXT",
     "select": None,

@@ -96,6 +96,11 @@ def test_disk(said, tmp_path):
     assert ties == f"at most 32.3 kB of caches, and 62.1 kB of sorted weights while it runs {place}"
     linear = {"methods": ["linear"], "parameters": {"weight": {"low": 0.0, "high": 1.0}}}
     assert said(generation=generation, search_space=linear)["disk"] == f"at most 32.3 kB of caches {place}"
+    # 3 x 4 responses of base and parents and 1 or 2 x 4 of merges whole; of the other merges, 6 of the 12 bytes.
+    for keep, size in (("none", "25.3 kB"), ("top:1", "27.6 kB"), ("top:3", "32.3 kB"), ("top:9", "32.3 kB")):
+        activations = {"slice_tokens": 2, "top_k": 8, "keep": keep}
+        assert said(generation=generation, activations=activations)["disk"].startswith(f"at most {size} of caches, ")
+    assert (12 + 4) * 12 * 8 * 12 + 12 * 12 * 8 * 6 == 25_344 and (12 + 8) * 12 * 8 * 12 + 8 * 12 * 8 * 6 == 27_648
     odd = {"max_new_tokens": 23, "samples": 2, "temperature": 0.7}
     assert said(generation=odd)["disk"] == ties, "the last row may be shorter"
 
@@ -103,7 +108,11 @@ def test_disk(said, tmp_path):
 @pytest.mark.parametrize(
     ("free", "warning"),
     [
-        (32_255, "the caches may exceed the free disk space; use fewer trials or lower activations.top_k"),
+        (
+            32_255,
+            "the caches may exceed the free disk space; use fewer trials, a lower activations.top_k, or keep those of "
+            "the best merges alone (activations.keep)",
+        ),
         (32_256, "sorted weights may exceed the free disk space; without them, every trial sorts again"),
         (
             32_256 + 62_080 + 2**30 - 1,
