@@ -50,8 +50,8 @@ RULES = {
                        "engines", "runs", "labels", "answer_files"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
     "api": FREE | {"setup", "engines", "runs", "study"},
-    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "labels", "compare", "answer_files",
-                   "inspect", "report", "sequential"},
+    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "workers", "labels", "compare",
+                   "answer_files", "inspect", "report", "sequential"},
 }  # fmt: skip
 # Libraries that one place alone knows.
 LIBRARIES = {

@@ -9,7 +9,7 @@ from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from nex_merge.study.budget import reached
-from nex_merge.study.crew import Crew, Failed, Task
+from nex_merge.study.crew import Crew, Failed, Known, Task
 from nex_merge.study.observers import Observers
 from nex_merge.study.proposal import passthrough
 from nex_merge.study.trial import TrialRunner, Tried, failed
@@ -41,7 +41,7 @@ class Baselines:
         first = names[:1] if names[:1] == ["base"] else []
         for some in (first, names[len(first) :]):
 
-            def begin(turn: int, some: list[str] = some) -> Task | None:
+            def begin(turn: int, some: list[str] = some) -> Task | Known | None:
                 known = self._run.results()  # those of earlier turns
                 if turn >= len(some) or reached(self._run, self._config.study, known) is not None:
                     return None
@@ -51,8 +51,10 @@ class Baselines:
         if self._answered:
             self._score_answered()
 
-    def _task(self, name: str) -> Task:
+    def _task(self, name: str) -> Task | Known:
         recipe = self._recipes[name]
+        if (waiting := self._runner.waiting(name, name, recipe)) is not None:
+            return Known(waiting)
         return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe))
 
     def _keep(self, name: str, outcome: Tried | Failed) -> None:

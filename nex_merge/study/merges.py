@@ -64,6 +64,8 @@ class Merges:
         if (earlier := self._same_recipe(trial, recipe)) is not None:
             self._observer.on_trial_start(trial, recipe.method)
             return Known(_duplicate(trial, recipe, earlier))
+        if (waiting := self._runner.waiting(trial, recipe.method, recipe)) is not None:
+            return Known(waiting)
         return Task(trial, recipe.method, lambda: self._runner.work(trial, recipe.method, recipe))
 
     def _keep(self, number: int, outcome: Tried | Failed | TrialResult | None) -> None:

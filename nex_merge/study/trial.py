@@ -27,6 +27,7 @@ from nex_merge.records import (
 from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import RunFolder
+from nex_merge.study.answered import forget_answered, keep_answered, read_answered
 from nex_merge.study.growing_pool import GrowingPool
 from nex_merge.study.known import known
 from nex_merge.study.neighbours import nearest
@@ -85,8 +86,15 @@ class TrialRunner:
             files.write_responses(folder, answered.observation.responses)
             if job.settings.activations is not None:
                 keep_activations(self._run, trial, answered.weights_sha256, answered.observation)
-        seconds = {**answered.seconds, "generate": answered.seconds["generate"] + planning["generate"]}
-        return Tried(name, recipe, replace(answered, seconds=seconds), stop)
+            seconds = {**answered.seconds, "generate": answered.seconds["generate"] + planning["generate"]}
+            answered = replace(answered, seconds=seconds)
+            keep_answered(self._run, recipe, answered, stop)
+        return Tried(name, recipe, answered, stop)
+
+    def waiting(self, trial: str, name: str, recipe: MergeRecipe) -> Tried | None:
+        """A trial whose work was done when the search was stopped, and which waits to be kept; None if it wasn't."""
+        found = read_answered(self._run, trial, recipe)
+        return None if found is None else Tried(name, recipe, *found)
 
     def plan(self, trial: str, recipe: MergeRecipe) -> Job:
         """The work of a trial that answers all prompts, with the drafts that it knows of."""
@@ -204,6 +212,7 @@ class TrialRunner:
         )
         interrupts.check()
         self._run.write(result, observation)
+        forget_answered(self._run, trial)
         for blocks in self._run.folder(trial).glob("blocks-*.jsonl"):
             blocks.unlink()
         return result

@@ -46,10 +46,10 @@ def test_everything_is_on_disk_before_the_result(start):
     runner, run = start()
     answered = runner.answer("0000", "ties", MERGE)
     names = {path.name for path in run.folder("0000").iterdir()}
-    assert names == {"recipe.yaml", "responses.jsonl", "cache", "credit"}
+    assert names == {"recipe.yaml", "responses.jsonl", "cache", "credit", "answered.json"}
     assert run.result("0000") is None and run.begun() == ["0000"]
     result = runner.finish(answered, None)
-    assert {path.name for path in run.folder("0000").iterdir()} == names | {"result.json"}
+    assert {path.name for path in run.folder("0000").iterdir()} == names - {"answered.json"} | {"result.json"}
     assert run.result("0000") == result and run.begun() == []
 
 
