@@ -55,7 +55,7 @@ def held(run):
 
 def test_a_standby_takes_over_from_a_driver_that_is_killed(toy_config, whole, tmp_path, storage, monkeypatch):
     """The driver is on another host, so that neither its lock nor its end is seen here, only its heartbeat."""
-    monkeypatch.setattr(claims, "EXPIRY", 1.0)
+    monkeypatch.setattr(claims, "EXPIRY", 2.0)
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -76,7 +76,7 @@ def test_a_standby_takes_over_from_a_driver_that_is_killed(toy_config, whole, tm
         driver.kill()
         killed.append(time.monotonic())
 
-    later = threading.Timer(2.0, kill)  # by then, a silent one would have been taken for dead
+    later = threading.Timer(3.0, kill)  # by then, a silent one would have been taken for dead
     recorder = Waiting(later.start)
     rows = stand_by(toy_config, recorder, storage=storage)
     driver.communicate()
