@@ -86,7 +86,7 @@ class Search:
     0. `_workers`: workers start, while the search is rehearsed.
     1. `_tell`: what the user might not expect of the input is said.
     2. `_prepare`: the run folder, held from here on, has what it needs before a trial.
-    3. `_open_study`: the Optuna study, and what it and the folder lack of each other.
+    3. `_open_study`: the Optuna study, and what it and the folder lack of each other; from here on it drives it.
     4. `_baselines`: base and parents answer and are scored.
     5. `_merges`: recipes are proposed, tried and told until there are as many as were asked for.
     6. `play_final`: the best answer prompts that the search has not seen.
