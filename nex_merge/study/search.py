@@ -60,8 +60,7 @@ def run_search(
 
     `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family, or what
     makes one, which every worker calls. `sampler`: an Optuna sampler used instead of `study.sampler` (see
-    `api.search`). `standby`: while another search is at work on the run, wait, and take over within a minute of its
-    end.
+    `api.search`). `standby`: while another search is at work on the run, wait, and then take over.
 
     Raises InputError if the input is invalid, RunError if something other than a recipe fails, or every trial failed,
     InUse if another search is at work on the run (unless `standby`).
@@ -72,8 +71,7 @@ def run_search(
         if standby:
             custody.stand_by(resolved, Observers(observers).on_note)
         try:
-            # Made anew: what it reads of the run is what the other search has left.
-            return Search(resolved, fresh, observers, engine, sampler).run()
+            return Search(resolved, fresh, observers, engine, sampler).run()  # which reads what the other has left
         except InUse:  # another standby was quicker
             if not standby:
                 raise
