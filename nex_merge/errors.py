@@ -26,5 +26,13 @@ class RunError(NexMergeError):
     """A run failed although its input was valid."""
 
 
+class InUse(RunError):
+    """Another search holds the run folder or drives its study."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}. {advice}")
+        self.what = masked(what)
+
+
 class TrialError(NexMergeError):
     """One variant could not be merged or scored. The search records the reason and continues."""

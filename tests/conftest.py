@@ -16,6 +16,7 @@ import torch
 import yaml
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from tests.postgres import BINARIES, Server
 from toy.tokenizer import make_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -127,6 +128,25 @@ def without_hashes(run: Path) -> Path:
     with closing(sqlite3.connect(run / "study.db")) as connection, connection:
         connection.execute("DELETE FROM study_user_attributes")
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server."""
+    if BINARIES is None:
+        assert os.environ.get("NEX_MERGE_POSTGRES") != "required", "NEX_MERGE_POSTGRES=required, but it's not installed"
+        pytest.skip("PostgreSQL is not installed")
+    server = Server()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request, tmp_path) -> str:
+    """The URL of a new database, of either kind, that several runs may share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/shared.db"
+    return request.getfixturevalue("postgres").fresh()
 
 
 @pytest.fixture(autouse=True)

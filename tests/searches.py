@@ -1,13 +1,16 @@
 """Searches over the toy family as tests run them: through the library, with an observer that keeps what it is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import yaml
+from optuna.storages import RDBStorage
 
 from nex_merge.engines.observe import quiet
 from nex_merge.measures.constraints import constraints_of
 from nex_merge.measures.estimates import objective_of
+from nex_merge.runs.database import Database
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.observers import Observer
 from nex_merge.study.search import run_search
@@ -89,3 +92,41 @@ class Faulty(FakeEngine):
         if self.answered == 5:
             raise self.error
         return answers
+
+
+class Steady(FakeEngine):
+    """Answers follow from the recipe alone, however many were evaluated before."""
+
+    def load(self, recipe):
+        self.sha256 = super().load(recipe)
+        return self.sha256
+
+    def answer(self, *args, **kwargs):
+        shift = int(self.sha256[:4], 16) % 40
+        return [replace(answer, token_ids=(shift, *range(20, 25)), text=f"{shift}") for answer in super().answer(*args)]
+
+
+def go(config, trials=4, **overrides):
+    """(rows, recorder) of a search over the fake engine."""
+    overrides["study"] = {"trials": trials, **overrides.get("study", {})}
+    return search(config, **{"engine": Steady(), **overrides})
+
+
+class Meddler(Steady):
+    """Does something to the study while the fifth variant is evaluated."""
+
+    def __init__(self, deed):
+        super().__init__()
+        self.deed = deed
+
+    def answer(self, *args, **kwargs):
+        answers = super().answer(*args, **kwargs)
+        if self.answered == 5:
+            self.deed()
+        return answers
+
+
+def told(database: Database):
+    """(number, state, value) of the trials in the only study of a database."""
+    study = optuna.load_study(study_name=None, storage=RDBStorage(*database.arguments))
+    return [(trial.number, trial.state.name, trial.value) for trial in study.trials]

@@ -60,6 +60,9 @@ def search(
     settings: Set = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check and estimate only, like `validate`")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="start over; an earlier run is renamed")] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="wait for another search that is at work on this run, then take over")
+    ] = False,
 ) -> None:
     """Run a search, or resume it, and print the leaderboard."""
     from nex_merge.setup.resolve import resolve_config
@@ -82,7 +85,7 @@ def search(
     progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
     for line in said:
         progress.on_note(line)
-    rows = run_search(resolved, fresh, [progress])
+    rows = run_search(resolved, fresh, [progress], standby=standby)
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)
     print_table(rows, title, objective, reliability, rows, run=resolved.run)

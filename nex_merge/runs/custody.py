@@ -1,6 +1,7 @@
-"""Exclusive access to a run folder: its lock, comparing configurations, and moving an earlier run aside."""
+"""Exclusive access to a run: its lock and its driver, comparing configurations, and moving an earlier run aside."""
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -9,16 +10,20 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from nex_merge.errors import InputError, RunError
+from nex_merge.errors import InputError, InUse, RunError
 from nex_merge.measures.readings import DEFINITION
 from nex_merge.measures.registry import CONSENSUS
 from nex_merge.runs import files
 from nex_merge.runs.changes import all_places, changes, differences
+from nex_merge.runs.claims import Claims
 from nex_merge.runs.database import Database, open_in
 from nex_merge.runs.results import SCHEMA
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.paths import command
 from nex_merge.setup.resolve import ResolvedConfig
+
+GLANCE = 0.2  # seconds that a lock is waited for: whoever looks whether a search holds it does so for an instant
+STANDBY = 2.0  # seconds between two looks at a run that is in use
 
 # What a search that ended before its first trial leaves behind, beside hidden files.
 _LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START, files.PROMPTS)
@@ -33,7 +38,9 @@ def hold(
     `fresh` renames an earlier run; it gets its name back if the new one ends before its first trial. `database`: the
     study's, if it is at hand. Raises what `check` raises.
     """
+    database = database or Database(resolved.storage, resolved.run, note)
     _check_usable(resolved, fresh, database)
+    _check_free(resolved, database)
     folder = resolved.run
     aside = _move_aside(folder) if fresh and _has_content(folder) else None
     try:
@@ -59,17 +66,57 @@ def check(resolved: ResolvedConfig, fresh: bool = False, database: Database | No
     """Check that a search can use its run folder, without changing anything.
 
     Raises InputError if the folder or the study's database can't be used, or the folder holds something other than a
-    run, or a run of another configuration (unless `fresh`); RunError if another process has locked it.
+    run, or a run of another configuration (unless `fresh`); InUse if another search holds it or drives its study.
     """
+    database = database or Database(resolved.storage, resolved.run)
     _check_usable(resolved, fresh, database)
     if not fresh:
         compare(resolved)
+    _check_free(resolved, database)
 
 
-def _check_usable(resolved: ResolvedConfig, fresh: bool, database: Database | None) -> None:
-    """As `check`, but for the configuration of the run that is there."""
+def stand_by(resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
+    """Wait until no other search holds the run folder or drives its study. That it waits is said once.
+
+    Raises what `check` raises, but for a run in use, before it waits; RunError if the database stays unavailable.
+    """
+    database = Database(resolved.storage, resolved.run, note)
+    _check_usable(resolved, False, database)
+    compare(resolved)
+    is_waiting = False
+    while True:
+        try:
+            _check_free(resolved, database)
+            break
+        except InUse as error:
+            if not is_waiting:
+                note(f"{error.what}. Standing by, to take over when it ends; Ctrl-C ends the wait")
+            is_waiting = True
+        time.sleep(STANDBY)
+    if is_waiting:
+        note(f"{resolved.run}: the other search has ended; this one takes over")
+
+
+def _check_free(resolved: ResolvedConfig, database: Database) -> None:
+    """Raise InUse if another search holds the run folder or, wherever it runs, drives the study of a shared database.
+
+    Waits for that database, and creates nothing.
+    """
     folder = resolved.run
-    database = database or Database(resolved.storage, folder)
+    if (folder / files.LOCK).exists():
+        with locked(folder):
+            pass
+    # A run's own study.db is beside the lock. Hosts that share a folder may not see each other's locks.
+    if database.is_own or (database.path is not None and not database.path.exists()):
+        return
+    with suppress(InputError):  # damaged, or of another program: without a study's name, there is no driver
+        claims = Claims(database.engine, _opened(resolved).study_name)
+        database.run(claims.check_free)
+
+
+def _check_usable(resolved: ResolvedConfig, fresh: bool, database: Database) -> None:
+    """As `check`, but for the configuration of the run that is there, and who uses it."""
+    folder = resolved.run
     if not database.is_own or not fresh:  # otherwise study.db is a new file
         database.check()
     if not folder.is_dir():
@@ -80,9 +127,6 @@ def _check_usable(resolved: ResolvedConfig, fresh: bool, database: Database | No
             f"output: {folder} is not empty and not a run folder: it has {', '.join(others[:3])}"
             f"{', ...' if len(others) > 3 else ''}. Choose another folder (--out)"
         )
-    if (folder / files.LOCK).exists():
-        with locked(folder):
-            pass
 
 
 def compare(resolved: ResolvedConfig) -> list[str]:
@@ -122,11 +166,12 @@ def compare(resolved: ResolvedConfig) -> list[str]:
 
 @contextmanager
 def locked(
-    folder: Path, name: str = files.LOCK, busy: str = "another search is running in this folder", wait: float = 0
+    folder: Path, name: str = files.LOCK, busy: str = "another search is running in this folder", wait: float = GLANCE
 ) -> Iterator[None]:
     """Hold a lock of a run folder, for which it waits so many seconds.
 
-    Raises RunError, which says `busy`, if another process has it, InputError if the folder is read-only.
+    Raises RunError (InUse for the search's own lock), which says `busy`, if another process has it, InputError if the
+    folder is read-only.
     """
     # The kernel frees this lock when its holder dies.
     lock = FileLock(folder / name)
@@ -135,8 +180,10 @@ def locked(
     except Timeout:
         holders = open_in(folder / name)
         by = f" ({', '.join(holders)})" if holders else ""
-        other = "; or choose another folder" if name == files.LOCK else ""
-        raise RunError(f"{folder}: {busy}{by}. Wait for it or end it{other}") from None
+        what, advice = f"{folder}: {busy}{by}", "Wait for it or end it"
+        if name == files.LOCK:
+            raise InUse(what, f"{advice}; or choose another folder") from None
+        raise RunError(f"{what}. {advice}") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     try:

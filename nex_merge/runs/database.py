@@ -35,8 +35,10 @@ CONNECT = 3  # seconds until a server counts as unreachable
 # SQLite's primary result codes (https://sqlite.org/rescode.html).
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Packages of drivers, by module, where the names differ.
-_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+# SQLSTATE of PostgreSQL where another session created the same at the same time: unique_violation, duplicate_table.
+_CREATED = ("23505", "42P07")
+# What to install for a driver, by module, where the names differ.
+_PACKAGES = {"psycopg": "nex-merge[postgres]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _CONNECT_TIMEOUT_DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")
 
 _logger = logging.getLogger(__name__)
@@ -83,9 +85,10 @@ class Database:
         try:
             self.engine.dialect.create_connect_args(self.engine.url)
         except ImportError as error:
-            package = _PACKAGES.get(error.name or "", error.name)
+            module = error.name or self.engine.url.get_driver_name()  # without a name: a part of it is missing
+            package = _PACKAGES.get(module, module)
             raise InputError(
-                f"{self._key}{self.label}: needs the Python package {package}, which is not installed: "
+                f"{self._key}{self.label}: needs the Python package {module}, which is not installed: "
                 f"pip install '{package}'. Or use null for study.db in the run folder"
             ) from None
         except ValueError as error:
@@ -197,8 +200,9 @@ class Database:
     def _fault(self, error: DBAPIError) -> Fault:
         text = self.hide((str(error.orig).strip().splitlines() or [type(error.orig).__name__])[0])
         resume = "Then try again" if self._read_only else "The same command resumes the search"
-        # Two searches that create the tables of a new database at once.
-        if "already exists" in text or "alembic_version" in text:
+        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+        # Two searches that create the tables of a new database at once. PostgreSQL's texts are in its own language.
+        if state in _CREATED or "already exists" in text or "alembic_version" in text:
             return Fault("another search is setting it up", resume, passes=True)
         if not self._local:
             passes = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
@@ -246,6 +250,8 @@ def _parse(storage: str, key: str) -> URL:
         )
     try:
         url = make_url(storage)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
         url.get_dialect()
     except NoSuchModuleError:
         raise InputError(

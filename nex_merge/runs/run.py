@@ -80,6 +80,7 @@ class RunFolder:
         self._results: dict[str, tuple[TrialResult, Figures]] = {}
         self._tokens: dict[str, int] = {}
         self._passed_over: set[str] = set()
+        self.still_driven: Callable[[], None] = lambda: None  # set by the study's driver, for `check_driver`
 
     @cached_property
     def _saved(self) -> dict[str, Any]:
@@ -339,8 +340,13 @@ class RunFolder:
         def seal(digest: str) -> None:
             self.written.seal(result.trial, digest)
 
+        self.check_driver()
         results.write_result(self.path, result, observation, seal)
         self._results.pop(result.trial, None)
+
+    def check_driver(self) -> None:
+        """Before something of a trial is kept: raise RunError if another search has taken the study over meanwhile."""
+        (self._host or self).still_driven()
 
     @cached_property
     def written(self) -> Written:

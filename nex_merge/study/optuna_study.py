@@ -9,7 +9,8 @@ parameters; a study that has lost trials gets them back from the folder's result
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.guard import COLLAPSE
 from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs import files
-from nex_merge.runs.claims import Claims, new_owner
+from nex_merge.runs.claims import EXPIRY, Claims, claimed, new_owner
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.study_config import StudyConfig
@@ -50,7 +51,7 @@ class Proposal:
 
 
 class MergeStudy:
-    """A run's study in its storage, with the claims on its trials."""
+    """A run's study in its storage, with the claim on it."""
 
     def __init__(
         self,
@@ -89,7 +90,9 @@ class MergeStudy:
                 directions=["maximize" if one.sign > 0 else "minimize" for one in objective.all],
                 load_if_exists=True,
             )
-            return storage, study, Claims(database.engine, name)
+            claims = Claims(database.engine, name)
+            claims.create()
+            return storage, study, claims
 
         try:
             self._storage, self._study, self._claims = database.run(opened)
@@ -158,6 +161,25 @@ class MergeStudy:
                 f"{self._run.path / files.TRIALS} lacks {_listed(map(files.trial_id, self._lost))}, which the study "
                 f"{self._study.study_name} has in {self._database.label}: evaluated again with the study's parameters. "
                 "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
+            )
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Hold the claim on the study for all that a search does. Raises InUse if another search drives it."""
+        with claimed(self._claims, self._owner, self._database.run):
+            if not self._database.is_own:  # whoever holds the folder's lock drives the study in its study.db
+                self._run.still_driven = self.still_drives
+            yield
+
+    def still_drives(self) -> None:
+        """Renew the claim, so that nobody takes over while a trial is kept or told.
+
+        Raises RunError if another search has taken the study over, or the database stays unavailable.
+        """
+        if not self._step(lambda: self._claims.beat(self._owner)):
+            raise RunError(
+                f"{self._database.label}: another search took the study {self._study.study_name} over while this "
+                f"process sent no heartbeat for {EXPIRY:.0f} s. The other goes on with it, and this one ends"
             )
 
     def _trials(self) -> list[FrozenTrial]:
@@ -236,7 +258,10 @@ class MergeStudy:
     def tell(self, proposal: Proposal, result: TrialResult) -> None:
         """Report a merge's result, unless the study has told it already."""
         trial = proposal.trial
-        if trial is not None and not self._step(lambda: _tell(self._study, trial, result, self._objective)):
+        if trial is None:
+            return
+        self.still_drives()
+        if not self._step(lambda: _tell(self._study, trial, result, self._objective)):
             self._observer.on_note(
                 f"trial {trial.number} was finished by another program in {self._database.label}; the leaderboard has "
                 "this search's result, the sampler the other's"

@@ -3,6 +3,7 @@
 Composes the stages, without details of any.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from nex_merge.engines.contracts import Engine
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import RunError
+from nex_merge.errors import InputError, InUse, RunError
 from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import custody, files
@@ -53,17 +54,28 @@ def run_search(
     observers: Sequence[Observer] = (),
     engine: Engine | Callable[[], Engine] | None = None,
     sampler: Any = None,
+    standby: bool = False,
 ) -> list[Row]:
     """Run or resume a search. Returns the leaderboard's rows.
 
     `fresh`: start over; an earlier run is renamed. `engine`: used instead of a new one for the family, or what
     makes one, which every worker calls. `sampler`: an Optuna sampler used instead of `study.sampler` (see
-    `api.search`).
+    `api.search`). `standby`: while another search is at work on the run, wait, and then take over.
 
-    Raises InputError if the input is invalid, RunError if the folder is in use, something other than a recipe fails, or
-    every trial failed.
+    Raises InputError if the input is invalid, RunError if something other than a recipe fails, or every trial failed,
+    InUse if another search is at work on the run (unless `standby`).
     """
-    return Search(resolved, fresh, observers, engine, sampler).run()
+    if standby and fresh:
+        raise InputError("--standby: goes on with a run that another search has begun; leave --fresh out")
+    while True:
+        if standby:
+            custody.stand_by(resolved, Observers(observers).on_note)
+        try:
+            return Search(resolved, fresh, observers, engine, sampler).run()  # which reads what the other has left
+        except InUse:  # another standby was quicker
+            if not standby:
+                raise
+        time.sleep(custody.STANDBY)
 
 
 class Search:
@@ -72,7 +84,7 @@ class Search:
     0. `_workers`: workers start, while the search is rehearsed.
     1. `_tell`: what the user might not expect of the input is said.
     2. `_prepare`: the run folder, held from here on, has what it needs before a trial.
-    3. `_open_study`: the Optuna study, and what it and the folder lack of each other.
+    3. `_open_study`: the Optuna study, and what it and the folder lack of each other; from here on it drives it.
     4. `_baselines`: base and parents answer and are scored.
     5. `_merges`: recipes are proposed, tried and told until there are as many as were asked for.
     6. `play_final`: the best answer prompts that the search has not seen.
@@ -107,13 +119,14 @@ class Search:
             runner, start = self._prepare(run, executor)
             study = self._open_study(run, runner, start)
             crew = Crew(executor, self._dispatch)
-            self._baselines(run, runner, crew)
-            self._merges(run, runner, crew, study)
-            make_room(run)  # also what an interrupted search had left to do
-            rows += rescore_run(run, self._config.nex) if run.results() else []
-            if self._config.study.final is not None and rows:
-                play_final(run, runner, crew, self._checked.kept_for_the_final, self._dispatch)
-                rows[:] = rescore_run(run, self._config.nex)
+            with study.driving():
+                self._baselines(run, runner, crew)
+                self._merges(run, runner, crew, study)
+                make_room(run)  # also what an interrupted search had left to do
+                rows += rescore_run(run, self._config.nex) if run.results() else []
+                if self._config.study.final is not None and rows:
+                    play_final(run, runner, crew, self._checked.kept_for_the_final, self._dispatch)
+                    rows[:] = rescore_run(run, self._config.nex)
             _fail_without_a_ranking(rows, run)
         return rows
 

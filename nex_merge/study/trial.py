@@ -83,6 +83,7 @@ class TrialRunner:
             else:
                 answered = yield job
             interrupts.check()
+            self._run.check_driver()
             files.write_responses(folder, answered.observation.responses)
             if job.settings.activations is not None:
                 keep_activations(self._run, trial, answered.weights_sha256, answered.observation)

@@ -16,8 +16,7 @@ from nex_merge.runs import custody, files
 from nex_merge.runs.remerge import Remerger
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from tests.searches import search, with_space
-from tests.study.test_lost import Steady
+from tests.searches import Steady, search, with_space
 from tests.test_faq import FAQ
 
 

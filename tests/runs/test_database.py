@@ -202,6 +202,18 @@ def test_a_driver_that_is_not_installed(tmp_path, monkeypatch):
         Database("postgresql+psycopg2://me:secret@db/x", tmp_path)
 
 
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_psycopg_3_however_it_is_spelled(tmp_path, monkeypatch, scheme):
+    url = f"{scheme}://me:secret@db/x"
+    database = Database(url, tmp_path)
+    assert database.arguments[0] == "postgresql+psycopg://me:secret@db/x"
+    assert database.engine.driver == "psycopg" and "secret" not in database.label + repr(database.engine)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    needs = r"//me:\*\*\*@db/x: needs the Python package psycopg, .* pip install 'nex-merge\[postgres\]'"
+    with pytest.raises(InputError, match=needs):
+        Database(url, tmp_path)
+
+
 def test_an_invalid_option_of_the_url(tmp_path):
     with pytest.raises(InputError, match=r"invalid option: could not convert .*'long'.* Correct or remove it"):
         Database(f"sqlite:///{tmp_path}/new.db?timeout=long", tmp_path)

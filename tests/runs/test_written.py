@@ -21,8 +21,7 @@ from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.seals import Seals
 from tests.conftest import ROOT, toy_settings, without_hashes
-from tests.searches import search, without_times
-from tests.study.test_lost import Steady
+from tests.searches import Steady, search, without_times
 from tests.test_faq import FAQ
 
 T = "trials/0001/"

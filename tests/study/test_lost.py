@@ -2,75 +2,19 @@
 
 import re
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import pytest
-import yaml
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.runs import claims, database
-from nex_merge.runs.leaderboard import read_rows
+from nex_merge.runs.database import Database
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.run import RunFolder
-from tests.conftest import ROOT, toy_settings
-from tests.engines.fakes import FakeEngine
-from tests.searches import search, without_times
-
-
-class Steady(FakeEngine):
-    """Answers follow from the recipe alone, however many were evaluated before."""
-
-    def load(self, recipe):
-        self.sha256 = super().load(recipe)
-        return self.sha256
-
-    def answer(self, *args, **kwargs):
-        shift = int(self.sha256[:4], 16) % 40
-        return [replace(answer, token_ids=(shift, *range(20, 25)), text=f"{shift}") for answer in super().answer(*args)]
-
-
-def go(config, trials=4, **overrides):
-    """(rows, recorder) of a search over the fake engine."""
-    overrides["study"] = {"trials": trials, **overrides.get("study", {})}
-    return search(config, **{"engine": Steady(), **overrides})
-
-
-@pytest.fixture(scope="module")
-def searched(toy, tmp_path_factory):
-    """A folder with two undisturbed runs: `whole` of six merges and `run` of four."""
-    root = tmp_path_factory.mktemp("searched")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        for name, trials in (("whole", 6), ("run", 4)):
-            (root / "toy.yaml").write_text(yaml.safe_dump(toy_settings(toy, root / name)))
-            go(root / "toy.yaml", trials)
-    return root
-
-
-@pytest.fixture
-def whole(searched):
-    """The leaderboard of six merges."""
-    return without_times(read_rows(RunFolder(searched / "whole")))
-
-
-@pytest.fixture
-def run(searched, tmp_path):
-    """A run of four merges, as `toy_config` describes it."""
-    return Path(shutil.copytree(searched / "run", tmp_path / "run"))
-
-
-def told(path, name=None):
-    """(number, state, value) of the trials in the only study of a database."""
-    study = optuna.load_study(study_name=name, storage=f"sqlite:///{path}")
-    return [(trial.number, trial.state.name, trial.value) for trial in study.trials]
+from tests.searches import Meddler, go, told
 
 
 @pytest.mark.parametrize(
@@ -101,7 +45,7 @@ def test_what_was_lost_is_named_and_made_again(toy_config, run, whole, searched,
     assert rows == whole, "the leaderboard does not depend on what was lost"
     notes = "\n".join(recorder.notes)
     assert re.search(note, notes) if note else "again" not in notes and "lacks" not in notes
-    assert told(run / "study.db") == told(searched / "whole" / "study.db")
+    assert told(Database(None, run)) == told(Database(None, searched / "whole"))
 
 
 def test_truncated_responses_are_lost_and_refused_by_who_only_reads(toy_config, run, whole):
@@ -120,19 +64,14 @@ def test_without_its_configuration_a_run_says_where_to_take_it_from(toy_config, 
     assert go(toy_config, 1, fresh=True)[1].ended == ["base", "a", "b", "0000"]
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["storage", "study.db"])
 @pytest.mark.parametrize("copied", [True, False], ids=["copied", "moved"])
-def test_a_run_under_another_name_goes_on(toy_config, whole, tmp_path, own, copied):
-    storage = f"sqlite:///{tmp_path}/shared.db" if own else None
-    go(toy_config, study={"storage": storage})
-    (shutil.copytree if copied else shutil.move)(tmp_path / "run", tmp_path / "other")
-    rows, recorder = go(toy_config, 6, study={"storage": storage}, output=str(tmp_path / "other"))
+def test_a_run_under_another_name_goes_on(toy_config, run, whole, tmp_path, copied):
+    (shutil.copytree if copied else shutil.move)(run, tmp_path / "other")
+    rows, recorder = go(toy_config, 6, output=str(tmp_path / "other"))
     assert rows == whole and recorder.ended == ["0004", "0005"] and not recorder.notes
-    if copied:  # the original has the study's trials 4 and 5 only if the study is shared
-        rows, recorder = go(toy_config, 6, study={"storage": storage})
-        assert rows == whole and recorder.ended == ["0004", "0005"]
-        assert any("run/trials lacks 0004, 0005" in note for note in recorder.notes) == own
-    assert len(told(tmp_path / ("shared.db" if own else "other/study.db"))) == 6
+    if copied:
+        rows, recorder = go(toy_config, 6)
+        assert rows == whole and recorder.ended == ["0004", "0005"] and not recorder.notes
 
 
 def test_another_runs_study_is_refused(toy_config, run, tmp_path):
@@ -140,29 +79,6 @@ def test_another_runs_study_is_refused(toy_config, run, tmp_path):
     shutil.copy(tmp_path / "other" / "study.db", run / "study.db")
     with pytest.raises(InputError, match=r"trial \d of study 'other-\w+' has other parameters than .*run/trials/000\d"):
         go(toy_config)
-
-
-def test_a_deleted_study_in_a_shared_database_is_written_again(toy_config, whole, tmp_path):
-    shared = f"sqlite:///{tmp_path}/shared.db"
-    go(toy_config, study={"storage": shared})
-    (name,) = optuna.get_all_study_names(shared)
-    optuna.delete_study(study_name=name, storage=shared)
-    rows, recorder = go(toy_config, 6, study={"storage": shared})
-    assert rows == whole and recorder.ended == ["0004", "0005"] and optuna.get_all_study_names(shared) == [name]
-
-
-class Meddler(Steady):
-    """Does something to the study while the fifth variant is evaluated."""
-
-    def __init__(self, deed):
-        super().__init__()
-        self.deed = deed
-
-    def answer(self, *args, **kwargs):
-        answers = super().answer(*args, **kwargs)
-        if self.answered == 5:
-            self.deed()
-        return answers
 
 
 def test_a_study_that_is_deleted_during_the_search_ends_it_and_is_written_again(toy_config, whole, tmp_path):
@@ -212,25 +128,8 @@ def test_a_lock_during_the_search_loses_and_doubles_nothing(toy_config, whole, s
 
     rows, recorder = go(toy_config, 6, engine=Meddler(hold))
     holders[0].communicate()
-    assert rows == whole and told(tmp_path / "run" / "study.db") == told(searched / "whole" / "study.db")
+    assert rows == whole and told(Database(None, tmp_path / "run")) == told(Database(None, searched / "whole"))
     assert [note.partition(":")[0].split()[0] for note in recorder.notes] == ["waiting", f"{tmp_path}/run/study.db"]
-
-
-def test_killed_on_a_shared_storage_and_resumed(toy_config, whole, searched, tmp_path):
-    shared = f"sqlite:///{tmp_path}/shared.db"
-    code = (
-        "import os, signal, sys\n"
-        "from pathlib import Path\n"
-        "from tests.study.test_lost import Meddler, go\n"
-        "go(Path(sys.argv[1]), 6, study={'storage': sys.argv[2]}, engine=Meddler(lambda: os.kill(os.getpid(), 9)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(toy_config), shared], capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    with closing(sqlite3.connect(tmp_path / "shared.db")) as connection:
-        assert connection.execute("SELECT count(*) FROM nex_merge_claims").fetchone() == (1,)
-    rows, recorder = go(toy_config, 6, study={"storage": shared})
-    assert rows == whole and recorder.ended == ["0001", "0002", "0003", "0004", "0005"]
-    assert told(tmp_path / "shared.db") == told(searched / "whole" / "study.db")
 
 
 def test_fewer_trials_than_there_are_and_a_run_that_is_complete(toy_config, run):

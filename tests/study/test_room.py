@@ -22,9 +22,8 @@ from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.preflight import check
 from tests.conftest import ROOT, toy_settings, without_hashes
-from tests.searches import search, study_of, without_times
+from tests.searches import Steady, search, study_of, without_times
 from tests.study.test_final import SETTINGS
-from tests.study.test_lost import Steady
 from tests.study.test_race import Skilled
 
 POOL = {"nex": {"calibration": "pool"}, "study": {"trials": 6}}
