@@ -154,7 +154,7 @@ def test_a_full_disk_names_the_folder(toy_config, tmp_path, monkeypatch):
     ("option", "hint"),
     [
         ("--resume", "The same command goes on where a search stopped."),
-        ("--workers", None),
+        ("--threads", None),
         ("--jobs", None),
         ("--trails", "Did you mean --trials?"),
         ("--fres", "Did you mean --fresh?"),
