@@ -43,6 +43,7 @@ from nex_merge.workers.places import Place, places
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 # A cache entry: key and mass, once in its row and once in its response.
 _ENTRY_BYTES = 12
+_PROCESS = 300_000_000  # bytes of a worker without its model, as measured; results/studies/scale.md
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,18 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
         f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}; "
         f"free {decimal(free)}"
     )
+    workers = len(checked.places)
+    if workers > 1:
+        # The parents are mapped once for all, and this process gives up its model after the rehearsal.
+        each = resident + max(keys_values, merging) + _PROCESS
+        need = max(need, parents + workers * each)
+        yield (
+            f"workers        {workers}, about {decimal(each)} each, {decimal(_PROCESS)} of it Python with its libraries; "
+            f"with the parents, which they share, {decimal(parents + workers * each)}"
+        )
     if weights.device.type == "cpu" and need > free:
-        yield "warning        this may exceed the free memory; lower generation.batch_tokens"
+        fewer = "use fewer workers or " if workers > 1 else ""
+        yield f"warning        this may exceed the free memory; {fewer}lower generation.batch_tokens"
 
 
 def _disk(resolved: ResolvedConfig, checked: Checked, baselines: int, responses: int) -> Iterator[str]:
@@ -280,8 +291,8 @@ def _disk(resolved: ResolvedConfig, checked: Checked, baselines: int, responses:
     captured = config.activations.capture == "all"
     rows = math.ceil(config.generation.max_new_tokens / config.activations.slice_tokens) if captured else 0
     trials, most = config.study.trials, config.activations.kept_merges
-    # Those that are kept, and the one that is tried; of the others stays the half that is by response.
-    whole = trials if most is None else min(trials, most + 1)
+    # Those that are kept, and those that are tried; of the others stays the half that is by response.
+    whole = trials if most is None else min(trials, most + config.study.parallel)
     cache = responses * rows * config.activations.top_k * _ENTRY_BYTES
     caches = cache * (baselines + whole) + cache // 2 * (trials - whole)
     kept = {kind: size for method in checked.space.methods for kind, size in rank_bytes(method.name).items()}
