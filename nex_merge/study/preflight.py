@@ -277,7 +277,7 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
         each = resident + max(keys_values, merging) + _PROCESS
         need = max(need, parents + workers * each)
         yield (
-            f"workers        {workers}, about {decimal(each)} each, {decimal(_PROCESS)} of it Python with its libraries; "
+            f"workers        {workers}, about {decimal(each)} each, {decimal(_PROCESS)} of it Python and libraries; "
             f"with the parents, which they share, {decimal(parents + workers * each)}"
         )
     if weights.device.type == "cpu" and need > free:
