@@ -235,16 +235,14 @@ def work(found: Work) -> go.Figure:
     scale, unit = (1, "s") if found.ends[-1] < 300 else (60, "min") if found.ends[-1] < 18_000 else (3600, "h")
     figure = _figure(f"time ({unit})", "", 150 + 30 * len(found.lanes))
     for doing, (colour, shape) in _DOING.items():
-        bars = found.bars(doing)
-        trace = go.Bar(
-            y=[bar.lane for bar in bars], base=[bar.since / scale for bar in bars], orientation="h", width=0.8,
-            x=[bar.seconds / scale for bar in bars], name=doing, textangle=0, text=[_plain(bar.label) for bar in bars],
-            textposition="inside", insidetextanchor="middle", textfont={"color": "var(--panel)"},
-            hovertext=[_plain(bar.said) for bar in bars], hovertemplate="%{hovertext}<extra></extra>",
-            marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "var(--panel)", "fillmode": "overlay"}},
-        )  # fmt: skip
-        if bars:
-            figure.add_trace(trace)
+        if bars := found.bars(doing):
+            figure.add_bar(
+                y=[bar.lane for bar in bars], base=[bar.since / scale for bar in bars], width=0.8, orientation="h",
+                x=[bar.seconds / scale for bar in bars], text=[_plain(bar.label) for bar in bars], textangle=0,
+                textposition="inside", insidetextanchor="middle", textfont={"color": "var(--panel)"}, name=doing,
+                hovertext=[_plain(bar.said) for bar in bars], hovertemplate="%{hovertext}<extra></extra>",
+                marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "var(--panel)", "fillmode": "overlay"}},
+            )  # fmt: skip
     for end in found.ends[:-1]:
         figure.add_vline(end / scale, line={"color": "var(--line)", "dash": "dash", "width": 1})
     figure.update_xaxes(range=[0, found.ends[-1] / scale])
