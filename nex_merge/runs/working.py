@@ -9,6 +9,8 @@ from nex_merge.records import Live, LiveWorker
 from nex_merge.runs import files
 from nex_merge.wording import counted
 
+MOMENT = 0.5  # seconds
+
 
 def head(live: Live) -> list[str]:
     """Counts, and of one worker what it is at, of several how fast they are together; in parts of a line."""
@@ -16,7 +18,7 @@ def head(live: Live) -> list[str]:
     if len(live.workers) > 1:
         speed = sum(tokens_per_second(worker) for worker in live.workers if worker.state == "busy")
         together = counted(len(live.workers), "worker") + (f": {speed:,.0f} tokens/s" if speed else "")
-        return [f"{count} {together}", *([f"{live.waiting} more done, to be kept in turn"] if live.waiting else [])]
+        return [f"{count} {together}", *([f"{live.waiting} done, waiting"] if live.waiting else [])]
     worker = next((worker for worker in live.workers if worker.trial), None)
     if worker is None:
         return [count]
@@ -25,9 +27,9 @@ def head(live: Live) -> list[str]:
 
 
 def tokens_per_second(worker: LiveWorker) -> float:
-    """Of this stage so far; 0 unless it generates."""
+    """Of this stage so far; 0 unless it generates, and has for a moment: the first tokens come all at once."""
     elapsed = worker.told - worker.stage_began
-    return worker.amount / elapsed if worker.stage == "generate" and elapsed > 0 else 0.0
+    return worker.amount / elapsed if worker.stage == "generate" and elapsed > MOMENT else 0.0
 
 
 def _amount(worker: LiveWorker) -> str:

@@ -82,7 +82,7 @@ def test_time_left_is_shared_by_the_workers_and_those_that_wait_need_none():
 
 def test_several_workers_have_a_line_each():
     view = live(at("w2", tries=2), at("w3", "idle"), at("w4", "lost"), at("w5", stage="capture", amount=3), waiting=2)
-    assert head(view) == ["[3/15] 5 workers: 400 tokens/s", "2 more done, to be kept in turn"]
+    assert head(view) == ["[3/15] 5 workers: 400 tokens/s", "2 done, waiting"]
     assert worker_lines(view.workers, 80) == [
         "  here  trial 1 (ties)  generate  500 tokens, 250 tokens/s",
         "  w2    trial 2 (ties)  generate  600 tokens, 150 tokens/s, try 2",
@@ -91,7 +91,15 @@ def test_several_workers_have_a_line_each():
         "  w5    trial 2 (ties)  capture  3 responses",
     ]
     objective = Objective("nex", 1)
-    assert status(View((), (), 15, objective, view)).endswith("in turn  time left: available after the first trial")
+    assert status(View((), (), 15, objective, view)).endswith("waiting  time left: available after the first trial")
+
+
+def test_the_first_tokens_of_a_stage_are_no_speed():
+    """Drafts are checked all at once, so that they would be hundreds of thousands a second."""
+    now = time.time()
+    view = live(workers=[at("w1", stage_began=now - 0.02, told=now), at("w2", stage_began=now - 1, told=now)])
+    assert head(view) == ["[3/15] 2 workers: 600 tokens/s"]
+    assert worker_lines(view.workers, 80)[0].endswith("generate  600 tokens")
 
 
 def test_many_workers_fit_into_few_lines():

@@ -199,7 +199,7 @@ def test_a_terminal_shows_every_worker_and_its_time_left_counts_them(clock):
             "  w3  idle",
         ]
         shown.on_worker("w2", None, 1)
-        assert str(shown._status.status).splitlines()[0] == "[0/7] 3 workers  1 more done, to be kept in turn"
+        assert str(shown._status.status).splitlines()[0] == "[0/7] 3 workers  1 done, waiting"
         begins(shown, "0002", "ties", "w2")
         shown.on_worker("w1", None, 2)
         clock[0] += 10
