@@ -11,6 +11,11 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names as people count: worker 2 before worker 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def decimal(value: float | None, form: str = ".3f") -> str:
     """A number as a cell of a table, a dash where it is undefined; `form`: as `format` takes it."""
     return "-" if value is None else f"{value:{form}}"

@@ -2,12 +2,17 @@
 
 import shlex
 
-from nex_merge.wording import counted, fitted, wrapped
+from nex_merge.wording import by_number, counted, fitted, wrapped
 
 
 def test_one_is_not_many():
     assert [counted(n, "sample") for n in (0, 1, 2, 1024)] == ["0 samples", "1 sample", "2 samples", "1,024 samples"]
     assert counted(2, "class", "classes") == "2 classes"
+
+
+def test_names_are_sorted_as_people_count():
+    names = ["worker 2", "worker 10", "worker 1", "here", "10", "9", "a1b2", "a1b10"]
+    assert sorted(names, key=by_number) == ["9", "10", "a1b2", "a1b10", "here", "worker 1", "worker 2", "worker 10"]
 
 
 def test_words_and_paths_stay_in_one_piece():

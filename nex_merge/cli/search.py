@@ -198,7 +198,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="print the current state and exit")] = False,
     top: Annotated[int, typer.Option(min=1, help="show the top N, or as many as fit the terminal")] = 10,
 ) -> None:
-    """Follow a running search: stage, tokens per second, time left, curve, leaderboard. Read-only."""
+    """Follow a running search: every worker, tokens per second, time left, curve, leaderboard. Read-only."""
     from nex_merge.runs.run import RunFolder
     from nex_merge.runs.watch import watch
 

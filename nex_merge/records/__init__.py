@@ -6,7 +6,7 @@ In the order of data flow: answers, activations, scores, observations, spaces, r
 from nex_merge.records.activations import RESERVED_LAYER, SparseGroups, SparseRows, concatenate_groups
 from nex_merge.records.answers import Prompt, Response, TextFigures, TokenStats
 from nex_merge.records.observations import Estimate, Observation, PhaseCounts, Questions, Variant
-from nex_merge.records.runs import Live, MergeRecipe, TrialResult
+from nex_merge.records.runs import Live, LiveWorker, MergeRecipe, Stint, TrialResult
 from nex_merge.records.scores import (
     Action,
     Advice,
@@ -35,6 +35,7 @@ __all__ = [
     "Estimate",
     "Evidence",
     "Live",
+    "LiveWorker",
     "MergeRecipe",
     "MethodParameter",
     "MethodSpec",
@@ -52,6 +53,7 @@ __all__ = [
     "SearchSpace",
     "SparseGroups",
     "SparseRows",
+    "Stint",
     "TextFigures",
     "TokenStats",
     "TrialResult",

@@ -1,6 +1,6 @@
 """Recipes, trial results, and the state of a running search."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,17 +52,44 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class LiveWorker:
+    """What a worker is at. Times are seconds since the epoch."""
+
+    worker: str
+    state: str  # idle | busy | lost
+    trial: str = ""  # its latest; "": none yet
+    method: str = ""
+    tries: int = 0
+    stage: str = ""  # merge | generate | capture | score
+    amount: int = 0  # tokens generated or responses captured in this stage
+    stage_began: float = 0.0
+    trial_began: float = 0.0
+    told: float = 0.0  # when the amount was as it is
+
+
+@dataclass(frozen=True)
 class Live:
     """The state of a running search, as in live.json. Times are seconds since the epoch."""
 
     done: int  # finished trials, base and parents included
     total: int
-    trial: str
-    method: str
-    stage: str  # merge | generate | capture | score
-    amount: int  # tokens generated or responses captured in this stage
-    stage_began: float
-    trial_began: float
+    waiting: int  # trials that are done, and not finished before those ahead of them
+    workers: Sequence[LiveWorker]
     told: float  # when this state was published
     host: str
     process: int
+
+
+@dataclass(frozen=True)
+class Stint:
+    """What a worker did from one moment to another, a line of work.jsonl. Times are seconds since the epoch."""
+
+    session: float  # when the search began, or went on
+    worker: str
+    trial: str  # "": none
+    method: str  # base, parent, the method of a merge, or final
+    tries: int
+    began: float
+    ended: float
+    how: str  # ready (it came) | done | lost | stopped (the search ended)
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds by stage, in order

@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, measure_title
 from nex_merge.report.data import number
+from nex_merge.report.work import Work
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import Volume
 from nex_merge.runs.rows import Row, parameters_of
@@ -29,6 +30,12 @@ GROUPS = {
     "parent": ("parents", "diamond", 10),
     "pick": ("pick", "star", 14),
 }
+# What a worker does, as colour and pattern.
+_DOING = {
+    "idle": ("var(--grid)", ""), "merge": ("var(--parent)", ""), "generate": ("var(--merge)", ""),
+    "capture": ("var(--best)", ""), "score": ("var(--duplicate)", ""),
+    "lost": ("var(--collapsed)", "x"), "stopped": ("var(--base)", "/"),
+}  # fmt: skip
 _DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 _AXIS_WIDTH = 110  # pixels, in the parallel coordinates
 
@@ -221,6 +228,27 @@ def importance_bars(shares: Mapping[str, float]) -> go.Figure:
     figure.add_trace(trace)
     figure.update_xaxes(rangemode="tozero")
     return figure
+
+
+def work(found: Work) -> go.Figure:
+    """A lane for each worker: when it was there, and over that what it did."""
+    scale, unit = (1, "s") if found.ends[-1] < 300 else (60, "min") if found.ends[-1] < 18_000 else (3600, "h")
+    figure = _figure(f"time ({unit})", "", 150 + 30 * len(found.lanes))
+    for doing, (colour, shape) in _DOING.items():
+        if bars := found.bars(doing):
+            figure.add_bar(
+                y=[bar.lane for bar in bars], base=[bar.since / scale for bar in bars], width=0.8, orientation="h",
+                x=[bar.seconds / scale for bar in bars], text=[_plain(bar.label) for bar in bars], textangle=0,
+                textposition="inside", insidetextanchor="middle", textfont={"color": "var(--panel)"}, name=doing,
+                hovertext=[_plain(bar.said) for bar in bars], hovertemplate="%{hovertext}<extra></extra>",
+                marker={"color": colour, "pattern": {"shape": shape, "fgcolor": "var(--panel)", "fillmode": "overlay"}},
+            )  # fmt: skip
+    for end in found.ends[:-1]:
+        figure.add_vline(end / scale, line={"color": "var(--line)", "dash": "dash", "width": 1})
+    figure.update_xaxes(range=[0, found.ends[-1] / scale])
+    names = dict(enumerate(_plain(lane.name) for lane in found.lanes))
+    figure.update_yaxes(tickvals=[*names], ticktext=[*names.values()], autorange="reversed", showgrid=False)
+    return figure.update_layout(barmode="overlay", uniformtext={"minsize": 9, "mode": "hide"})
 
 
 def parallel(rows: Sequence[Row], objective: Objective) -> tuple[go.Figure, int] | None:

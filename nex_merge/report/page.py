@@ -13,7 +13,7 @@ from nex_merge.errors import InputError
 from nex_merge.inspect.reading_html import STYLE
 from nex_merge.labels.agreement_table import ceiling_in_words
 from nex_merge.measures.registry import OBJECTIVES, measure_title
-from nex_merge.report import data, figures, words
+from nex_merge.report import data, figures, words, work
 from nex_merge.report.comparison import compare_responses
 from nex_merge.report.conclusions import NONE, differences
 from nex_merge.runs import files
@@ -24,6 +24,7 @@ from nex_merge.runs.front import first_front, reference_in_words, volume_over
 from nex_merge.runs.preferred import compared_lines
 from nex_merge.runs.rows import parameters_of
 from nex_merge.runs.run import RunFolder
+from nex_merge.runs.work import read_stints
 from nex_merge.study.importances import importances
 
 SECTIONS = {
@@ -156,6 +157,8 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     values = data.scored_values(snapshot)
     shares, no_shares = _importances(snapshot, values)
     made["importance"] = figures.importance_bars(shares) if shares else None
+    worked = work.work_of(read_stints(snapshot.run.path))
+    made["work"] = worked and figures.work(worked)
     searched = {*parameters_of(rows)}
     drawn = {id: figures.figure_json(figure) for id, figure in made.items() if figure is not None}
     return {
@@ -181,6 +184,10 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "importance_missing": ", ".join(sorted(searched - set(shares))),
         "importance_text": ", ".join(f"{parameter} {share:.2f}" for parameter, share in shares.items()),
         "no_importances": no_shares,
+        "work_text": "" if worked is None else work.in_words(worked),
+        "work_lost": worked is not None and worked.number("lost") + worked.number("stopped") > 0,
+        "work_replaced": worked is not None and any(len(lane.names) > 1 for lane in worked.lanes),
+        "work_resumed": worked is not None and len(worked.ends) > 1,
     }
 
 

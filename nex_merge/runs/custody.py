@@ -26,7 +26,9 @@ GLANCE = 0.2  # seconds that a lock is waited for: whoever looks whether a searc
 STANDBY = 2.0  # seconds between two looks at a run that is in use
 
 # What a search that ended before its first trial leaves behind, beside hidden files.
-_LEFTOVERS = (files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.ERRORS, files.WARM_START, files.PROMPTS)
+_LEFTOVERS = (
+    files.CONFIG, files.LOCK, files.ORDERS, files.LIVE, files.WORK, files.ERRORS, files.WARM_START, files.PROMPTS
+)  # fmt: skip
 
 
 @contextmanager

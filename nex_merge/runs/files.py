@@ -4,6 +4,7 @@
     leaderboards/<scoring>/ a copy of leaderboard.*, reliability.json and scores.json for each scoring
     trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
     orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
+    work.jsonl what every worker did when, for the report; nothing else reads it
     prompts.json the token ids of the prompts, as every trial reads them
     warm_start.json the trials of another run that the search began with
     audit.json labels that a person gave to a few prompts
@@ -28,14 +29,14 @@ import yaml
 
 from nex_merge.atomic import new_file
 from nex_merge.errors import InputError
-from nex_merge.records import Live, MergeRecipe, Response
+from nex_merge.records import Live, LiveWorker, MergeRecipe, Response
 
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
 CREDIT, SCORES, RELIABILITY, LEADERBOARDS = "credit", "scores.json", "reliability.json", "leaderboards"
 ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 COMPARISONS = "compare.json"
-ORDERS, LIVE, ERRORS = "orders", "live.json", "error.log"
+ORDERS, LIVE, WORK, ERRORS = "orders", "live.json", "work.jsonl", "error.log"
 WARM_START, PROMPTS = "warm_start.json", "prompts.json"
 # Held while the leaderboard is read and written anew, while accuracy is measured or attached, and while a judgement is
 # kept.
@@ -203,8 +204,9 @@ def write_live(run: Path, live: Live | None) -> None:
 
 
 def read_live(run: Path) -> Live | None:
-    """The last published state of a search; None if it has ended or never started."""
+    """The last published state of a search; None if it has ended, never started, or is one of another version."""
     try:
-        return Live(**json.loads((run / LIVE).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        content = json.loads((run / LIVE).read_text(encoding="utf-8"))
+        return Live(**{**content, "workers": [LiveWorker(**worker) for worker in content["workers"]]})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None

@@ -21,6 +21,7 @@ from nex_merge.runs.results import read_reliability
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import ranking_table
+from nex_merge.runs.working import head, time_left, worker_lines
 from nex_merge.wording import counted, wrapped
 
 EVERY = 1.0  # seconds between updates
@@ -61,8 +62,8 @@ def at_work(live: Live) -> bool:
     if live.host != platform.node():
         return time.time() - live.told < SILENT
     try:
-        # If the process id was reused, the new process started after the trial.
-        return psutil.Process(live.process).create_time() <= live.trial_began
+        # If the process id was reused, the new process started after what this one told.
+        return psutil.Process(live.process).create_time() <= live.told
     except psutil.NoSuchProcess:
         return False
 
@@ -76,9 +77,7 @@ def seconds_left(view: View) -> float | None:
     times = [row.seconds for row in scored if row.kind == "merge"] or [row.seconds for row in scored]
     if view.live is None or not times:
         return None
-    mean = sum(times) / len(times)
-    begun = time.time() - view.live.trial_began
-    return max(mean - begun, 0) + mean * (view.live.total - view.live.done - 1)
+    return time_left(view.live, sum(times) / len(times), time.time())
 
 
 def best_so_far(values: Sequence[float | None], sign: int) -> list[float | None]:
@@ -92,25 +91,22 @@ def best_so_far(values: Sequence[float | None], sign: int) -> list[float | None]
 
 
 def status(view: View) -> str:
-    """One line: trial, stage, speed, time left."""
+    """One line: trial and stage, or of several workers how many; speed, time left."""
     live = view.live
     if live is None:
         return f"{len(view.rows)} of {counted(view.total, 'trial')} done; no search is running in this folder"
-    parts = [f"[{live.done}/{live.total}] {files.trial_in_words(live.trial, live.method)}: {live.stage}"]
-    elapsed = live.told - live.stage_began
-    if live.stage == "generate" and live.amount:
-        speed = f", {live.amount / elapsed:,.0f} tokens/s" if elapsed > 0 else ""
-        parts.append(f"{counted(live.amount, 'token')}{speed}")
-    elif live.stage == "capture":
-        parts.append(f"{counted(live.amount, 'response')}")
     left = seconds_left(view)
-    parts.append("time left: available after the first trial" if left is None else f"about {duration(left)} left")
-    return "  ".join(parts)
+    until = "time left: available after the first trial" if left is None else f"about {duration(left)} left"
+    return "  ".join([*head(live), until])
 
 
-def screen(run: RunFolder, view: View, width: int, top: int) -> Group:
-    """Title, status, the objective over trials (of several, their hypervolume), and the best rows."""
+def screen(run: RunFolder, view: View, width: int, top: int, room: int | None = None) -> Group:
+    """Title, status, workers if there are several, the objective (of several, their hypervolume), and the best rows.
+
+    `room`: lines for the workers, all of them by default.
+    """
     parts: list[object] = [Text(str(run.path), style="bold"), Text(status(view))]
+    parts += [Text(line) for line in (worker_lines(view.live.workers, width, room) if view.live is not None else ())]
     parts += [Text(wrapped(view.told, width))] if view.told else []
     parts += _volumes(view, width) if view.objective.others else _values(view, width)
     if view.rows:
@@ -164,9 +160,12 @@ def watch(run: RunFolder, once: bool, top: int) -> View:
         return view
     with LiveScreen(console=console, auto_refresh=False, vertical_overflow="crop") as shown:
         while view.live is not None:
-            # The table gets the lines that title, status, curve and blank lines leave.
-            rows = min(top, max(console.height - CURVE - (10 if view.objective.others else 8), 1))
-            shown.update(screen(run, view, console.width, rows), refresh=True)
+            # The workers get half of the lines that title, status, curve and blank lines leave, the table the rest.
+            free = max(console.height - CURVE - (10 if view.objective.others else 8), 1)
+            room = max(free // 2, 3)
+            workers = len(worker_lines(view.live.workers, console.width, room))
+            rows = min(top, max(free - workers, 1))
+            shown.update(screen(run, view, console.width, rows, room), refresh=True)
             time.sleep(EVERY)
             view = look(run)
         shown.update(screen(run, view, console.width, top), refresh=True)

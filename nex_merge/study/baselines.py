@@ -54,6 +54,7 @@ class Baselines:
     def _task(self, name: str) -> Task | Known:
         recipe = self._recipes[name]
         if (waiting := self._runner.waiting(name, name, recipe)) is not None:
+            self._dispatch.on_trial_start(name, recipe.kind)
             return Known(waiting)
         return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe))
 

@@ -56,6 +56,7 @@ class Crew:
         self._waiting: deque[Task] = deque()
         self._at: dict[str, tuple[Task, Work[Any]]] = {}  # by worker
         self._given: dict[int, Any] = {}  # what tasks gave that are not kept yet
+        self._known: set[str] = set()  # workers that observers know of
 
     def in_order(
         self,
@@ -92,6 +93,9 @@ class Crew:
     def _send(self) -> None:
         """Give waiting tasks to idle workers, the first one first."""
         for worker in self._executor.ready():
+            if worker not in self._known:
+                self._known.add(worker)
+                self._observer.on_worker(worker, None, 0)
             if worker in self._at:
                 continue
             task = next((task for task in self._waiting if self._suits(task, worker)), None)
@@ -151,6 +155,7 @@ class Crew:
 
     def _lost(self, event: Gone) -> None:
         task, work = self._at.get(event.worker, (None, None))
+        self._observer.on_lost(event.worker, event.why)
         if task is None or work is None:
             self._observer.on_note(f"{event.worker} {event.why}; it had no trial")
             return

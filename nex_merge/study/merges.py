@@ -65,6 +65,7 @@ class Merges:
             self._observer.on_trial_start(trial, recipe.method)
             return Known(_duplicate(trial, recipe, earlier))
         if (waiting := self._runner.waiting(trial, recipe.method, recipe)) is not None:
+            self._observer.on_trial_start(trial, recipe.method)
             return Known(waiting)
         return Task(trial, recipe.method, lambda: self._runner.work(trial, recipe.method, recipe))
 

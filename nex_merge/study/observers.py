@@ -32,7 +32,13 @@ class Observer:
         """A trial's stage (merge, generate, capture, score), and tokens generated or responses captured so far."""
 
     def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
-        """A worker begins with a trial, for the first time or again; None: it is done with it, or lost."""
+        """A worker begins with a trial, for the first time or again (`tries`).
+
+        None: it is done with it, or lost; with 0 tries, it has become ready for its first.
+        """
+
+    def on_lost(self, worker: str, why: str) -> None:
+        """A worker is lost, for a reason in words that follow its name. Its trial, if any, is tried again or failed."""
 
     def on_trial_end(self, result: TrialResult) -> None:
         """A trial is finished, in whatever state, and on disk."""
@@ -77,6 +83,9 @@ class Observers(Observer):
 
     def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
         self._call("on_worker", worker, trial, tries)
+
+    def on_lost(self, worker: str, why: str) -> None:
+        self._call("on_lost", worker, why)
 
     def on_trial_end(self, result: TrialResult) -> None:
         self.trial = ""

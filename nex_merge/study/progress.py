@@ -1,11 +1,8 @@
 """Observers that report progress: on stderr, and in the run folder for `nex-merge watch`."""
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +12,32 @@ from rich.text import Text
 from nex_merge import interrupts, terminal
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
-from nex_merge.records import Live, TrialResult
+from nex_merge.records import LiveWorker, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.watch import duration
+from nex_merge.runs.working import head, time_left, worker_lines
 from nex_merge.setup.paths import command
-from nex_merge.study.observers import Observer
+from nex_merge.study.followed import Followed
 from nex_merge.wording import counted, fitted
 
 _UNITS = {"generate": "token", "capture": "response"}
 
 
-class Progress(Observer):
-    """A live line in a terminal, plain lines elsewhere."""
+class Progress(Followed):
+    """A live line in a terminal, with one for each of several workers; plain lines elsewhere."""
 
     def __init__(self, objective: Objective) -> None:
+        super().__init__()
         self._console = terminal.console(err=True)
         self._objective = objective
-        self._total = self._done = 0
         self._status: Status | None = None
-        self._trial = ""
         self._began = time.monotonic()
-        self._here = 0  # trials finished by this process, for estimating the time left
+        # Trials finished by this process and their seconds, for estimating the time left.
+        self._here, self._seconds = 0, 0.0
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
-        self._total, self._done = total, len(finished)
-        if self._done < total:
+        super().on_start(run, total, finished)
+        if self.done < total:
             self.on_note(f"the ranking so far, from another terminal: {command('watch', Path(run))}")
         if self._console.is_terminal:
             self._status = self._console.status("starting")
@@ -53,20 +51,40 @@ class Progress(Observer):
         text = fitted(text, self._console.width) if self._console.is_terminal else text
         self._console.print(text, markup=False, soft_wrap=True)
 
+    def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
+        super().on_worker(worker, trial, tries)
+        if trial is None and len(self.workers) > 1:  # with one, its start follows
+            self._show()
+
     def on_trial_start(self, trial: str, method: str) -> None:
-        self._trial = files.trial_in_words(trial, method)
+        super().on_trial_start(trial, method)
+        if len(self.workers) > 1:
+            self._show()
 
     def on_stage(self, trial: str, stage: str, amount: int) -> None:
+        super().on_stage(trial, stage, amount)
         interrupts.forget_option("--fresh")  # the new run has begun: what goes on with it would begin another one
-        if self._status is not None:
-            shown = f" {counted(amount, _UNITS[stage])}" if stage in _UNITS else ""
-            # As Text: rich takes a plain string here for markup, whatever its console is told.
-            self._status.update(Text(f"[{self._done}/{self._total}] {self._trial}: {stage}{shown}"))
+        self._show()
+
+    def _show(self) -> None:
+        if self._status is None:
+            return
+        if len(self.workers) > 1:
+            live, width = self.live(), self._console.width
+            lines = ["  ".join(head(live)), *worker_lines(live.workers, width, max(self._console.height // 3, 4))]
+        else:
+            lines = [self._line(worker) for worker in self.workers.values()]
+        # As Text: rich takes a plain string here for markup, whatever its console is told.
+        self._status.update(Text("\n".join(lines)))
+
+    def _line(self, worker: LiveWorker) -> str:
+        shown = f" {counted(worker.amount, _UNITS[worker.stage])}" if worker.stage in _UNITS else ""
+        trial = files.trial_in_words(worker.trial, worker.method)
+        return f"[{self.done}/{self.total}] {trial}: {worker.stage}{shown}"
 
     def on_trial_end(self, result: TrialResult) -> None:
-        self._done += 1
-        self._here += 1
-        self._total = max(self._total, self._done)  # another search on the same study may add trials
+        super().on_trial_end(result)
+        self._here, self._seconds = self._here + 1, self._seconds + sum(result.seconds.values())
         name = self._objective.name
         # No best so far: the values of earlier trials may change with every variant that joins the pool.
         if result.state == "complete" and result.value(name) is not None:
@@ -74,12 +92,17 @@ class Progress(Observer):
         else:  # the first variant has no others to be compared with
             shown = f"{result.state}: {result.reason}" if result.reason else f"{name} not defined yet"
         kind = result.method if result.kind == "merge" else result.kind
-        left = (self._total - self._done) * (time.monotonic() - self._began) / self._here
         self.on_note(
-            f"[{self._done}/{self._total}] {files.trial_in_words(result.trial, kind)}: {shown}, "
-            f"{sum(result.seconds.values()):.1f} s, {duration(left)} left"
+            f"[{self.done}/{self.total}] {files.trial_in_words(result.trial, kind)}: {shown}, "
+            f"{sum(result.seconds.values()):.1f} s, {duration(self._left())} left"
         )
         sys.stderr.flush()
+
+    def _left(self) -> float:
+        """Estimated seconds. Of one worker what passes between its trials is known as well."""
+        if len(self.workers) > 1:
+            return time_left(self.live(), self._seconds / self._here, time.time())
+        return (self.total - self.done) * (time.monotonic() - self._began) / self._here
 
 
 def _shown(name: str, result: TrialResult) -> str:
@@ -90,41 +113,49 @@ def _shown(name: str, result: TrialResult) -> str:
     return f"{name} {value:.{MEASURES[name].digits}f}{' so far' if MEASURES[name].needs_pool else ''}"
 
 
-class Beacon(Observer):
+class Beacon(Followed):
     """Keeps live.json in the run folder up to date, for `nex-merge watch`."""
 
     EVERY = 0.5  # seconds between two updates within a stage
 
     def __init__(self, run: Path) -> None:
+        super().__init__()
         self._run = run
-        self._total = self._done = 0
-        self._live: Live | None = None
+        self._told: float | None = None  # when it was last updated; None: never, the folder may be another search's
 
-    def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
-        self._total, self._done = total, len(finished)
+    def on_worker(self, worker: str, trial: str | None, tries: int) -> None:
+        super().on_worker(worker, trial, tries)
+        if trial is None:  # with one, its start follows
+            self._publish_again()
+
+    def on_lost(self, worker: str, why: str) -> None:
+        super().on_lost(worker, why)
+        self._publish_again()
 
     def on_trial_start(self, trial: str, method: str) -> None:
-        now = time.time()
-        process, host = os.getpid(), platform.node()
-        self._publish(Live(self._done, self._total, trial, method, "merge", 0, now, now, now, host, process))
+        super().on_trial_start(trial, method)
+        self._publish()
 
     def on_stage(self, trial: str, stage: str, amount: int) -> None:
-        if self._live is None:
-            return
-        now = time.time()
-        if stage != self._live.stage or amount < self._live.amount:
-            self._publish(replace(self._live, stage=stage, amount=amount, stage_began=now, told=now))
-        elif now - self._live.told >= self.EVERY:
-            self._publish(replace(self._live, amount=amount, told=now))
+        before = {worker.worker: worker.stage_began for worker in self.workers.values()}
+        super().on_stage(trial, stage, amount)
+        is_new = before != {worker.worker: worker.stage_began for worker in self.workers.values()}
+        if is_new or (self._told is not None and time.time() - self._told >= self.EVERY):
+            self._publish_again()
 
     def on_trial_end(self, result: TrialResult) -> None:
-        self._done += 1
-        self._total = max(self._total, self._done)
+        super().on_trial_end(result)
+        self._publish_again()
 
     def on_end(self, rows: Sequence[dict[str, Any]]) -> None:
-        if self._live is not None:
+        if self._told is not None:
             files.write_live(self._run, None)
 
-    def _publish(self, live: Live) -> None:
-        self._live = live
+    def _publish(self) -> None:
+        live = self.live()
+        self._told = live.told
         files.write_live(self._run, live)
+
+    def _publish_again(self) -> None:
+        if self._told is not None:
+            self._publish()

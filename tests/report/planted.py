@@ -19,11 +19,13 @@ from nex_merge.records import (
     Response,
     SparseGroups,
     SparseRows,
+    Stint,
     TrialResult,
 )  # fmt: skip
 from nex_merge.runs import files, results
 from nex_merge.runs.leaderboard import write_leaderboard
 from nex_merge.runs.run import RunFolder
+from nex_merge.runs.work import append_stint
 from nex_merge.setup.config import NexConfig, RunConfig
 from toy.tokenizer import make_tokenizer
 
@@ -65,6 +67,28 @@ def _plant(folder: Path, merges: int, baselines: bool, study: dict, changes: dic
     results.write_scores(folder, scoring, reliability_of(sum(result.state == "complete" for result in found)))
     write_leaderboard(run)
     return run
+
+
+def plant_work(run: RunFolder, workers: int) -> None:
+    """What workers did in two sessions of ten minutes: one is lost and replaced, and one is stopped with the first."""
+    rng = np.random.default_rng(1)
+    for session in (1e9, 1.1e9):
+        names = {at: f"worker {at + 1}" for at in range(workers)}
+        now = {at: session + 5 for at in range(workers)}
+        for at, name in names.items():
+            append_stint(run.path, Stint(session, name, "", "", 0, now[at], now[at], "ready"))
+        for number in range(6 * workers):
+            at = min(now, key=lambda one: now[one])
+            stages = dict(zip(("merge", "generate", "capture", "score"), rng.uniform(1, (9, 130, 40, 4)), strict=True))
+            how = "lost" if session == 1e9 and number == workers + 1 else "done"
+            how = "stopped" if session == 1e9 and number == 6 * workers - 1 else how
+            end = now[at] + sum(stages.values())
+            trial = files.trial_id(number + (6 * workers if session > 1e9 else 0))
+            append_stint(run.path, Stint(session, names[at], trial, "ties", 1, now[at], end, how, stages))
+            now[at] = end
+            if how == "lost":
+                names[at], now[at] = f"worker {workers + 1} {HOSTILE}", end + 20
+                append_stint(run.path, Stint(session, names[at], "", "", 0, now[at], now[at], "ready"))
 
 
 def reliability_of(variants: int) -> Reliability:

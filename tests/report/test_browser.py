@@ -10,7 +10,7 @@ import pytest
 from nex_merge.report import write_report
 from nex_merge.report.data import take_snapshot
 from nex_merge.runs import files
-from tests.report.planted import HOSTILE, plant
+from tests.report.planted import HOSTILE, plant, plant_work
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -222,3 +222,25 @@ def test_text_and_marks_have_enough_contrast(page, theme):
     for name in names:
         high, low = sorted((luminance(colours[name]), panel), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= (4.5 if name in ("text", "muted", "link") else 3), name
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+def test_the_work_of_sixteen_workers_fits_and_follows_the_theme(browser, tmp_path_factory, width, theme):
+    run = plant(tmp_path_factory.mktemp("work") / "run", 2)
+    plant_work(run, 16)
+    write_report(run, run.path / "report.html", datetime.now(UTC), lambda note: None)
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.goto((run.path / "report.html").as_uri())
+    lanes = page.locator("#plot-work .yaxislayer-above text")
+    assert lanes.count() == 16 and lanes.all_text_contents()[:3] == ["worker 1", "worker 2", "worker 3 +1"]
+    tops = [lanes.nth(at).bounding_box()["y"] for at in range(16)]
+    assert all(below - above > 15 for above, below in pairwise(tops)), "each lane has a line of its own"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Each worker is there in both sessions, one of them again; two of the tries are a single bar.
+    assert page.locator("#plot-work .barlayer path").count() == 16 * 2 + 1 + 4 * 190 + 2
+    idle = page.locator("#plot-work .barlayer .trace").first.locator("path").first
+    grid = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--grid').trim()")
+    fill = [int(grid[at : at + 2], 16) for at in (1, 3, 5)]
+    assert idle.evaluate("e => getComputedStyle(e).fill") == f"rgb({fill[0]}, {fill[1]}, {fill[2]})"
+    assert page.evaluate("window.hacked") is None
+    page.close()

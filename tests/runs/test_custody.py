@@ -127,6 +127,19 @@ def test_fresh_puts_the_earlier_run_back_if_no_trial_was_begun(toy_config, tmp_p
     assert (tmp_path / "run" / "mine").is_file() and (tmp_path / "run.1" / files.TRIALS).is_dir()
 
 
+def test_work_before_a_trial_is_a_leftover(toy_config, tmp_path):
+    """A worker came, and the search ended: the folder can be used, and an earlier run gets it back."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / files.WORK).write_text("torn")
+    assert len(go(toy_config)[0]) == 4
+    before = listed(tmp_path)
+    hold = custody.hold(resolve_config(str(toy_config)), True, lambda text: None)
+    with pytest.raises(OSError, match="planted"), hold as run:
+        (run.path / files.WORK).write_text("torn")
+        raise OSError("planted")
+    assert listed(tmp_path) == before
+
+
 def test_a_folder_of_somebody_elses_orders_is_left_alone(toy_config, tmp_path):
     (tmp_path / "run" / "orders").mkdir(parents=True)
     (tmp_path / "run" / "orders" / "2024.csv").write_text("mine")

@@ -28,6 +28,12 @@ def ended(trial, value, measure="nex", kind="merge", **changes):
     return TrialResult(trial, kind, "x", seed=0, **fields, estimates=estimates, seconds=seconds)
 
 
+def begins(observer, trial, method, worker="here", tries=1):
+    """A worker begins with a trial, as the search tells it."""
+    observer.on_worker(worker, trial, tries)
+    observer.on_trial_start(trial, method)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
@@ -87,10 +93,13 @@ def test_a_terminal_shows_the_stage_at_work(clock):
     shown._console = Console(file=io.StringIO(), force_terminal=True)
     shown.on_start("run", 4, [ended("base", 0.4, kind="base")])
     try:
-        shown.on_trial_start("a", "parent")
+        shown.on_worker("here", None, 0)
+        begins(shown, "a", "parent")
         shown.on_stage("a", "generate", 120)
         assert str(shown._status.status) == "[1/4] parent a: generate 120 tokens"
-        shown.on_trial_start("0000", "ties")
+        shown.on_worker("here", None, 1)
+        assert str(shown._status.status) == "[1/4] parent a: generate 120 tokens"
+        begins(shown, "0000", "ties")
         shown.on_stage("0000", "merge", 0)
         assert str(shown._status.status) == "[1/4] trial 0 (ties): merge"
     finally:
@@ -158,16 +167,19 @@ def test_trials_that_another_search_adds_raise_the_total(clock, capsys):
 def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, clock):
     beacon = progress.Beacon(tmp_path)
     beacon.on_start("run", 15, [None] * 3)
+    beacon.on_worker("here", None, 0)
     beacon.on_stage("0000", "merge", 0)
     assert files.read_live(tmp_path) is None  # the folder may be another search's until a trial begins
-    beacon.on_trial_start("0001", "ties")
+    begins(beacon, "0001", "ties")
     beacon.on_stage("0001", "generate", 0)
     for amount, seconds in ((10, 0.2), (20, 0.2), (30, 0.2), (40, 0.2)):
         clock[0] += seconds
         beacon.on_stage("0001", "generate", amount)
     found = files.read_live(tmp_path)
-    assert found is not None and (found.stage, found.amount, found.done, found.total) == ("generate", 30, 3, 15)
-    assert (found.stage_began, found.trial_began, found.told) == (1000.0, 1000.0, pytest.approx(1000.6))
+    assert found is not None and (found.done, found.total, found.told) == (3, 15, pytest.approx(1000.6))
+    (worker,) = found.workers
+    assert (worker.stage, worker.amount, worker.told) == ("generate", 30, pytest.approx(1000.6))
+    assert (worker.stage_began, worker.trial_began) == (1000.0, 1000.0)
     beacon.on_end([])
     assert files.read_live(tmp_path) is None and list(tmp_path.iterdir()) == []
 
@@ -175,22 +187,26 @@ def test_what_a_search_is_at_is_told_at_most_twice_a_second(tmp_path, clock):
 def test_a_new_trial_or_stage_is_told_at_once(tmp_path, clock):
     beacon = progress.Beacon(tmp_path)
     beacon.on_start("run", 5, [])
-    beacon.on_trial_start("base", "base")
+    begins(beacon, "base", "base")
     clock[0] += 0.1
     beacon.on_stage("base", "capture", 0)
-    found = files.read_live(tmp_path)
+    (found,) = files.read_live(tmp_path).workers
     assert (found.trial, found.stage, found.stage_began, found.trial_began) == ("base", "capture", 1000.1, 1000.0)
+    beacon.on_worker("here", None, 1)
+    assert (files.read_live(tmp_path).done, files.read_live(tmp_path).waiting) == (0, 1)
     beacon.on_trial_end(ended("base", 0.4, kind="base"))
+    assert (files.read_live(tmp_path).done, files.read_live(tmp_path).waiting) == (1, 0)
     clock[0] += 0.1
-    beacon.on_trial_start("a", "parent")
-    found = files.read_live(tmp_path)
-    assert (found.done, found.total, found.trial, found.method, found.stage) == (1, 5, "a", "parent", "merge")
+    begins(beacon, "a", "parent")
+    live = files.read_live(tmp_path)
+    (found,) = live.workers
+    assert (live.done, live.total, found.trial, found.method, found.stage) == (1, 5, "a", "parent", "merge")
 
 
 def test_who_never_began_removes_nothing(tmp_path, clock):
     """A search that is refused, as another is at work in the folder, leaves the other's live.json alone."""
     other = progress.Beacon(tmp_path)
-    other.on_trial_start("base", "base")
+    begins(other, "base", "base")
     refused = progress.Beacon(tmp_path)
     refused.on_end([])
     assert files.read_live(tmp_path) is not None
