@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check docs bench bench-gpu docs-reference clean
+.PHONY: demo test quick check docs bench bench-gpu soak docs-reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
@@ -37,6 +37,10 @@ bench: $(VENV)/installed
 # Whole trials where there is an accelerator; says so where there is none.
 bench-gpu: $(VENV)/installed
 	$(BIN)/python -m benchmarks.accelerator
+
+# Five hundred kills at random, of searches and their workers, against a search that was left alone; two hours.
+soak: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.soak 500
 
 # torch comes first and pinned: an unpinned one may pull gigabytes of CUDA libraries.
 $(VENV)/installed: pyproject.toml constraints.txt

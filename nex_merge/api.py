@@ -1,6 +1,6 @@
 """The Python interface: searches and runs, also available from `nex_merge` itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,19 +72,20 @@ def search(
     config: str | Path | Mapping[str, Any] | RunConfig,
     *,
     family: str | Mapping[str, Any] | None = None,
-    engine: "Engine | None" = None,
+    engine: "Engine | Callable[[], Engine] | None" = None,
     observers: "Sequence[Observer]" = (),
     sampler: Any = None,
 ) -> Run:
     """Run or resume a search. Returns the finished run.
 
     `config`: a configuration file, its content as a mapping, or a `RunConfig`. `family`: another model family, by name,
-    file or mapping. `engine`: replaces the transformers engine (`engines.contracts.Engine`). `observers`: callbacks
-    (`Observer`), whose exceptions are logged and never end the search. `sampler`: any Optuna sampler, which takes over
-    from `study.sampler` after the first guesses and sees earlier trials under their present values. It costs exactness:
-    what it draws depends on its own state, so that a search that was stopped and resumed tries other merges than one
-    that was not. Trials finished stay as they are. Give the sampler again to go on with it; without it, the search goes
-    on with `study.sampler`.
+    file or mapping. `engine`: replaces the transformers engine (`engines.contracts.Engine`), or makes one: with
+    `runtime.workers`, every worker makes its own, so that it has to be a class or function that can be imported.
+    `observers`: callbacks (`Observer`), whose exceptions are logged and never end the search. `sampler`: any Optuna
+    sampler, which takes over from `study.sampler` after the first guesses and sees earlier trials under their present
+    values. It costs exactness: what it draws depends on its own state, so that a search that was stopped and resumed
+    tries other merges than one that was not. Trials finished stay as they are. Give the sampler again to go on with it;
+    without it, the search goes on with `study.sampler`.
 
     Handles no signals: Ctrl-C raises KeyboardInterrupt as ever, after ranking what is done.
 

@@ -1,6 +1,7 @@
 """Preflight: checks a search and estimates its cost before anything is merged."""
 
 import math
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,7 @@ def check(
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
     at = places(config.runtime, config.study.parallel)
-    if engine is not None and not callable(engine) and len(at) > 1:
-        raise InputError(
-            f"runtime.workers: expected 1 with an engine given from Python, which is in this process, got {len(at)}. "
-            "Give what makes one, such as its class, and every worker makes its own"
-        )
+    _check_sent(engine, len(at))
     made = made_for(family, config.runtime, at[0].device, engine)
     if made.family_weights is not None:
         tensors = made.family_weights.tensors
@@ -118,6 +115,24 @@ def check(
     return Checked(
         tensors, space, asked, terms, final, database, at, made, out_dtype, recipes, warm_start, notes,
     )  # fmt: skip
+
+
+def _check_sent(engine: Engine | Callable[[], Engine] | None, workers: int) -> None:
+    """Raise InputError if workers, of which there are several, can't make an engine given from Python."""
+    if engine is None or workers == 1:
+        return
+    if not callable(engine):
+        raise InputError(
+            f"runtime.workers: expected 1 with an engine given from Python, which is in this process, got {workers}. "
+            "Give what makes one, such as its class, and every worker makes its own"
+        )
+    try:
+        pickle.dumps(engine)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"engine: expected a class or a function that other processes can import, as every worker makes its own: "
+            f"{error}"
+        ) from None
 
 
 def made_for(

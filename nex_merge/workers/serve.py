@@ -97,6 +97,8 @@ def serve(connection: Connection) -> None:
                 received.put(connection.recv())
             except (EOFError, OSError):
                 os._exit(0)  # nobody is there to be told anything
+            except Exception as error:  # of whatever makes the engine, if it can't be imported here
+                send("fault", portable(error))
 
     threading.Thread(target=receive, name="receiver", daemon=True).start()
     logging.getLogger("nex_merge").addHandler(_Notes(send))

@@ -114,8 +114,12 @@ class _Either:
 def test_more_workers_than_trials_at_once_are_refused(toy_config):
     with pytest.raises(InputError, match=r"runtime\.workers: expected at most 2, got 3: study.parallel says"):
         search(toy_config, engine=Mortal, study={"parallel": 2}, runtime={"workers": 3})
-    with pytest.raises(InputError, match="expected 1 with an engine given from Python"):
-        search(toy_config, engine=Steady(), study={"parallel": 2}, runtime={"workers": 2})
+    for engine, message in (
+        (Steady(), "expected 1 with an engine given from Python"),
+        (lambda: Steady(), "expected a class or a function that other processes can import"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search(toy_config, engine=engine, study={"parallel": 2}, runtime={"workers": 2})
 
 
 def test_an_error_that_cannot_be_sent_is_told_all_the_same():

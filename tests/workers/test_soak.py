@@ -1,0 +1,11 @@
+"""Ten kills at random; `make soak` has five hundred."""
+
+import pytest
+
+from benchmarks.soak import soak
+
+
+@pytest.mark.timeout(900)
+def test_ten_random_kills_change_nothing(tmp_path):
+    found = soak(tmp_path, 10, seed=29)
+    assert found["kills"] == 10 and found["processes"] > found["searches"]
