@@ -38,6 +38,7 @@ from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.terms import Terms, check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
+from nex_merge.workers.cluster import check_ray
 from nex_merge.workers.places import Place, places
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -85,7 +86,14 @@ def check(
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
+    if config.runtime.cluster is not None:
+        check_ray(config.runtime)
     at = places(config.runtime, config.study.parallel)
+    if engine is not None and not callable(engine) and config.runtime.cluster is not None:
+        raise InputError(
+            "runtime.cluster: expected null with an engine given from Python, which is in this process. Give what "
+            "makes one, such as its class, and every worker makes its own"
+        )
     if engine is not None and not callable(engine) and len(at) > 1:
         raise InputError(
             f"runtime.workers: expected 1 with an engine given from Python, which is in this process, got {len(at)}. "

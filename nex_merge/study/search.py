@@ -43,7 +43,9 @@ from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.wording import counted
+from nex_merge.workers.cluster import Cluster
 from nex_merge.workers.executors import Executor, Here
+from nex_merge.workers.nodes import family_engine, members
 from nex_merge.workers.processes import Processes
 from nex_merge.workers.serve import Setup
 
@@ -133,16 +135,20 @@ class Search:
     @contextmanager
     def _workers(self) -> Iterator[Executor]:
         """Who does the trials. Those that are processes start while the search is rehearsed in this one."""
-        checked, note = self._checked, self._dispatch.on_note
-        if len(checked.places) == 1 and checked.engine is not None:
+        checked, note, runtime = self._checked, self._dispatch.on_note, self._config.runtime
+        if len(checked.places) == 1 and checked.engine is not None and runtime.cluster is None:
             self._tell(rehearsed(self._resolved, checked, note))
             yield Here(checked.engine)
             return
-        with closing(Processes(checked.places)) as processes:
+        if runtime.cluster is not None:
+            workers = Cluster(runtime, self._config.study.parallel, note)
+        else:
+            workers = Processes(checked.places)
+        with closing(workers):
             self._tell(rehearsed(self._resolved, checked, note))
             # They have their own; two on one device may be one too many.
             self._checked = replace(checked, engine=None)
-            yield processes
+            yield workers
 
     def _tell(self, rehearsal: Rehearsal | None) -> None:
         note, checked = self._dispatch.on_note, self._checked
@@ -165,6 +171,9 @@ class Search:
         orders = run.path / files.ORDERS
         if isinstance(executor, Processes):
             executor.set_up(Setup(self._maker(), orders))
+        elif isinstance(executor, Cluster):
+            found = members(self._family, self._resolved.resolved)
+            executor.set_up(self._make or partial(family_engine, found, self._config.runtime))
         elif checked.engine is not None and checked.engine.family_weights is not None:
             checked.engine.family_weights.keep_ranks(orders)
         start, reference = self._start()
