@@ -8,6 +8,7 @@ without reading it; an actor is a worker of `serve.py`. Everything is ended wher
 import logging
 import os
 import platform
+import socket
 import sys
 import threading
 from multiprocessing import Pipe
@@ -24,6 +25,7 @@ from nex_merge.workers.serve import serve
 from nex_merge.workers.sessions import end_session
 
 STEP = 0.25  # seconds after which a new actor is looked for among those that are waited for, at the latest
+REACHED = 10.0  # seconds in which a cluster has to be reached
 LEAVE = 1.0  # seconds that actors have to tidy up
 OBJECTS = 256 << 20  # bytes for what answers take on their way
 
@@ -103,6 +105,9 @@ class Bridge:
     def _connect(self) -> None:
         wanted = self._wanted
         if wanted.folder is None:
+            host, colon, port = wanted.address.rpartition(":")
+            if colon:  # where nobody listens, Ray would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), REACHED).close()
             ray.init(address=wanted.address, log_to_driver=False, logging_level=logging.ERROR)
             return
         ray.init(
@@ -190,12 +195,11 @@ def _why(error: Exception) -> str:
         return "ended"
     text = str(error)
     for sign, words in (
-        ("failed to import", "cannot be started: its node lacks nex-merge or one of its libraries"),
-        ("Out of memory", "was ended by Ray, as its node ran out of memory"),
-        ("node died", "was lost with its node"),
-        ("node is dead", "was lost with its node"),
+        ("failed to import", "cannot be started, as its node lacks nex-merge or one of its libraries"),
+        ("node has died", "was lost with its node"),
+        ("worker process has died", "ended, as a process does that is killed or runs out of memory"),
     ):
-        if sign.lower() in text.lower():
+        if sign in text:
             return words
     return f"was lost ({_first_line(error)})"
 
