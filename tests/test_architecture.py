@@ -60,6 +60,7 @@ LIBRARIES = {
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},
+    "ray": {"workers/ray_actors.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},
 }
 # Measures that no module outside measures/ compares a name with, but for these: setup knows no measures, and says at
@@ -183,7 +184,8 @@ def test_every_module_says_what_it_is():
 def test_every_library_that_is_imported_is_declared():
     """What comes along with another dependency today may not tomorrow."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.split(r"[\s<>=!~\[;]", item)[0].lower().replace("-", "_") for item in project["dependencies"]}
+    items = [*project["dependencies"], *project["optional-dependencies"]["ray"]]
+    declared = {re.split(r"[\s<>=!~\[;]", item)[0].lower().replace("-", "_") for item in items}
     provided = packages_distributions()
     for path in sources():
         libraries = {name.split(".")[0] for name in imports(path)} - {"nex_merge", *sys.stdlib_module_names}

@@ -153,10 +153,17 @@ class RuntimeConfig(Strict):
     workers: Annotated[int | Literal["auto"] | None, AfterValidator(_positive)] = Field(
         default=None,
         description="processes that do trials, each with a model of its own, at most study.parallel; auto: one per "
-        "GPU, without any per core; null: one, or one for each of devices",
+        "GPU, without any per core; null: one, or one for each of devices, or with cluster as auto",
     )
     devices: Annotated[list[str] | Literal["auto"], AfterValidator(_devices)] = Field(
         default="auto", description="devices that workers share out, such as [cuda:0, cuda:1]; auto: all GPUs, else cpu"
+    )
+    cluster: str | None = Field(
+        default=None,
+        pattern=r"^(ray|auto|[^\s/]+:\d+)$",
+        description="Ray cluster whose nodes do the trials: ray starts one on this machine, auto joins the one that "
+        "this machine is a node of, as HOST:PORT does; null: none. workers is then the number of its actors, each "
+        "with a GPU, or a share of the CPUs, of its own",
     )
 
 

@@ -97,11 +97,13 @@ class Family:
     donor_named: bool = False  # whether the family names it (`config: base` does); only then may configs differ
     dtype: str | None = None  # dtype that merged weights are stored in; None: that of most of the base's parameters
     adapters: Mapping[str, AdapterMember] = field(default_factory=dict)
+    # Folders by what recipes call them that were made on a machine which has them in other places.
+    elsewhere: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def merged(self) -> Mapping[str, Path]:
-        """The merged checkpoints of adapters by how recipes name them."""
-        return {member.reference: self.folders[name] for name, member in self.adapters.items()}
+        """The checkpoints that recipes name otherwise than by their folders: those of adapters, merged, above all."""
+        return {**self.elsewhere, **{member.reference: self.folders[name] for name, member in self.adapters.items()}}
 
     @property
     def references(self) -> Mapping[str, str]:

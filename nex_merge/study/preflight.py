@@ -39,6 +39,7 @@ from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.terms import Terms, check_crossfit, split_prompts
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
+from nex_merge.workers.cluster import check_ray
 from nex_merge.workers.places import Place, places
 
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -87,8 +88,11 @@ def check(
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
+    if config.runtime.cluster is not None:
+        check_ray(config.runtime)
     at = places(config.runtime, config.study.parallel)
-    _check_sent(engine, len(at))
+    if len(at) > 1 or config.runtime.cluster is not None:
+        _check_sent(engine)
     made = made_for(family, config.runtime, at[0].device, engine)
     if made.family_weights is not None:
         tensors = made.family_weights.tensors
@@ -117,22 +121,15 @@ def check(
     )  # fmt: skip
 
 
-def _check_sent(engine: Engine | Callable[[], Engine] | None, workers: int) -> None:
-    """Raise InputError if workers, of which there are several, can't make an engine given from Python."""
-    if engine is None or workers == 1:
-        return
-    if not callable(engine):
-        raise InputError(
-            f"runtime.workers: expected 1 with an engine given from Python, which is in this process, got {workers}. "
-            "Give what makes one, such as its class, and every worker makes its own"
-        )
+def _check_sent(engine: Engine | Callable[[], Engine] | None) -> None:
+    """Raise InputError if workers in other processes can't make an engine that was given from Python."""
+    what = "engine: expected a class or a function that other processes can import, as every worker makes its own"
+    if engine is not None and not callable(engine):
+        raise InputError(f"{what}, got an engine of this process. Without workers and cluster, it does the trials here")
     try:
         pickle.dumps(engine)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"engine: expected a class or a function that other processes can import, as every worker makes its own: "
-            f"{error}"
-        ) from None
+        raise InputError(f"{what}: {error}") from None
 
 
 def made_for(

@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from nex_merge.engines.contracts import Engine
-from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError, InUse, RunError
 from nex_merge.merging import rounded_members
 from nex_merge.records import MergeRecipe
@@ -40,13 +38,12 @@ from nex_merge.study.proposal import Suggester, dimensions_of, first_guesses, pr
 from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.samplers import Start, check_given
+from nex_merge.study.staff import executor_for, set_up
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.study.work_log import WorkLog
 from nex_merge.wording import counted
 from nex_merge.workers.executors import Executor, Here
-from nex_merge.workers.processes import Processes
-from nex_merge.workers.serve import Setup
 
 
 def run_search(
@@ -133,17 +130,13 @@ class Search:
 
     @contextmanager
     def _workers(self) -> Iterator[Executor]:
-        """Who does the trials. Those that are processes start while the search is rehearsed in this one."""
-        checked, note = self._checked, self._dispatch.on_note
-        if len(checked.places) == 1 and checked.engine is not None:
-            self._tell(rehearsed(self._resolved, checked, note))
-            yield Here(checked.engine)
-            return
-        with closing(Processes(checked.places)) as processes:
-            self._tell(rehearsed(self._resolved, checked, note))
-            # They have their own; two on one device may be one too many.
-            self._checked = replace(checked, engine=None)
-            yield processes
+        """Who does the trials. Other processes start while the search is rehearsed in this one."""
+        with closing(executor_for(self._config, self._checked, self._dispatch.on_note)) as executor:
+            self._tell(rehearsed(self._resolved, self._checked, self._dispatch.on_note))
+            if not isinstance(executor, Here):
+                # They have models of their own, and two on one device may be one too many.
+                self._checked = replace(self._checked, engine=None)
+            yield executor
 
     def _tell(self, rehearsal: Rehearsal | None) -> None:
         note, checked = self._dispatch.on_note, self._checked
@@ -163,11 +156,7 @@ class Search:
         """What runs trials, and how the search begins."""
         checked, study, note = self._checked, self._config.study, self._dispatch.on_note
         keep_asked(run.path, checked.asked)
-        orders = run.path / files.ORDERS
-        if isinstance(executor, Processes):
-            executor.set_up(Setup(self._maker(), orders))
-        elif checked.engine is not None and checked.engine.family_weights is not None:
-            checked.engine.family_weights.keep_ranks(orders)
+        set_up(executor, self._resolved, checked, run.path / files.ORDERS, self._make)
         start, reference = self._start()
         if checked.warm_start is not None:
             keep_warm_start(run.path, checked.warm_start)
@@ -187,13 +176,6 @@ class Search:
                 "parameter independently; the current sampler continues from its trials"
             )
         return runner, start
-
-    def _maker(self) -> Callable[[], Engine]:
-        """What makes a worker's engine, in its process."""
-        if self._make is not None:
-            return self._make
-        device = self._checked.places[0].device_inside
-        return partial(FamilyEngine, self._family, self._config.runtime.model_copy(update={"device": device}))
 
     def _start(self) -> tuple[Start, Mapping[str, Any] | None]:
         """How the search begins, and the study parameters of equal weights, None if no recipe has them."""

@@ -32,28 +32,39 @@ class Place:
 
 
 def places(runtime: RuntimeConfig, parallel: int) -> list[Place]:
-    """The workers' places, one each, by `runtime.workers` and `runtime.devices`.
+    """The workers' places, one each, by `runtime.workers` and `runtime.devices`; with a cluster, that of this process.
 
     `parallel`: `study.parallel`, which more workers would have no use for. Raises InputError if there are more, or this
     machine lacks a device.
     """
     devices = _devices(runtime)
-    count = count_of(runtime, devices)
-    if runtime.workers == "auto":
-        count = min(count, parallel)
+    if runtime.workers == "auto" or (runtime.cluster is not None and runtime.workers is None):
+        count = min(parallel, 1 if runtime.cluster is not None else count_of(runtime, devices))
+    else:
+        count = count_of(runtime, devices)
     if count > parallel:
         raise InputError(
             f"runtime.workers: expected at most {parallel}, got {count}: study.parallel says how many trials may be "
             f"under way at once, and it is part of the search, which a machine must not change. Use at most "
             f"{counted(parallel, 'worker')}, or a new search with a larger study.parallel"
         )
+    if runtime.cluster is not None:
+        return [Place(devices[0], cores())]
     return [Place(devices[i % len(devices)], max(1, cores() // count)) for i in range(count)]
 
 
 def count_of(runtime: RuntimeConfig, devices: Sequence[str] | None = None) -> int:
-    """How many workers `runtime.workers` asks for. `devices`: if they are at hand."""
+    """How many workers `runtime.workers` asks for. `devices`: if they are at hand.
+
+    Raises InputError if a cluster would have to be asked.
+    """
     if isinstance(runtime.workers, int):
         return runtime.workers
+    if runtime.cluster is not None:
+        raise InputError(
+            "runtime.workers: expected a number with runtime.cluster, whose size is not known yet, or study.parallel, "
+            f"got {runtime.workers!r}"
+        )
     if runtime.workers is None and runtime.devices == "auto":
         return 1
     devices = devices or _devices(runtime)

@@ -115,7 +115,7 @@ def test_more_workers_than_trials_at_once_are_refused(toy_config):
     with pytest.raises(InputError, match=r"runtime\.workers: expected at most 2, got 3: study.parallel says"):
         search(toy_config, engine=Mortal, study={"parallel": 2}, runtime={"workers": 3})
     for engine, message in (
-        (Steady(), "expected 1 with an engine given from Python"),
+        (Steady(), "got an engine of this process"),
         (lambda: Steady(), "expected a class or a function that other processes can import"),
     ):
         with pytest.raises(InputError, match=message):

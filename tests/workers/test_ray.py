@@ -1,0 +1,267 @@
+"""Searches on Ray clusters: one with two nodes on this machine that tests join, and those that searches start."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from nex_merge.errors import InputError
+from nex_merge.setup.config import RuntimeConfig
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.workers.cluster import Cluster
+from nex_merge.workers.nodes import family_engine, members
+from nex_merge.workers.sessions import end_session
+from tests.conftest import ROOT, toy_settings
+from tests.searches import TIMES, TRIALS, search
+from tests.workers.mortal import Mortal
+
+if find_spec("ray") is None and os.environ.get("NEX_MERGE_RAY") != "required":
+    pytest.skip("Ray is not installed", allow_module_level=True)
+
+# Ray's own, as docs/clusters.md names them.
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
+}
+AT_ONCE = 5.0  # seconds in which an interrupted search ends
+
+
+class Nodes:
+    """A cluster of two nodes with a CPU each, in sessions of their own."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+        self.head = self._start({}, "--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        self.address = (Path(self.folder) / "ray_current_cluster").read_text()
+        self.second = self._start({"TEST_NODE": "second"}, f"--address={self.address}")
+
+    def _start(self, also, *options):
+        command = ["-c", "from ray.scripts.scripts import main; main()", "start", "--num-cpus=1", *options]
+        process = subprocess.Popen(
+            [sys.executable, *command, "--object-store-memory=100000000"],
+            env={**os.environ, **ENVIRONMENT, **also, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert process.wait(60) == 0, process.stdout.read()
+        return process.pid
+
+    def close(self):
+        end_session(self.second)
+        end_session(self.head, self.folder)
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    found = Nodes()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield found
+    found.close()
+
+
+def written(folder, toy, **runtime):
+    """A configuration of a search with four trials under way."""
+    settings = {**toy_settings(toy, folder / "run"), "study": {"trials": 4, "parallel": 4}, "runtime": runtime}
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def kept(run):
+    """What has to be the same whoever tried the merges, by file."""
+    board = json.loads((run / "leaderboard.json").read_text())
+    found = {"leaderboard": [{key: value for key, value in row.items() if key not in TIMES} for row in board]}
+    for trial in TRIALS:
+        folder = run / "trials" / trial
+        found |= {(trial, name): (folder / name).read_bytes() for name in ("responses.jsonl", "recipe.yaml")}
+        result = json.loads((folder / "result.json").read_text())
+        assert result.pop("seconds") and result["weights_sha256"]
+        found[trial, "result.json"] = result
+    return found
+
+
+@pytest.fixture(scope="module")
+def here(toy, tmp_path_factory):
+    """Rows and files of the search without a cluster."""
+    folder = tmp_path_factory.mktemp("here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        rows, _ = search(written(folder, toy))
+    return rows, kept(folder / "run")
+
+
+def mortal(config, tmp_path, node=None):
+    resolved = resolve_config(str(config))
+    return partial(Mortal, resolved.family, RuntimeConfig(device="cpu"), str(tmp_path / "marker"), node)
+
+
+def test_an_actor_that_is_killed_in_mid_trial(nodes, here, toy, tmp_path):
+    config = written(tmp_path, toy, cluster=nodes.address, workers=2)
+    rows, recorder = search(config, engine=mortal(config, tmp_path))
+    assert (tmp_path / "marker").exists() and any("tried again, 2 of 3" in note for note in recorder.notes)
+    assert (rows, kept(tmp_path / "run")) == here
+
+
+def test_another_checkpoint_on_a_node_is_refused(nodes, toy, tmp_path):
+    resolved = resolve_config(str(written(tmp_path, toy)))
+    right = members(resolved.family, resolved.resolved)
+    wrong = replace(right, checkpoints={**right.checkpoints, "a": "0" * 64})
+    cluster = Cluster(RuntimeConfig(cluster=nodes.address, workers=1), 1, print)
+    try:
+        cluster.set_up(partial(family_engine, wrong, RuntimeConfig()))
+        with pytest.raises(InputError) as refused:
+            while not cluster.ready():
+                cluster.wait(lambda *told: None)
+    finally:
+        cluster.close()
+    assert f"{os.uname().nodename}: a: {toy['a']} has other weights" in str(refused.value)
+
+
+def test_a_joined_cluster_goes_on_without_our_actors(nodes):
+    """After all that was done on it, and the first to find it out is whoever comes next."""
+    own = [process for process in psutil.process_iter() if os.getsid(process.pid) in (nodes.head, nodes.second)]
+    names = [" ".join(process.cmdline()) for process in own]
+    assert sum("/raylet" in name.split()[0] for name in names) == 2
+    assert not any("Actor" in name for name in names)
+    assert not list(Path(tempfile.gettempdir()).glob("nex-merge-orders-*"))
+
+
+def test_a_node_that_is_lost_in_mid_trial(nodes, here, toy, tmp_path):
+    """The last one on this cluster. A replacement finds no room, and holds no trial."""
+    config = written(tmp_path, toy, cluster=nodes.address, workers=2)
+
+    def end():
+        while not (tmp_path / "marker").exists():
+            time.sleep(0.05)
+        end_session(nodes.second)
+
+    thread = threading.Thread(target=end, daemon=True)
+    thread.start()
+    rows, recorder = search(config, engine=mortal(config, tmp_path, "second"))
+    thread.join()
+    assert any("was lost with its node; tried again, 2 of 3" in note for note in recorder.notes), recorder.notes
+    assert (rows, kept(tmp_path / "run")) == here
+
+
+def test_nobody_to_join(toy, tmp_path):
+    with pytest.raises(InputError, match=r"^runtime.cluster: 127.0.0.1:9: "):
+        search(written(tmp_path, toy, cluster="127.0.0.1:9", workers=1))
+
+
+PROGRAM = """
+import os, sys
+from functools import partial
+from nex_merge import interrupts
+interrupts.install()
+from nex_merge.setup.config import RuntimeConfig
+from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.progress import Progress
+from nex_merge.measures.estimates import objective_of
+from nex_merge.study.search import run_search
+from tests.workers.mortal import Mortal
+resolved = resolve_config(sys.argv[1])
+engine = partial(Mortal, resolved.family, RuntimeConfig(device="cpu"), *sys.argv[2:])
+interrupts.begin()
+try:
+    run_search(resolved, False, [Progress(objective_of(resolved.config.study))], engine)
+    assert not any(name.startswith("RAY_") for name in os.environ) and "ray" not in sys.modules
+    interrupts.end()
+except KeyboardInterrupt:
+    interrupts.stopped()
+    sys.exit(interrupts.finish())
+"""
+
+
+@pytest.fixture
+def begun(toy, tmp_path):
+    """Starts a search that starts a cluster, in a process with a home of its own; and what is left of either."""
+    home = tmp_path / "home"
+    home.mkdir()
+    mark = f"TEST_MARK={tmp_path}"
+
+    def start(node=None):
+        config = written(tmp_path, toy, cluster="ray", workers=1)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {} if node is None else {"TEST_NODE": node}
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(config), str(tmp_path / "marker"), *filter(None, [node])],
+            env={**environment, "HOME": str(home), "TEST_MARK": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def left():
+        found = []
+        for process in psutil.process_iter(["environ"]):
+            if f"TEST_MARK={(process.info['environ'] or {}).get('TEST_MARK')}" == mark:
+                found.append(process)
+        return found
+
+    yield start, left
+    for process in left():
+        process.kill()
+
+
+def folders():
+    """Of clusters, and of orders of weights."""
+    found = {path for root in ("/tmp", tempfile.gettempdir()) for path in Path(root).glob("nex-merge-*")}
+    return {path for path in found if not path.name.startswith("nex-merge-cache-")}
+
+
+def test_a_cluster_of_its_own(begun, here, tmp_path):
+    """With a worker that is killed: nothing of Ray's is printed, kept in the home, or left."""
+    start, left = begun
+    before = folders()
+    process = start()
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "tried again, 2 of 3" in output + errors
+    assert not any(word in output + errors for word in ("raylet", "Ray ", "ray::", "RAY_"))
+    assert kept(tmp_path / "run") == here[1]
+    assert not list((tmp_path / "home").iterdir()) and not left() and folders() == before
+
+
+def is_starting(left, tmp_path):
+    return any("gcs_server" in part for process in left() for part in process.cmdline()[:1])
+
+
+def is_at_work(left, tmp_path):
+    return (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "when"),
+    [(signal.SIGINT, 130, is_starting), (signal.SIGKILL, -9, is_starting), (signal.SIGTERM, 143, is_at_work)],
+    ids=["Ctrl-C while Ray starts", "SIGKILL while Ray starts", "SIGTERM in mid-trial"],
+)
+def test_nothing_is_left(begun, tmp_path, number, code, when):
+    start, left = begun
+    before = folders()
+    process = start("this one")
+    deadline = time.monotonic() + 60
+    while not when(left, tmp_path):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    asked = time.monotonic()
+    process.communicate(timeout=30)
+    assert process.returncode == code
+    while left() and number == signal.SIGKILL and time.monotonic() - asked < AT_ONCE:
+        time.sleep(0.1)
+    assert not left() and time.monotonic() - asked < AT_ONCE
+    assert folders() == before
