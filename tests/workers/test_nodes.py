@@ -127,7 +127,7 @@ def test_without_ray(toy, tmp_path, monkeypatch):
     [
         ({"devices": ["cpu"]}, "runtime.devices: expected auto with runtime.cluster"),
         ({"workers": 3}, "runtime.workers: expected at most 2, got 3"),
-        ({}, "runtime.cluster: expected null with an engine given from Python"),
+        ({}, "engine: expected a class or a function"),
     ],
 )
 def test_what_no_cluster_can_do(toy, tmp_path, monkeypatch, runtime, said):
