@@ -261,3 +261,43 @@ def test_a_conditional_space_is_spread_over_its_methods():
         drawn.append(trial.suggest_categorical("method", methods))
         study.tell(trial, trial.suggest_float("weight.a", 0.05, 1.2))
     assert drawn[::2] == methods * 2
+
+
+def at_once(parallel, told_early=(), trials=30, objective=peak):
+    """As `run`, with so many trials under way: n is asked when 0 … n-parallel are told, or some more of them."""
+    sampler = MergeSampler("tpe", 0, START, parallel=parallel)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    asked, told = [], 0
+
+    def tell(until):
+        nonlocal told
+        for trial, x, y in asked[told:until]:
+            study.tell(trial, objective(trial, x, y))
+        told = max(told, until)
+
+    for number in range(trials):
+        tell(number if number in told_early else max(0, number - parallel + 1))
+        trial = study.ask()
+        asked.append((trial, trial.suggest_float("x", 0, 1), trial.suggest_float("y", 0, 1)))
+    return [(x, y) for _, x, y in asked]
+
+
+@pytest.mark.parametrize("parallel", [2, 5])
+def test_what_was_told_too_early_changes_no_proposal(parallel):
+    """As after a search that was stopped, whose trials are all told when it goes on."""
+    expected = at_once(parallel)
+    assert at_once(parallel, told_early=range(8, 30, 3)) == expected != at_once(parallel + 1)
+    # It does depend on what was told in time, and, of the others, on their parameters.
+    assert expected[-1] != at_once(parallel, objective=lambda trial, x, y: x)[-1]
+
+
+def test_of_one_at_a_time_nothing_is_other_than_before():
+    assert at_once(1) == run("tpe", peak, 30)
+
+
+def test_trials_that_tpe_knows_nothing_for_are_further_spread_points():
+    drawn, one = at_once(16, trials=24), at_once(1, trials=24)
+    points = drawn[2:16]
+    assert drawn[:16] == at_once(16, trials=16, objective=lambda trial, x, y: x), "whatever is found"
+    assert points[::2] == one[2:16:2], "the points of before keep their trials"
+    assert len({int(16 * x) for x, _ in points}) == len({int(16 * y) for _, y in points}) == 14, "of one sequence"
