@@ -33,7 +33,8 @@ from nex_merge.workers.sessions import end_session
 HERE = "ray"  # the value of runtime.cluster for a cluster of this machine
 PATIENCE = 2.5  # seconds in which the other process leaves a cluster that it has joined
 STARTS = 3  # times in a row that a worker may end before it is ready, until no other is started
-ROOM = 900.0  # seconds without any worker, until the cluster is given up
+ROOM = 900.0  # seconds without any worker on a node, until the cluster is given up
+TELLING = 30.0  # seconds of these, until it is said
 LONGEST = 20  # characters of a folder for temporary files: Ray's sockets are deep in it, and limited to about 100
 
 # Of the cluster that is started here: a node that is gone is noticed within two seconds, and nobody is told of it.
@@ -84,7 +85,7 @@ class Cluster:
         self._workers: dict[str, _Worker] = {}
         self._setup: Setup | None = None
         self._failed = 0  # workers in a row that ended before they were ready
-        self._idle = time.monotonic()  # since when no worker is ready
+        self._idle = time.monotonic()  # since when no worker has a node
         self._folder: str | None = None
         count = runtime.workers if isinstance(runtime.workers, int) else None
         environment = os.environ | {
@@ -114,7 +115,7 @@ class Cluster:
 
     def set_up(self, make: Callable[[], Any]) -> None:
         """Let the workers make their engines, on their nodes, by `make`."""
-        self._setup = Setup(OnNode(make, secrets.token_hex(8)))
+        self._setup, self._idle = Setup(OnNode(make, secrets.token_hex(8))), time.monotonic()
         for name, worker in self._workers.items():
             if worker.facts is not None:
                 self._tell_worker(name, self._setup)
@@ -134,15 +135,9 @@ class Cluster:
         self._tell_worker(worker, job)
 
     def wait(self, progress: Progress) -> Done | Gone | None:
-        if self.ready():
-            self._idle = time.monotonic()
-        elif time.monotonic() - self._idle > ROOM:
-            raise RunError(
-                f"runtime.cluster: there was no room for a worker in {ROOM / 60:.0f} minutes. Give the cluster nodes, "
-                "or free some; the same command goes on"
-            )
         try:
             if not self._connection.poll(1.0):
+                self._look_for_room()
                 return None
             name, kind, what = self._connection.recv()
         except (EOFError, OSError):
@@ -170,6 +165,19 @@ class Cluster:
         end_session(self._process.pid, self._folder)
         self._process.wait()
         self._output.close()
+
+    def _look_for_room(self) -> None:
+        """Raise RunError if no worker has had a node for long."""
+        idle = time.monotonic() - self._idle
+        if self.places():
+            self._idle = time.monotonic()
+        elif idle > ROOM:
+            raise RunError(
+                f"runtime.cluster: there was no room for a worker in {ROOM / 60:.0f} minutes. Give the cluster nodes, "
+                "or free some; the same command goes on"
+            )
+        elif idle > TELLING:
+            self._say_once("no worker has a node yet; waiting for room in the cluster")
 
     def _introduced(self, name: str, found: Facts) -> None:
         """Let a worker make its engine, if its node may. Raises InputError if it may not."""

@@ -9,30 +9,31 @@ from nex_merge.engines.transformers import FamilyEngine
 
 
 class Mortal(FamilyEngine):
-    """Ends its process, or waits until its node is ended, in the first merge that is tried where it may."""
+    """In the first merge that is tried, ends its process; on the node `second`, waits for the end of that node."""
 
-    def __init__(self, family, runtime, marker, node=None):
+    def __init__(self, family, runtime, folder):
+        """`folder`: with a file for each that has happened."""
         super().__init__(family, runtime)
-        self._marker, self._node = Path(marker), node
-
-    def answer(self, *arguments, **named):
-        found = super().answer(*arguments, **named)
-        if self._recipe.kind == "merge" and self._is_chosen():
-            if self._node is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(600)
-        return found
+        self._folder = Path(folder)
 
     def load(self, recipe):
         self._recipe = recipe
         return super().load(recipe)
 
-    def _is_chosen(self):
-        """Never in the process of the search, which rehearses; and once."""
-        if "RAY_RAYLET_PID" not in os.environ or os.environ.get("TEST_NODE") != self._node:
-            return False
+    def answer(self, *arguments, **named):
+        found = super().answer(*arguments, **named)
+        is_second = os.environ.get("TEST_NODE") == "second"
+        # Never in the process of the search, which rehearses.
+        may = "RAY_RAYLET_PID" in os.environ and self._recipe.kind == "merge"
+        if may and self._is_first("waits" if is_second else "killed"):
+            if not is_second:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
+        return found
+
+    def _is_first(self, name):
         try:
-            self._marker.touch(exist_ok=False)
+            (self._folder / name).touch(exist_ok=False)
         except FileExistsError:
             return False
         return True

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from nex_merge.engines.transformers import FamilyEngine
-from nex_merge.errors import InputError
+from nex_merge.errors import InputError, RunError
 from nex_merge.setup.config import RunConfig, RuntimeConfig, parse
 from nex_merge.setup.families import open_family
 from nex_merge.setup.resolve import resolve_config
@@ -156,3 +156,25 @@ def test_what_is_no_address(toy, tmp_path, address):
     settings = {**toy_settings(toy, tmp_path / "run"), "runtime": {"cluster": address}}
     with pytest.raises(InputError, match=r"runtime.cluster"):
         parse(RunConfig, settings, "x")
+
+
+def test_a_cluster_without_room_is_waited_for_and_given_up(monkeypatch):
+    """Spoken by a stand-in for the other process: a worker starts, and never has a node."""
+    monkeypatch.setattr(cluster, "TELLING", 0.0)
+    speak = "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
+    speak += "c.recv(); c.send(('worker 1', 'starting', None)); c.recv()"
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda command, **named: real([sys.executable, "-c", speak, command[-1]], **named)
+    )
+    notes = []
+    found = cluster.Cluster(RuntimeConfig(cluster="auto", workers=1), 1, notes.append)
+    try:
+        assert [found.wait(print) for _ in range(3)] == [None] * 3
+        assert list(found.places()) == list(found.ready()) == []
+        assert notes == ["no worker has a node yet; waiting for room in the cluster"]
+        monkeypatch.setattr(cluster, "ROOM", 0.0)
+        with pytest.raises(RunError, match=r"no room for a worker .*; the same command goes on$"):
+            found.wait(print)
+    finally:
+        found.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,11 +55,15 @@ class Nodes:
         command = ["-c", "from ray.scripts.scripts import main; main()", "start", "--num-cpus=1", *options]
         process = subprocess.Popen(
             [sys.executable, *command, "--object-store-memory=100000000"],
-            env={**os.environ, **ENVIRONMENT, **also, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, **ENVIRONMENT, **also, "PYTHONPATH": str(ROOT), "TMPDIR": self.folder},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.wait(60) == 0, process.stdout.read()
         return process.pid
+
+    @property
+    def sessions(self):
+        return self.head, self.second
 
     def close(self):
         end_session(self.second)
@@ -106,19 +111,7 @@ def here(toy, tmp_path_factory):
     return rows, kept(folder / "run")
 
 
-def mortal(config, tmp_path, node=None):
-    resolved = resolve_config(str(config))
-    return partial(Mortal, resolved.family, RuntimeConfig(device="cpu"), str(tmp_path / "marker"), node)
-
-
-def test_an_actor_that_is_killed_in_mid_trial(nodes, here, toy, tmp_path):
-    config = written(tmp_path, toy, cluster=nodes.address, workers=2)
-    rows, recorder = search(config, engine=mortal(config, tmp_path))
-    assert (tmp_path / "marker").exists() and any("tried again, 2 of 3" in note for note in recorder.notes)
-    assert (rows, kept(tmp_path / "run")) == here
-
-
-def test_another_checkpoint_on_a_node_is_refused(nodes, toy, tmp_path):
+def test_another_checkpoint_is_refused_and_a_cluster_that_was_joined_goes_on(nodes, toy, tmp_path):
     resolved = resolve_config(str(written(tmp_path, toy)))
     right = members(resolved.family, resolved.resolved)
     wrong = replace(right, checkpoints={**right.checkpoints, "a": "0" * 64})
@@ -131,31 +124,28 @@ def test_another_checkpoint_on_a_node_is_refused(nodes, toy, tmp_path):
     finally:
         cluster.close()
     assert f"{os.uname().nodename}: a: {toy['a']} has other weights" in str(refused.value)
+    names = [process.cmdline() for process in psutil.process_iter() if os.getsid(process.pid) in nodes.sessions]
+    assert sum("/raylet" in name[0] for name in names if name) == 2
+    assert not any("Actor" in part for name in names for part in name)
+    assert not list(Path(nodes.folder).glob("nex-merge-orders-*"))
 
 
-def test_a_joined_cluster_goes_on_without_our_actors(nodes):
-    """After all that was done on it, and the first to find it out is whoever comes next."""
-    own = [process for process in psutil.process_iter() if os.getsid(process.pid) in (nodes.head, nodes.second)]
-    names = [" ".join(process.cmdline()) for process in own]
-    assert sum("/raylet" in name.split()[0] for name in names) == 2
-    assert not any("Actor" in name for name in names)
-    assert not list(Path(tempfile.gettempdir()).glob("nex-merge-orders-*"))
-
-
-def test_a_node_that_is_lost_in_mid_trial(nodes, here, toy, tmp_path):
-    """The last one on this cluster. A replacement finds no room, and holds no trial."""
+def test_an_actor_is_killed_and_a_node_is_lost_in_mid_trial(nodes, here, toy, tmp_path):
+    """The last one on this cluster. The replacement for the second one finds no room, and holds no trial."""
     config = written(tmp_path, toy, cluster=nodes.address, workers=2)
+    family = resolve_config(str(config)).family
 
     def end():
-        while not (tmp_path / "marker").exists():
+        while not (tmp_path / "waits").exists():
             time.sleep(0.05)
         end_session(nodes.second)
 
     thread = threading.Thread(target=end, daemon=True)
     thread.start()
-    rows, recorder = search(config, engine=mortal(config, tmp_path, "second"))
+    rows, recorder = search(config, engine=partial(Mortal, family, RuntimeConfig(device="cpu"), str(tmp_path)))
     thread.join()
-    assert any("was lost with its node; tried again, 2 of 3" in note for note in recorder.notes), recorder.notes
+    for why in ("ended, as a process does that is killed or runs out of memory", "was lost with its node"):
+        assert any(f"{why}; tried again, 2 of 3" in note for note in recorder.notes), recorder.notes
     assert (rows, kept(tmp_path / "run")) == here
 
 
@@ -176,7 +166,7 @@ from nex_merge.measures.estimates import objective_of
 from nex_merge.study.search import run_search
 from tests.workers.mortal import Mortal
 resolved = resolve_config(sys.argv[1])
-engine = partial(Mortal, resolved.family, RuntimeConfig(device="cpu"), *sys.argv[2:])
+engine = partial(Mortal, resolved.family, RuntimeConfig(device="cpu"), sys.argv[2])
 interrupts.begin()
 try:
     run_search(resolved, False, [Progress(objective_of(resolved.config.study))], engine)
@@ -191,70 +181,58 @@ except KeyboardInterrupt:
 @pytest.fixture
 def begun(toy, tmp_path):
     """Starts a search that starts a cluster, in a process with a home of its own; and what is left of either."""
-    home = tmp_path / "home"
+    home, temporary = tmp_path / "home", tempfile.mkdtemp(prefix="t", dir="/tmp")
     home.mkdir()
-    mark = f"TEST_MARK={tmp_path}"
+    own = {"HOME": str(home), "TMPDIR": temporary, "TEST_MARK": str(tmp_path), "PYTHONPATH": str(ROOT)}
 
     def start(node=None):
         config = written(tmp_path, toy, cluster="ray", workers=1)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {} if node is None else {"TEST_NODE": node}
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(config), str(tmp_path / "marker"), *filter(None, [node])],
-            env={**environment, "HOME": str(home), "TEST_MARK": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-c", PROGRAM, str(config), str(tmp_path)],
+            env={**environment, **own},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def left():
-        found = []
-        for process in psutil.process_iter(["environ"]):
-            if f"TEST_MARK={(process.info['environ'] or {}).get('TEST_MARK')}" == mark:
-                found.append(process)
-        return found
+    def processes():
+        found = psutil.process_iter(["environ", "name"])
+        return [one for one in found if (one.info["environ"] or {}).get("TEST_MARK") == str(tmp_path)]
 
-    yield start, left
-    for process in left():
+    yield start, processes, lambda: [*processes(), *os.listdir(temporary), *os.listdir(home)]
+    for process in processes():
         process.kill()
-
-
-def folders():
-    """Of clusters, and of orders of weights."""
-    found = {path for root in ("/tmp", tempfile.gettempdir()) for path in Path(root).glob("nex-merge-*")}
-    return {path for path in found if not path.name.startswith("nex-merge-cache-")}
+    shutil.rmtree(temporary)
 
 
 def test_a_cluster_of_its_own(begun, here, tmp_path):
     """With a worker that is killed: nothing of Ray's is printed, kept in the home, or left."""
-    start, left = begun
-    before = folders()
+    start, _, left = begun
     process = start()
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "tried again, 2 of 3" in output + errors
     assert not any(word in output + errors for word in ("raylet", "Ray ", "ray::", "RAY_"))
     assert kept(tmp_path / "run") == here[1]
-    assert not list((tmp_path / "home").iterdir()) and not left() and folders() == before
-
-
-def is_starting(left, tmp_path):
-    return any("gcs_server" in part for process in left() for part in process.cmdline()[:1])
-
-
-def is_at_work(left, tmp_path):
-    return (tmp_path / "marker").exists()
+    assert not left()
 
 
 @pytest.mark.parametrize(
     ("number", "code", "when"),
-    [(signal.SIGINT, 130, is_starting), (signal.SIGKILL, -9, is_starting), (signal.SIGTERM, 143, is_at_work)],
+    [(signal.SIGINT, 130, "starts"), (signal.SIGKILL, -9, "starts"), (signal.SIGTERM, 143, "works")],
     ids=["Ctrl-C while Ray starts", "SIGKILL while Ray starts", "SIGTERM in mid-trial"],
 )
 def test_nothing_is_left(begun, tmp_path, number, code, when):
-    start, left = begun
-    before = folders()
-    process = start("this one")
+    start, processes, left = begun
+    process = start("second")
+
+    def is_then():
+        if when == "works":
+            return (tmp_path / "waits").exists()
+        return any(one.info["name"] == "gcs_server" for one in processes())
+
     deadline = time.monotonic() + 60
-    while not when(left, tmp_path):
+    while not is_then():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(number)
@@ -264,4 +242,3 @@ def test_nothing_is_left(begun, tmp_path, number, code, when):
     while left() and number == signal.SIGKILL and time.monotonic() - asked < AT_ONCE:
         time.sleep(0.1)
     assert not left() and time.monotonic() - asked < AT_ONCE
-    assert folders() == before
