@@ -16,11 +16,12 @@ pytestmark = pytest.mark.quick
 
 PACKAGE = Path(__file__).parents[1] / "nex_merge"
 # Every folder and module at the top, in the order in which data flows, and what each may import of the others.
-FREE = {"errors", "records", "wording", "inert", "terminal", "interrupts", "atomic", "passwords"}
+FREE = {"errors", "records", "wording", "inert", "terminal", "interrupts", "atomic", "passwords", "one_thread"}
 RULES = {
     "errors": {"passwords"},
     "passwords": set(),
     "wording": set(),
+    "one_thread": set(),
     "inert": set(),
     "terminal": {"inert", "wording"},
     "interrupts": {"inert", "passwords"},

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from nex_merge.one_thread import on_one_thread
+
 FEWEST_FOR_CURVE = 5  # a parabola goes through any three points
 RESAMPLES = 2000
 LEVEL = (0.025, 0.975)
@@ -43,6 +45,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(varied, correlation, np.nan)
 
 
+@on_one_thread
 def kendall(x: np.ndarray, y: np.ndarray, picks: np.ndarray) -> np.ndarray:
     """Kendall's tau b of x[pick] and y[pick] for every row of picks, int64 [B, n]; NaN where one is constant."""
     counts = np.stack([np.bincount(pick, minlength=len(x)) for pick in picks]).astype(float)

@@ -17,6 +17,7 @@ from nex_merge.measures.repeatability import assess_repeatability
 from nex_merge.measures.votes import Conclusions, Fit, Votes
 from nex_merge.nex.calibration import calibrate
 from nex_merge.nex.scoring import rescore
+from nex_merge.one_thread import on_one_thread
 from nex_merge.records import Estimate, NeuronWeights, NexScore, Questions, Variant, Verdict
 from nex_merge.setup.config import ConsensusConfig, NexConfig, RunConfig
 
@@ -196,6 +197,7 @@ class Measure:
         """Whether a merge can be compared with others while it still answers."""
         return self.is_objective and self.is_by_prompt(nex) and not self.reads_activations
 
+    @on_one_thread
     def resample(self, pool: Pool, values: Sequence[Value], counts: np.ndarray) -> np.ndarray:
         """The values on resamples of the prompts, float64 [K, B]; NaN where undefined."""
         drawn = np.full((len(values), len(counts)), np.nan)

@@ -11,6 +11,7 @@ from nex_merge.measures.consensus import fit_parts
 from nex_merge.measures.consensus_verdict import assess_consensus
 from nex_merge.measures.readings import readings
 from nex_merge.measures.votes import FEWEST_VARIANTS, Conclusions, Key, Votes
+from nex_merge.one_thread import on_one_thread
 from nex_merge.resampling import halves, interval, resamples, split_half
 
 
@@ -94,6 +95,7 @@ def _samples(value: Any) -> Sequence[Key | None]:
     return list(value) if isinstance(value, list | np.ndarray) else [value]
 
 
+@on_one_thread
 def _estimates(by_prompt: np.ndarray, is_defined: bool) -> list[tuple[float | None, float | None, float | None]]:
     """Means of float64 [V, P] over the prompts that were asked, with bootstrap intervals over prompts."""
     asked = np.isfinite(by_prompt)

@@ -5,7 +5,10 @@ Symbols as in `votes`: V variants, P prompts; a *cell* is one distinct conclusio
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
 
+
+@on_one_thread
 def similarity(
     support: np.ndarray, asked: np.ndarray, cell_prompt: np.ndarray, weight: np.ndarray, prior: float = 0.0
 ) -> np.ndarray:

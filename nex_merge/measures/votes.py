@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
+
 FIRST_BOUNDS, BOUNDS = (0.05, 0.95), (0.01, 0.99)  # of reliabilities: initial, and during EM
 # Wrong conclusions are assumed to scatter over at least this many, where the number of options is not known.
 FEWEST_OTHERS = 9
@@ -123,6 +125,7 @@ class Votes:
         own = mine[self.variant, self.cell]
         return (total[self.cell] - own) / np.maximum(everyone[self.prompt] - own, 1e-12)
 
+    @on_one_thread
     def counts(self, kinship: np.ndarray) -> np.ndarray:
         """What each vote counts, float64 [N]: 1 over 1 and the votes of the others that repeat it.
 
@@ -171,6 +174,7 @@ class Votes:
         known[self.cell_prompt[self._is_known]] = True
         return known
 
+    @on_one_thread
     def predictions(self, reliability: np.ndarray, counts: np.ndarray, kinship: np.ndarray) -> np.ndarray:
         """The probability of a variant's conclusions given the votes of those that are no kin of it, float64 [V, P].
 

@@ -6,6 +6,7 @@ s_t = |N_t| / tokens_t, float32, neurons per token; z_t the detrended observatio
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
 from nex_merge.records import RESERVED_LAYER, Novelty, SparseRows
 
 MIN_ROWS = 3
@@ -53,6 +54,7 @@ def response_novelty(cache: SparseRows, response: int) -> Novelty | None:
     return Novelty(kept_rows, slopes, observations, zero_spread, row_ptr, keys, masses, is_new)
 
 
+@on_one_thread
 def detrend(slopes: np.ndarray) -> tuple[np.ndarray, bool]:
     """(z float64 [K], whether the spread is zero) from slopes, float32 [K].
 

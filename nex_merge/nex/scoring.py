@@ -14,6 +14,7 @@ from nex_merge.nex.calibration import folds, weights_by_response
 from nex_merge.nex.credit import EPSILON
 from nex_merge.nex.good_mass import log_gap, mean_score, weigh
 from nex_merge.nex.novelty import clean_masses
+from nex_merge.one_thread import one_thread
 from nex_merge.records import RESERVED_LAYER, Evidence, NeuronWeights, NexScore, ResponseAnalysis
 
 # Resamples that are worked on at once: what bounds the memory of [B, N] matrices.
@@ -130,10 +131,12 @@ class _Block:
         for k in (None,) if fold is None else np.unique(fold):
             teachers, scored = (slice(None), slice(None)) if fold is None else (fold != k, fold == k)
             # tanh(log(a / b)) = (a a - b b) / (a a + b b)
-            a, b = (counts[:, teachers] @ credit[teachers] for credit in (self._effective, self._redundant))
-            for credit in (a, b):
-                credit += np.float32(EPSILON)
-                np.square(credit, out=credit)
-            w = (a - b) / (a + b)
-            signed = w @ self._masses[scored].T
-            yield scored, signed, np.abs(w, out=w) @ self._masses[scored].T
+            with one_thread():
+                a, b = (counts[:, teachers] @ credit[teachers] for credit in (self._effective, self._redundant))
+                for credit in (a, b):
+                    credit += np.float32(EPSILON)
+                    np.square(credit, out=credit)
+                w = (a - b) / (a + b)
+                signed = w @ self._masses[scored].T
+                absolute = np.abs(w, out=w) @ self._masses[scored].T
+            yield scored, signed, absolute
