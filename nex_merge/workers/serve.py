@@ -6,6 +6,7 @@ however that ends.
 
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -54,8 +55,6 @@ def is_lost(error: Exception) -> str | None:
 
 def portable(error: Exception) -> Exception:
     """An error as it can be sent, with its traceback here as its cause's text."""
-    import pickle
-
     text = "".join(traceback.format_exception(error))
     try:
         found = pickle.loads(pickle.dumps(error))
@@ -84,7 +83,7 @@ class _Notes(logging.Handler):
 
 def serve(connection: Connection) -> None:
     """Do jobs until the connection is closed."""
-    received: SimpleQueue[Any] = SimpleQueue()
+    received: SimpleQueue[bytes] = SimpleQueue()
     sending = threading.Lock()
 
     def send(kind: str, what: Any) -> None:
@@ -94,11 +93,10 @@ def serve(connection: Connection) -> None:
     def receive() -> None:
         while True:
             try:
-                received.put(connection.recv())
+                # Read by the main thread: what is in it imports modules, which two threads must not at once.
+                received.put(connection.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)  # nobody is there to be told anything
-            except Exception as error:  # of whatever makes the engine, if it can't be imported here
-                send("fault", portable(error))
 
     threading.Thread(target=receive, name="receiver", daemon=True).start()
     logging.getLogger("nex_merge").addHandler(_Notes(send))
@@ -106,13 +104,13 @@ def serve(connection: Connection) -> None:
 
     send("started", os.getpid())
     try:
-        engine = opened(received.get())
+        engine = opened(pickle.loads(received.get()))
     except Exception as error:  # whatever it is, the search has to be told
         send("fault", portable(error))
         return
     send("ready", None)
     while True:
-        kind, what = _outcome(received.get(), engine, send)
+        kind, what = _outcome(pickle.loads(received.get()), engine, send)
         send(kind, what)
         if kind == "lost":
             return

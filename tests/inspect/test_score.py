@@ -40,7 +40,7 @@ def test_a_model_has_the_score_of_its_trial(toy_run, toy):
     settings = {
         "prompts": {"limit": 4},
         "generation": run.config.generation.model_dump(),
-        "activations": run.config.activations.model_dump(exclude={"capture"}),
+        "activations": run.config.activations.model_dump(exclude={"capture", "keep"}),
     }
     result = score(str(toy["a"]), "configs/prompts/qwen3_tiny.jsonl", settings=settings)
     assert result.score == trial.score

@@ -153,7 +153,10 @@ def test_the_real_engine_gives_the_same_in_two_processes(toy_config, tmp_path, n
 
 def start(config, *more):
     command = [sys.executable, "-m", "nex_merge", "search", str(config), "--workers", "2", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which whoever runs the tests may ignore
+    )  # fmt: skip
 
 
 def wait_for_work(process, run):
