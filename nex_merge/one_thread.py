@@ -3,6 +3,7 @@
 The number of threads of the process is as before afterwards, so that nothing is changed for a user's own code.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_turn = threading.RLock()
 
 
 @cache
@@ -25,8 +28,12 @@ def _controller() -> "ThreadpoolController":
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Products of matrices in the block are computed on one thread. Takes microseconds."""
-    with _controller().limit(limits=1):
+    """Products of matrices in the block are computed on one thread. Takes microseconds.
+
+    Of several Python threads, one is in such a block at a time: the limit is the process's, and the first to leave
+    would lift it for the others.
+    """
+    with _turn, _controller().limit(limits=1):
         yield
 
 

@@ -1,6 +1,7 @@
 """Estimates are the same to the last digit, however many threads a machine has."""
 
 import ast
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,15 @@ def test_the_number_of_threads_is_as_before_afterwards():
             assert threads() == {1}
             raise ZeroDivisionError
         assert on_one_thread(threads)() == {1} and threads() == {2}
+
+
+def test_python_threads_take_turns():
+    """Else the first to leave would lift the limit while the others are still at it."""
+    with ThreadPoolExecutor(1) as pool:
+        with one_thread(), one_thread():
+            other = pool.submit(on_one_thread(threads))
+            assert not wait([other], 0.1).done
+        assert other.result(10) == {1}
 
 
 def test_products_are_those_of_one_thread():
