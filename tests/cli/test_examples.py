@@ -180,7 +180,8 @@ def test_output_for_programs_comes_without_advice(line, run, files):
         ),
     ],
 )
-def test_next_steps_of_other_uses(line, expected, run, files):
+def test_next_steps_of_other_uses(line, expected, run, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there is no run yet, as `make demo` leaves one
     done = invoke(line, run, files)
     assert done.exit_code == 0, done.output
     assert expected.format(run=run, files=files) in done.stderr.splitlines()[-1]
