@@ -117,7 +117,7 @@ def show_late() -> None:
 
 
 def show_throughput(pairs: int = 5, merges: int = 12) -> None:
-    """Alternating searches with 1 and 2 workers of a thread each, 1 worker of two threads; merges a minute."""
+    """Merges a minute of whole searches with 1 worker (this process) and with 2, a thread each, in turns."""
     settings = ["study.parallel=4", f"study.trials={merges}", "prompts.limit=24"]
     rates: dict[str, list[float]] = {"1 worker": [], "2 workers": []}
     with tempfile.TemporaryDirectory() as folder:
