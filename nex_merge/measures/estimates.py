@@ -75,11 +75,15 @@ def estimate_new(pool: Pool, weights: NeuronWeights | None) -> dict[str, Estimat
     *earlier, new = pool.variants
     rivals = [variant for variant in earlier if variant.trial == new.lost_to]
     alone = Pool([*rivals, new], pool.rules, weights, pool.prompts)
+    only = Pool([new], pool.rules, weights, pool.prompts) if rivals else alone
     counts = _resamples(pool)
     estimates = {}
     for name, measure in MEASURES.items():
         among = pool if measure.needs_pool else alone
-        estimates[name] = _estimates(measure, among, whole_values(measure, among), counts)[-1]
+        values = whole_values(measure, among)[-1:]
+        # Of the earlier variants, which are many, no interval is asked for.
+        drawn = measure.resample(only, values, counts)
+        estimates[name] = _estimates(measure, among, values, counts, drawn)[0]
     return estimates
 
 

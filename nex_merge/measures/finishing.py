@@ -5,19 +5,22 @@ Uses tokens and text only, neither models nor scores.
 
 from collections.abc import Sequence
 from enum import Enum
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from nex_merge.measures.concluding import is_empty, is_over
 from nex_merge.measures.measure import Measure, Pool, Value, by_prompt, prompts_of
 from nex_merge.measures.text import text_figures
-from nex_merge.measures.votes import Key
-from nex_merge.records import Response
+from nex_merge.measures.votes import Conclusions, Key
+from nex_merge.records import Observation, Response
 
 # A response loops if more than this share of its tokens is one block, repeated four times or more: there is more loop
 # than anything else. Sound text repeats as well (a table, a line checked again), but in runs that are a small part of
 # it; and what falls into a loop after a long sound text does not get out of it, so that it is cut.
 LOOP = 0.5
+# How the responses of an observation end, with the conclusions that they were read with: pools grow by one variant.
+_kept: "WeakKeyDictionary[Observation, tuple[Conclusions, list[Ending]]]" = WeakKeyDictionary()
 
 
 class Ending(Enum):
@@ -57,11 +60,15 @@ def _ending(response: Response, repeated: float, conclusion: Key | None) -> Endi
 
 def endings_of(pool: Pool, index: int) -> list[Ending]:
     """How the responses of a pool's variant end, with conclusions read as in the whole pool."""
-    observation = pool.variants[index].observation
-    text = observation.text or text_figures(observation.responses)
-    # Responses and conclusions are both ordered by prompt, then sample.
-    conclusions = [key for keys in pool.conclusions[index].values() for key in keys]
-    return endings(observation.responses, text.repeated, conclusions)
+    observation, by_prompt = pool.variants[index].observation, pool.conclusions[index]
+    read, found = _kept.get(observation, (None, []))
+    if read is not by_prompt:
+        text = observation.text or text_figures(observation.responses)
+        # Responses and conclusions are both ordered by prompt, then sample.
+        conclusions = [key for keys in by_prompt.values() for key in keys]
+        found = endings(observation.responses, text.repeated, conclusions)
+        _kept[observation] = by_prompt, found
+    return found
 
 
 def shares_of_endings(pool: Pool) -> dict[Ending, float]:

@@ -36,6 +36,7 @@ class Merges:
         self._propose, self._observer, self._told = propose, observer, told
         self._config: StudyConfig = runner.terms.config.study
         self._open: dict[int, Proposal] = {}
+        self._recipes: dict[str, str] = {}  # of scored merges, by trial, as text: each file is read once
 
     def go_on(self, crew: Crew) -> None:
         """Evaluate merges until `study.trials` of them are finished, lost ones again, or a budget is reached.
@@ -102,8 +103,12 @@ class Merges:
         wanted = json.dumps(recipe.config, sort_keys=True)
         results = known(trial, self._run.results(), self._config.parallel)
         earlier = [r for r in results if r.kind == "merge" and r.state in files.SCORED]
-        same = (r for r in earlier if json.dumps(self._run.recipe_config(r.trial), sort_keys=True) == wanted)
-        return next(same, None)
+        return next((result for result in earlier if self._recipe(result.trial) == wanted), None)
+
+    def _recipe(self, trial: str) -> str:
+        if trial not in self._recipes:
+            self._recipes[trial] = json.dumps(self._run.recipe_config(trial), sort_keys=True)
+        return self._recipes[trial]
 
 
 def _duplicate(trial: str, recipe: MergeRecipe, earlier: TrialResult) -> TrialResult:

@@ -180,7 +180,7 @@ def _as_before(
     identically. `earlier`: trials to put before all others.
     """
     found = optuna.create_study(directions=study.directions)
-    before = study.get_trials()[:number]
+    before = study.get_trials(deepcopy=False)[:number]  # which are copied when they are added
     for trial in [*earlier, *_updated(before[:known], values)]:
         found.add_trial(trial)
     for trial in before[known:]:
