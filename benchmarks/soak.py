@@ -104,6 +104,7 @@ def soak(root: Path, kills: int, seed: int = 0, cluster: bool = False) -> dict[s
         if different := sorted(key for key in expected.keys() | now.keys() if expected.get(key) != now.get(key)):
             raise RuntimeError(f"{run}: differs in {', '.join(different[:5])} (seed {seed}, {found})")
         shutil.rmtree(run)
+        print(f"equal: {found}", file=sys.stderr, flush=True)
     return found
 
 

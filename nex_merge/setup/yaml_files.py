@@ -35,16 +35,25 @@ _CORE = (
 _LARGEST = 2**20
 
 
+def _too_deep(mark: yaml.Mark) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, f"nested more than {MOST_NESTED} levels deep", mark)
+
+
 class _Loader(yaml.SafeLoader):
     """A safe loader of the core schema. Keys are names as they are spelled, each of them once."""
 
     depth = 0
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        # The scanner reads 1,024 brackets ahead, in a time that grows with their square, before a node is composed.
+        if self.flow_level >= MOST_NESTED:
+            raise _too_deep(self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
         if self.depth > MOST_NESTED:
-            mark = self.peek_event().start_mark  # type: ignore[union-attr]
-            raise yaml.constructor.ConstructorError(None, None, f"nested more than {MOST_NESTED} levels deep", mark)
+            raise _too_deep(self.peek_event().start_mark)  # type: ignore[union-attr]
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
