@@ -3,8 +3,11 @@
 python results/studies/scale.py busy         # seconds
 python results/studies/scale.py late         # five minutes of a core
 python results/studies/scale.py throughput   # five pairs of searches, on an idle machine with two cores
+python results/studies/scale.py searches FAMILY FOLDER KIND KIND   # ten whole searches of a toy family, half an hour
 
-Each prints the rows of its table in scale.md.
+Each prints the rows of its table in scale.md. `searches` takes a folder with `base` and a model for each kind, as
+`python -m toy.train --kinds pairs triples --seed 3 --stages base pairs triples` makes them; what is done is kept in
+results/study_data/scale and not done again.
 """
 
 import heapq
@@ -137,5 +140,53 @@ def show_throughput(pairs: int = 5, merges: int = 12) -> None:
     print(f"median of the ratios {median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})")
 
 
+def pick_of(root: Path, kinds: Sequence[str], parallel: int, seed: int, out: Path) -> tuple[str, float]:
+    """The pick of a whole search by consensus, and its accuracy on 256 problems of each kind that no search saw."""
+    import nex_merge
+    from nex_merge.families.qwen3_tiny.problems import make_problems
+    from nex_merge.labels.benchmark import benchmark
+    from nex_merge.labels.items import Item
+    from nex_merge.records import Prompt
+    from nex_merge.runs.leaderboard import best_merge
+    from nex_merge.runs.run import RunFolder
+
+    prompts = out.with_suffix(".jsonl")
+    prompts.parent.mkdir(parents=True, exist_ok=True)
+    problems = [problem for kind in kinds for problem in make_problems(kind, 16, 1000 + seed)]
+    prompts.write_text("".join(json.dumps({"prompt": problem.prompt}) + "\n" for problem in problems))
+    settings = {
+        "family": {"base": str(root / "base"), "models": {kind: str(root / kind) for kind in kinds}},
+        "search_space": "ties", "prompts": {"file": str(prompts)}, "generation": {"max_new_tokens": 640},
+        "study": {"objective": "consensus", "trials": 32, "seed": seed, "parallel": parallel},
+        "activations": {"capture": "none"}, "output": str(out),
+    }  # fmt: skip
+    nex_merge.search(settings)
+    run = RunFolder(out)
+    trial = best_merge(run).trial
+    held_out = [problem for kind in kinds for problem in make_problems(kind, 256, 2)]
+    texts = [Prompt(({"role": "user", "content": problem.prompt},), problem.prompt) for problem in held_out]
+    items = [Item(text, p.answer, p.is_right, p.kind) for text, p in zip(texts, held_out, strict=True)]
+    benchmark(run, items, "held out", [trial], lambda text: None)
+    return trial, json.loads((out / "trials" / trial / "accuracy.json").read_text())["accuracy"]
+
+
+def show_searches(name: str, root: str, *kinds: str) -> None:
+    """Picks of searches with L = 1 and 8, of the same seeds and prompts, in turns."""
+    data = HERE.parent / "study_data" / "scale" / name
+    one, eight = [], []
+    for seed in range(5):
+        for parallel, found in ((1, one), (8, eight)):
+            kept = data / f"{parallel}-{seed}.json"
+            if not kept.exists():
+                trial, accuracy = pick_of(Path(root), kinds, parallel, seed, data / f"{parallel}-{seed}")
+                kept.write_text(json.dumps([trial, accuracy]))
+            found.append(json.loads(kept.read_text())[1])
+        print(f"{name}, seed {seed}: {one[-1]:.3f} with L = 1, {eight[-1]:.3f} with L = 8", flush=True)
+    lost = np.array(one) - np.array(eight)
+    spread = f"{lost.mean():+.3f} ({lost.min():+.3f} to {lost.max():+.3f})"
+    print(f"| {name} | {mean(one):.3f} | {mean(eight):.3f} | {spread} |")
+
+
 if __name__ == "__main__":
-    {"busy": show_busy, "late": show_late, "throughput": show_throughput}[sys.argv[1]]()
+    modes = {"busy": show_busy, "late": show_late, "throughput": show_throughput, "searches": show_searches}
+    modes[sys.argv[1]](*sys.argv[2:])
