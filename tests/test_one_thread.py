@@ -12,7 +12,9 @@ import nex_merge
 from nex_merge.one_thread import on_one_thread, one_thread
 
 PACKAGE = Path(nex_merge.__file__).parent
-FILES = sorted([*PACKAGE.glob("measures/*.py"), *PACKAGE.glob("nex/*.py"), *PACKAGE.glob("labels/*.py")])
+FILES = sorted(
+    path for folder in ("measures", "nex", "labels", "inspect") for path in PACKAGE.glob(f"{folder}/**/*.py")
+)
 
 
 def threads():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
 from nex_merge.resampling import interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -112,6 +113,7 @@ def f1(counts: np.ndarray) -> np.ndarray:
     return _ratio(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
 
+@on_one_thread
 def estimate(tables: Sequence[np.ndarray], statistic: Statistic, draws: int = DRAWS) -> AgreementEstimate:
     """A statistic over all responses, with its bootstrap interval and its distribution under chance.
 

@@ -18,6 +18,7 @@ from nex_merge.measures.measure import teachers
 from nex_merge.nex.credit import sum_credit
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import clean_masses
+from nex_merge.one_thread import on_one_thread
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, NeuronWeights, SparseGroups
 from nex_merge.runs.files import trial_label, trial_name
 from nex_merge.runs.leaderboard import shown_in
@@ -245,6 +246,7 @@ def layer_sizes(keys: np.ndarray) -> np.ndarray:
     return np.bincount(keys >> 16, minlength=RESERVED_LAYER + 1)
 
 
+@on_one_thread
 def chance_jaccard(first: np.ndarray, second: np.ndarray, total: np.ndarray) -> tuple[float, float, float]:
     """Exact (mean, 2.5 % quantile, 97.5 % quantile) of the Jaccard overlap of two random sets.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from nex_merge.inspect.select.rules import DECIMALS, any_right, expected_right, undecided
 from nex_merge.inspect.select.selectors import Candidates, score_sets
+from nex_merge.one_thread import on_one_thread
 from nex_merge.resampling import FEWEST_PROMPTS, interval, resamples
 
 SETS = 64  # random subsets of a prompt's candidates, at least
@@ -118,6 +119,7 @@ def compare_selectors(candidates: Candidates, right: np.ndarray, size: int) -> S
     return summarize(found, size, max(map(len, sets)))
 
 
+@on_one_thread
 def summarize(found: Mapping[str, SelectorOutcome], size: int, sets: int) -> SelectorComparison:
     """Means over prompts with intervals from the same resamples for all selectors."""
     prompts = len(found[RANDOM].right)

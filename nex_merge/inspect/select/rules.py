@@ -9,6 +9,8 @@ from math import comb
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
+
 # Scores that agree to this many decimals are ties, because sums in different order differ in later ones.
 DECIMALS = 12
 NEIGHBOURS = 3  # as published by the authors
@@ -55,6 +57,7 @@ def votes(conclusions: np.ndarray) -> np.ndarray:
     return np.where(conclusions < 0, np.nan, same)
 
 
+@on_one_thread
 def similarities(sets: list[np.ndarray]) -> np.ndarray:
     """Pairwise Jaccard similarity |A & B| / |A | B| of sets of keys, float64 [n, n]; NaN if either is empty.
 

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from nex_merge.inspect.select.rules import medoid, neighbours, votes
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import clean_masses
+from nex_merge.one_thread import on_one_thread
 from nex_merge.records import RESERVED_LAYER, Credit, Credits, NeuronWeights, SparseGroups
 
 # What each selector picks.
@@ -55,6 +56,7 @@ class CandidatePool:
         sums = [credit[teachers].sum(axis=0) for credit in (self._effective, self._redundant)]
         return neuron_weights(Credit(self._keys, *(np.asarray(total, np.float32) for total in sums)))
 
+    @on_one_thread
     def fractions(self, scored: np.ndarray, weights: NeuronWeights) -> np.ndarray:
         """The Good-Mass Fractions of some candidates, float64 [n]: NaN without mass, 0 without weighted mass."""
         w = np.zeros(len(self._keys))

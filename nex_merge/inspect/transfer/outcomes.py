@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nex_merge.one_thread import on_one_thread
 from nex_merge.resampling import interval, resamples
 
 RESAMPLES = 1000
@@ -48,6 +49,7 @@ def problem_counts(problems: int) -> np.ndarray:
     return resamples(np.arange(problems), RESAMPLES if problems > 1 else 0)
 
 
+@on_one_thread
 def quantities(outcomes: Sequence[Outcome], kinds: Sequence[str]) -> dict[str, Quantity]:
     """Accuracy (overall, and by kind of problem if there are several), NEX, tokens, entropy and truncation.
 
