@@ -43,6 +43,7 @@ def print_ranked(ranked: RankedFiles) -> None:
     head = f"{counted(len(ranking.rows), 'model')} on {asked}{shared}; conclusions read as {ranked.match}"
     for line in (head, *(f"  {note}" for note in ranked.notes)):
         echo(wrapped(line, console.width))
+    graded = bool(ranked.accuracy)
     missing = any(count < ranked.ranked for count in ranked.answered.values())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right")
@@ -54,12 +55,17 @@ def print_ranked(ranked: RankedFiles) -> None:
         interval = "-" if row.low is None else f"{row.low:.3f}-{row.high:.3f}"
         cells = [decimal(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
         cells += [f"{ranked.concluded[row.name]:.0%}"]
-        cells += [decimal(ranked.accuracy.get(row.name))] if ranked.accuracy else []
+        cells += [decimal(ranked.accuracy.get(row.name))] if graded else []
         table.add_row("-" if row.consensus is None else str(place), row.name, *cells)
     console.print(table)
     lines = [
         "consensus: share of prompts on which a model concludes what all of them, weighted by reliability, conclude;",
         "95 %: bootstrap over prompts; concluded: share of the responses from which a conclusion could be read.",
+        *(
+            ["accuracy: share of the known answers that it gives; they audit the verdict, and never rank."]
+            if graded
+            else []
+        ),
         "",
         f"Verdict: {ranking.verdict}.",
         *(f"  - {reason}" for reason in ranking.reasons),
