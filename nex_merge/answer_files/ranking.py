@@ -23,7 +23,10 @@ FEWEST_FILES = 2
 # Below the first share of prompts that all files have, a ranking is insufficient, below the second it is weak.
 SHARED = (0.5, 0.9)
 CUT = 0.1  # share of a file's responses from which on it is said that they were cut off
-SAME_PROMPTS = "the answers that a file lacks, or the files without it, or the ranking on the shared prompts (--shared)"
+SAME_PROMPTS = (
+    "the answers that are missing, or a ranking without the models that lack them, or one on the prompts that all have "
+    "(--shared)"
+)
 _LEVELS = ("insufficient", "weak", "sound")
 
 Conclusions = dict[int, list[Key | None]]  # by prompt, one for each sample
@@ -42,6 +45,8 @@ class RankedFiles:
     concluded: Mapping[str, float]  # by file: share of its responses that conclude something
     accuracy: Mapping[str, float]  # by file: share of the known answers that it gives; empty without known answers
     labelled: int  # prompts with a known answer
+    pool_right: int  # those of them on which what all models together conclude is right
+    tasks: tuple[str, ...]  # of lm-eval; none for other files
     notes: tuple[str, ...]  # on what is missing, cut off or doubtful
 
 
@@ -68,14 +73,14 @@ def rank_files(
         got = f"{len(sources)}: {sources[0].name}" if sources else "0"
         raise InputError(f"consensus: expected at least two files, one for each model, got {got}")
     if filtered is not None and not sources[0].tasks:
-        raise InputError(f"--filter: expected samples of lm-eval, which alone have filters, got {sources[0].name}")
+        raise InputError(f"--filter: expected samples of lm-eval, as nothing else has filters, got {sources[0].name}")
     prompts = Prompts()
     read = {source.name: _read(source, prompts, filtered) for source in sources}
     matches = _matches(read, match, prompts)
     if set(matches.values()) != {"number"}:
         prompts.check_letters()
     found = {name: _conclusions(one, matches, prompts) for name, one in read.items()}
-    everywhere, kept = _kept(found, shared)
+    everywhere, kept = _kept(found, shared, "" not in matches)
     given = {name: len(item) for name, item in found.items()}
     found = {name: {p: keys for p, keys in item.items() if p in kept} for name, item in found.items()}
     golds = {p: gold for p, gold in _golds(matches, prompts).items() if p in kept}
@@ -86,12 +91,14 @@ def rank_files(
     ranking = consensus(asked, options=prompts.options, audit=truths, match=prose)
     # Of two that agree as often, who answered more comes first.
     rows = sorted(ranking.rows, key=lambda r: (1.0 if r.consensus is None else -r.consensus, -given[r.name]))
-    ranking = _weakened(replace(ranking, rows=tuple(rows)), len(everywhere), len(kept))
+    tasks = tuple(task for task in matches if task)
+    ranking = _weakened(replace(ranking, rows=tuple(rows)), len(everywhere), len(kept), bool(tasks))
+    pool_right = sum(ranking.pooled.get(p) == key for p, key in truths.items() if key is not None)
     return RankedFiles(
         ranking, _told(matches), len(prompts.number), len(everywhere), len(kept),
         {name: len(item) for name, item in found.items()},
         {name: _share(key is not None for keys in item.values() for key in keys) for name, item in found.items()},
-        accuracy, len(golds), tuple(_notes(read, found, prompts, kept, shared, matches)),
+        accuracy, len(golds), pool_right, tasks, tuple(_notes(read, found, prompts, kept, shared, matches)),
     )  # fmt: skip
 
 
@@ -133,18 +140,20 @@ def _conclusions(read: AnswerFile, matches: Mapping[str, str], prompts: Prompts)
     return found
 
 
-def _kept(found: Mapping[str, Conclusions], shared: bool) -> tuple[Set[int], Set[int]]:
+def _kept(found: Mapping[str, Conclusions], shared: bool, by_task: bool) -> tuple[Set[int], Set[int]]:
     """The prompts of all files, and those that the files are ranked on."""
+    noun = "model" if by_task else "file"
     asked = {name: set(item) for name, item in found.items()}
     everywhere = set.intersection(*asked.values())
     times = Counter(p for item in asked.values() for p in item)
     twice = {p for p, count in times.items() if count > 1}
     for name, item in asked.items():
         if not item & twice:
-            what = "no two files have a prompt in common" if not twice else "has no prompt in common with the others"
-            raise InputError(f"{name}: {what}; consensus needs answers to the same prompts, which are matched by text")
+            what = f"no two {noun}s have a prompt in common" if not twice else "has no prompt in common with the others"
+            how = "task and document" if by_task else "text"
+            raise InputError(f"{name}: {what}; consensus needs answers to the same prompts, which are matched by {how}")
     if shared and not everywhere:
-        raise InputError(f"--shared: expected prompts that all {len(found)} files have, got none")
+        raise InputError(f"--shared: expected prompts that all {counted(len(found), noun)} have, got none")
     return everywhere, everywhere if shared else twice
 
 
@@ -199,7 +208,7 @@ def _grade(
     return accuracy, {p: truths.get(p, gold.key) for p, gold in golds.items()}
 
 
-def _weakened(ranking: Ranking, shared: int, ranked: int) -> Ranking:
+def _weakened(ranking: Ranking, shared: int, ranked: int, by_task: bool) -> Ranking:
     """The ranking, its verdict no better than the prompts that all files have allow."""
     if shared == ranked:
         return ranking
@@ -207,7 +216,8 @@ def _weakened(ranking: Ranking, shared: int, ranked: int) -> Ranking:
     level = sum(shared >= share * ranked and shared >= count for share, count in limits)
     if level == len(SHARED):
         return ranking
-    reason = f"only {shared} of {counted(ranked, 'prompt')} are in all files; the others say nothing of who lacks them"
+    where = "the samples of all models" if by_task else "all files"
+    reason = f"only {shared} of {counted(ranked, 'prompt')} are in {where}; the others say nothing of who lacks them"
     advice = tuple(dict.fromkeys((SAME_PROMPTS, *ranking.advice)))
     verdict = _LEVELS[min(level, _LEVELS.index(ranking.verdict))]
     return replace(ranking, verdict=verdict, reasons=(reason, *ranking.reasons), advice=advice)
@@ -225,7 +235,8 @@ def _notes(
         if missing := len(kept) - len(item):
             yield f"{name}: lacks {missing} of {counted(len(kept), 'prompt')}, which count as not answered"
     if missing := len(prompts.number) - len(kept):
-        where = "that not all files have" if shared else "that only one file has"
+        noun = "file" if "" in matches else "model"
+        where = f"that not all {noun}s have" if shared else f"that only one {noun} has"
         yield f"left out: {counted(missing, 'prompt')} {where}"
     for name, one in read.items():
         responses = one.responses

@@ -81,7 +81,7 @@ def _is_samples(file: Path) -> bool:
 def _task(file: Path) -> str:
     if (named := _NAME.fullmatch(file.name)) is None:
         raise InputError(
-            f"{file}: samples of lm-eval, of which the file's name has to tell the task, and its folder the model. Name "
-            "it MODEL/samples_TASK.jsonl"
+            f"{file}: expected samples of lm-eval in a file with lm-eval's own name, which tells the model and the "
+            "task: MODEL/samples_TASK_TIME.jsonl (TIME may be left out)"
         )
     return named["task"]
