@@ -35,6 +35,7 @@ class KnownAnswer:
     text: str
     choices: tuple[str, ...]  # of its own line, in its own order
     order: Order
+    is_target: bool = False  # of a task of lm-eval, whose targets are made for its own metrics: some are no answers
 
 
 @dataclass
@@ -46,6 +47,32 @@ class Prompts:
     reordered: dict[int, str] = field(default_factory=dict)  # by prompt: a place where they are in another order
     without: dict[int, str] = field(default_factory=dict)  # by prompt: a place that names none
     answers: list[KnownAnswer] = field(default_factory=list)
+    # Of lm-eval's documents alone.
+    tasks: dict[int, str] = field(default_factory=dict)  # by prompt
+    scored: dict[str, tuple[bool, str]] = field(default_factory=dict)  # by task: (whether options are scored, a file)
+    unread: dict[int, str] = field(default_factory=dict)  # by prompt: the task, where its target is no answer
+    reworded: set[int] = field(default_factory=set)  # prompts that are other texts to other models
+    _wording: dict[int, Any] = field(default_factory=dict)
+    _known: set[tuple[int, str, tuple[str, ...], Order]] = field(default_factory=set)
+
+    def number_of(self, key: str, task: str = "") -> int:
+        """The number of the prompt with this key, which is a new one if there is none yet."""
+        number = self.number.setdefault(key, len(self.number))
+        if task:
+            self.tasks[number] = task
+        return number
+
+    def add_answer(self, answer: KnownAnswer) -> None:
+        """Keep a known answer, once for all files that have it."""
+        key = (answer.prompt, answer.text, answer.choices, answer.order)
+        if key not in self._known:
+            self._known.add(key)
+            self.answers.append(answer)
+
+    def see_wording(self, number: int, digest: Any) -> None:
+        """Keep that a document's prompt is another text to another model. `digest`: of that text, if it is known."""
+        if self._wording.setdefault(number, digest) != digest:
+            self.reworded.add(number)
 
     @property
     def options(self) -> dict[int, int]:
@@ -63,11 +90,16 @@ class Prompts:
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """One model's file."""
+    """One model's answers."""
 
-    observed: Observation
+    observed: Mapping[str, Observation]  # by task of lm-eval; "" for others
     orders: Mapping[tuple[int, int], Order]  # by (prompt, sample), of those that are in another order
     notes: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by task: how responses were generated
+
+    @property
+    def responses(self) -> list[Response]:
+        return [response for observed in self.observed.values() for response in observed.responses]
 
     def translated(self, key: Key | None, prompt: int, sample: int) -> Key | None:
         """What a response concludes, its letter as that of the same choice in the order that came first."""
@@ -85,23 +117,28 @@ def translated(key: Key | None, order: Order) -> Key | None:
     return letter if key.isupper() else letter.lower()
 
 
+def check_jsonl(file: Path) -> None:
+    """Raise InputError unless `file` can be opened and is not of another kind."""
+    check_readable(file, "consensus", "a JSONL file with prompt, and response or responses")
+    if (kind := file_type(file)) in (".csv", ".tsv", ".parquet", ".txt", ".md"):
+        raise InputError(f"{file}: expected a JSONL file with prompt, and response or responses, got a {kind} file")
+
+
 def read_answers(file: Path, prompts: Prompts) -> AnswerFile:
     """Read one file, and add its prompts and known answers to `prompts`.
 
     Raises InputError, naming file and line, for whatever can't be read.
     """
-    check_readable(file, "consensus", "a JSONL file with prompt, and response or responses")
-    if (kind := file_type(file)) in (".csv", ".tsv", ".parquet", ".txt", ".md"):
-        raise InputError(f"{file}: expected a JSONL file with prompt, and response or responses, got a {kind} file")
+    check_jsonl(file)
     texts: dict[int, list[tuple[str, bool]]] = {}
     orders: dict[tuple[int, int], Order] = {}
     endings, lines = Endings(), Counter[int]()
 
     def read(where: str, data: Mapping[str, Any]) -> None:
         prompt = prompt_of({key: value for key, value in data.items() if key not in ASKED_WITH}, where)
-        number = prompts.number.setdefault(_question(prompt), len(prompts.number))
+        number = prompts.number_of(_question(prompt))
         lines[number] += 1
-        choices, order = _read_choices(where, data, number, prompts)
+        choices, order = keep_choices(where, options_of(data), number, prompts)
         _keep_answer(where, data, number, choices, order, prompts)
         given = _texts(where, data)
         samples = texts.setdefault(number, [])
@@ -120,7 +157,7 @@ def read_answers(file: Path, prompts: Prompts) -> AnswerFile:
     if repeated := sum(count > 1 for count in lines.values()):
         what = counted(repeated, "prompt")
         notes.append(f"{file}: {what} on several lines, which count as samples")
-    return AnswerFile(Observation(responses), orders, tuple(notes))
+    return AnswerFile({"": Observation(responses)}, orders, tuple(notes))
 
 
 def _question(prompt: Prompt) -> str:
@@ -128,8 +165,10 @@ def _question(prompt: Prompt) -> str:
     return json.dumps([{**message, "content": message["content"].strip()} for message in prompt.messages])
 
 
-def _read_choices(where: str, data: Mapping[str, Any], number: int, prompts: Prompts) -> tuple[tuple[str, ...], Order]:
-    found = options_of(data)
+def keep_choices(
+    where: str, found: Sequence[str] | None, number: int, prompts: Prompts
+) -> tuple[tuple[str, ...], Order]:
+    """A line's choices, if it has any, as they are compared, and their order if it is another than came first."""
     if found is None:
         prompts.without.setdefault(number, where)
         return (), None
@@ -168,4 +207,4 @@ def _keep_answer(
     text = str(answer) if is_number(answer) else answer
     if not isinstance(text, str):
         raise InputError(f'{where}: expected "answer" with text or a number, got {as_yaml(answer)}')
-    prompts.answers.append(KnownAnswer(where, number, text, tuple(choices), order))
+    prompts.add_answer(KnownAnswer(where, number, text, tuple(choices), order))

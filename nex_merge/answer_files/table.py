@@ -3,10 +3,23 @@
 from typing import Any
 
 from nex_merge.answer_files.ranking import RankedFiles
-from nex_merge.measures.advice import AUDIT, MORE_VARIANTS, OPEN_ENDED
+from nex_merge.measures.advice import (
+    AUDIT,
+    HIGHER_OR_MATCH,
+    MORE_VARIANTS,
+    OPEN_ENDED,
+    OTHER_MATCH,
+    SHOW_OPTIONS,
+)
 from nex_merge.measures.consensus_verdict import CONDITION
 from nex_merge.terminal import console_of, echo
 from nex_merge.wording import counted, decimal, wrapped
+
+MEANS = {
+    "sound": "Nothing in the answers speaks against this ranking.",
+    "weak": "Something speaks against this ranking:",
+    "insufficient": "These answers support no ranking:",
+}
 
 
 def ranking_json(ranked: RankedFiles) -> dict[str, Any]:
@@ -22,13 +35,14 @@ def ranking_json(ranked: RankedFiles) -> dict[str, Any]:
     return {
         "rows": rows,
         "verdict": ranked.ranking.verdict,
-        "reasons": list(ranked.ranking.reasons),
-        "advice": _advice(ranked.ranking.advice),
+        "reasons": [_of_models(reason) for reason in ranked.ranking.reasons],
+        "advice": _advice(ranked),
         "match": ranked.match,
         "prompts": ranked.prompts,
         "shared_prompts": ranked.shared,
         "ranked_prompts": ranked.ranked,
         "labelled_prompts": ranked.labelled,
+        "tasks": list(ranked.tasks),
         "notes": list(ranked.notes),
     }
 
@@ -38,15 +52,17 @@ def print_ranked(ranked: RankedFiles) -> None:
     from rich.table import Table
 
     console, ranking = console_of(), ranked.ranking
-    shared = "" if ranked.shared == ranked.ranked else f", {ranked.shared} of them in all files"
+    everywhere = "the samples of all models" if ranked.tasks else "all files"
+    shared = "" if ranked.shared == ranked.ranked else f", {ranked.shared} of them in {everywhere}"
     asked = counted(ranked.ranked, "prompt")
     head = f"{counted(len(ranking.rows), 'model')} on {asked}{shared}; conclusions read as {ranked.match}"
     for line in (head, *(f"  {note}" for note in ranked.notes)):
         echo(wrapped(line, console.width))
+    graded = bool(ranked.accuracy)
     missing = any(count < ranked.ranked for count in ranked.answered.values())
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("#", justify="right")
-    table.add_column("file", overflow="fold")
+    table.add_column("model", overflow="fold")
     headings = ("consensus", "95 %", *(["answered"] if missing else []), "concluded")
     for heading in (*headings, *(["accuracy"] if ranked.accuracy else [])):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -54,28 +70,46 @@ def print_ranked(ranked: RankedFiles) -> None:
         interval = "-" if row.low is None else f"{row.low:.3f}-{row.high:.3f}"
         cells = [decimal(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
         cells += [f"{ranked.concluded[row.name]:.0%}"]
-        cells += [decimal(ranked.accuracy.get(row.name))] if ranked.accuracy else []
+        cells += [decimal(ranked.accuracy.get(row.name))] if graded else []
         table.add_row("-" if row.consensus is None else str(place), row.name, *cells)
     console.print(table)
     lines = [
-        "consensus: share of prompts on which a model concludes what all of them, weighted by reliability, conclude;",
-        "95 %: bootstrap over prompts; concluded: share of the responses from which a conclusion could be read.",
+        "consensus: share of prompts on which a model concludes what all models together (the pool) conclude, each "
+        "weighted by its estimated reliability; 95 %: interval of that, by bootstrap over prompts; concluded: share of "
+        "the model's responses from which a conclusion could be read"
+        + ("; accuracy: share of the known answers that it gives." if graded else "."),
         "",
-        f"Verdict: {ranking.verdict}.",
-        *(f"  - {reason}" for reason in ranking.reasons),
-        *(f"  What would help: {advice}" for advice in _advice(ranking.advice)),
+        f"Verdict: {ranking.verdict}. {MEANS[ranking.verdict]}",
+        *(f"  - {_of_models(reason)}" for reason in ranking.reasons),
+        *(f"  What would help: {advice}" for advice in _advice(ranked)),
     ]
-    if ranking.verdict != "insufficient":
-        lines.append(f"  {CONDITION.removesuffix(' (audit)')}.")
+    if graded:
+        lines.append(
+            "  Known answers audit this verdict and never enter the ranking: the pool's conclusion is right on "
+            f"{ranked.pool_right} of {counted(ranked.labelled, 'prompt')}."
+        )
+    if ranking.verdict != "insufficient" and ranked.labelled < ranked.ranked:
+        lines.append(f"  {_of_models(CONDITION.removesuffix(' (audit)'))}.")
     for line in lines:
         echo(wrapped(line, console.width))
 
 
-def _advice(advice: tuple[str, ...]) -> list[str]:
-    """Advice in terms of files: there is no search to give more merges to."""
+def _of_models(text: str) -> str:
+    """What is said of a search's variants, in terms of models."""
+    for word, instead in (("variant", "model"), ("the fit claims", "consensus itself claims")):
+        text = text.replace(word, instead)
+    return text
+
+
+def _advice(ranked: RankedFiles) -> list[str]:
+    """Advice in terms of files: there is no search to give more merges to, and no configuration."""
+    answers = "tasks whose targets can be read as answers" if ranked.tasks else '"answer" in their lines'
     words = {
-        AUDIT.text: 'right answers to a dozen prompts drawn at random ("answer" in their lines), which audit it',
+        AUDIT.text: f"right answers to a dozen prompts drawn at random ({answers}), which audit it",
         MORE_VARIANTS.text: "answers of more models",
         OPEN_ENDED.text: "prompts with short answers, another --match, or a benchmark",
+        HIGHER_OR_MATCH.text: "longer responses, or another --match",
+        OTHER_MATCH.text: "another --match",
+        SHOW_OPTIONS.text: "prompts whose text shows their options, or another --match",
     }
-    return [words.get(item, item) for item in advice]
+    return [words.get(item, item) for item in ranked.ranking.advice]

@@ -17,7 +17,8 @@ def consensus(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="a JSONL file per model: prompt or messages, and response or responses; optionally answer",
+            help="a JSONL file per model: prompt or messages, and response or responses; optionally answer. Or the "
+            "samples of lm-eval (--log_samples), a folder per model",
             show_default=False,
         ),
     ],
@@ -31,13 +32,21 @@ def consensus(
             help="rank on the prompts that all files have; else a prompt that a file lacks counts as not answered",
         ),
     ] = False,
+    filtered: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME",
+            help="of lm-eval's samples: read what this filter made of the responses, in place of the responses",
+        ),
+    ] = None,
     form: Annotated[ShortFormat, typer.Option("--format", help="output format")] = ShortFormat.table,
 ) -> None:
     """Rank models by files of their answers to the same prompts; no labels, no merging, no model is loaded."""
     from nex_merge.answer_files.ranking import rank_files
     from nex_merge.answer_files.table import print_ranked, ranking_json
 
-    ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared)
+    ranked = rank_files([Path(expand_for(file, "FILE")) for file in files], match, shared, filtered)
     if form is ShortFormat.json:
         echo(json_text(ranking_json(ranked)))
     else:
