@@ -92,6 +92,7 @@ def test_what_a_page_shows_runs(page, desk, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     for block in found:
         if block.title:
+            Path(block.title).parent.mkdir(exist_ok=True)
             Path(block.title).write_text(block.text, encoding="utf-8")
     for block in found:
         if block.language == "python":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +18,15 @@ from nex_merge.engines.loading import (
     resolve_device,
     resolve_dtype,
 )
-from nex_merge.generation import end_tokens
+from nex_merge.generation import AUTO_BATCH_BYTES, end_tokens, token_bytes
 from nex_merge.generation.rotary import check_sides
 from nex_merge.merging import check_token_ids, generation_config, member_configs, stored_dtype
 from nex_merge.records import MergeRecipe, Prompt
 from nex_merge.setup.config import PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import Location, locate
 from nex_merge.setup.rendering import encode_prompts
+
+_MOST_ROWS = 64
 
 
 class ModelResident:
@@ -62,6 +64,17 @@ class ModelResident:
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    def batch_size(self, tokens: int, budget: int | Literal["auto"], scores: bool) -> int:
+        """Rows of `tokens` tokens each that a batch may have, from 1 to 64, for libraries that want a fixed number.
+
+        `budget`: tokens of a batch; auto: what fits 4 GiB, of keys and values alone or, if every token is scored, with
+        its logits and their log-probabilities in float32.
+        """
+        config = self.model.config
+        logits = 8 * config.get_text_config().vocab_size if scores else 0
+        fitting = AUTO_BATCH_BYTES // (token_bytes(config, self.dtype.itemsize) + logits)
+        return min(max(1, (fitting if budget == "auto" else budget) // tokens), _MOST_ROWS)
 
     def end_tokens(self) -> list[int]:
         """The tokens that end a response, ascending."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from nex_merge.errors import InputError
 from nex_merge.runs import files
+from nex_merge.runs.accuracies import add_measurement
 from nex_merge.runs.custody import measuring
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup import textfiles
@@ -47,7 +48,7 @@ def attach_accuracy(run: RunFolder, file: Path) -> None:
         raise InputError(f"{file}: expected {_EXAMPLE}, got no rows")
     with measuring(run.path):
         for trial, accuracy in accuracies.items():
-            files.write_accuracy(run.path, trial, {**accuracy, "source": str(file)})
+            add_measurement(run.path, trial, {**accuracy, "source": str(file)})
 
 
 def _accuracy(value: Any, where: str) -> float:

@@ -1,6 +1,6 @@
 """Agreement with accuracy on a terminal, and in words. Computes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nex_merge.labels.correlate import TOPS
@@ -77,6 +77,38 @@ def print_agreement(result: Mapping[str, Any], title: str = "") -> None:
             f"Accuracy over {name}: {shape} (AIC {item['aic_quadratic']:.1f} quadratic, {item['aic_linear']:.1f} "
             f"linear; vertex {vertex['value']:.3g} [{vertex['low']:.3g}, {vertex['high']:.3g}])"
         )
+
+
+def print_tasks(by_task: Mapping[str, Mapping[str, Any]], source: str) -> None:
+    """Spearman's correlation of every measure and baseline with the accuracy on each task, on stdout.
+
+    `source`: what the accuracy of the table above was measured on.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console_of(WIDTH)
+    console.print(f"\nThe accuracy above is the last one measured: {source}", markup=False, highlight=False)
+    console.print(
+        "Spearman with the accuracy on each task, as last measured, by measure:", markup=False, highlight=False
+    )
+    names = list(dict.fromkeys(name for result in by_task.values() for name, _ in _measures(result)))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("measure")
+    for task in by_task:
+        table.add_column(Text(task), justify="right", overflow="fold")
+    columns = [dict(_measures(result)) for result in by_task.values()]
+    for name in names:
+        table.add_row(Text(name), *(Text(_correlation(column[name]) if name in column else "-") for column in columns))
+    console.print(table)
+
+
+def _measures(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(name as the table has it, Spearman's correlation) of every measure and baseline."""
+    for name, item in result["scores"].items():
+        yield ("" if item["direction"] == "higher is better" else "-") + name, item["spearman"]
+    for name, item in result["baselines"].items():
+        yield ("" if item["direction"] == "higher is better" else "-") + f"{name} *", item["spearman"]
 
 
 def print_legend(result: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What agreement with accuracy needs of a run besides the leaderboard's rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nex_merge.labels.recipe_baselines import baselines_of
 from nex_merge.runs import files
@@ -38,4 +38,21 @@ def labelled_run(run: RunFolder, rows: Sequence[Row]) -> LabelledRun:
         equal_weights=next((row.accuracy for row in ranked if row.reference is not None), None),
         nearest=first["parent"],
         baselines=baselines_of(recipes, first["base"], first["parent"]),
+    )
+
+
+def on_task(run: LabelledRun, rows: Sequence[Row], task: str) -> tuple[list[Row], LabelledRun]:
+    """The rows, and what is known of their run, with the accuracy on one task of several for the accuracy."""
+    found = {row.trial: row.accuracies[task] for row in rows if task in row.accuracies}
+    known = [
+        replace(row, accuracy=one.accuracy, accuracy_low=one.low, accuracy_high=one.high, accuracy_source=one.source)
+        if (one := found.get(row.trial)) is not None
+        else replace(row, accuracy=None, accuracy_low=None, accuracy_high=None, accuracy_source=None)
+        for row in rows
+    ]
+    return known, replace(
+        run,
+        problems={trial: one.n for trial, one in found.items() if one.n is not None},
+        right={trial: one.right for trial, one in found.items() if one.right is not None},
+        equal_weights=next((row.accuracy for row in known if row.reference is not None and row.rank is not None), None),
     )

@@ -3,17 +3,30 @@
 Symbols: n variants, B bootstrap resamples of them; x a measure; y accuracy.
 """
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from nex_merge.one_thread import on_one_thread
 
 FEWEST_FOR_CURVE = 5  # a parabola goes through any three points
 RESAMPLES = 2000
 LEVEL = (0.025, 0.975)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share in [0, 1] of n independent problems, n > 0; neither need be whole.
+
+    Newcombe, Statistics in Medicine 17 (1998), method 3, as `scipy.stats` has it for whole numbers. For a mean of
+    scores between 0 and 1 it is at least as wide as it would be for their own variance.
+    """
+    z = special.ndtri(0.975)
+    scale = 2 * (n + z**2)
+    centre, half = (2 * n * share + z**2) / scale, z / scale * math.sqrt(4 * n * share * (1 - share) + z**2)
+    return 0.0 if share == 0 else float(centre - half), 1.0 if share == 1 else float(centre + half)
 
 
 def correlations(x: np.ndarray, y: np.ndarray) -> dict[str, dict[str, float | None]]:

@@ -19,7 +19,7 @@ from nex_merge.runs.files import trial_label
 from nex_merge.runs.leaderboard import latest_results, read_rows, sorts_descending
 from nex_merge.runs.recommend import Recommendation, candidates, of_last_stage, recommend
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.rows import COLUMNS, PARAMETER, Row, columns_of
+from nex_merge.runs.rows import COLUMNS, PARAMETER, TASK, Row, columns_of
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.tables import table_cells
 
@@ -172,6 +172,8 @@ def _meaning(name: str, key: str, objective: Objective) -> str:
     if name == key and of in MEASURES:
         side = {"low": "lower", "high": "upper"}[end]
         return f"{side} end of the 95 % bootstrap interval of {measure_title(of)} over prompts"
+    if name.startswith(TASK):
+        return f"accuracy on {name.removeprefix(TASK)}"
     return {
         "#": "rank",
         "front": "1: no merge is better in one objective without being worse in another; 2: only those of 1 are; ...",

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES, OBJECTIVES
 from nex_merge.records import TrialResult
 from nex_merge.runs import files
+from nex_merge.runs.accuracies import by_name, read_measurements
 from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import first_front, front_numbers
 from nex_merge.runs.recommend import Recommendation, best_by, candidates, of_last_stage, recommend
@@ -85,19 +86,28 @@ def read_rows(run: RunFolder, final: bool = True) -> list[Row]:
         rows = leading + [row for row in rows if row.trial not in trials]
         ranked = [row for row in rows if row.rank is not None]
         rows = [replace(row, rank=i) for i, row in enumerate(ranked, 1)] + [row for row in rows if row.rank is None]
-    rows = [_with_accuracy(row, run) for row in rows]
+    rows = _with_accuracy(rows, run)
     found = recommendation(run, rows) if final else None
     if found is not None and found.row is not None:
         rows = [replace(row, recommended=found.by) if row is found.row else row for row in rows]
     return rows
 
 
-def _with_accuracy(row: Row, run: RunFolder) -> Row:
-    """The row with the accuracy that was measured, if any was."""
-    accuracy = files.read_accuracy(run.path, row.trial)
-    if accuracy is None:
-        return row
-    return replace(row, **{name: accuracy.get(name.replace("accuracy_source", "source")) for name in ACCURACY})
+def _with_accuracy(rows: Sequence[Row], run: RunFolder) -> list[Row]:
+    """The rows with the accuracy that was measured last, if any was; with each task's, where there are several."""
+    known = {row.trial: read_measurements(run.path, row.trial) for row in rows}
+    tasks = {trial: by_name(measurements) for trial, measurements in known.items()}
+    several = len({name for found in tasks.values() for name in found}) > 1
+    return [
+        replace(row, **_latest(known[row.trial][0]), accuracies=tasks[row.trial] if several else {})
+        if known[row.trial]
+        else row
+        for row in rows
+    ]
+
+
+def _latest(measurement: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: measurement.get(name.replace("accuracy_source", "source")) for name in ACCURACY}
 
 
 def latest_results(run: RunFolder) -> list[TrialResult]:

@@ -34,9 +34,9 @@ def read_tensors(path: Path, names: Container[str] | None = None) -> dict[str, t
 def checkpoint_digest(folder: Path, every: bool = False) -> str:
     """sha256 of the tensors stored in a checkpoint, as `merging.digest` has it.
 
-    A tied lm_head is left out, unless `every` tensor counts.
+    A tied lm_head is left out, unless `every` tensor counts. A config that doesn't say ties it, as most classes do.
     """
-    tied = not every and json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
+    tied = not every and json.loads((folder / "config.json").read_text()).get("tie_word_embeddings", True)
     digests = {}
     for path in weights_of(folder):
         with safe_open(path, "pt") as file:

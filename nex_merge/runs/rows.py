@@ -7,6 +7,7 @@ from typing import Any
 
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import Estimate
+from nex_merge.runs.accuracies import Measured
 
 IDENTITY = ("rank", "front", "trial", "kind", "method")
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_source")
@@ -15,6 +16,7 @@ OUTCOME = ("violation", "seconds", "state", "answered", "stage", "reason", "refe
 VOTED = tuple(name for name, measure in MEASURES.items() if measure.claims_accuracy and measure.needs_pool)
 ODDS = ("beats_parent", "beats_parent_most", "beats_equal", "beats_equal_most")
 PARAMETER = "p."  # begins the columns of searched parameters
+TASK = "accuracy."  # begins the columns of the accuracy on one task of several
 
 
 def _measure_columns() -> list[str]:
@@ -48,6 +50,7 @@ class Row:
     accuracy_low: float | None = None
     accuracy_high: float | None = None
     accuracy_source: str | None = None
+    accuracies: Mapping[str, Measured] = field(default_factory=dict)  # by task, where the run's trials have several
     violation: float | None = None  # above 0: collapsed or infeasible
     seconds: float = 0.0
     answered: float = 1.0  # share of the prompts
@@ -109,20 +112,30 @@ class Row:
                 yield from zip((f"{name}_low", f"{name}_high"), self.interval(name), strict=True)
             if name in VOTED:
                 yield from ((f"{name}_{odds}", estimate and getattr(estimate, odds)) for odds in ODDS)
-        for name in (*ACCURACY, *OUTCOME):
+        for name in ACCURACY:
+            yield name, getattr(self, name)
+        yield from ((f"{TASK}{name}", measured.accuracy) for name, measured in sorted(self.accuracies.items()))
+        for name in OUTCOME:
             yield name, getattr(self, name)
         yield from ((f"{PARAMETER}{name}", value) for name, value in sorted(self.parameters.items()))
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
-    """The fixed columns, those of an objective's interval beside it, then one per searched parameter."""
+    """The fixed columns, those of an objective's interval and of single tasks beside them, then one per parameter."""
     given = {key for row in rows for key in row.as_mapping()}
     fixed = []
     for name in COLUMNS:
         fixed.append(name)
         if name in MEASURES:
             fixed += [end for end in (f"{name}_low", f"{name}_high") if end in given and end not in COLUMNS]
+        if name == ACCURACY[-1]:
+            fixed += [f"{TASK}{task}" for task in tasks_of(rows)]
     return [*fixed, *(f"{PARAMETER}{name}" for name in parameters_of(rows))]
+
+
+def tasks_of(rows: Sequence[Row]) -> list[str]:
+    """What the rows have an accuracy each of, sorted; empty where all have been measured on the same alone."""
+    return sorted({name for row in rows for name in row.accuracies})
 
 
 def parameters_of(rows: Sequence[Row]) -> list[str]:

@@ -12,6 +12,7 @@ from nex_merge.families.qwen3_tiny.problems import KINDS
 from nex_merge.labels.accuracy_files import attach_accuracy
 from nex_merge.labels.benchmark import benchmark, choose_trials
 from nex_merge.labels.correlate import agreement_with_accuracy
+from nex_merge.labels.item_grader import ItemGrader
 from nex_merge.labels.items import Item, builtin_items, load_items, matcher, unlike
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
@@ -119,7 +120,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     items = [Item(Prompt(({"role": "user", "content": p},), p), p, lambda text, p=p: p == "pairs") for p in KINDS]
     notes = []
     chosen = choose_trials(run, 3, [], read_rows(run))
-    benchmark(run, items, "bench", chosen, notes.append)
+    benchmark(run, ItemGrader(items, "bench"), chosen, notes.append)
     rows = read_rows(run)
     assert [row.trial for row in rows] == before, "accuracy never changes the ranking"
     assert [row.accuracy for row in rows] == [0.5] * 3 + [None] * 2
@@ -133,7 +134,7 @@ def test_accuracy_joins_the_leaderboard_with_its_interval_and_is_not_measured_tw
     monkeypatch.setattr(
         module.Remerger, "load", lambda self, result: measured.append(result.trial) or whole(self, result)
     )
-    benchmark(run, items, "bench", choose_trials(run, None, [], rows), notes.append)
+    benchmark(run, ItemGrader(items, "bench"), choose_trials(run, None, [], rows), notes.append)
     assert sorted(measured) == sorted(before[3:]), "a run that was stopped goes on"
     assert files.read_accuracy(run.path, "base")["n"] == 2
 
@@ -150,10 +151,10 @@ def test_what_is_cut_off_while_thinking_is_wrong_and_changed_answers_are_measure
     search(toy_config, study={"trials": 0})
     run = RunFolder(tmp_path / "run")
     item = Item(Prompt(({"role": "user", "content": "pairs"},), "pairs"), "a", lambda text: True)
-    benchmark(run, [item], "bench", ["base"], lambda text: None)
+    benchmark(run, ItemGrader([item], "bench"), ["base"], lambda text: None)
     assert files.read_accuracy(run.path, "base")["accuracy"] == 0, "24 tokens of a toy never close their thinking"
     first = files.read_accuracy(run.path, "base")["source"]
-    benchmark(run, [replace(item, answer="b")], "bench", ["base"], lambda text: None)
+    benchmark(run, ItemGrader([replace(item, answer="b")], "bench"), ["base"], lambda text: None)
     assert files.read_accuracy(run.path, "base")["source"] != first
 
 
@@ -182,7 +183,7 @@ def test_two_that_measure_one_run_are_told_apart(toy_run_copy, tmp_path):
     busy = "another command is measuring the accuracy of its trials"
     with custody.measuring(run.path):
         with pytest.raises(RunError, match=rf"^{run.path}: {busy}.*\. Wait for it or end it$"):
-            benchmark(run, [], "x", ["a"], print)
+            benchmark(run, ItemGrader([], "x"), ["a"], print)
         with pytest.raises(RunError, match=busy):
             attach_accuracy(run, file)
     attach_accuracy(run, file)

@@ -10,7 +10,7 @@ from nex_merge.errors import InputError
 from nex_merge.labels.correlate import _overlap, agreement_with_accuracy, split
 from nex_merge.labels.labelled_run import LabelledRun
 from nex_merge.labels.plots import scatter_text, write_scatters
-from nex_merge.labels.statistics import curve, kendall, pearson
+from nex_merge.labels.statistics import curve, kendall, pearson, wilson
 from nex_merge.measures.registry import OBJECTIVES
 from nex_merge.records import Estimate
 from nex_merge.runs.rows import Row
@@ -81,6 +81,13 @@ def test_resampled_correlations_are_scipys():
     np.testing.assert_allclose(pearson(x[picks], y[picks]), [stats.pearsonr(x[p], y[p])[0] for p in picks])
     ranks = [stats.rankdata(values[picks], axis=1) for values in (x, y)]
     np.testing.assert_allclose(pearson(*ranks), [stats.spearmanr(x[p], y[p])[0] for p in picks])
+
+
+def test_wilsons_interval_is_scipys_and_takes_shares_of_no_whole_number():
+    for right, n in ((0, 5), (3, 7), (64, 128), (9, 9)):
+        assert wilson(right / n, n) == tuple(stats.binomtest(right, n).proportion_ci(method="wilson"))
+    low, high = wilson(0.5, 8.5)
+    assert wilson(0.5, 8)[0] < low < wilson(0.5, 9)[0] and low + high == pytest.approx(1)
 
 
 def test_an_inverted_u_is_found_with_its_vertex():
