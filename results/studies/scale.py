@@ -145,6 +145,7 @@ def pick_of(root: Path, kinds: Sequence[str], parallel: int, seed: int, out: Pat
     import nex_merge
     from nex_merge.families.qwen3_tiny.problems import make_problems
     from nex_merge.labels.benchmark import benchmark
+    from nex_merge.labels.item_grader import ItemGrader
     from nex_merge.labels.items import Item
     from nex_merge.records import Prompt
     from nex_merge.runs.leaderboard import best_merge
@@ -166,7 +167,7 @@ def pick_of(root: Path, kinds: Sequence[str], parallel: int, seed: int, out: Pat
     held_out = [problem for kind in kinds for problem in make_problems(kind, 256, 2)]
     texts = [Prompt(({"role": "user", "content": problem.prompt},), problem.prompt) for problem in held_out]
     items = [Item(text, p.answer, p.is_right, p.kind) for text, p in zip(texts, held_out, strict=True)]
-    benchmark(run, items, "held out", [trial], lambda text: None)
+    benchmark(run, ItemGrader(items, "held out"), [trial], lambda text: None)
     return trial, json.loads((out / "trials" / trial / "accuracy.json").read_text())["accuracy"]
 
 
