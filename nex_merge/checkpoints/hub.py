@@ -71,7 +71,7 @@ def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def fetch_card(repo: str, snapshot: Path) -> None:
-    """Add a repository's model card to its snapshot, for the licence. Nothing depends on it: without one, it's unknown."""
+    """Add a repository's model card to its snapshot, for the licence that it names; not having one is no error."""
     import huggingface_hub
 
     if not (snapshot / CARD).exists():
@@ -133,7 +133,9 @@ def _reasons() -> Iterator[None]:
     try:
         yield
     except (errors.HFValidationError, errors.EntryNotFoundError, httpx2.HTTPError, OSError) as error:
-        raise HubError(_reason(error)) from None
+        is_away = isinstance(error, httpx2.TransportError | errors.OfflineModeIsEnabled)
+        reason = _reason(error)
+        raise HubError(f"the hub cannot be reached: {reason}" if is_away else reason) from None
 
 
 def _reason(error: Exception) -> str:
