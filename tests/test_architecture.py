@@ -60,6 +60,8 @@ LIBRARIES = {
     "optuna": {"study/optuna_study.py", "study/samplers.py", "study/importances.py"},
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
+    "httpx2": {"checkpoints/hub.py"},
+    "huggingface_hub": {"checkpoints/hub.py", "runs/card.py"},
     "plotly": {"report/figures.py"},
     "ray": {"workers/ray_actors.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},

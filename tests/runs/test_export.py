@@ -257,6 +257,7 @@ HUB = "/hub/models--own--it/snapshots"
         ({"base": "/m/b", "a": "/x/c", "b": "/y/c"}, {}, ["base", "a", "b"]),  # `b` would be two
         ({"base": f"{HUB}/123", "a": "/m/y"}, {}, ["own/it@123", "y"]),
         ({"base": f"{HUB}/123", "a": f"{HUB}/456"}, {}, ["own/it@123", "own/it@456"]),
+        ({"base": "/m/models--\u202e--x/snapshots/1", "a": "/m/y"}, {}, ["1", "y"]),  # no id that the hub would give
         ({"base": f"{HUB}/123", "a": "/cache/1"}, {"a": (f"{HUB}/123", f"{HUB}/9")}, ["own/it@123", "own/it@9"]),
         ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/m/x", "/m/lora")}, ["x", "lora"]),
         ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/n/x", "/m/lora")}, ["base", "lora", "a-base"]),
