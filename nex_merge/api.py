@@ -53,17 +53,28 @@ class Run:
 
         return best_merge(self.folder, by)
 
-    def export(self, out: str | Path, trial: str | int | None = None, by: str | None = None) -> Path:
+    def export(
+        self,
+        out: str | Path,
+        trial: str | int | None = None,
+        by: str | None = None,
+        *,
+        dtype: str | None = None,
+        max_shard_size: str = "5GB",
+    ) -> Path:
         """Write a trial as a checkpoint, checked against what was scored. Returns its folder.
 
-        By default the best merge, by the objective or by the measure `by`.
+        By default the best merge, by the objective or by the measure `by`. `dtype`: bfloat16, float16 or float32; in
+        another one than the weights were scored in, they are rounded from those. `max_shard_size`: the most that a file
+        of weights holds.
 
         Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
         variant that was scored.
         """
         from nex_merge.runs.export import export_trial
 
-        for _ in export_trial(self.folder, None if trial is None else str(trial), Path(out), by):
+        name = None if trial is None else str(trial)
+        for _ in export_trial(self.folder, name, Path(out), by, dtype, max_shard_size):
             pass
         return Path(out)
 

@@ -1,4 +1,4 @@
-"""Passwords in the URLs of databases: taken out of what is kept, hidden in what is said."""
+"""Passwords in the URLs of databases, and the hub's tokens: taken out of what is kept, hidden in what is said."""
 
 import re
 from urllib.parse import unquote_plus
@@ -13,10 +13,13 @@ _SECRET = re.compile(
 # In any text: up to the last `@` of a word, or, if the password has blanks, up to the next.
 _IN_TEXT = re.compile(r"(:/{1,2}[^\s/@:'\"]*):(?:[^\s'\"]+|(?:(?!://)[^\n@]){1,80})@")
 _SETTING = re.compile(r"\b(\w*(?:password|passwd|pwd|passphrase))(\s?[=:]\s?)('[^']*'|\"[^\"]*\"|[^\s&;,'\")}]+)", re.I)
+# A token of the Hugging Face hub, of a user or an organization, which a client's error may quote.
+_TOKEN = re.compile(r"\b(hf_|api_org_)[A-Za-z0-9]{16,}")
 
 
 def masked(text: str) -> str:
-    """Any text, with `***` in place of passwords in URLs and of values that are called a password."""
+    """Any text, with `***` in place of passwords in URLs, values that are called a password, and the hub's tokens."""
+    text = _TOKEN.sub(rf"\1{HIDDEN}", text)
     return _SETTING.sub(rf"\1\2{HIDDEN}", _IN_TEXT.sub(rf"\1:{HIDDEN}@", text))
 
 

@@ -61,6 +61,8 @@ LIBRARIES = {
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "lm_eval": {"labels/lm_eval_grader.py"},
+    "httpx2": {"checkpoints/hub.py"},
+    "huggingface_hub": {"checkpoints/hub.py", "runs/card.py"},
     "plotly": {"report/figures.py"},
     "ray": {"workers/ray_actors.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},

@@ -188,5 +188,14 @@ def test_no_file_and_no_output_has_it(toy_config, tmp_path, monkeypatch, capsys)
             assert secret.encode() not in path.read_bytes(), path
 
 
+def test_tokens_of_the_hub_are_masked_wherever_they_stand():
+    token = "hf_" + "aB3" * 11
+    assert masked(f"Illegal header value b'Bearer {token}\\n'") == "Illegal header value b'Bearer hf_***\\n'"
+    assert (
+        token not in str(RunError(f"https://me:{token}@host: refused"))
+        and masked("hf_hub_download") == "hf_hub_download"
+    )
+
+
 def test_a_url_that_lacks_a_slash_is_masked_too():
     assert masked("mysql:/me:hunter2@db/x: no such folder") == "mysql:/me:***@db/x: no such folder"

@@ -21,7 +21,7 @@ TOKENIZER_FILES = (
     "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt",
 )  # fmt: skip
 ADAPTER = "adapter_config.json"
-_SNAPSHOT = re.compile(r"models--(?P<owner>.+?)--(?P<name>[^/]+)/snapshots/(?P<revision>[^/]+)$")
+_SNAPSHOT = re.compile(r"models--(?P<owner>[\w.-]+?)--(?P<name>[\w.-]+)/snapshots/(?P<revision>[\w.-]+)$", re.ASCII)
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 # Weights that are never loaded, and what to do about them.
 _TO_SAFETENSORS = (

@@ -1,6 +1,7 @@
 """What a run is handed on as: a page with all of it (`nex-merge report`), and a checkpoint (`nex-merge export`)."""
 
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,12 @@ from nex_merge.cli.app import LOOK, USE, Run, app, example, path_value, say_next
 from nex_merge.errors import InputError
 from nex_merge.setup.paths import check_new_folder, check_writable_file
 from nex_merge.terminal import echo
+
+
+class Dtype(StrEnum):
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
 
 
 @app.command(rich_help_panel=LOOK, epilog=example("report results/qwen3_ties --open"))
@@ -57,18 +64,41 @@ def export(
             help="the best merge by this measure instead of the objective; of several objectives, one",
         ),
     ] = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            help="what weights are stored in; default: as they were scored. In another, they are rounded from those"
+        ),
+    ] = None,
+    max_shard_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="the most that a file of weights holds, such as 500MB")
+    ] = "5GB",
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="upload the export to this repository on the Hugging Face hub, OWNER/NAME: a new one, which is "
+            "private, or one with an earlier export",
+        ),
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --push: let everybody see it")] = False,
 ) -> None:
     """Write a variant as a checkpoint, checked against the tensors and answers that were scored."""
     check_new_folder(out, "--out")
+    from nex_merge.runs.push import check_push, push_export
+
+    check_push(push, public)
     from nex_merge.runs.export import export_trial
     from nex_merge.runs.files import read_accuracy, trial_label
     from nex_merge.runs.leaderboard import best_merge
     from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
-    for line in export_trial(opened, trial, out, by):
+    for line in export_trial(opened, trial, out, by, dtype and dtype.value, max_shard_size):
         echo(line)
     exported = opened.find(trial) if trial is not None else best_merge(opened, by)
+    if push is not None:
+        echo(push_export(out, push, public, exported.trial))
     if read_accuracy(run, exported.trial) is None:
         label = trial_label(exported.trial)
         say_next("With labels, its accuracy", "benchmark", run, "--data", "FILE", "--trials", label)

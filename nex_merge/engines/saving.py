@@ -19,20 +19,26 @@ from nex_merge.merging import generation_config
 from nex_merge.records import MergeRecipe
 
 
-def write_weights(resident: FamilyResident, folder: Path) -> None:
-    """Write the loaded variant's weights, in the dtype that they are stored in, and a config."""
-    resident.as_stored().save_pretrained(folder)
+def write_weights(resident: FamilyResident, folder: Path, shard_bytes: int) -> None:
+    """Write the loaded variant's weights, in the dtype that they are stored in, and a config.
+
+    `shard_bytes`: the size that no file exceeds, unless a single tensor does.
+    """
+    resident.as_stored().save_pretrained(folder, max_shard_size=shard_bytes)
 
 
-def write_settings(resident: FamilyResident, recipe: MergeRecipe, folder: Path) -> list[str]:
+def write_settings(
+    resident: FamilyResident, recipe: MergeRecipe, folder: Path, dtype: torch.dtype | None = None
+) -> list[str]:
     """Write the config, generation config and tokenizer of a variant; `recipe`: the one that is loaded.
 
-    Returns what is worth a note.
+    `dtype`: what the config says that weights are stored in; None: what merges are stored in. Returns what is worth a
+    note.
     """
     member = resident.family.folders[resident.member_of(recipe)]
     config = copy.deepcopy(resident.config)
     config.architectures = [type(resident.model).__name__]
-    config.dtype = resident.stored_dtype
+    config.dtype = dtype or resident.stored_dtype
     config.save_pretrained(folder)
     add_older_names(folder, member)
     generation = generation_config(member)

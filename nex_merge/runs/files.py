@@ -101,15 +101,15 @@ def write_recipe(folder: Path, recipe: MergeRecipe) -> None:
     write_atomically(folder / RECIPE, recipe_text(recipe))
 
 
-def recipe_text(recipe: MergeRecipe, name: str = RECIPE, options: str = "") -> str:
+def recipe_text(recipe: MergeRecipe, name: str = RECIPE, options: str = "", gives: str = "The same tensors") -> str:
     """The recipe as a configuration for `mergekit-yaml`, with the seed that reproduces its tensors in a comment.
 
-    `name`: the file's. `options`: more of the command's.
+    `name`: the file's. `options`: more of the command's. `gives`: what its merge is.
     """
     text = yaml.safe_dump(dict(recipe.config), sort_keys=False, default_flow_style=None)
     # A plain `base+adapter` is merged by mergekit first, into a folder of its own.
     cache = " --lora-merge-cache DIR" if any("+" in model for model in _plain_models(recipe.config)) else ""
-    return f"# The same tensors: mergekit-yaml {name} OUT --random-seed {recipe.seed}{cache}{options}\n{text}"
+    return f"# {gives}: mergekit-yaml {name} OUT --random-seed {recipe.seed}{cache}{options}\n{text}"
 
 
 def _plain_models(part: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 
 from nex_merge.checkpoints.files import weights_of
+from nex_merge.checkpoints.hub import IDENTITY
 from nex_merge.engines.comparison import first_departure, mean_logprob, tolerance
 from nex_merge.engines.resident import ModelResident
 from nex_merge.engines.saving import decoded, read_back
@@ -16,8 +17,6 @@ from nex_merge.errors import RunError
 from nex_merge.inert import json_text
 from nex_merge.merging import digest, tensor_digest
 from nex_merge.records import Response
-
-IDENTITY = "nex_merge.json"
 
 
 def write_identity(folder: Path, identity: Mapping[str, Any]) -> None:

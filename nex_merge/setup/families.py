@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from nex_merge.checkpoints import hub
+from nex_merge.checkpoints.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from nex_merge.checkpoints.adapters import AdapterMember, check_adapter
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, about, check_folder, weight_map
 from nex_merge.errors import InputError
@@ -262,34 +264,21 @@ def _fetch(location: Location, source: str, weights: bool) -> Path:
         with about(source):
             shards = sorted(set(weight_map(index).values())) if index.is_symlink() or index.exists() else []
         folder = _snapshot(location, source, [*_FILES, WEIGHTS, *shards])
+        hub.fetch_card(location.path, folder)
     with about(f"{source}: {location.path}"):
         check_folder(folder, weights)
     return folder
 
 
 def _snapshot(location: Location, source: str, patterns: list[str]) -> Path:
-    import httpx2
-    import huggingface_hub
-    from huggingface_hub import errors
-
     try:
-        folder = huggingface_hub.snapshot_download(
-            location.path, revision=location.revision, allow_patterns=patterns, etag_timeout=5, max_workers=4
-        )
-    except (
-        errors.HfHubHTTPError,
-        errors.LocalEntryNotFoundError,
-        errors.HFValidationError,
-        httpx2.HTTPError,
-        OSError,
-    ) as error:
+        return hub.fetch(location.path, location.revision, patterns)
+    except hub.HubError as error:
         at = f" at revision {location.revision}" if location.revision else ""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"{source}: {location.path}{at} is not a local folder and could not be downloaded from the hub ({reason}). "
+            f"{source}: {location.path}{at} is not a local folder and could not be downloaded from the hub ({error}). "
             f"Without a network, use a local folder or the bundled family {BUNDLED_FAMILY}"
         ) from None
-    return Path(folder)
 
 
 def plain_folders(family: Family) -> dict[str, Path]:
@@ -312,7 +301,8 @@ def locate_adapter(adapter: str, source: str) -> Path:
     if folder is None:
         if not _HUB_ID.fullmatch(adapter):
             raise NoFolder(f"{source}: adapter: expected a folder or a hub id (owner/name), got {adapter!r}")
-        folder = _fetch(Location(path=adapter), f"{source}: adapter", weights=True)
+        folder = _snapshot(Location(path=adapter), f"{source}: adapter", [*_FILES, ADAPTER_WEIGHTS])
+        hub.fetch_card(adapter, folder)
     with about(source):
         check_adapter(folder)
     return folder.resolve()

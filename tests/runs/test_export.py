@@ -9,17 +9,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+import transformers
 import yaml
 from click.testing import CliRunner
+from huggingface_hub import ModelCard
+from mergekit.common import ModelReference
 from mergekit.scripts.run_yaml import main as mergekit_yaml
-from transformers import AutoConfig
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from nex_merge.checkpoints.adapters import AdapterMember
 from nex_merge.engines import saving
 from nex_merge.errors import InputError, RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import MergeRecipe, Verdict
-from nex_merge.runs import card, export, proof
+from nex_merge.runs import card, export, proof, rounding
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
 from tests.conftest import ROOT, toy_settings
@@ -211,7 +216,9 @@ def test_an_export_travels(travelling, tmp_path, monkeypatch):
     assert text.rstrip() in card and text.startswith(
         "# The same tensors: mergekit-yaml mergekit_config.yml OUT --random"
     )
-    assert "`a`, `b`, `base` stand for checkpoints that the search was given as folders.\nWith folders of these" in card
+    assert (
+        "With folders of these names in the working directory (`base`, `a`, `b`), the command in the recipe's" in card
+    )
     assert "Needs transformers" not in card
     monkeypatch.chdir(run.path.parent)
     shutil.copy(best / "mergekit_config.yml", ".")
@@ -239,13 +246,19 @@ def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, 
     assert load(tmp_path / "out").get_vocab() == load(run.family().folders["base"]).get_vocab()
 
 
+HUB = "/hub/models--own--it/snapshots"
+
+
 @pytest.mark.parametrize(
     ("folders", "adapters", "names"),
     [
         ({"base": "/m/x", "a": "/m/y"}, {}, ["x", "y"]),
         ({"base": "/m/x/checkpoint-500", "a": "/m/y/checkpoint-500", "b": "/m/z"}, {}, ["base", "a", "z"]),
         ({"base": "/m/b", "a": "/x/c", "b": "/y/c"}, {}, ["base", "a", "b"]),  # `b` would be two
-        ({"base": "/hub/models--own--it/snapshots/123", "a": "/m/y"}, {}, ["own/it", "y"]),
+        ({"base": f"{HUB}/123", "a": "/m/y"}, {}, ["own/it@123", "y"]),
+        ({"base": f"{HUB}/123", "a": f"{HUB}/456"}, {}, ["own/it@123", "own/it@456"]),
+        ({"base": "/m/models--\u202e--x/snapshots/1", "a": "/m/y"}, {}, ["1", "y"]),  # no id that the hub would give
+        ({"base": f"{HUB}/123", "a": "/cache/1"}, {"a": (f"{HUB}/123", f"{HUB}/9")}, ["own/it@123", "own/it@9"]),
         ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/m/x", "/m/lora")}, ["x", "lora"]),
         ({"base": "/m/x", "a": "/cache/1"}, {"a": ("/n/x", "/m/lora")}, ["base", "lora", "a-base"]),
     ],
@@ -253,11 +266,111 @@ def test_an_export_whose_tokenizer_files_would_be_another_tokenizer(travelling, 
 def test_every_folder_of_a_recipe_has_one_public_name(folders, adapters, names):
     adapters = {name: AdapterMember(*map(Path, each)) for name, each in adapters.items()}
     family = Family("f", {name: Path(folder) for name, folder in folders.items()}, "base", adapters=adapters)
-    assert list(card._places(family).values()) == names
+    sources = card.sources_of(family)
+    assert [source.name for source in sources] == names
     models = [{"model": reference} for reference in family.references.values()]
     recipe = MergeRecipe("merge", "ties", {"models": models, "base_model": family.references["base"]}, 3, {})
     text = card.public_recipe(family, recipe)
-    assert "/m/" not in text and "/cache/" not in text and yaml.safe_load(text)["base_model"] == names[0]
-    explained = " ".join(card._explained(family))
-    assert all(f"`{name}`" in explained for name in names)
-    assert ("`own/it` is the model on the Hugging Face hub, revision `123`." in explained) == ("own/it" in names)
+    assert not re.search("/m/|/cache/|/hub/", text) and yaml.safe_load(text)["base_model"] == names[0]
+    read = [str(ModelReference.model_validate(item["model"])) for item in yaml.safe_load(text)["models"]]
+    assert {name for model in read for name in model.split("+")} <= {*names} and len(read) == len(folders)
+    explained = "\n".join(card._members(sources))
+    for source in sources:
+        where = "on the Hugging Face hub" if "own/it" in source.name else "a folder"
+        assert f"| `{source.name}` | {source.label}, {where} | unknown |" in explained
+
+
+def hub_member(root, owner, licence):
+    folder = root / f"models--{owner}--m" / "snapshots" / "c0ffee"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n" if licence else "# nothing said")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("licences", "told"),
+    [
+        (["mit", "mit"], r"All members name the licence mit\. Check whether"),
+        (["mit", "x | <y>"], r"The members name different licences: mit, x \\\| \\<y\\>\. Check whether they allow"),
+        (["mit", None], r"Licences named: mit; those of the other members are not known\. Check"),
+        ([None, None], r"No member's licence is known\. Check whether"),
+    ],
+)
+def test_a_card_names_hub_ids_revisions_and_licences_and_no_path(tmp_path, licences, told):
+    folders = {
+        name: hub_member(tmp_path, f"own-{name}", one) for name, one in zip(("base", "a"), licences, strict=True)
+    }
+    resident = SimpleNamespace(family=Family("f", folders, "base"), out_dtype="bfloat16", dtype=torch.float32)
+    config = {"models": [{"model": str(folders["a"])}], "base_model": str(folders["base"])}
+    text = card.model_card(resident, MergeRecipe("merge", "ties", config, 3, {}), "A merge", [], None)
+    front = ModelCard(text).data
+    assert front.base_model == ["own-a/m", "own-base/m"] and front.base_model_relation == "merge"
+    assert front.license is None and front.library_name == "transformers"
+    assert str(tmp_path) not in text and "- {model: own-a/m@c0ffee}" in text and re.search(told, text)
+    assert f"transformers {transformers.__version__}, torch {torch.__version__}" in text
+
+
+def test_in_a_wider_dtype_the_values_are_those_that_were_scored(toy_run, tmp_path):
+    run, out = RunFolder(toy_run), tmp_path / "out"
+    scored = run.find("0").weights_sha256
+    said = list(export.export_trial(run, "0", out, dtype="float32", max_shard_size="20KB"))
+    sizes = [path.stat().st_size for path in out.glob("*.safetensors")]
+    assert len(sizes) > 1 and not list(out.glob("*.rounded"))
+    assert sorted(sizes)[-2] < 22_000, "but for the embeddings, and with a header, as large as it was asked for"
+    config, identity = (json.loads((out / name).read_text()) for name in ("config.json", "nex_merge.json"))
+    assert config["dtype"] == config["torch_dtype"] == "float32" and identity["rounded_from_sha256"] == scored
+    assert identity["weights_sha256"] == proof.checkpoint_digest(out) != scored
+    assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
+    card, told = (out / "README.md").read_text(), "stored in float32, with the values of the tensors that were scored"
+    assert told in card and any(told in line for line in said)
+    assert "# The tensors that were scored: mergekit-yaml mergekit_config.yml" in card
+    for path in out.glob("*.safetensors"):  # back to what was scored, without loss
+        save_file({n: t.bfloat16() for n, t in proof.read_tensors(path).items()}, tmp_path / path.name)
+    for path in out.glob("*.safetensors"):
+        shutil.move(tmp_path / path.name, path)
+    assert proof.checkpoint_digest(out) == scored
+
+
+def test_rounding_changes_only_what_it_says(toy, tmp_path):
+    folder = shutil.copytree(toy["a"], tmp_path / "a")
+    (path,) = folder.glob("*.safetensors")
+    before = proof.read_tensors(path)
+    before["model.norm.weight"][:3] = 1e-9  # nothing, in float16
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    save_file(before, path, {"format": "pt"})
+    found = rounding.round_weights(folder, "bfloat16", "float16")
+    after = proof.read_tensors(path)
+    assert {tensor.dtype for tensor in after.values()} == {torch.float16} and after.keys() == before.keys()
+    unlike = {name: int((after[name].float() != before[name].float()).sum()) for name in after}
+    assert found.changed == sum(unlike.values()) >= 3 == unlike["model.norm.weight"]
+    assert found.values == sum(tensor.numel() for tensor in before.values())
+    resident = SimpleNamespace(
+        family=Family("f", {"base": tmp_path}, "base"), out_dtype="bfloat16", dtype=torch.float32
+    )
+    recipe = MergeRecipe("merge", "ties", {"base_model": str(tmp_path)}, 3, {})
+    text = card.model_card(resident, recipe, "A merge", [], "5c0", rounded=found)
+    said = "Weights are stored in float16: not the tensors that were scored, in bfloat16, but rounded from them"
+    assert f"{said} ({found.changed} of {found.values} values changed)" in text and "sha256 of the tensors here" in text
+
+
+def test_weights_beyond_the_range_of_a_dtype_and_a_file_that_changes_are_refused(toy, tmp_path, monkeypatch):
+    folder = shutil.copytree(toy["a"], tmp_path / "a")
+    (path,) = folder.glob("*.safetensors")
+    tensors = proof.read_tensors(path)
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] * 0 + 1e30
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(InputError, match=rf"^--dtype: expected one that has room .+ got float16: {name} has values"):
+        rounding.round_weights(folder, "bfloat16", "float16")
+    save = rounding.save_file
+    monkeypatch.setattr(rounding, "save_file", lambda kept, *rest: save({n: t * 2 for n, t in kept.items()}, *rest))
+    with pytest.raises(RunError, match="read back, its tensors are not those that were rounded"):
+        rounding.round_weights(folder, "bfloat16", "float32")
+
+
+@pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("500 mb", 5 * 10**8), ("1.5KB", 1500)])
+def test_a_size_is_read(text, size):
+    assert export.size_in_bytes(text, "--max-shard-size") == size
+    for wrong in ("5", "GB", "-1GB", "0GB", "5 GiB", "٥GB"):
+        with pytest.raises(InputError, match=r"^--max-shard-size: expected a size such as 5GB or 500MB, got "):
+            export.size_in_bytes(wrong, "--max-shard-size")
