@@ -54,12 +54,12 @@ class FamilyConfig(Strict):
         default_factory=dict, description="default values of `generation` and `activations` in runs of this family"
     )
 
-    @field_validator("base", mode="before")
+    @field_validator("base", mode="before", json_schema_input_type=str | Location)
     @classmethod
     def _short_base(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    @field_validator("models", mode="before")
+    @field_validator("models", mode="before", json_schema_input_type=dict[str, str | Location])
     @classmethod
     def _short_models(cls, value: Any) -> Any:
         if not isinstance(value, dict):

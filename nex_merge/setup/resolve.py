@@ -135,6 +135,8 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
             f"{source}: study.recipes: expected no search_space beside a list of recipes; remove one of them "
             "(--set search_space=null)"
         )
+    if config.study.guesses and config.search_space is None:
+        raise InputError(f"{source}: study.guesses: expected a search_space that they are merges of; remove them")
     if config.nex.calibration in ("parents", "pool") and not config.study.baselines:
         raise InputError(
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "
