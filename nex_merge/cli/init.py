@@ -23,7 +23,7 @@ _METHOD = "ties"  # where nothing else is asked for
 def init(
     recipe: Annotated[
         Path | None,
-        typer.Argument(metavar="[CONFIG]", help="a file for mergekit-yaml or mergekit-evolve", callback=path_value),
+        typer.Argument(metavar="CONFIG", help="a file for mergekit-yaml or mergekit-evolve", callback=path_value),
     ] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="the base: a folder or a hub id")] = None,
     model: Annotated[
@@ -176,10 +176,11 @@ def _written(
     from nex_merge.setup.search_space import load_space
 
     around = space_around(plan)
-    settings, comments = new_settings(plan, around, prompts, trials, str(Path("results") / out.stem))
+    source = str(recipe) if recipe is not None else "family"
+    settings, comments = new_settings(plan, around, prompts, trials, str(Path("results") / out.stem), source)
     settings = configuration.merge_mappings(settings, given)
     dropped = [*plan.dropped, *around.dropped]
-    config = configuration.parse(configuration.RunConfig, settings, str(recipe or out))
+    config = configuration.parse(configuration.RunConfig, settings, source)
     read_family(config.family)
     if config.search_space is not None:
         load_space(config.search_space, method_specs(), list(plan.models))

@@ -140,8 +140,7 @@ def _reason(
     if not isinstance(shipped.get(parameter.name), dict):
         return f"the values given: {shown}"
     if not values:
-        default = "" if parameter.required or parameter.default is None else f"; not given: {parameter.default:g}"
-        return f"the package's range for {method}{default}"
+        return f"the package's range for {method}"
     if common == shipped[parameter.name]:
         return f"the package's range for {method}; given: {shown}"
     return f"the package's range for {method}, widened for what is given: {shown}"

@@ -53,6 +53,8 @@ def plan_of(content: Mapping[str, Any], specs: Mapping[str, MethodSpec], source:
     stages, listed = stages_of(content, part)
     in_slices = (item["base_model"] for item in part.get("slices") or () if item.get("base_model"))
     own = content.get("base_model") or next(in_slices, None)
+    if own and not spec.names_base and key_of(location(own)) not in map(key_of, listed):
+        listed.append(location(own))  # mergekit merges it like the others
     of_base, models = members(spec, own, listed, base, source)
     names = {key_of(place): name for name, place in models.items()}
     values, groups, filters, carried = values_of(spec, stages, names)

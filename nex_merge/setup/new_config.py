@@ -10,7 +10,7 @@ from nex_merge.checkpoints.tokenizers import has_chat_template
 from nex_merge.setup.around import Around
 from nex_merge.setup.commented_yaml import Key, comment_lines, written
 from nex_merge.setup.config import GenerationConfig, find_file, merge_mappings
-from nex_merge.setup.families import defaults_of
+from nex_merge.setup.families import check_place, defaults_of
 from nex_merge.setup.from_mergekit import Plan
 from nex_merge.setup.recipe_values import Location
 from nex_merge.setup.schema import BESIDE
@@ -27,13 +27,20 @@ class Member:
     chat_template: bool | None
 
 
-def look_at(plan: Plan) -> dict[str, Member]:
-    """What the members say that are folders here. Raises InputError if a file of one cannot be read."""
-    return {name: _member(place) for name, place in {"base": plan.base, **plan.models}.items()}
+def look_at(plan: Plan, source: str) -> dict[str, Member]:
+    """What the members say that are folders here.
+
+    `source` begins messages. Raises InputError if one is neither a folder nor a hub id, or a file of it cannot be read.
+    """
+    return {name: _member(place, f"{source}: {name}") for name, place in {"base": plan.base, **plan.models}.items()}
 
 
-def _member(place: Location) -> Member:
-    folder = find_file(place if isinstance(place, str) else place["path"])
+def _member(place: Location, source: str) -> Member:
+    path = place if isinstance(place, str) else place["path"]
+    if path == "base":  # of an adapter: the family's base, which is looked at itself
+        return Member(None, None)
+    check_place(path, source)
+    folder = find_file(path)
     if folder is None or not (folder / "config.json").is_file():
         return Member(None, None)
     config = read_json(folder / "config.json")
@@ -43,11 +50,11 @@ def _member(place: Location) -> Member:
 
 
 def new_settings(
-    plan: Plan, around: Around, prompts: Mapping[str, Any], trials: int | None, output: str
+    plan: Plan, around: Around, prompts: Mapping[str, Any], trials: int | None, output: str, source: str
 ) -> tuple[dict[str, Any], dict[Key, str]]:
-    """The settings of a new configuration, and the reasons for them, by key."""
+    """The settings of a new configuration, and the reasons for them, by key. `source`: see `look_at`."""
     comments: dict[Key, str] = {}
-    found = look_at(plan)
+    found = look_at(plan, source)
     donor = _donor(plan, found, comments)
     family: dict[str, Any] = {"base": plan.base, "models": dict(plan.models)}
     family |= {key: value for key, value in (("config", donor), ("dtype", plan.dtype)) if value is not None}
@@ -68,7 +75,7 @@ def new_settings(
     comments["study", "objective"] = "needs no labels, but answers that end in a conclusion; see `nex-merge measures`"
     if around.guess is not None:
         study["guesses"] = [dict(around.guess)]
-        comments["study", "guesses"] = "trial 1 has the values given; trial 0 has equal weights"
+        comments["study", "guesses"] = "the values given, tried right after equal weights (trial 0)"
     activations = {**defaults.get("activations", {}), "capture": "none"}
     comments["activations", "capture"] = "consensus is read from answers; all: NEX as well, with a second pass"
     settings = {
