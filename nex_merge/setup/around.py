@@ -136,11 +136,12 @@ def _reason(
     values = sorted({cell.value for cells in given.values() for cell in cells}, key=float)
     shown = ", ".join(f"{value:g}" for value in values[:4]) + (" ..." if len(values) > 4 else "")
     if not isinstance(common, dict):
-        return "as given" if values else f"as the package's space for {method} has it"
+        return "not searched" if values else f"as the package's space for {method} has it"
     if not isinstance(shipped.get(parameter.name), dict):
         return f"the values given: {shown}"
     if not values:
-        return f"the package's range for {method}"
+        mirrored = "" if common == shipped[parameter.name] else ", and negative ones as far"
+        return f"the package's range for {method}{mirrored}"
     if common == shipped[parameter.name]:
         return f"the package's range for {method}; given: {shown}"
     return f"the package's range for {method}, widened for what is given: {shown}"

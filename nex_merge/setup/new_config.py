@@ -134,7 +134,7 @@ def file_text(
     head = [f"# yaml-language-server: $schema={BESIDE}"]
     made = f"`nex-merge init` from {source}" if source else "`nex-merge init`"
     head += comment_lines(f"Made by {made}. Relative paths count from the folder that nex-merge is started in.")
-    for title, lines in (("Carried over otherwise:", plan.carried), ("Not carried over:", dropped)):
+    for title, lines in (("Carried over with a difference:", plan.carried), ("Not carried over:", dropped)):
         if lines:
             head += [f"# {title}", *(text for line in lines for text in comment_lines(f"- {line}"))]
     return "\n".join(head) + "\n" + written(settings, comments)

@@ -20,6 +20,7 @@ from nex_merge.setup.schema import BESIDE, schema_of, schema_text
 from nex_merge.setup.search_space import SpaceConfig, load_space
 from nex_merge.study.guesses import check_guesses
 from nex_merge.study.proposal import propose
+from tests.pages import ROOT, arguments, blocks
 
 WEIGHTS = "nex_merge/families/qwen3_tiny/weights"
 BASE, PAIRS, SIGNS, LONG = (f"{WEIGHTS}/{name}" for name in ("base", "pairs", "signs", "overthinker"))
@@ -86,11 +87,16 @@ def plan(config: dict) -> dict:
     """What mergekit will compute, by tensor: the method, the models in order, and their parameters there."""
     found = {}
     for weight, task in _planned(config, {})[0]._tensors:
-        inputs = {model: dict(values.items()) for model, values in task.input_parameters.items()}
+        inputs = {model: rounded(values) for model, values in task.input_parameters.items()}
         own = {model: values for model, values in inputs.items() if model != task.base_model}
         order = [model for model in task.model_order if model != task.base_model]
-        found[weight.name] = (task.method_name, task.base_model, order, own, dict(task.parameters.items()))
+        found[weight.name] = (task.method_name, task.base_model, order, own, rounded(task.parameters))
     return found
+
+
+def rounded(values) -> dict:
+    """Without the last digits of what mergekit interpolates."""
+    return {name: round(value, 12) for name, value in values.items()}
 
 
 def test_the_file_is_one_that_validate_accepts_and_schema_and_reader_agree_on(tmp_path):
@@ -144,6 +150,17 @@ def test_a_genome_becomes_a_space(tmp_path):
     }  # fmt: skip
     assert config["prompts"]["chat_template"] is False and "guesses" not in config["study"]
     assert "not carried over: tasks: gsm8k:" in done.stderr and "not carried over: limit:" in done.stderr
+
+
+def test_the_page_shows_what_is_written(tmp_path, monkeypatch):
+    genome, shown, made = (block.text for block in blocks(ROOT / "docs" / "coming-from-mergekit-evolve.md")[:3])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs" / "prompts").mkdir(parents=True)
+    (tmp_path / "configs" / "prompts" / "qwen3_tiny.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "evolve.yml").write_text(genome)
+    command, said = shown.split("\n", 1)
+    done = CliRunner().invoke(app, arguments(command.removeprefix("$ "))[0])
+    assert done.stderr == said and (tmp_path / "search.yaml").read_text() == made
 
 
 def test_without_a_file_every_answer_is_an_option_and_the_context_is_kept(tmp_path):
