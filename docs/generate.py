@@ -1,4 +1,4 @@
-"""Write docs/reference/: the command line, the configuration and the measures, from the code that defines them.
+"""Write docs/reference/ (the command line, the configuration, the measures) and configs/schema/, from the code.
 
     python -m docs.generate        # from the project root; `make docs-reference` does the same
 
@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ import nex_merge.cli
 from nex_merge.measures.registry import MEASURES
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.families import FamilyConfig
+from nex_merge.setup.schema import schema_text
 from nex_merge.setup.search_space import RangeConfig, SpaceConfig
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +105,7 @@ def _noun(member: Any) -> str:
     origin, arguments = typing.get_origin(member), typing.get_args(member)
     if origin in (list, tuple):
         item = type_words(arguments[0], {})
-        return f"list of {_PLURALS.get(item, item)}"
+        return f"list of {_PLURALS.get(item, item.replace('mapping of', 'mappings of', 1))}"
     if origin is dict:
         item = type_words(arguments[1], {})
         return "mapping" if arguments[1] is Any else f"mapping of names to {_PLURALS.get(item, item)}"
@@ -315,6 +317,10 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": render_cli,
     "docs/reference/configuration.md": render_configuration,
     "docs/reference/measures.md": render_measures,
+    # Named relatively by the files of configs/ and search_spaces/, which lie beside each other in the package as well.
+    "configs/schema/configuration.json": partial(schema_text, RunConfig),
+    "configs/schema/family.json": partial(schema_text, FamilyConfig),
+    "configs/schema/search_space.json": partial(schema_text, SpaceConfig),
 }
 
 

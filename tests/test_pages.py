@@ -21,6 +21,7 @@ from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs
 from nex_merge.setup.config import RunConfig, merge_mappings, parse
 from nex_merge.setup.families import FamilyConfig
+from nex_merge.setup.from_evolve import plan_of_evolve
 from nex_merge.setup.search_space import load_space
 from nex_merge.study.preflight import check_capture, check_measures, check_samples
 from nex_merge.study.race import check_race
@@ -160,7 +161,9 @@ def test_commands_and_options_in_a_sentence_exist(page):
 )
 def test_a_configuration_can_be_read(block: Block):
     given = yaml.safe_load(block.text)
-    if "merge_method" in given:
+    if "genome" in given:
+        plan_of_evolve(given, method_specs(), block.page.name)
+    elif "merge_method" in given:
         MergeConfiguration.model_validate(given)
     elif "methods" in given:
         load_space(given, method_specs(), list(dict.fromkeys(["pairs", "signs", *given.get("models", {})])))

@@ -58,6 +58,12 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     return Vocabulary(tokens, pairs, rules, templates, unused)
 
 
+def has_chat_template(folder: Path) -> bool:
+    """Whether a checkpoint's tokenizer has a chat template. Raises InputError if a file of it cannot be read."""
+    path = folder / "tokenizer_config.json"
+    return bool(_chat_templates(folder, read_json(path).get("chat_template") if path.is_file() else None)[0])
+
+
 def _chat_templates(folder: Path, configured: Any) -> tuple[dict[str, str], bool]:
     """The chat templates of a folder by name, as transformers finds them; and whether its config has another default.
 

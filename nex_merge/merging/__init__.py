@@ -13,7 +13,7 @@ from nex_merge.merging.members import (
     stored_dtype,
     weights_dtype,
 )
-from nex_merge.merging.mergekit_plan import method_specs, rank_bytes
+from nex_merge.merging.mergekit_plan import check_structure, method_specs, rank_bytes
 from nex_merge.merging.merger import Merger, digest, make_model, share_weights, tensor_digest
 from nex_merge.merging.references import mergekit_config
 from nex_merge.merging.scan import survey
@@ -21,7 +21,7 @@ from nex_merge.merging.user_recipes import adopt_recipe
 
 __all__ = [
     "Merger", "adapter_logits", "adapter_notes", "adopt_recipe", "behaviour_keys", "check_distinct",
-    "check_token_ids", "differing_keys", "digest", "generation_config", "make_model", "member_configs",
-    "member_notes", "merge_adapters", "mergekit_config", "method_specs", "preflight", "rank_bytes", "rounded_members",
-    "share_weights", "stored_dtype", "survey", "tensor_digest", "weights_dtype",
+    "check_structure", "check_token_ids", "differing_keys", "digest", "generation_config", "make_model",
+    "member_configs", "member_notes", "merge_adapters", "mergekit_config", "method_specs", "preflight", "rank_bytes",
+    "rounded_members", "share_weights", "stored_dtype", "survey", "tensor_digest", "weights_dtype",
 ]  # fmt: skip

@@ -56,12 +56,12 @@ class FamilyConfig(Strict):
         default_factory=dict, description="default values of `generation` and `activations` in runs of this family"
     )
 
-    @field_validator("base", mode="before")
+    @field_validator("base", mode="before", json_schema_input_type=str | Location)
     @classmethod
     def _short_base(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
 
-    @field_validator("models", mode="before")
+    @field_validator("models", mode="before", json_schema_input_type=dict[str, str | Location])
     @classmethod
     def _short_models(cls, value: Any) -> Any:
         if not isinstance(value, dict):
@@ -232,17 +232,22 @@ def locate(location: Location, source: str, weights: bool = True) -> Path:
     `weights`: False where config and tokenizer are enough. Raises InputError if the checkpoint is missing, incomplete
     or cannot be downloaded.
     """
+    check_place(location.path, source)
     folder = find_file(location.path)
     if folder is None:
-        if not _HUB_ID.fullmatch(location.path):
-            raise NoFolder(
-                f"{source}: expected a checkpoint folder or a hub id (owner/name), got {location.path!r}, "
-                f"and there is no such folder{_as_adapter(location.path)}"
-            )
         return _fetch(location, source, weights)
     with about(source):
         check_folder(folder, weights)
     return folder.resolve()
+
+
+def check_place(path: str, source: str) -> None:
+    """Raise InputError unless a path is that of a folder or file, or can be a hub id."""
+    if find_file(path) is None and not _HUB_ID.fullmatch(path):
+        raise NoFolder(
+            f"{source}: expected a checkpoint folder or a hub id (owner/name), got {path!r}, and there is no such "
+            f"folder{_as_adapter(path)}"
+        )
 
 
 def _as_adapter(path: str) -> str:

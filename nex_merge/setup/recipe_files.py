@@ -29,7 +29,7 @@ def read_recipes(entries: Sequence[str], source: str) -> dict[str, dict[str, Any
         if times > 1:
             raise InputError(f"{source}: expected every recipe once, got {path} {times} times")
     shared = {name for name, times in Counter(path.name for path in paths).items() if times > 1}
-    return {str(path) if path.name in shared else path.name: _read(path) for path in paths}
+    return {str(path) if path.name in shared else path.name: read_recipe(path) for path in paths}
 
 
 def _paths(entry: str, source: str) -> list[Path]:
@@ -43,7 +43,9 @@ def _paths(entry: str, source: str) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The content of a file for mergekit. Raises InputError if it is missing, or no YAML mapping."""
+    check_readable(path, str(path), "a mergekit configuration")
     try:
         content = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError) as error:

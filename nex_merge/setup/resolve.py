@@ -20,7 +20,7 @@ from nex_merge.setup.families import (
     read_family,
 )
 from nex_merge.setup.fingerprints import settings_of
-from nex_merge.setup.paths import check_readable, check_writable_folder
+from nex_merge.setup.paths import check_readable, check_writable_folder, command
 from nex_merge.setup.prompts import load_prompts
 from nex_merge.setup.recipe_files import read_recipes
 from nex_merge.setup.textfiles import digest_of
@@ -101,11 +101,12 @@ def _check_program(given: Mapping[str, Any], source: str) -> None:
     """Raise InputError if a configuration is one of mergekit's programs."""
     if "prompts" in given or "family" in given:
         return
+    around = f"{command('init', source, '--prompts', 'FILE', '--out', 'FILE')} writes one around it"
     as_recipe = "study: {recipes: [FILE]} in place of search_space, beside family and prompts"
     if "genome" in given:
         raise InputError(
-            f"{source}: is a configuration of mergekit-evolve. Here its models are a family, its method and ranges a "
-            f"search space, and prompts take the place of tasks; recipes that it has found are ranked by {as_recipe}"
+            f"{source}: is a configuration of mergekit-evolve, not of nex-merge; {around}. Recipes that it has found "
+            f"are ranked by {as_recipe}"
         )
     if "experts" in given:
         raise InputError(
@@ -113,7 +114,8 @@ def _check_program(given: Mapping[str, Any], source: str) -> None:
         )
     if {"merge_method", "slices", "modules"} & given.keys():
         raise InputError(
-            f"{source}: is a recipe for mergekit-yaml, one merge. To rank it, name it in a configuration: {as_recipe}"
+            f"{source}: is a recipe for mergekit-yaml, one merge; {around}. Recipes are ranked as they are by "
+            f"{as_recipe}"
         )
 
 
@@ -135,6 +137,8 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
             f"{source}: study.recipes: expected no search_space beside a list of recipes; remove one of them "
             "(--set search_space=null)"
         )
+    if config.study.guesses and config.search_space is None:
+        raise InputError(f"{source}: study.guesses: expected a search_space that they are merges of; remove them")
     if config.nex.calibration in ("parents", "pool") and not config.study.baselines:
         raise InputError(
             f"{source}: nex.calibration: {config.nex.calibration!r} takes its weights from base and parents, and "

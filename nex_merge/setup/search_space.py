@@ -21,7 +21,7 @@ _KINDS = {"float": "a number", "int": "an integer", "bool": "true or false"}
 # Beyond these, no merge has finite weights and no sampler can draw.
 _LARGEST, _MOST_STEPS = 1e12, 1_000_000
 # Bounds that mergekit enforces, or outside which a method is not defined.
-_BOUNDS = {"density": (0.0, 1.0), "select_topk": (0.0, 1.0), "gamma": (0.0, 1.0), "epsilon": (0.0, 1.0)}
+BOUNDS = {"density": (0.0, 1.0), "select_topk": (0.0, 1.0), "gamma": (0.0, 1.0), "epsilon": (0.0, 1.0)}
 
 
 class SpaceConfig(Strict):
@@ -116,7 +116,7 @@ def _dimension(name: str, value: Any, methods: Sequence[MethodSpec], where: str,
     if per_model and not any(method.parameters[name].per_model for method in with_parameter):
         raise InputError(f"{where}: {name} cannot differ between models; move it to `parameters`")
     dimension = _parse_dimension(parameter.type, value, where)
-    low, high = _BOUNDS.get(name, (None, None))
+    low, high = BOUNDS.get(name, (None, None))
     for limit in _extremes(dimension):
         if low is not None and high is not None and not low <= limit <= high:
             raise InputError(f"{where}: expected values from {low:g} to {high:g}, got {limit}")

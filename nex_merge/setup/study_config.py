@@ -50,6 +50,11 @@ class StudyConfig(Strict):
         description="mergekit configurations to rank instead of searching a space: files, and folders of *.yml and "
         "*.yaml; `trials` is their number, or takes the first ones",
     )
+    guesses: list[dict[str, bool | int | float | str]] = Field(
+        default=[],
+        description="merges of the search space to try right after equal weights, each by all its study parameters, as "
+        "trials have them, such as {weight.mine: 0.5, density.mine: 0.4, weight.other: 0.3, density.other: 0.4}",
+    )
     sampler: Literal["tpe", "qmc", "random"] = Field(
         default="tpe",
         description="what follows the first guesses: Sobol points and TPE (tpe), Sobol points alone (qmc), or random "

@@ -31,6 +31,7 @@ from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.setup.search_space import load_space
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.budget import described
+from nex_merge.study.guesses import check_guesses
 from nex_merge.study.proposal import count_recipes
 from nex_merge.study.race import FEWEST_RIVALS, check_race
 from nex_merge.study.recipe_list import load_recipes, space_of
@@ -104,6 +105,7 @@ def check(
         space = space_of(recipes)
     else:
         space = load_space(config.search_space, method_specs(), family.models)
+        check_guesses(space, family.models, config.study.guesses)
     check_filters(space.filters, list(tensors))
     asked, notes = _asked(resolved, made, fresh)
     searched, final = split_prompts(config.study, len(asked.ids))

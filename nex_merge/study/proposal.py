@@ -56,13 +56,15 @@ def equal_weights(space: SearchSpace, models: Sequence[str]) -> dict[str, Any]:
     return _guess(space, models, dict.fromkeys(models, 1 / len(models)), 0.5)
 
 
-def first_guesses(space: SearchSpace, models: Sequence[str]) -> list[dict[str, Any]]:
+def first_guesses(
+    space: SearchSpace, models: Sequence[str], given: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Study parameters of the first guesses, with the space's first method and without duplicates.
 
-    Equal weights; each model dominant; then one weight for all models (`LINE`), unless the method divides by the sum of
-    weights, so that these would all be the same merge.
+    Equal weights; those that are `given`, by any method; each model dominant; then one weight for all models (`LINE`),
+    unless the method divides by the sum of weights, so that these would all be the same merge.
     """
-    guesses = [equal_weights(space, models)]
+    guesses = [equal_weights(space, models), *map(dict, given)]
     for place, model in enumerate(models):
         rest = round((1 - DOMINANT) / max(len(models) - 1, 1), 12)
         weights = {other: DOMINANT if other == model else rest for other in models}
@@ -70,8 +72,10 @@ def first_guesses(space: SearchSpace, models: Sequence[str]) -> list[dict[str, A
         guesses.append(_guess(space, models, weights, round(1 - DOMINANT, 12) if place == 0 else DOMINANT))
     if not _is_normalized(space):
         guesses += [_guess(space, models, dict.fromkeys(models, weight), 0.5) for weight in LINE]
-    distinct = {tuple(sorted(guess.items())): guess for guess in reversed(guesses)}
-    return list(reversed(distinct.values()))
+    distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for guess in guesses:
+        distinct.setdefault(tuple(sorted(guess.items())), guess)
+    return list(distinct.values())
 
 
 def _guess(space: SearchSpace, models: Sequence[str], weights: Mapping[str, float], t: float) -> dict[str, Any]:

@@ -161,7 +161,8 @@ class Search:
         if checked.warm_start is not None:
             keep_warm_start(run.path, checked.warm_start)
             note(checked.warm_start.note)
-            start = Start(start.guesses[:1], start.dimensions, as_told(checked.warm_start.trials, self._suggest))
+            own = [guess for i, guess in enumerate(start.guesses) if i == 0 or guess in study.guesses]
+            start = Start(own, start.dimensions, as_told(checked.warm_start.trials, self._suggest))
         terms = replace(checked.terms, reference=reference)
         unchanged = MemberFiles(self._resolved).unchanged
         runner = TrialRunner(terms, run, unchanged)
@@ -183,7 +184,7 @@ class Search:
         if checked.recipes:
             given = [recipe.parameters for recipe in checked.recipes.values()]
             return Start(given, {}), equal_weights_of(checked.recipes, self._family)
-        guesses = first_guesses(checked.space, models)
+        guesses = first_guesses(checked.space, models, self._config.study.guesses)
         return Start(guesses, dimensions_of(checked.space, models)), guesses[0]
 
     def _suggest(self, trial: Suggester, seed: int) -> MergeRecipe:

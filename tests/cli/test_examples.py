@@ -29,12 +29,16 @@ SUBSTITUTES = {
     "responses.jsonl": "{files}/responses.jsonl",
     "--out best": "--out {files}/best",
     "--model best": f"--model {MODEL} --set prompts.limit=1",
+    "my_merge.yml": "{files}/my_merge.yml",
+    "my_prompts.jsonl": "{files}/responses.jsonl",
+    "my_search.yaml": "{files}/my_search.yaml",
     "--data builtin": "--data builtin --limit 1 --set prompts.limit=2",
 }
 # Command -> how the last line on stderr begins, and the command that it names; None: there is no next step.
 NEXT = {
     "search": "Write an HTML report: nex-merge report {run} --open",
     "validate": "Search: nex-merge search configs/qwen3_ties.yaml --trials 12",
+    "init": r"Check it: nex-merge validate \S+/my_search.yaml",
     "watch": "What to make of it: nex-merge leaderboard {run}",
     "methods": None, "families": None, "spaces": None, "measures": None,
     "leaderboard": r"[^:]+: nex-merge \w+ {run}",
@@ -93,6 +97,9 @@ def files(tmp_path):
         write(tmp_path / f"{name}.jsonl", [{"prompt": t, "response": f"So {i + seed}"} for i, t in enumerate(texts)])
     answers = ["so 1", "it is 1", "2"]
     write(tmp_path / "responses.jsonl", [{"prompt": text, "responses": answers} for text in texts[:2]])
+    family = "nex_merge/families/qwen3_tiny/weights"
+    merge = {"merge_method": "slerp", "base_model": f"{family}/pairs", "models": [{"model": f"{family}/signs"}]}
+    (tmp_path / "my_merge.yml").write_text(json.dumps({**merge, "parameters": {"t": 0.5}}))
     (tmp_path / "accuracy.csv").write_text("trial,accuracy\nbase,0.1\npairs,0.3\n0,0.2\n1,0.5\n")
     (tmp_path / "labels.csv").write_text("index,answer\n0,7\n1,8\n2,9\n")
     return tmp_path

@@ -6,8 +6,10 @@ import numpy as np
 import optuna
 import pytest
 
+from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
 from nex_merge.setup.search_space import load_space
+from nex_merge.study.guesses import check_guesses
 from nex_merge.study.proposal import dimensions_of, equal_weights, first_guesses
 from nex_merge.study.samplers import GivenSampler, MergeSampler, Start
 
@@ -241,6 +243,28 @@ def test_what_people_try_first():
     assert [guess["t.0"] for guess in first_guesses(space("slerp"), ["a", "b"])] == [0.5, 0.2, 0.8]
     narrow = {"methods": ["linear"], "parameters": {"weight": {"choices": [0.5]}}}
     assert len(first_guesses(space(narrow), ["a", "b"])) == 1, "each once"
+    alone = first_guesses(load_space(line, SPECS, ["a"]), ["a"])
+    assert [guess["weight.a"] for guess in alone] == [1.0, 0.8, 0.3, 0.7], "equal weights lead, though 1 comes again"
+    mine = {"weight.a": 0.9, "weight.b": 0.4}
+    assert first_guesses(space(line), ["a", "b"], [mine])[:2] == [equal_weights(space(line), ["a", "b"]), mine]
+
+
+@pytest.mark.parametrize(
+    ("guess", "expected"),
+    [
+        ({"t": 0.5}, "pair.nearswap: missing"),
+        ({"pair.nearswap": "a+c", "t": 0.5}, r"pair.nearswap: expected a\+b or b\+a, got 'a\+c'"),
+        ({"pair.nearswap": "a+b", "t": 1.5}, "t: expected a number from 0 to 1 in steps of 0.25, got 1.5"),
+        ({"pair.nearswap": "a+b", "t": 0.3}, "t: expected a number from 0 to 1 in steps of 0.25, got 0.3"),
+        ({"pair.nearswap": "a+b", "t": True}, "t: expected a number"),
+        ({"pair.nearswap": "a+b", "t": 0, "weight.a": 1}, "unknown parameter 'weight.a'"),
+    ],
+)
+def test_a_guess_is_a_whole_merge_of_the_space(guess, expected):
+    given = space({"methods": ["nearswap"], "parameters": {"t": {"low": 0.0, "high": 1.0, "step": 0.25}}})
+    check_guesses(given, ["a", "b"], [{"pair.nearswap": "b+a", "t": 0.75}])
+    with pytest.raises(InputError, match=rf"^study\.guesses\.0: {expected}"):
+        check_guesses(given, ["a", "b"], [guess])
 
 
 def test_the_dimensions_of_every_method():
