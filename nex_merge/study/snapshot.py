@@ -10,10 +10,12 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
@@ -25,7 +27,7 @@ from nex_merge.runs.advice import lead
 from nex_merge.runs.database import Database
 from nex_merge.runs.leaderboard import latest_results, read_rows
 from nex_merge.runs.results import read_reliability
-from nex_merge.runs.rows import PARAMETER, Row
+from nex_merge.runs.rows import PARAMETER
 from nex_merge.runs.run import RunFolder
 from nex_merge.study.optuna_study import study_name
 
@@ -81,15 +83,14 @@ def study_now(run: RunFolder) -> optuna.Study:
 def fill(storage: BaseStorage, run: RunFolder) -> dict[str, Path]:
     """Put a run into an empty storage as `optuna-dashboard` reads it. Returns the files of its artifacts, by id.
 
-    Two studies: the merges, under their numbers; and base, parents and equal weights, whose trials have no parameters
-    and would change the importances of those that have. Raises InputError if there is no study to read.
+    Two studies: the merges, under their numbers; and base, parents and equal weights, which, without the parameters
+    that merges have, would change their importances. Raises InputError if there is no study to read.
     """
     now = _Now(run)
     _merges(run, now, storage, constraints_by_name=False)
     beside = _created(f"{run.path.resolve().name}: {BASELINES}", run, now, storage)
-    for row in now.rows:
-        if row.kind != "merge" or row.reference:
-            beside.add_trial(now.baseline(row))
+    for trial in now.baselines():
+        beside.add_trial(trial)
     return now.artifacts
 
 
@@ -118,8 +119,7 @@ class _Now:
         self.artifacts: dict[str, Path] = {}
         self._results = {result.trial: result for result in latest_results(run)}
         # The values of the search: a final's are those of some merges, on other prompts, and stand beside them.
-        self.rows = read_rows(run, final=False)
-        self._searched = {row.trial: row for row in self.rows}
+        self._searched = {row.trial: row for row in read_rows(run, final=False)}
         self._leading = {row.trial: row for row in read_rows(run)}
 
     def facts(self) -> Iterator[tuple[str, Any]]:
@@ -154,15 +154,24 @@ class _Now:
         copy.datetime_start, copy.datetime_complete = trial.datetime_start, trial.datetime_complete
         return copy
 
-    def baseline(self, row: Row) -> FrozenTrial:
-        """A row as a trial without parameters."""
-        values = self._run.objective.values(self._results[row.trial])
-        return optuna.trial.create_trial(
-            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
-            values=values,
-            user_attrs=self._attributes(row.trial),
-            system_attrs=self._shown(row.trial),
-        )
+    def baselines(self) -> Iterator[FrozenTrial]:
+        """Base, parents and equal weights, told apart by a parameter, as trials of Optuna have no names."""
+        found = [result for result in self._results.values() if result.kind != "merge" or result.is_reference]
+        names = {result.trial: "equal weights" if result.is_reference else result.trial for result in found}
+        for result in found:
+            values = self._run.objective.values(result)
+            trial = optuna.trial.create_trial(
+                state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+                values=values,
+                params={"variant": names[result.trial]},
+                distributions={"variant": CategoricalDistribution(list(names.values()))},
+                user_attrs=self._attributes(result.trial),
+                system_attrs=self._shown(result.trial),
+            )
+            ended = datetime.fromtimestamp((self._run.folder(result.trial) / files.RESULT).stat().st_mtime)
+            trial.datetime_complete = ended
+            trial.datetime_start = ended - timedelta(seconds=sum(result.seconds.values()))
+            yield trial
 
     def _attributes(self, trial: str) -> dict[str, Any]:
         """Every column of the leaderboard, without parameters; of a final, the values there, too."""
