@@ -16,7 +16,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import InMemoryStorage, RDBStorage
-from sqlalchemy import NullPool
 
 from nex_merge.atomic import new_file
 from nex_merge.errors import InputError, NexMergeError
@@ -44,8 +43,16 @@ def check_dashboard(out: str) -> None:
 def write_study(run: RunFolder, file: Path) -> None:
     """Write a run, as it is now, as an SQLite database that `optuna-dashboard` and `optuna.load_study` open."""
     with new_file(file) as path:
-        storage = RDBStorage("sqlite://", {"creator": lambda: sqlite3.connect(path), "poolclass": NullPool})
+        storage = RDBStorage("sqlite://", {"creator": lambda: _connected(path)})
         fill(storage, run)
+        storage.engine.dispose()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Not by a URL, in which `?` and `%` in a name have a meaning. The file is synced once, when it is whole."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA synchronous=OFF")
+    return connection
 
 
 class RunFiles:

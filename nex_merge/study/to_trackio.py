@@ -7,6 +7,7 @@ from typing import Any
 
 import trackio
 
+from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
 from nex_merge.study.tracked import Entry, Task
 
@@ -26,7 +27,8 @@ class Trackio:
             self._heard.append(str(message))
 
     def begin(self, known: str | None) -> str:
-        self._log(self._task.study, {}, self._task.settings, self._task.run / "config.yaml", "configuration")
+        if known is None:
+            self._log(self._task.study, {}, {}, self._task.run / files.CONFIG, "configuration")
         return self._task.study
 
     def tell(self, entry: Entry, known: str | None) -> str:
@@ -38,7 +40,7 @@ class Trackio:
     def end(self, leaderboard: Path | None, complete: bool) -> None:
         if leaderboard is not None:
             rows = json.loads((leaderboard.parent / LEADERBOARD_FILES[1]).read_text(encoding="utf-8"))
-            self._log(self._task.study, {"leaderboard": trackio.Table(data=rows)}, {})
+            self._log(self._task.study, {"leaderboard": trackio.Table(data=rows)}, self._task.settings)
 
     def _log(
         self,

@@ -40,11 +40,10 @@ class Teller:
     def news(self, again: bool = False) -> None:
         """Tell of finished trials. `again`: also of those that are worth something else now than was told."""
         kept = self._kept
-        for entry in entries(self._task.run):
-            known, metrics = kept.trials.get(entry.trial), dict(entry.metrics)
-            if known is None or (again and kept.metrics.get(entry.trial) != metrics):
-                kept.trials[entry.trial] = self._tracker.tell(entry, known)
-                kept.metrics[entry.trial] = metrics
+        for entry in entries(self._task.run, () if again else {*kept.trials}):
+            if kept.metrics.get(entry.trial) != entry.digest:
+                kept.trials[entry.trial] = self._tracker.tell(entry, kept.trials.get(entry.trial))
+                kept.metrics[entry.trial] = entry.digest
                 kept.write(self._task.run, self._task.tracker)
 
     def end(self, complete: bool) -> None:

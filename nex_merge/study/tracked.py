@@ -4,8 +4,10 @@ A tracker is told by a process of its own (`track.py`), which reads the run fold
 what it finds there.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +43,11 @@ class Entry:
     recipe: Path | None
     pool: int  # trials that were finished when the metrics had these values
 
+    @property
+    def digest(self) -> str:
+        """Of the metrics."""
+        return hashlib.sha256(json.dumps(self.metrics, sort_keys=True).encode()).hexdigest()[:16]
+
 
 class Tracker(Protocol):
     """An experiment tracker. Whatever it raises ends its part in the search, and nothing else."""
@@ -65,7 +72,7 @@ class Kept:
     where: str = ""
     search: str | None = None
     trials: dict[str, str] = field(default_factory=dict)  # trial -> the id of its run
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # trial -> its metrics
+    metrics: dict[str, str] = field(default_factory=dict)  # trial -> a digest of its metrics
 
     def write(self, run: Path, tracker: str) -> None:
         files.write_atomically(run / files.TRACKING.format(tracker), json.dumps(asdict(self), indent=1))
@@ -85,18 +92,20 @@ def read_kept(run: Path, tracker: str, where: str) -> Kept:
     return kept if kept.where == where else Kept(where)
 
 
-def entries(run: Path) -> Iterator[Entry]:
-    """The finished trials of a run, with their present values. Files that can't be read are the search's matter."""
-    scores = read_scores(run)
+def entries(run: Path, besides: Container[str] = ()) -> Iterator[Entry]:
+    """The finished trials of a run but for some, with their present values.
+
+    Files that can't be read are passed over: they are the search's matter.
+    """
+    trials = [path.parent.name for path in (run / files.TRIALS).glob(f"*/{files.RESULT}")]
     found = []
-    for path in sorted((run / files.TRIALS).glob(f"*/{files.RESULT}")):
-        try:
-            entry = read_result(run, path.parent.name)
-        except InputError:
-            continue
-        found += [] if entry is None else [entry[0]]
+    for trial in sorted(trials):
+        with suppress(InputError):
+            entry = None if trial in besides else read_result(run, trial)
+            found += [] if entry is None else [entry[0]]
+    scores = read_scores(run) if found else None
     for result in sorted(found, key=lambda result: files.trial_order(result.kind, result.trial)):
-        yield _entry(run, result, scores, len(found))
+        yield _entry(run, result, scores, len(trials))
 
 
 def _entry(run: Path, result: TrialResult, scores: Scores | None, pool: int) -> Entry:

@@ -71,9 +71,12 @@ class Tracking(Observer):
         tellers, self._tellers = self._tellers, []
         for teller in tellers:
             teller.tell(END if rows else STOPPED)
-        until = time.monotonic() + (HURRY if interrupts.arrived() else FINISH)
+        patience = HURRY if interrupts.arrived() else FINISH
+        until = time.monotonic() + patience
         for teller in tellers:
-            teller.end(until)
+            if not teller.has_ended(max(0.0, until - time.monotonic())):
+                teller.give_up(f"did not take everything within {patience:.0f} s of the end of the search")
+            teller.close()
 
 
 class _Teller:
@@ -94,20 +97,17 @@ class _Teller:
                 start_new_session=True,  # a terminal's Ctrl-C reaches the search alone, which ends it
             )
         self._connection = Connection(here.detach())
-        with suppress(OSError):  # it has ended, as `_hear` finds
+        with suppress(OSError):  # it has ended, as `has_ended` finds
             self._connection.send(task)
 
     def tell(self, word: bytes) -> None:
         """Send a word: so few bytes that none is waited for, however long the tracker hangs."""
-        self._hear(0.0)
-        if self._is_on:
+        if not self.has_ended():
             with suppress(OSError):
                 self._connection.send_bytes(word)
 
-    def end(self, until: float) -> None:
-        """Wait for it, at most until then; then end it."""
-        if self._is_on and not self._hear(max(0.0, until - time.monotonic())):
-            self._give_up(f"did not take everything within {FINISH:.0f} s of the end of the search")
+    def close(self) -> None:
+        """End it."""
         self._connection.close()
         try:
             self._process.wait(HURRY)
@@ -116,8 +116,8 @@ class _Teller:
             self._process.wait()
         self._output.close()
 
-    def _hear(self, seconds: float) -> bool:
-        """Whether it has said its last word within so many seconds, good or bad."""
+    def has_ended(self, seconds: float = 0.0) -> bool:
+        """Whether it says its last word, good or bad, within so many seconds."""
         if not self._is_on:
             return True
         try:
@@ -127,7 +127,7 @@ class _Teller:
         except (EOFError, OSError):
             kind, words = FAULT, self._last_words()
         if kind == FAULT:
-            self._give_up(words)
+            self.give_up(words)
         self._is_on = False
         return True
 
@@ -137,13 +137,14 @@ class _Teller:
         said = self._output.read().decode(errors="replace").strip().splitlines()
         return f"its process ended with exit code {code}" + (f", and said: {said[-1]}" if said else "")
 
-    def _give_up(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
+        """Say that it is told nothing more, and why."""
         self._is_on = False
         for secret in secrets_of(self._task.target):
             why = why.replace(secret, HIDDEN)
         self._note(
-            f"tracking.{self._task.tracker}: {masked(one_line(why)).rstrip('.')}. The search goes on without it, and "
-            "tells it what is missing when it is resumed"
+            f"tracking.{self._task.tracker}: {masked(one_line(why)).rstrip('.')}. It is told nothing more until the "
+            "search is resumed, which tells it what is missing"
         )
 
 
