@@ -44,7 +44,7 @@ def write_study(run: RunFolder, file: Path) -> None:
     """Write a run, as it is now, as an SQLite database that `optuna-dashboard` and `optuna.load_study` open."""
     with new_file(file) as path:
         storage = RDBStorage("sqlite://", {"creator": lambda: _connected(path)})
-        fill(storage, run)
+        fill(storage, run, with_files=False)
         storage.engine.dispose()
 
 
@@ -107,7 +107,7 @@ class Dashboard:
         from optuna_dashboard import wsgi
 
         storage = InMemoryStorage()
-        return wsgi(storage, RunFiles(fill(storage, self._run)))
+        return wsgi(storage, RunFiles(fill(storage, self._run, with_files=True)))
 
     def _state(self) -> Any:
         """What changes whenever a trial ends, a run is ranked anew, or an accuracy is measured."""

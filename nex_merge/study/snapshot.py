@@ -80,13 +80,15 @@ def study_now(run: RunFolder) -> optuna.Study:
     return _merges(run, _Now(run), InMemoryStorage(), constraints_by_name=True)
 
 
-def fill(storage: BaseStorage, run: RunFolder) -> dict[str, Path]:
+def fill(storage: BaseStorage, run: RunFolder, with_files: bool) -> dict[str, Path]:
     """Put a run into an empty storage as `optuna-dashboard` reads it. Returns the files of its artifacts, by id.
+
+    `with_files`: list files of trials as artifacts, which the caller then serves.
 
     Two studies: the merges, under their numbers; and base, parents and equal weights, which, without the parameters
     that merges have, would change their importances. Raises InputError if there is no study to read.
     """
-    now = _Now(run)
+    now = _Now(run, with_files)
     _merges(run, now, storage, constraints_by_name=False)
     beside = _created(f"{run.path.resolve().name}: {BASELINES}", run, now, storage)
     for trial in now.baselines():
@@ -114,8 +116,8 @@ def _created(name: str, run: RunFolder, now: "_Now", storage: BaseStorage) -> op
 class _Now:
     """What a run's trials are worth now."""
 
-    def __init__(self, run: RunFolder) -> None:
-        self._run, self.told = run, read_study(run)
+    def __init__(self, run: RunFolder, with_files: bool = False) -> None:
+        self._run, self.told, self._with_files = run, read_study(run), with_files
         self.artifacts: dict[str, Path] = {}
         self._results = {result.trial: result for result in latest_results(run)}
         # The values of the search: a final's are those of some merges, on other prompts, and stand beside them.
@@ -188,7 +190,7 @@ class _Now:
     def _shown(self, trial: str) -> dict[str, str]:
         """The files of a trial as Optuna lists artifacts. Put in with the trial: one that has ended takes no more."""
         found = {}
-        for name in ARTIFACTS:
+        for name in ARTIFACTS if self._with_files else ():
             path = self._run.folder(trial) / name
             if path.is_file():
                 id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{trial}/{name}"))
