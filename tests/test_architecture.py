@@ -58,8 +58,13 @@ RULES = {
 EXTRAS = ("ray", "dashboard", "trackio", "mlflow")
 LIBRARIES = {
     "mergekit": {"merging/mergekit_plan.py"},
-    "optuna": {"study/optuna_study.py", "study/samplers.py", "study/importances.py", "study/snapshot.py",
-               "study/dashboard.py"},
+    "optuna": {
+        "study/optuna_study.py",
+        "study/samplers.py",
+        "study/importances.py",
+        "study/snapshot.py",
+        "study/dashboard.py",
+    },
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "plotly": {"report/figures.py"},

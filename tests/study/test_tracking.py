@@ -2,15 +2,20 @@
 
 import json
 import sqlite3
-from contextlib import closing
+import sys
+from contextlib import closing, nullcontext
+from types import SimpleNamespace
 
 import pytest
 
+import nex_merge
 from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study import tracking
+from tests.engines.fakes import FakeEngine
+from tests.pages import ROOT, blocks
 from tests.searches import go
 
 
@@ -107,3 +112,22 @@ def test_what_no_tracker_can_do_is_refused(toy_config, monkeypatch):
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tracking\.trackio: needs trackio.+install nex-merge\[trackio\]"):
         go(toy_config, tracking={"trackio": "merges"})
+
+
+def test_the_observer_that_the_page_shows_for_another_tracker(toy_config, monkeypatch):
+    """Weights & Biases needs an account; here is what it would be called with."""
+    (block,) = (block for block in blocks(ROOT / "docs/extending.md") if block.reason is not None)
+    logged = {}
+
+    def init(project, group, name, config=None):
+        return nullcontext(SimpleNamespace(log=lambda item: logged.update({name: item})))
+
+    stub = SimpleNamespace(
+        init=init, Table=lambda columns, data: [dict(zip(columns, row, strict=True)) for row in data]
+    )
+    monkeypatch.setitem(sys.modules, "wandb", stub)
+    exec(block.text, found := {})
+    run = nex_merge.search(toy_config, engine=FakeEngine(), observers=[found["WandB"]()])
+    assert logged.keys() == {"leaderboard", *(result.trial for result in run.results())}
+    assert logged["0003"]["nex"] == run.trial(3).value("nex")
+    assert [row["trial"] for row in logged["leaderboard"]] == [*run.leaderboard["trial"]]
