@@ -53,6 +53,19 @@ class Run:
 
         return best_merge(self.folder, by)
 
+    def study(self) -> Any:
+        """The merges as an `optuna.Study` in memory, with their present values, for `optuna.visualization`.
+
+        Trials have the numbers of the merges, every column of the leaderboard as a user attribute, and their violations
+        as constraints; base and parents, which have no parameters, are not in it. The search's own study, in study.db,
+        keeps the values of the moment at which each trial was told.
+
+        Raises InputError if there is no study to read.
+        """
+        from nex_merge.study.snapshot import study_now
+
+        return study_now(self.folder)
+
     def export(
         self,
         out: str | Path,

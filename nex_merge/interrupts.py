@@ -33,6 +33,7 @@ EXIT = 1.0  # seconds that Python may take to exit, which waits for threads
 
 # Commands that go on where they were, and what rescores as a whole.
 _RESUMED = ("search", "audit", "compare", "benchmark", "correlate", "rescore")
+_ENDED = ("watch", "dashboard")  # those that show a run until they are interrupted
 
 
 class Interrupted(KeyboardInterrupt):
@@ -213,6 +214,8 @@ def _line() -> str:
     begun = "nex-merge: interrupted; "
     name = _now.words[0] if _now.words else ""
     is_look = any(word in ("--dry-run", "--help") for word in _now.words)
+    if name in _ENDED and not is_look:
+        return "nex-merge: ended; the run is as it was"
     if name not in _RESUMED or is_look:
         return f"{begun}nothing of it is kept"
     # A password in a URL is not for screens and logs.

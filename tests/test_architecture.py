@@ -57,7 +57,13 @@ RULES = {
 # Libraries that one place alone knows.
 LIBRARIES = {
     "mergekit": {"merging/mergekit_plan.py"},
-    "optuna": {"study/optuna_study.py", "study/samplers.py", "study/importances.py"},
+    "optuna": {
+        "study/optuna_study.py",
+        "study/samplers.py",
+        "study/importances.py",
+        "study/snapshot.py",
+        "study/dashboard.py",
+    },
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
     "lm_eval": {"labels/lm_eval_grader.py"},
@@ -65,6 +71,9 @@ LIBRARIES = {
     "huggingface_hub": {"checkpoints/hub.py", "runs/card.py"},
     "plotly": {"report/figures.py"},
     "ray": {"workers/ray_actors.py"},
+    "optuna_dashboard": {"study/dashboard.py"},
+    "trackio": {"study/to_trackio.py"},
+    "mlflow": {"study/to_mlflow.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},
 }
 # Measures that no module outside measures/ compares a name with, but for these: setup knows no measures, and says at

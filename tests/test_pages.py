@@ -27,12 +27,13 @@ from nex_merge.study.preflight import check_capture, check_measures, check_sampl
 from nex_merge.study.race import check_race
 from tests.pages import PAGES, ROOT, Block, arguments, blocks, prose
 
-REASONS = {"needs a GPU", "needs the hub"}
+REASONS = {"needs a GPU", "needs the hub", "needs an account"}
 LANGUAGES = {"console", "sh", "python", "yaml", "json", "text"}
 # What a page says -> what is run instead, where that would take long, wait, or open a window.
 CHEAPER = {
     "--trials 12": "",  # as many as the configurations below say
     "watch results/qwen3_ties": "watch results/qwen3_ties --once",
+    "dashboard results/qwen3_ties": "dashboard results/qwen3_ties --out study.db",
     "--open": "",
     "--accuracy builtin": "--accuracy builtin --problems 1",
     "--samples 16": "--samples 2 --set generation.max_new_tokens=64",

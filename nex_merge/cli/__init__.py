@@ -25,7 +25,8 @@ from nex_merge.terminal import echo
 
 # Importing these registers their commands, in the order of --help.
 # isort: off
-from nex_merge.cli import init, search, labels, audit, compare, report, consensus, score, select, phases, neurons  # noqa: F401
+from nex_merge.cli import init, search, labels, audit, compare, report, dashboard, consensus  # noqa: F401
+from nex_merge.cli import score, select, phases, neurons  # noqa: F401
 from nex_merge.cli import clean, catalogue  # noqa: F401
 # isort: on
 

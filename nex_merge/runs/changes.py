@@ -13,7 +13,8 @@ Key = tuple[str, ...]
 Change = tuple[Key, Any, Any]
 # Keys that may differ when a run is resumed.
 _FREE = (("study", "trials"), ("study", "timeout"), ("study", "max_tokens"), ("output",),
-         ("runtime", "workers"), ("runtime", "devices"), ("runtime", "cluster"))  # fmt: skip
+         ("runtime", "workers"), ("runtime", "devices"), ("runtime", "cluster"),
+         ("tracking", "trackio"), ("tracking", "mlflow"))  # fmt: skip
 # Mappings whose order says something: the first objective leads, and the study's values are in this order.
 _ORDERED = (("study", "objectives"),)
 # Parts of `resolved` that are compared elsewhere, or not.

@@ -269,7 +269,8 @@ def _put_back(aside: Path, folder: Path) -> Path:
     if (folder / files.ERRORS).exists():
         os.replace(folder / files.ERRORS, aside / files.ERRORS)
     remove_orders(folder)
-    for name in (*_LEFTOVERS, f"{files.STUDY}*", "leaderboard.*", files.RELIABILITY, files.SCORES):
+    found = (f"{files.STUDY}*", "leaderboard.*", files.TRACKING.format("*"), files.RELIABILITY, files.SCORES)
+    for name in (*_LEFTOVERS, *found):
         for path in folder.glob(name):
             path.unlink()
     try:

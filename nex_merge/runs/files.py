@@ -7,6 +7,7 @@
     work.jsonl what every worker did when, for the report; nothing else reads it
     prompts.json the token ids of the prompts, as every trial reads them
     warm_start.json the trials of another run that the search began with
+    tracking.<name>.json what an experiment tracker was told, and the ids that it gave
     audit.json labels that a person gave to a few prompts
     compare.json blind comparisons of two trials, and what judges said
     final/    a run folder like this one: the trials that took part in the final, on its prompts
@@ -38,6 +39,7 @@ ACCURACY, AUDIT, FINAL = "accuracy.json", "audit.json", "final"
 COMPARISONS = "compare.json"
 ORDERS, LIVE, WORK, ERRORS = "orders", "live.json", "work.jsonl", "error.log"
 WARM_START, PROMPTS = "warm_start.json", "prompts.json"
+TRACKING = "tracking.{}.json"
 # Held while the leaderboard is read and written anew, while accuracy is measured or attached, and while a judgement is
 # kept.
 LEADERBOARD_LOCK, ACCURACY_LOCK, COMPARISONS_LOCK = "leaderboard.lock", "accuracy.lock", "compare.lock"

@@ -27,6 +27,7 @@ _FREE = {
     "runtime.workers",
     "runtime.devices",
     "runtime.cluster",
+    "tracking",
     "resolved.versions",
     "resolved.places",
 }

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_va
 from nex_merge.errors import InputError
 from nex_merge.passwords import without_password
 from nex_merge.setup.explain import explain, nearest
-from nex_merge.setup.paths import PathName, expand_for
+from nex_merge.setup.paths import DatabaseName, PathName, expand_for
 from nex_merge.setup.strict import Strict
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
@@ -167,6 +167,19 @@ class RuntimeConfig(Strict):
     )
 
 
+class TrackingConfig(Strict):
+    trackio: str | None = Field(
+        default=None,
+        pattern=r"\S",
+        description="project of trackio, in the folder or the place that trackio's own variables name",
+    )
+    mlflow: DatabaseName | None = Field(
+        default=None,
+        pattern=r"^(databricks|[A-Za-z][\w+.-]*:.+)$",
+        description="tracking URI of MLflow, such as sqlite:///mlflow.db or http://HOST:5000",
+    )
+
+
 class RunConfig(Strict):
     """A whole search, as configs/*.yaml hold one; docs/reference/configuration.md lists every key."""
 
@@ -183,6 +196,9 @@ class RunConfig(Strict):
     consensus: ConsensusConfig = Field(default=ConsensusConfig(), description="how consensus is computed")
     study: StudyConfig = Field(default=StudyConfig(), description="the search itself")
     runtime: RuntimeConfig = Field(default=RuntimeConfig(), description="device and precision")
+    tracking: TrackingConfig = Field(
+        default=TrackingConfig(), description="experiment trackers that are told of the search"
+    )
     output: PathName = Field(description="run folder")
 
 
@@ -219,11 +235,14 @@ def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
 
 
 def without_secrets(config: RunConfig) -> RunConfig:
-    """A configuration as it is kept, compared and shown: `study.storage` has no password."""
-    storage = config.study.storage
-    if storage is None or (kept := without_password(storage)) == storage:
-        return config
-    return config.model_copy(update={"study": config.study.model_copy(update={"storage": kept})})
+    """A configuration as it is kept, compared and shown: without passwords in `study.storage` and `tracking.mlflow`."""
+    kept = {}
+    for section, key in (("study", "storage"), ("tracking", "mlflow")):
+        settings = getattr(config, section)
+        url = getattr(settings, key)
+        if url is not None:
+            kept[section] = settings.model_copy(update={key: without_password(url)})
+    return config.model_copy(update=kept)
 
 
 def merge_mappings(low: Mapping[str, Any], high: Mapping[str, Any], section: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class ResolvedConfig:
     resolved: Mapping[str, Any]
     # `study.storage` as given, with its password, which `config` lacks.
     storage: str | None = field(default=None, repr=False)
+    # The targets of `tracking` that are given, with their passwords.
+    trackers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def run(self) -> Path:
@@ -67,7 +69,7 @@ def resolve_config(
     if "family" in given:
         given = merge_mappings(family_defaults(given["family"]), given)
     config = parse(RunConfig, given, source)
-    storage = config.study.storage
+    storage, trackers = config.study.storage, config.tracking.model_dump(exclude_none=True)
     config = without_secrets(config)
     if "parallel" not in config.study.model_fields_set and not fresh:
         config = with_parallel(config, _parallel_of(Path(config.output)))
@@ -76,7 +78,7 @@ def resolve_config(
         # A list has an end: all of it unless fewer are asked for.
         trials = min(config.study.trials, len(recipes)) if "trials" in config.study.model_fields_set else len(recipes)
         config = config.model_copy(update={"study": config.study.model_copy(update={"trials": trials})})
-    return _resolve(config, recipes, source, storage)
+    return replace(_resolve(config, recipes, source, storage), trackers=trackers)
 
 
 def with_parallel(config: RunConfig, parallel: int | None) -> RunConfig:

@@ -3,20 +3,17 @@
 from collections.abc import Mapping
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from nex_merge.errors import InputError, RunError
+from nex_merge.errors import InputError
 from nex_merge.runs import files
-from nex_merge.runs.database import Database
 from nex_merge.runs.run import RunFolder
-from nex_merge.study.optuna_study import study_name
+from nex_merge.study.snapshot import read_study
 from nex_merge.wording import counted
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 FEWEST = 4  # merges needed to estimate importances
-WAIT = 30.0  # seconds that a database is waited for which another program holds
 
 
 def importances(run: RunFolder, values: Mapping[str, float]) -> dict[str, float]:
@@ -26,30 +23,11 @@ def importances(run: RunFolder, values: Mapping[str, float]) -> dict[str, float]
     parameters that some of these trials lack are left out. The study is only read, so a running search is not
     disturbed. Raises InputError if there is no study to read, or too few or only equal values.
     """
-    database = Database(run.storage, run.path, limit=WAIT, read_only=True)
-    if database.path is not None and not database.path.is_file():
-        raise InputError(
-            f"{database.label}: no such file; it records the ranges that parameters were searched in. Running the "
-            "search again writes it, from the trials of the run"
-        )
-
-    def read() -> tuple[list[FrozenTrial], optuna.Study]:
-        url, options = database.arguments
-        storage = RDBStorage(url, options)
-        study = optuna.load_study(study_name=study_name(run, storage, database), storage=storage)
-        return study.get_trials(states=(TrialState.COMPLETE,)), optuna.create_study(direction=study.directions[0])
-
-    try:
-        trials, copy = database.run(read)
-    except RunError as error:
-        raise InputError(f"cannot read the study: {error}") from None
-    except (KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise InputError(
-            f"{database.label}: cannot read the study: {database.hide(str(error).splitlines()[0])}"
-        ) from None
-    for trial in trials:
+    told = read_study(run)
+    copy = optuna.create_study(direction=told.directions[0])
+    for trial in told.trials:
         value = values.get(files.trial_id(trial.number))
-        if value is not None:
+        if value is not None and trial.state is TrialState.COMPLETE:
             trial.values = [value]
             copy.add_trial(trial)
     scores = [trial.value for trial in copy.get_trials(deepcopy=False)]

@@ -38,6 +38,7 @@ from nex_merge.study.recipe_list import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.terms import Terms, check_crossfit, split_prompts
+from nex_merge.study.tracking import check_tracking
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
 from nex_merge.workers.cluster import check_ray
@@ -86,6 +87,7 @@ def check(
     objective, constraints = objective_of(config.study), constraints_of(config.study)
     check_measures(config, objective, constraints)
     check_samples(config)
+    check_tracking(config.tracking)
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)

@@ -39,6 +39,7 @@ from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.staff import executor_for, set_up
+from nex_merge.study.tracking import Tracking
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.study.work_log import WorkLog
@@ -99,7 +100,8 @@ class Search:
         """Raises InputError if the input is invalid; nothing is changed before all of it is checked."""
         self._resolved, self._config, self._family = resolved, resolved.config, resolved.family
         self._fresh, self._sampler = fresh, sampler
-        self._dispatch = Observers([*observers, Beacon(resolved.run), WorkLog(resolved.run)])
+        tracking = Tracking(resolved, lambda text: self._dispatch.on_note(text))
+        self._dispatch = Observers([*observers, Beacon(resolved.run), WorkLog(resolved.run), tracking])
         if sampler is not None:
             check_given(sampler, resolved.config.study)
         self._checked = check(resolved, fresh, self._dispatch.on_note, engine)

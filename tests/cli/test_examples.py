@@ -19,6 +19,7 @@ DEMO = "search configs/qwen3_ties.yaml"
 # What stands for the names in the examples, and what makes them cheap. {run} and {files} are folders.
 SUBSTITUTES = {
     f"{DEMO} --trials 12": f"{DEMO} --trials 2 --set prompts.limit=4 --out {{run}}",
+    "dashboard results/qwen3_ties": "dashboard {run} --out {files}/study.db",
     "results/qwen3_ties": "{run}",
     "--trial 3": "--trial 1",
     "problems.jsonl": "{files}/problems.jsonl",
@@ -44,6 +45,7 @@ NEXT = {
     "leaderboard": r"[^:]+: nex-merge \w+ {run}",
     "rescore": r"[^:]+: nex-merge \w+ {run}",
     "report": None,  # it is open
+    "dashboard": None,
     "benchmark": "Whether the measures agree with it: nex-merge correlate {run}",
     "correlate": r"The most accurate, trial \d, as a checkpoint: nex-merge export {run} --trial \d --out DIR|No merge",
     "audit": r"[^:]+: nex-merge \w+ {run}",
