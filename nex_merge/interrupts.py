@@ -212,7 +212,7 @@ def _line() -> str:
 
     begun = "nex-merge: interrupted; "
     name = _now.words[0] if _now.words else ""
-    is_look = any(word in ("--dry-run", "--help") for word in _now.words)
+    is_look = any(word in ("--dry-run", "--help", "-h") for word in _now.words)
     if name not in _RESUMED or is_look:
         return f"{begun}nothing of it is kept"
     # A password in a URL is not for screens and logs.

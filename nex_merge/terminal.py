@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nex_merge.inert import visible
 from nex_merge.wording import fitted
@@ -24,8 +24,10 @@ def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
     typer.echo(text, err=err, nl=nl)
 
 
-def console(width: int | None = None, height: int | None = None, err: bool = False) -> "Console":
-    """A console of rich on stdout, or stderr: no text is markup, and none acts on the terminal but rich's own."""
+def console(
+    width: int | None = None, height: int | None = None, err: bool = False, file: TextIO | None = None
+) -> "Console":
+    """A console of rich on stdout, stderr or a file: no text is markup, and none but rich's own acts on a terminal."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -35,7 +37,7 @@ def console(width: int | None = None, height: int | None = None, err: bool = Fal
                 shown = segment.control or visible(segment.text) == segment.text
                 yield segment if shown else Segment(visible(segment.text), segment.style)
 
-    return Inert(stderr=err, width=width, height=height, markup=False, emoji=False, highlight=False)
+    return Inert(file=file, stderr=err, width=width, height=height, markup=False, emoji=False, highlight=False)
 
 
 def console_of(width: int = 120) -> "Console":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Search mergekit recipes without labels: merges are ranked by what they conclude, and by their neurons (NEX).",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",  # for the panels; without it, help is one list of commands
 )
