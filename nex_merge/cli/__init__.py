@@ -26,7 +26,7 @@ from nex_merge.terminal import echo
 # Importing these registers their commands, in the order of --help.
 # isort: off
 from nex_merge.cli import search, labels, audit, compare, report, consensus, score, select, phases, neurons  # noqa: F401
-from nex_merge.cli import clean, catalogue  # noqa: F401
+from nex_merge.cli import clean, catalogue, doctor  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

@@ -1,7 +1,6 @@
 """The log of a search in a file: progress, warnings and what ended it, whatever the terminal shows."""
 
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from nex_merge.errors import NexMergeError
 from nex_merge.inert import Formatter, visible
 
 TIMES = "%Y-%m-%d %H:%M:%S"
-# Loggers that pass nothing on to the root's handlers.
+# Loggers that show their records themselves, and pass them on to the root's handlers at most in CI.
 _APART = ("transformers", "optuna")
 
 
@@ -28,23 +27,24 @@ def logged(path: Path | None) -> Iterator[TextIO | None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", errors="replace", buffering=1) as file:
-        written, shown = logging.StreamHandler(file), logging.StreamHandler(sys.stderr)
-        written.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", TIMES))
+        written, apart, shown = logging.StreamHandler(file), logging.StreamHandler(file), logging.StreamHandler()
         shown.setFormatter(Formatter())  # the root shows them by itself only while it has no handlers
+        for handler in (written, apart):
+            handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", TIMES))
         for handler in (written, shown):
+            handler.addFilter(lambda record: record.name.partition(".")[0] not in _APART)
+        added = [(None, written), (None, shown), *((name, apart) for name in _APART)]
+        for name, handler in added:
             handler.setLevel(logging.WARNING)
-            logging.getLogger().addHandler(handler)
-        for name in _APART:
-            logging.getLogger(name).addHandler(written)
+            logging.getLogger(name).addHandler(handler)
         try:
             yield file
         except BaseException as error:
             file.write(f"{time.strftime(TIMES)} {visible(_ended(error))}\n")
             raise
         finally:
-            for name in (None, *_APART):
-                logging.getLogger(name).removeHandler(written)
-            logging.getLogger().removeHandler(shown)
+            for name, handler in added:
+                logging.getLogger(name).removeHandler(handler)
 
 
 def _ended(error: BaseException) -> str:
