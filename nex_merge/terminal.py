@@ -1,9 +1,13 @@
-"""What commands print: lines, and consoles of rich as wide as the terminal. All text is shown as `inert` has it."""
+"""What commands print: lines, and consoles of rich as wide as the terminal. All text is shown as `inert` has it.
+
+And whether it is a notebook that shows what we say.
+"""
 
 import os
 import shutil
 import sys
 from collections.abc import Collection
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nex_merge.inert import visible
@@ -57,3 +61,10 @@ def table(*columns: str, left: Collection[str] = (), no_wrap: bool = True) -> "T
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right", no_wrap=no_wrap)
     return made
+
+
+def kernel() -> ModuleType | None:
+    """IPython, if this process is a kernel, which shows HTML. It has imported IPython then, which we need not."""
+    found = sys.modules.get("IPython")
+    shell = None if found is None else found.get_ipython()
+    return found if getattr(shell, "kernel", None) is not None else None
