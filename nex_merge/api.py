@@ -83,9 +83,10 @@ class Run:
         variant that was scored.
         """
         from nex_merge.engines.quiet import quietly
-        from nex_merge.runs.export import export_trial
 
         with quietly():
+            from nex_merge.runs.export import export_trial
+
             for _ in export_trial(self.folder, None if trial is None else str(trial), Path(out), by):
                 pass
         return Path(out)
@@ -120,14 +121,15 @@ def search(
     resolved = resolve_config(config, family=family)
     # Heavy imports come last, so that invalid input fails fast.
     from nex_merge.engines.quiet import quietly
-    from nex_merge.study.search import run_search
 
-    shown: list[Observer] = []
-    if kernel() is not None:
-        from nex_merge.report.notebook import LiveTable
-
-        shown = [LiveTable()]
     with quietly():
+        from nex_merge.study.search import run_search
+
+        shown: list[Observer] = []
+        if kernel() is not None:
+            from nex_merge.report.notebook import LiveTable
+
+            shown = [LiveTable()]
         run_search(resolved, observers=[*observers, *shown], engine=engine, sampler=sampler)
     return open_run(resolved.run)
 

@@ -1,6 +1,7 @@
 """No notices and progress bars of transformers and the hub while we use them; the user's settings are kept."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,11 @@ def quietly() -> Iterator[None]:
     As on the command line, where a user's TRANSFORMERS_VERBOSITY or HF_HUB_DISABLE_PROGRESS_BARS says otherwise, it
     stays as it is. Afterwards, everything is as it was before.
     """
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging
+    with warnings.catch_warnings():
+        # In a notebook, tqdm asks for widgets, for bars that are not shown.
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+        from transformers.utils import logging
 
     level, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     says = "TRANSFORMERS_VERBOSITY" not in os.environ
