@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check docs bench bench-gpu soak docs-reference clean
+.PHONY: demo test quick check wheel-test docs bench bench-gpu soak docs-reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
@@ -25,6 +25,10 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The package as a user gets it, in an environment of its own that is removed afterwards.
+wheel-test:
+	PYTHON=$(PYTHON) .ci/wheel-test
 
 # The pages of docs/ as a site, in site/; any link that leads nowhere is an error.
 docs: $(VENV)/installed-docs

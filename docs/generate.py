@@ -7,6 +7,7 @@ the files on disk with what these functions return.
 """
 
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -312,6 +313,30 @@ def render_measures() -> str:
     )
 
 
+def render_notebook() -> str:
+    """The tour in notebooks/, with its outputs as they are kept there; `docs/notebook.py` executes it."""
+    notebook = json.loads((ROOT / "notebooks" / "tour.ipynb").read_text(encoding="utf-8"))
+    title, *rest = notebook["cells"]
+    heading, _, text = "".join(title["source"]).partition("\n")
+    about = "This page is `notebooks/tour.ipynb`, as it was executed."
+    return page(
+        heading.removeprefix("# "), about, text.strip(), *(block for cell in rest for block in _notebook_cell(cell))
+    )
+
+
+def _notebook_cell(cell: Mapping[str, Any]) -> Iterator[str]:
+    source = "".join(cell["source"])
+    yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+    for output in cell.get("outputs", ()):
+        shown = output.get("data", {"text/plain": output.get("text", "")})
+        text = {kind: "".join(shown[kind]) for kind in ("image/svg+xml", "text/html", "text/plain") if kind in shown}
+        kind = next(iter(text))
+        # Without blank lines, which end a block of HTML.
+        lines = [line for line in text[kind].splitlines() if line.strip()]
+        body = "\n".join(lines)
+        yield f"```text\n{body}\n```" if kind == "text/plain" else f'<div class="output">\n{body}\n</div>'
+
+
 # Path from the project root -> what the file holds. To add a page, write its function and an entry here.
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/reference/cli.md": render_cli,
@@ -321,6 +346,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "configs/schema/configuration.json": partial(schema_text, RunConfig),
     "configs/schema/family.json": partial(schema_text, FamilyConfig),
     "configs/schema/search_space.json": partial(schema_text, SpaceConfig),
+    "docs/notebooks/tour.md": render_notebook,
 }
 
 

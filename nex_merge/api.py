@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import resolve_config
+from nex_merge.terminal import kernel
 
 if TYPE_CHECKING:
     import pandas
+    from plotly.graph_objects import Figure
 
     from nex_merge.engines.contracts import Engine
     from nex_merge.records import TrialResult
@@ -23,6 +25,15 @@ class Run:
         from nex_merge.runs.run import RunFolder
 
         self.folder = RunFolder(Path(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the pick, the first ranks, the verdict and the next steps."""
+        from nex_merge.report.notebook import run_html
+
+        return run_html(self.folder)
 
     @property
     def path(self) -> Path:
@@ -66,6 +77,16 @@ class Run:
 
         return study_now(self.folder)
 
+    def plot(self, name: str = "history") -> "Figure":
+        """A figure of the report, as plotly's Figure: `history`, `importance`, `parallel`, `front`, `work`, …
+
+        `measure-NAME` is the objective over another measure, `accuracy-NAME` accuracy over a measure. Raises InputError
+        naming the figures that this run has if it lacks this one, or if a file of the run is damaged.
+        """
+        from nex_merge.report.notebook import figure_of
+
+        return figure_of(self.folder, name)
+
     def export(
         self,
         out: str | Path,
@@ -84,11 +105,14 @@ class Run:
         Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
         variant that was scored.
         """
-        from nex_merge.runs.export import export_trial
+        from nex_merge.engines.quiet import quietly
 
         name = None if trial is None else str(trial)
-        for _ in export_trial(self.folder, name, Path(out), by, dtype, max_shard_size):
-            pass
+        with quietly():
+            from nex_merge.runs.export import export_trial
+
+            for _ in export_trial(self.folder, name, Path(out), by, dtype, max_shard_size):
+                pass
         return Path(out)
 
 
@@ -111,6 +135,8 @@ def search(
     tries other merges than one that was not. Trials finished stay as they are. Give the sampler again to go on with it;
     without it, the search goes on with `study.sampler`.
 
+    In a notebook, a table shows the ranking as it grows.
+
     Handles no signals: Ctrl-C raises KeyboardInterrupt as ever, after ranking what is done.
 
     Raises InputError if the input is invalid, before any work; RunError if the run folder is in use, every trial
@@ -118,9 +144,17 @@ def search(
     """
     resolved = resolve_config(config, family=family)
     # Heavy imports come last, so that invalid input fails fast.
-    from nex_merge.study.search import run_search
+    from nex_merge.engines.quiet import quietly
 
-    run_search(resolved, observers=observers, engine=engine, sampler=sampler)
+    with quietly():
+        from nex_merge.study.search import run_search
+
+        shown: list[Observer] = []
+        if kernel() is not None:
+            from nex_merge.report.notebook import LiveTable
+
+            shown = [LiveTable()]
+        run_search(resolved, observers=[*observers, *shown], engine=engine, sampler=sampler)
     return open_run(resolved.run)
 
 

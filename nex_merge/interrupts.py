@@ -213,7 +213,7 @@ def _line() -> str:
 
     begun = "nex-merge: interrupted; "
     name = _now.words[0] if _now.words else ""
-    is_look = any(word in ("--dry-run", "--help") for word in _now.words)
+    is_look = any(word in ("--dry-run", "--help", "-h") for word in _now.words)
     if name in _ENDED and not is_look:
         return "nex-merge: ended; the run is as it was"
     if name not in _RESUMED or is_look:

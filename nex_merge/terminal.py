@@ -1,10 +1,14 @@
-"""What commands print: lines, and consoles of rich as wide as the terminal. All text is shown as `inert` has it."""
+"""What commands print: lines, and consoles of rich as wide as the terminal. All text is shown as `inert` has it.
+
+And whether it is a notebook that shows what we say.
+"""
 
 import os
 import shutil
 import sys
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nex_merge.inert import visible
 from nex_merge.wording import fitted
@@ -24,8 +28,10 @@ def echo(text: str = "", err: bool = False, nl: bool = True) -> None:
     typer.echo(text, err=err, nl=nl)
 
 
-def console(width: int | None = None, height: int | None = None, err: bool = False) -> "Console":
-    """A console of rich on stdout, or stderr: no text is markup, and none acts on the terminal but rich's own."""
+def console(
+    width: int | None = None, height: int | None = None, err: bool = False, file: TextIO | None = None
+) -> "Console":
+    """A console of rich on stdout, stderr or a file: no text is markup, and none but rich's own acts on a terminal."""
     from rich.console import Console
     from rich.segment import Segment
 
@@ -35,7 +41,7 @@ def console(width: int | None = None, height: int | None = None, err: bool = Fal
                 shown = segment.control or visible(segment.text) == segment.text
                 yield segment if shown else Segment(visible(segment.text), segment.style)
 
-    return Inert(stderr=err, width=width, height=height, markup=False, emoji=False, highlight=False)
+    return Inert(file=file, stderr=err, width=width, height=height, markup=False, emoji=False, highlight=False)
 
 
 def console_of(width: int = 120) -> "Console":
@@ -55,3 +61,10 @@ def table(*columns: str, left: Collection[str] = (), no_wrap: bool = True) -> "T
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right", no_wrap=no_wrap)
     return made
+
+
+def kernel() -> ModuleType | None:
+    """IPython, if this process is a kernel, which shows HTML. It has imported IPython then, which we need not."""
+    found = sys.modules.get("IPython")
+    shell = None if found is None else found.get_ipython()
+    return found if getattr(shell, "kernel", None) is not None else None

@@ -50,7 +50,7 @@ RULES = {
     "inspect": FREE | {"checkpoints", "setup", "answers", "resampling", "merging", "activations", "nex", "measures",
                        "engines", "runs", "labels", "answer_files"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
-    "api": FREE | {"setup", "engines", "runs", "study"},
+    "api": FREE | {"setup", "engines", "runs", "study", "report"},
     "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "workers", "labels", "compare",
                    "answer_files", "inspect", "report", "sequential"},
 }  # fmt: skip

@@ -27,7 +27,7 @@ from nex_merge.terminal import echo
 # isort: off
 from nex_merge.cli import init, search, labels, audit, compare, report, dashboard, consensus  # noqa: F401
 from nex_merge.cli import score, select, phases, neurons  # noqa: F401
-from nex_merge.cli import clean, catalogue  # noqa: F401
+from nex_merge.cli import clean, catalogue, doctor  # noqa: F401
 # isort: on
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Search mergekit recipes without labels: merges are ranked by what they conclude, and by their neurons (NEX).",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",  # for the panels; without it, help is one list of commands
 )
 
 # What one wants, as `nex-merge --help` groups the commands.
-SEARCH, LOOK, MEASURE, USE = (
+SEARCH, LOOK, MEASURE, USE, HELP = (
     "Search: run one, and what configurations can name",
     "Look: at the ranking, responses and neurons of a run",
     "Measure: is the ranking right?",
     "Use: the pick as a checkpoint; scores without a search",
+    "Help: when something is wrong",
 )
 FIRST_STEPS = """\
 nex-merge searches mergekit recipes without labels. To begin:
@@ -103,9 +104,23 @@ def _root(
         bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    if context.invoked_subcommand is None:
-        echo(FIRST_STEPS, err=True)
-        raise typer.Exit(2)  # as where typer prints the help for want of a command
+    if context.invoked_subcommand is not None:
+        return
+    if runs := _runs_near_by():
+        from nex_merge.runs.listing import as_table, listed
+        from nex_merge.terminal import console_of
+
+        console_of().print(as_table([listed(run) for run in runs]))
+        say(f"\nWhat to make of one: {command('leaderboard', 'RUN')}\nAll commands: {command('--help')}")
+        return
+    echo(FIRST_STEPS, err=True)
+    raise typer.Exit(2)  # as where typer prints the help for want of a command
+
+
+def _runs_near_by() -> list[Path]:
+    """The run folders here and in `results`, by name, without an import that takes time."""
+    found = {path.parent for place in (".", "*", "results/*") for path in Path().glob(f"{place}/config.yaml")}
+    return sorted(path for path in found if (path / "trials").is_dir())
 
 
 Run = Annotated[Path, typer.Argument(help="a run folder", show_default=False, callback=path_value)]

@@ -1,5 +1,6 @@
 """Commands for searches: run, watch, rank, rescore."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
+from nex_merge.cli.logs import logged
 from nex_merge.errors import InputError
 from nex_merge.passwords import masked_setting
 from nex_merge.setup import config as configuration
+from nex_merge.setup.paths import check_writable_file
 from nex_merge.terminal import echo
 
 if TYPE_CHECKING:
@@ -63,35 +66,60 @@ def search(
     standby: Annotated[
         bool, typer.Option("--standby", help="wait for another search that is at work on this run, then take over")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="print the leaderboard alone: no progress, no next steps")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="show the seconds of every stage, and warnings of libraries")
+    ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-file",
+            metavar="FILE",
+            callback=path_value,
+            help="also add progress, warnings and what ended the search to a file, with --quiet as well",
+        ),
+    ] = None,
 ) -> None:
     """Run a search, or resume it, and print the leaderboard."""
     from nex_merge.setup.resolve import resolve_config
 
+    if quiet and verbose:
+        raise InputError("--quiet: says less, and --verbose more; give one of them")
+    if log is not None:
+        check_writable_file(log, "--log-file")
+    if verbose and os.environ.get("TRANSFORMERS_VERBOSITY") == "error":  # a user's own choice may say more
+        os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
     overrides = _overrides(settings, trials, family, out, seed, workers)
     if dry_run:
         _print_estimate(config, overrides, workers, fresh)
         _name_search(config, trials, family, out, seed, workers, settings)
         return
-    resolved, said = _with_workers(resolve_config(config, overrides, fresh=fresh), workers)
-    # Heavy imports come last, so that invalid input fails fast.
-    from nex_merge.measures.estimates import objective_of
+    with logged(log) as file:
+        resolved, said = _with_workers(resolve_config(config, overrides, fresh=fresh), workers)
+        # Heavy imports come last, so that invalid input fails fast.
+        from nex_merge.measures.estimates import objective_of
+        from nex_merge.study.observers import Observers
+        from nex_merge.study.progress import LogFile, Progress
+        from nex_merge.study.search import run_search
+
+        objective = objective_of(resolved.config.study)
+        observers = [] if quiet else [Progress(objective, with_stages=verbose)]
+        observers += [] if file is None else [LogFile(objective, file)]
+        for line in (f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}", *said):
+            Observers(observers).on_note(line)
+        rows = run_search(resolved, fresh, observers, standby=standby)
     from nex_merge.runs.results import read_reliability
     from nex_merge.runs.tables import count_trials, print_table
-    from nex_merge.study.progress import Progress
-    from nex_merge.study.search import run_search
 
-    objective = objective_of(resolved.config.study)
-    progress = Progress(objective)
-    progress.on_note(f"{resolved.source}: family {resolved.family.name}, run folder {resolved.run}")
-    for line in said:
-        progress.on_note(line)
-    rows = run_search(resolved, fresh, [progress], standby=standby)
     title = f"{resolved.run}: {count_trials(rows)} under calibration {resolved.config.nex.calibration}, best first"
     reliability = read_reliability(resolved.run)
     print_table(rows, title, objective, reliability, rows, run=resolved.run)
-    echo(err=True)
-    say_next_steps(rows, objective, reliability, resolved.run)
-    say_next("Write an HTML report", "report", resolved.run, "--open")
+    if not quiet:
+        echo(err=True)
+        say_next_steps(rows, objective, reliability, resolved.run)
+        say_next("Write an HTML report", "report", resolved.run, "--open")
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("validate configs/qwen3_ties.yaml --trials 12"))

@@ -92,11 +92,12 @@ def _observe(
     config = configure(defaults_of(model)[0], {"prompts": {"file": prompts}}, settings, source="settings (--set)")
     loaded = load_prompts(config.prompts)
     # Slow to import, so that mistakes in the settings are reported first.
+    from nex_merge.engines.quiet import quietly
     from nex_merge.engines.transformers import CheckpointEngine
 
-    engine = CheckpointEngine(model, config.runtime)
     answers = ObserveSettings(config.generation, config.activations, phases)
-    observed = respond(engine, loaded, config.prompts, answers)
+    with quietly():
+        observed = respond(CheckpointEngine(model, config.runtime), loaded, config.prompts, answers)
     assert observed.evidence is not None and observed.analyses is not None
     return observed.evidence, observed.analyses
 

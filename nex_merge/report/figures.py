@@ -5,11 +5,14 @@ Colours are CSS variables (`var(--merge)`), which the page resolves for its ligh
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io
 from plotly.offline import get_plotlyjs
 
 from nex_merge.measures.estimates import Objective
@@ -47,6 +50,16 @@ def script() -> str:
 
 def figure_json(figure: go.Figure) -> dict[str, Any]:
     return json.loads(figure.to_json())  # pyright: ignore[reportArgumentType]
+
+
+def in_light_colours(figure: go.Figure) -> go.Figure:
+    """A figure for where there is no page around it: with the colours of the page's light theme."""
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    light = re.search(r"^:root \{(.*?)^\}", css, re.MULTILINE | re.DOTALL)
+    assert light is not None
+    colours = dict(re.findall(r"--([\w-]+): ([^;]+);", light[1]))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: colours[match[1]], str(figure.to_json()))
+    return plotly.io.from_json(text)
 
 
 def _figure(x: str, y: str, height: int = 420) -> go.Figure:

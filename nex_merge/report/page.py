@@ -59,7 +59,8 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
         "trial_name": trial_name,
         "correlation": words.correlation,
     }
-    parts = {**_pick(snapshot), **_setup(snapshot), **_ranking(snapshot), **_figures(snapshot)}
+    parts: dict[str, Any] = {**about_pick(snapshot), **_setup(snapshot), **_ranking(snapshot), **_figures(snapshot)}
+    parts["figures"] = {id: figures.figure_json(figure) for id, figure in parts["figures"].items()}
     return environment.get_template("page.html.jinja").render(
         made=made,
         version=version("nex-merge"),
@@ -70,7 +71,7 @@ def render(snapshot: data.Snapshot, made: datetime, note: Callable[[str], None])
     )
 
 
-def _pick(snapshot: data.Snapshot) -> dict[str, Any]:
+def about_pick(snapshot: data.Snapshot) -> dict[str, Any]:
     """What the page leads with: the pick, how certain it is, and how to reproduce it."""
     pick, reliability, objective = snapshot.pick, snapshot.reliability, snapshot.objective
     rows, folder = snapshot.rows, snapshot.run.path
@@ -133,6 +134,11 @@ def _ranking(snapshot: data.Snapshot) -> dict[str, Any]:
     }
 
 
+def drawn(snapshot: data.Snapshot) -> Mapping[str, Any]:
+    """The page's figures, by the ids that it gives them; only those that the run has values for."""
+    return _figures(snapshot)["figures"]
+
+
 def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     # The search has every variant on the same prompts; the last stage has the values that lead.
     rows, latest, objective, pick = snapshot.searched, snapshot.latest, snapshot.objective, snapshot.pick
@@ -160,9 +166,9 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
     worked = work.work_of(read_stints(snapshot.run.path))
     made["work"] = worked and figures.work(worked)
     searched = {*parameters_of(rows)}
-    drawn = {id: figures.figure_json(figure) for id, figure in made.items() if figure is not None}
+    shown = {id: figure for id, figure in made.items() if figure is not None}
     return {
-        "figures": drawn,
+        "figures": shown,
         "search_note": search_note,
         "final_note": final_note,
         "has_accuracy": has_accuracy,
@@ -171,8 +177,8 @@ def _figures(snapshot: data.Snapshot) -> dict[str, Any]:
         "noise_ceiling": ceiling_in_words(ceiling) if agreement and (ceiling := agreement["noise_ceiling"]) else "",
         "agreement_summary": "" if agreement is None else words.agreement_summary(agreement, name),
         "source": ", ".join(sorted({str(row.accuracy_source) for row in rows if row.accuracy is not None})),
-        "accuracy_choices": _choices(drawn, "accuracy"),
-        "measure_choices": _choices(drawn, "measure"),
+        "accuracy_choices": _choices(shown, "accuracy"),
+        "measure_choices": _choices(shown, "measure"),
         "front_name": front_name,
         "volume": volume,
         "reference": "" if volume is None else reference_in_words(volume),

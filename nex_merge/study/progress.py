@@ -1,11 +1,11 @@
-"""Observers that report progress: on stderr, and in the run folder for `nex-merge watch`."""
+"""Observers that report progress: on stderr, in a log file, and in the run folder for `nex-merge watch`."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
@@ -26,10 +26,11 @@ _UNITS = {"generate": "token", "capture": "response"}
 class Progress(Followed):
     """A live line in a terminal, with one for each of several workers; plain lines elsewhere."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, console: Console | None = None, with_stages: bool = False) -> None:
+        """`console`: where it reports, by default on stderr. `with_stages`: a trial's line has the seconds of each."""
         super().__init__()
-        self._console = terminal.console(err=True)
-        self._objective = objective
+        self._console = terminal.console(err=True) if console is None else console
+        self._objective, self._with_stages = objective, with_stages
         self._status: Status | None = None
         self._began = time.monotonic()
         # Trials finished by this process and their seconds, for estimating the time left.
@@ -92,11 +93,12 @@ class Progress(Followed):
         else:  # the first variant has no others to be compared with
             shown = f"{result.state}: {result.reason}" if result.reason else f"{name} not defined yet"
         kind = result.method if result.kind == "merge" else result.kind
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
         self.on_note(
             f"[{self.done}/{self.total}] {files.trial_in_words(result.trial, kind)}: {shown}, "
-            f"{sum(result.seconds.values()):.1f} s, {duration(self._left())} left"
+            f"{sum(result.seconds.values()):.1f} s{f' ({stages})' * self._with_stages}, "
+            f"{duration(self._left())} left"
         )
-        sys.stderr.flush()
 
     def _left(self) -> float:
         """Estimated seconds. Of one worker what passes between its trials is known as well."""
@@ -111,6 +113,16 @@ def _shown(name: str, result: TrialResult) -> str:
         return f"{name} not defined yet"
     # A value against the pool changes with every variant that joins it.
     return f"{name} {value:.{MEASURES[name].digits}f}{' so far' if MEASURES[name].needs_pool else ''}"
+
+
+class LogFile(Progress):
+    """Progress as plain lines in a file, each with its time."""
+
+    def __init__(self, objective: Objective, file: TextIO) -> None:
+        super().__init__(objective, terminal.console(file=file), with_stages=True)
+
+    def on_note(self, text: str) -> None:
+        super().on_note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
 
 
 class Beacon(Followed):

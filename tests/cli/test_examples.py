@@ -58,6 +58,7 @@ NEXT = {
     "phases": "The neurons behind it: nex-merge neurons {run} --trial 1",
     "agreement": "The phases of a response: nex-merge phases {run}",
     "neurons": "What they do in another model: nex-merge transfer --family qwen3-tiny --from pairs --into MODEL ",
+    "doctor": None,
     "transfer": "One set of neurons as a checkpoint: nex-merge transfer --family qwen3-tiny --from pairs --into signs ",
 }  # fmt: skip
 
@@ -130,7 +131,7 @@ def check_next(name: str, errors: str, run: Path) -> None:
 def test_every_command_has_an_example_and_a_next_step():
     assert set(NEXT) == set(COMMANDS)
     panels = [command.rich_help_panel.partition(":")[0] for command in COMMANDS.values()]
-    assert list(dict.fromkeys(panels)) == ["Search", "Look", "Measure", "Use"]
+    assert list(dict.fromkeys(panels)) == ["Search", "Look", "Measure", "Use", "Help"]
 
 
 def test_the_example_of_search(searched):
@@ -203,7 +204,8 @@ def test_a_search_that_is_not_over_is_gone_on_with(run, files):
     assert done.stderr.splitlines()[-1] == f"Go on with the search: nex-merge search {config}"
 
 
-def test_without_arguments_the_first_steps_are_shown():
+def test_without_arguments_the_first_steps_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, [])
     assert (done.exit_code, done.stdout, done.stderr.strip()) == (2, "", FIRST_STEPS)
     lines = [line.strip() for line in FIRST_STEPS.splitlines() if line.startswith("  nex-merge")]
