@@ -1,7 +1,7 @@
 """What README and docs/ show works: commands are run, in order, and so is Python; configurations are read.
 
-A page's commands run in a folder of their own, in which the files are that the page shows and a finished run of
-qwen3-tiny with few trials and prompts.
+A page's commands run in a folder of their own, in which the files are that the page shows, a finished run of
+qwen3-tiny with few trials and prompts, and samples that lm-eval wrote.
 """
 
 import json
@@ -74,6 +74,7 @@ def desk(tmp_path_factory) -> Path:
     prompts = Path("configs/prompts/qwen3_tiny.jsonl")
     lines = (ROOT / prompts).read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / prompts).write_text("".join(lines[:PROMPTS]), encoding="utf-8")
+    shutil.copytree(ROOT / "tests" / "answer_files" / "evals", folder / "evals")
     for name in CONFIGS:
         (folder / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(shipped(name)))
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +133,7 @@ def test_no_comment_is_left_without_its_block():
 
 
 @pytest.mark.parametrize("command", sorted({command for block in ALL for command in block.commands}))
-def test_a_command_line_can_be_read(command):
+def test_a_command_line_can_be_read(command, monkeypatch):
     name, _, rest = command.partition(" ")
     if name == "make":
         assert re.search(rf"^{rest.split()[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
@@ -142,6 +143,10 @@ def test_a_command_line_can_be_read(command):
     elif name == "pip":
         for pin in re.findall(r"\S+==\S+", command):
             assert pin in (ROOT / "constraints.txt").read_text().splitlines(), command
+    elif name == "lm_eval":
+        harness = pytest.importorskip("lm_eval._cli.harness")
+        monkeypatch.setattr("sys.argv", ["lm_eval", *rest.split()])
+        assert harness.HarnessCLI().parse_args().log_samples
     else:
         words, _ = arguments(command)
         COMMANDS[words[0]].make_context(words[0], words[1:])

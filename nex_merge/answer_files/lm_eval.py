@@ -6,8 +6,7 @@ lm-eval's hash of what they hold, because models with other chat templates are a
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -26,6 +25,7 @@ MOST_OPTIONS = 26  # an option is a letter
 _UNMATCHED = "[invalid]"
 # Requests for the options alone follow those for the options after their prompt if this metric is asked for.
 _TWICE = "acc_mutual_info"
+_LISTED = 3
 
 
 @dataclass
@@ -69,24 +69,33 @@ def read_samples(source: Source, prompts: Prompts, chosen: str | None) -> Answer
     return AnswerFile(observed, orders, tuple(notes), settings)
 
 
+def listed(tasks: Sequence[str]) -> str:
+    """Names of tasks, the first three of many: MMLU has 57."""
+    more = len(tasks) - _LISTED
+    return ", ".join(tasks[:_LISTED]) + (f" and {counted(more, 'more task')}" if more > 0 else "")
+
+
 def differences(read: Mapping[str, AnswerFile], prompts: Prompts, kept: Set[int]) -> Iterator[str]:
-    """Notes on how models were asked differently, by name of the model, and on targets that are no known answers."""
-    reworded = Counter(prompts.tasks[p] for p in prompts.reworded & kept)
-    for task, count in reworded.items():
-        others = "is not the same text" if count == 1 else "are not the same texts"
-        yield f"{task}: {counted(count, 'prompt')} {others} for all models (chat template, system prompt or examples)"
+    """Notes on models that were asked differently, and on targets that are no known answers, by task."""
+    if reworded := [prompts.tasks[p] for p in sorted(prompts.reworded & kept)]:
+        what = counted(len(reworded), "prompt is not the same text", "prompts are not the same texts")
+        where = listed(list(dict.fromkeys(reworded)))
+        yield f"{where}: {what} for all models (chat template, system prompt or examples differ)"
+    found: dict[str, list[str]] = {}  # by what is said, the tasks
     for task in dict.fromkeys(task for one in read.values() for task in one.settings):
         settings = {name: one.settings[task] for name, one in read.items() if task in one.settings}
-        for key in dict.fromkeys(key for found in settings.values() for key in found):
+        for key in dict.fromkeys(key for given in settings.values() for key in given):
             first: dict[str, str] = {}  # by value, the first model with it
-            for name, found in settings.items():
-                first.setdefault(found.get(key, "not set"), name)
+            for name, given in settings.items():
+                first.setdefault(given.get(key, "not set"), name)
             if len(first) > 1:
                 told = ", ".join(f"{value} for {name}" for value, name in first.items())
-                yield f"{task}: models were run with different settings: {key} is {told}"
-    for task, count in Counter(task for p, task in prompts.unread.items() if p in kept).items():
-        what = "1 target is no single answer that can be read" if count == 1 else ""
-        yield f"{task}: {what or f'{count} targets are no single answers that can be read'}, and audit nothing"
+                found.setdefault(f"models were run with different settings: {key} is {told}", []).append(task)
+    for said, tasks in found.items():
+        yield f"{listed(tasks)}: {said}"
+    if unread := [task for p, task in sorted(prompts.unread.items()) if p in kept]:
+        what = counted(len(unread), "target is no single answer", "targets are no single answers")
+        yield f"{listed(list(dict.fromkeys(unread)))}: {what} that can be read, and left out of the audit"
 
 
 def _read_line(where: str, data: Mapping[str, Any], task: _Task, prompts: Prompts, chosen: str | None) -> None:

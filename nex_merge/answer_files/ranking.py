@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nex_merge.answer_files.lines import AnswerFile, KnownAnswer, Prompts, read_answers, translated
-from nex_merge.answer_files.lm_eval import differences, read_samples
+from nex_merge.answer_files.lm_eval import differences, listed, read_samples
 from nex_merge.answer_files.sources import Source, find_sources
 from nex_merge.answers.conclusions import Gold, Key, check_match, read_gold
 from nex_merge.errors import InputError
@@ -111,9 +111,8 @@ def _matches(read: Mapping[str, AnswerFile], match: str, prompts: Prompts) -> di
     scored = {task for task, (is_scored, _) in prompts.scored.items() if is_scored}
     tasks = dict.fromkeys(task for one in read.values() for task in one.observed)
     if match not in ("auto", "choice") and scored.issuperset(tasks):
-        raise InputError(
-            f"--match: expected auto or choice, as lm-eval scored options in {', '.join(tasks)}, got {match}"
-        )
+        where = listed(list(tasks))
+        raise InputError(f"--match: expected auto or choice, because options were scored in {where}, got {match!r}")
     found = {}
     for task in tasks:
         auto = choose_match([one.observed[task] for one in read.values() if task in one.observed])
@@ -127,7 +126,7 @@ def _told(matches: Mapping[str, str]) -> str:
     by_match: dict[str, list[str]] = {}
     for task, match in matches.items():
         by_match.setdefault(match, []).append(task)
-    return ", ".join(f"{match} ({', '.join(tasks)})" for match, tasks in by_match.items())
+    return ", ".join(f"{match} ({listed(tasks)})" for match, tasks in by_match.items())
 
 
 def _conclusions(read: AnswerFile, matches: Mapping[str, str], prompts: Prompts) -> Conclusions:

@@ -36,18 +36,21 @@ def find_sources(given: Sequence[Path]) -> list[Source]:
     """
     plain: list[Source] = []
     folders: dict[str, dict[str, Path]] = {}
-    files = [file for path in given for file in _files(path)]
-    for i, file in enumerate(files):
-        if any(file.resolve() == other.resolve() for other in files[:i]):
+    seen: set[Path] = set()
+    for file in (file for path in given for file in _files(path)):
+        if file.resolve() in seen:
             raise InputError(f"{file}: given twice; one model's answers would count as two models that agree")
+        seen.add(file.resolve())
         if not _is_samples(file):
             plain.append(Source(str(file), file, {}))
             continue
-        tasks = folders.setdefault(str(file.parent), {})
+        # The working directory itself has a name, too.
+        folder = file.parent.resolve().name if file.parent == Path() else str(file.parent)
+        tasks = folders.setdefault(folder, {})
         task = _task(file)
         if task in tasks:
             raise InputError(
-                f"{file.parent}: expected one file of samples for each task, got two of {task}: {tasks[task].name} and "
+                f"{folder}: expected one file of samples for each task, got two of {task}: {tasks[task].name} and "
                 f"{file.name}. Name the one that is meant instead of the folder; if they are of different models, give "
                 "each model a folder"
             )
@@ -68,14 +71,16 @@ def _files(path: Path) -> Iterator[Path]:
     found = sorted(file for file in path.iterdir() if _NAME.fullmatch(file.name))
     if not found:
         below = any(_NAME.fullmatch(file.name) for file in path.glob("*/*"))
-        hint = "; those below it have some, each is one model" if below else ""
+        hint = f"; the folders in it have some: {path}/*" if below else ""
         raise InputError(f"{path}: expected a folder with lm-eval's samples_TASK_TIME.jsonl, got none in it{hint}")
     yield from found
 
 
 def _is_samples(file: Path) -> bool:
-    _, first = next(iter(read_jsonl(file)), ("", {}))
-    return not isinstance(first, InputError) and first.keys() >= _KEYS
+    _, first = next(iter(read_jsonl(file)), ("", None))
+    if first is None or isinstance(first, InputError):  # empty or damaged, which is said when it is read
+        return _NAME.fullmatch(file.name) is not None
+    return first.keys() >= _KEYS
 
 
 def _task(file: Path) -> str:

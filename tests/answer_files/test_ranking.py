@@ -248,9 +248,7 @@ def test_the_command_prints_a_table_or_json(files, monkeypatch):
     assert [set(row) >= {"name", "consensus", "low", "high"} for row in content["rows"]] == [True] * 5
     assert content["rows"][0]["name"] == str(files[0]) and content["verdict"] == "sound"
     few = json.loads(CliRunner().invoke(app, ["consensus", *map(str, files[:3]), "--format", "json"]).stdout)
-    assert (
-        few["verdict"] == "insufficient" and "only 3 variants vote: two that agree outvote the rest" in few["reasons"]
-    )
+    assert few["verdict"] == "insufficient" and "only 3 models vote: two that agree outvote the rest" in few["reasons"]
     assert "answers of more models" in few["advice"]
     table = CliRunner().invoke(app, ["consensus", *map(str, files)]).stdout
     assert "5 models on 20 prompts; conclusions read as number" in table and "Verdict: sound." in table
