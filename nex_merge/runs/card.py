@@ -199,14 +199,14 @@ def _licences(found: Sequence[str | None]) -> str:
     """What is known of the members' licences, and no judgement."""
     named = sorted({licence for licence in found if licence is not None})
     told = markdown(", ".join(named))
-    if not named:
-        known = "No member's licence is known."
-    elif None in found:
-        known = f"Licences named: {told}; those of the other members are not known."
-    elif len(named) == 1:
+    if len(named) > 1:
+        known = f"The members name different licences: {told}."
+    elif named and None not in found:
         known = f"All members name the licence {told}."
     else:
-        known = f"The members name different licences: {told}."
+        known = f"The licence named is {told}." if named else "No member's licence is known."
+    if named and None in found:
+        known = f"{known[:-1]}; that of other members is not known."
     return f"{known} Check whether they allow this merge and its use; this card names no licence for it."
 
 

@@ -292,7 +292,7 @@ def hub_member(root, owner, licence):
     [
         (["mit", "mit"], r"All members name the licence mit\. Check whether"),
         (["mit", "x | <y>"], r"The members name different licences: mit, x \\\| \\<y\\>\. Check whether they allow"),
-        (["mit", None], r"Licences named: mit; those of the other members are not known\. Check"),
+        (["mit", None], r"The licence named is mit; that of other members is not known\. Check"),
         ([None, None], r"No member's licence is known\. Check whether"),
     ],
 )
