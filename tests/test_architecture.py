@@ -66,7 +66,7 @@ LIBRARIES = {
     },
     "math_verify": {"answers/mathematics.py"},
     "hmmlearn": {"nex/phases.py"},
-    "lm_eval": {"labels/lm_eval_grader.py"},
+    "lm_eval": {"labels/lm_eval_grader.py", "setup/lm_eval_prompts.py"},
     "httpx2": {"checkpoints/hub.py"},
     "huggingface_hub": {"checkpoints/hub.py", "runs/card.py"},
     "plotly": {"report/figures.py"},
@@ -74,6 +74,7 @@ LIBRARIES = {
     "optuna_dashboard": {"study/dashboard.py"},
     "trackio": {"study/to_trackio.py"},
     "mlflow": {"study/to_mlflow.py"},
+    "datasets": {"setup/hub_datasets.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},
 }
 # Measures that no module outside measures/ compares a name with, but for these: setup knows no measures, and says at

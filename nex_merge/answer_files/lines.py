@@ -15,8 +15,9 @@ from nex_merge.answer_files.endings import Endings, read_cut
 from nex_merge.answers.conclusions import Key
 from nex_merge.errors import InputError
 from nex_merge.records import Observation, Prompt, Response
+from nex_merge.setup.options import options_of
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import ASKED_WITH, options_of, prompt_of
+from nex_merge.setup.row_prompts import ASKED_WITH, prompt_of
 from nex_merge.setup.strict import is_number
 from nex_merge.setup.textfiles import check_unicode, collect, file_type, read_jsonl
 from nex_merge.setup.yaml_files import as_yaml

@@ -50,6 +50,18 @@ def check_repo(name: str, source: str) -> None:
         ) from None
 
 
+def is_reachable(seconds: float) -> bool:
+    """Whether the hub answers anything within this time."""
+    import httpx2
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=seconds)
+    except (httpx2.HTTPError, OSError):  # being offline by setting is an OSError
+        return False
+    return True
+
+
 def fetch(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """The snapshot of a repository in the hub's cache, with those of its files that match a pattern.
 

@@ -51,7 +51,7 @@ def neurons(
         echo(json_text(as_mapping(found, top)))
     else:
         print_neurons(found, run, top)
-        prompts, family = opened.config.prompts.file, opened.config.family
+        prompts, family = opened.config.prompts.file or "FILE", opened.config.family
         if npz is not None:
             say_next("Score a model under them", "score", "--model", "MODEL", "--prompts", prompts, "--weights", npz)
         elif found.trial.isdecimal() or not isinstance(family, str):

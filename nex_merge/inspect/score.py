@@ -87,17 +87,19 @@ def _observe(
     """What is observed of a checkpoint's responses to the prompts of a file."""
     from nex_merge.engines.observe import ObserveSettings
     from nex_merge.inspect.models import configure, respond
-    from nex_merge.setup.prompts import load_prompts
+    from nex_merge.setup.prompts import load
 
     config = configure(defaults_of(model)[0], {"prompts": {"file": prompts}}, settings, source="settings (--set)")
-    loaded = load_prompts(config.prompts)
+    loaded = load(config.prompts)
+    for line in loaded.notes:
+        echo(line, err=True)
     # Slow to import, so that mistakes in the settings are reported first.
     from nex_merge.engines.quiet import quietly
     from nex_merge.engines.transformers import CheckpointEngine
 
     answers = ObserveSettings(config.generation, config.activations, phases)
     with quietly():
-        observed = respond(CheckpointEngine(model, config.runtime), loaded, config.prompts, answers)
+        observed = respond(CheckpointEngine(model, config.runtime), loaded.prompts, config.prompts, answers)
     assert observed.evidence is not None and observed.analyses is not None
     return observed.evidence, observed.analyses
 

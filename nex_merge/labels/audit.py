@@ -26,6 +26,7 @@ from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.rows import Row
 from nex_merge.runs.run import RunFolder
+from nex_merge.setup.options import with_options
 
 # Options that are shown at once, a key of the keyboard for each.
 PAGE = 9
@@ -205,9 +206,9 @@ def standing(audit: Audit) -> str:
 
 
 def prompt_texts(run: RunFolder) -> list[str] | None:
-    """What each prompt says, as its file has it; None if that is no longer the file that the run was started with."""
+    """What each prompt says, with options that were appended; None if they are no longer those the run began with."""
     prompts = read_prompts(run.resolved, run.config.prompts)
-    return None if prompts is None else [_text(prompt) for prompt in prompts]
+    return None if prompts is None else [_text(with_options(prompt, run.config.prompts)) for prompt in prompts]
 
 
 def _text(prompt: Prompt) -> str:

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 from nex_merge.answers.conclusions import check_match, is_unfinished, read_gold
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Response
+from nex_merge.setup.options import options_of
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import options_of, prompt_of
+from nex_merge.setup.prompt_rows import Columns, file_rows
+from nex_merge.setup.row_formats import recognised
 from nex_merge.setup.strict import is_number
-from nex_merge.setup.textfiles import check_text, collect, file_type, parse_number, read_jsonl
+from nex_merge.setup.textfiles import check_text, collect, file_type, parse_number
 from nex_merge.setup.yaml_files import as_yaml
 from nex_merge.wording import counted
 
@@ -72,12 +74,26 @@ def unlike(answers: Sequence[str], match: str) -> Iterator[str]:
 
 
 def load_items(file: Path, match: str) -> list[Item]:
-    """Labelled prompts: JSONL with `prompt` or `messages`, and `answer`. Raises InputError naming the line."""
+    """Labelled prompts, from any file that prompts come from and that has answers beside them.
+
+    Raises InputError naming the line.
+    """
     check_match(match)
     check_readable(file, "--data", "a JSONL file")
-    if file_type(file) in (".csv", ".parquet"):
-        raise InputError(f'--data: expected JSONL, a line {{"prompt": ..., "answer": ...}} per problem, got {file}')
-    items = collect(read_jsonl(file), lambda where, data: labelled(where, data, prompt_of(data, where), match))
+    columns = Columns(labels=True)
+    rows = None if file_type(file) == ".txt" else file_rows(file, columns)
+    if rows is None:
+        raise InputError(
+            f'--data: expected JSONL, a line {{"prompt": ..., "answer": ...}} per problem, or the same as JSON, CSV or '
+            f"Parquet, got {file}"
+        )
+
+    def read(where: str, row: Any) -> Item:
+        found = recognised(row, where, known=columns.known)
+        prompt = found.prompt(where)
+        return labelled(where, {**row, "answer": found.answer}, prompt, match)
+
+    items = collect(rows, read)
     if not items:
         raise InputError(f"--data: {file} contains no labelled prompts")
     return items

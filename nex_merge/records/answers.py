@@ -15,6 +15,7 @@ class Prompt:
     raw: str | None = None
     where: str = field(default="", compare=False)  # file and line it comes from, for messages
     choices: tuple[str, ...] = ()  # the options of a multiple-choice question, where known
+    lettered: bool = False  # they are apart from the question, and follow it as lines `A. ...` whatever the settings
     template: Mapping[str, Any] = field(default_factory=dict)  # what else the chat template is given, such as tools
 
     @property

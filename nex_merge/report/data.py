@@ -287,7 +287,7 @@ def stage_times(snapshot: Snapshot) -> list[tuple[str, int, float]]:
 def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
     """The setup in a few lines; the configuration has the rest."""
     run, config = snapshot.run, snapshot.run.config
-    resolved, prompts = run.resolved, config.prompts
+    resolved = run.resolved
     objectives = [f"{one.name} ({'more' if one.sign > 0 else 'less'} is better)" for one in snapshot.objective.all]
     custom = "custom, see the configuration"
     space = "none: a list of recipes" if config.study.recipes else config.search_space
@@ -297,7 +297,7 @@ def facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("search space", space if isinstance(space, str) else custom),
         ("objective" if len(objectives) == 1 else "objectives", ", ".join(objectives)),
         ("scoring", ", ".join(f"{key} {value}" for key, value in run.scoring().model_dump().items())),
-        ("prompts", prompts.file + (f" (first {prompts.limit})" if prompts.limit else "")),
+        ("prompts", config.prompts.described),
         ("SHA-256 of the prompts", resolved.get("prompts_sha256") or MISSING),
         ("sampler", config.study.sampler),
         ("study seed", str(config.study.seed)),

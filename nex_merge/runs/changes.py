@@ -121,7 +121,8 @@ def _in_words(key: Key, was: Any, now: Any, resolved: ResolvedConfig) -> str:
         what = "was added" if whole and was is None else "is missing" if whole and now is None else "has changed"
         return f"study.recipes: {key[2]} {what} since the run was started"
     if key == ("resolved", "prompts_sha256"):
-        return f"prompts.file: the content of {resolved.config.prompts.file} has changed"
+        setting, place = resolved.config.prompts.place
+        return f"{setting}: the content of {place} has changed"
     if key == ("activations", "keep"):
         return f"activations.keep: was {was}, is {now} (nex-merge clean removes activations of a run that is there)"
     if key[0] == "resolved":

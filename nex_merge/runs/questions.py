@@ -9,9 +9,8 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt, Questions
 from nex_merge.runs import files
-from nex_merge.setup.config import PromptsConfig, find_file
-from nex_merge.setup.prompts import load_prompts
-from nex_merge.setup.textfiles import digest_of
+from nex_merge.setup.config import PromptsConfig
+from nex_merge.setup.prompts import load
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ def write_labels(run: Path, labels: AuditLabels) -> None:
 
 
 def read_prompts(resolved: Mapping[str, Any], config: PromptsConfig) -> tuple[Prompt, ...] | None:
-    """The prompts of a run; None if their file is no longer the one that the run was started with."""
-    path = find_file(config.file) or Path(config.file)
+    """The prompts of a run; None if they are no longer those that the run was started with, or can't be read."""
     try:
-        digest = digest_of(path)
-    except OSError:
+        loaded = load(config)
+        return loaded.prompts if loaded.sha256() == resolved.get("prompts_sha256") else None
+    except (InputError, OSError):
         return None
-    return load_prompts(config) if digest == resolved.get("prompts_sha256") else None

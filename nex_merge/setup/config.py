@@ -16,6 +16,7 @@ from nex_merge.errors import InputError
 from nex_merge.passwords import without_password
 from nex_merge.setup.explain import explain, nearest
 from nex_merge.setup.paths import DatabaseName, PathName, expand_for
+from nex_merge.setup.prompts_config import PromptsConfig
 from nex_merge.setup.strict import Strict
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.setup.yaml_files import as_yaml, parse_value, read_yaml
@@ -25,27 +26,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 # Keys of a run folder's config.yaml that are not part of the configuration.
 SAVED_BESIDES = ("schema", "study_name", "votes", "resolved")
-
-
-class PromptsConfig(Strict):
-    file: PathName = Field(
-        description="prompt file: JSONL with 'prompt' or 'messages', text with one prompt per line, CSV or Parquet"
-    )
-    column: str | None = Field(
-        default=None,
-        description="column (CSV, Parquet) or key (JSONL) that holds the prompt; null: 'prompt' or 'messages'",
-    )
-    limit: int | None = Field(default=None, ge=1, description="use only the first N prompts; null: all")
-    system: str | None = Field(default=None, description="system prompt to prepend to every prompt")
-    chat_template: bool = Field(
-        default=True, description="apply the tokenizer's chat template; false: pass prompts as plain text"
-    )
-    thinking: bool = Field(default=True, description="value of enable_thinking in the chat template")
-    options: Literal["shown", "appended"] = Field(
-        default="shown",
-        description="options of multiple-choice questions that the file has apart from the question (choices): shown: "
-        "the prompt's text has them; appended: it doesn't, and they follow it as lines 'A. ...'",
-    )
 
 
 class GenerationConfig(Strict):

@@ -148,6 +148,7 @@ def _members(annotation: Any) -> Iterable[Any]:
 def _model_at(model: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
     for key in keys:
         field = model.model_fields.get(key)
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        for member in _members(field.annotation) if field is not None else ():
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                model = member
     return model

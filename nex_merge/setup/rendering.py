@@ -15,7 +15,7 @@ from nex_merge.answers.thinking import is_open
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
 from nex_merge.setup.config import PromptsConfig
-from nex_merge.setup.prompts import shows_options, with_options
+from nex_merge.setup.options import shows_options, with_options
 from nex_merge.setup.textfiles import LONGEST, check_text
 from nex_merge.wording import counted
 
@@ -191,8 +191,8 @@ def rendering_notes(
             )
     for what, unseen in _unseen(asked, render).items():
         notes.append(
-            f"prompts.file: {what}: the chat template does not show them ({_listed(map(_short, unseen))}); the prompts "
-            "are asked without"
+            f"{config.place[0]}: {what}: the chat template does not show them ({_listed(map(_short, unseen))}); the "
+            "prompts are asked without"
         )
     return notes
 
@@ -241,10 +241,10 @@ def file_notes(prompts: Sequence[Prompt], config: PromptsConfig) -> list[str]:
     notes = []
     if twice:
         notes.append(
-            f"prompts.file: {counted(len(twice), 'prompt')} that another line has already, and that count as often as "
-            f"they occur: {_listed(twice)}"
+            f"{config.place[0]}: {counted(len(twice), 'prompt')} that another line has already, and that count "
+            f"as often as they occur: {_listed(twice)}"
         )
-    offering = [prompt for prompt in prompts if prompt.choices]
+    offering = [prompt for prompt in prompts if prompt.choices and not prompt.lettered]
     showing = [prompt for prompt in offering if shows_options(prompt)]
     hidden = len(offering) - len(showing)
     if hidden and config.options == "shown":

@@ -21,9 +21,9 @@ from nex_merge.setup.families import (
 )
 from nex_merge.setup.fingerprints import settings_of
 from nex_merge.setup.paths import check_readable, check_writable_folder, command
-from nex_merge.setup.prompts import load_prompts
+from nex_merge.setup.prompt_rows import FORMATS
+from nex_merge.setup.prompts import LoadedPrompts, load
 from nex_merge.setup.recipe_files import read_recipes
-from nex_merge.setup.textfiles import digest_of
 from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
@@ -36,13 +36,17 @@ class ResolvedConfig:
     config: RunConfig
     family: Family
     source: str
-    prompts: Sequence[Prompt]
+    loaded: LoadedPrompts
     # The family and search space as read, checksums of checkpoints and prompts, library versions.
     resolved: Mapping[str, Any]
     # `study.storage` as given, with its password, which `config` lacks.
     storage: str | None = field(default=None, repr=False)
     # The targets of `tracking` that are given, with their passwords.
     trackers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        return self.loaded.prompts
 
     @property
     def run(self) -> Path:
@@ -163,15 +167,16 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
         raise InputError(
             f"{error}. If the models were moved, name their new places in a file with base and models: --family FILE"
         ) from None
-    prompts = find_file(config.prompts.file) or Path(config.prompts.file)
-    if not prompts.exists():
-        raise InputError(
-            f"{source}: prompts.file: no such file: {str(prompts)!r}. Expected a .jsonl, .txt, .csv or .parquet file "
-            "of prompts; relative paths start at the working directory"
-        )
-    check_readable(prompts, f"{source}: prompts.file")
-    loaded = load_prompts(config.prompts)
-    options = {str(i): p.options for i, p in enumerate(loaded) if p.options}
+    if config.prompts.file is not None:
+        prompts = find_file(config.prompts.file) or Path(config.prompts.file)
+        if not prompts.exists():
+            raise InputError(
+                f"{source}: prompts.file: no such file: {str(prompts)!r}. Expected a {FORMATS} file of prompts; "
+                "relative paths start at the working directory"
+            )
+        check_readable(prompts, f"{source}: prompts.file")
+    loaded = load(config.prompts)
+    options = {str(i): p.options for i, p in enumerate(loaded.prompts) if p.options}
     space = config.search_space
     if isinstance(space, str):
         path = find_file(space, "search_spaces")
@@ -184,7 +189,7 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
         "places": {name: [reference] for name, reference in family.references.items()},
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         **({"options": options} if options else {}),
-        "prompts_sha256": digest_of(prompts),
+        "prompts_sha256": loaded.sha256(),
         "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
     }
     return ResolvedConfig(config, family, source, loaded, resolved, storage)

@@ -69,10 +69,10 @@ def read_text(path: Path, most: int = _LARGEST) -> str:
     return text
 
 
-def _lines(path: Path, most: int) -> Iterator[str]:
+def _lines(path: Path, most: int, longest: int | None = None) -> Iterator[str]:
     """The lines of a text file with their line feeds: UTF-8, or what its byte order mark says; gzip is unpacked.
 
-    Only what is taken is read. Ends after more than `most` characters in all.
+    Only what is taken is read. Ends after more than `most` characters in all, and refuses a line beyond `longest`.
     """
     with _faults_of(path), open(path, "rb") as packed:
         file = gzip.GzipFile(fileobj=packed) if packed.peek(2).startswith(_GZIP) else packed
@@ -91,9 +91,9 @@ def _lines(path: Path, most: int) -> Iterator[str]:
         text = io.TextIOWrapper(file, encoding, faults)  # type: ignore[arg-type]
         try:
             read, number = 0, 0
-            while read <= most and (line := text.readline(LONGEST + 1)):
+            while read <= most and (line := text.readline((longest or most) + 1)):
                 read, number = read + len(line), number + 1
-                if len(line) > LONGEST:
+                if longest is not None and len(line) > longest:
                     raise InputError(_too_long(path, number, line))
                 if (wrong := _ESCAPED.search(line)) is not None:
                     raise InputError(
@@ -128,7 +128,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
     The text is UTF-8, or what the file's byte order mark says; gzip is unpacked. Lines are read as they are taken.
     Raises InputError, naming the line, for one that cannot be read as that or is longer than `LONGEST` characters.
     """
-    for number, line in enumerate(_lines(path, sys.maxsize), 1):
+    for number, line in enumerate(_lines(path, sys.maxsize, LONGEST), 1):
         if line.strip():
             yield f"{path} line {number}", line.removesuffix("\n")
 
@@ -219,7 +219,7 @@ def read_csv(path: Path, wanted: str, separator: str = ",") -> Iterator[tuple[st
     twice.
     """
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(_lines(path, sys.maxsize), strict=True, delimiter=separator)
+    reader = csv.reader(_lines(path, sys.maxsize, LONGEST), strict=True, delimiter=separator)
     header: list[str] | None = None
     while True:
         where = f"{path} line {reader.line_num + 1}"

@@ -163,7 +163,7 @@ def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked
     engine.tell_time(clock)
     now = Asked(engine.encode(prompts, config.prompts, config.generation.max_new_tokens), clock)
     check_crossfit(config, len(now.ids))
-    notes = file_notes(prompts, config.prompts)
+    notes = [*resolved.loaded.notes, *file_notes(prompts, config.prompts)]
     if engine.family_weights is not None:
         notes += rendering_notes(prompts, now.ids, engine.family_weights.tokenizer, config.prompts, clock)
     asked, differing = (now, []) if fresh else as_begun(resolved.run, now, kept)
@@ -232,6 +232,7 @@ def estimate(
     yield f"family         {family.name}: base, {', '.join(family.models)}; {millions:.1f}M parameters each"
     for line in rounded_members(family.folders, family.dtype):
         yield f"warning        {line}"
+    yield f"prompts        {resolved.loaded.about}"
     yield f"methods        {', '.join(method.name for method in checked.space.methods)}"
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {counted(config.study.trials, 'merge')} and {counted(baselines, 'baseline')}"

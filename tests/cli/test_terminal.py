@@ -126,7 +126,7 @@ def test_readers_that_stop_and_disks_that_are_full(toy_run):
         (("validate", "configs/qwen3_ties.yaml", "--set", "study.objective=nexx"), "'nexx'. Did you mean 'nex'? Known"),
         (
             ("validate", "configs/qwen3_ties.yaml", "--set", "prompts.file=mine.jsonl"),
-            "prompts.file: no such file: 'mine.jsonl'. Expected a .jsonl, .txt, .csv or .parquet file of prompts",
+            "prompts.file: no such file: 'mine.jsonl'. Expected a .jsonl, .json, .txt, .csv or .parquet file of",
         ),
         (
             ("validate", "configs/qwen3_ties.yaml", "--family", "mine.yaml"),

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 
 from nex_merge.errors import InputError, RunError
@@ -19,7 +20,8 @@ from nex_merge.records import Prompt
 from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import read_rows, write_leaderboard
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.prompts import options_of
+from nex_merge.setup.config import PromptsConfig
+from nex_merge.setup.options import options_of, with_options
 from tests.searches import search
 
 
@@ -169,10 +171,38 @@ def test_choosing_trials(toy_run):
         choose_trials(run, None, ["9"], rows)
 
 
-def test_labelled_problems_as_csv_are_told_the_format(tmp_path):
-    (tmp_path / "bench.csv").write_text("question,answer\nWho?,me\n")
+def test_labelled_problems_as_text_are_told_the_format(tmp_path):
+    (tmp_path / "bench.txt").write_text("Who?\n")
     with pytest.raises(InputError, match=r'--data: expected JSONL, a line \{"prompt": \.\.\., "answer": \.\.\.\}'):
-        load_items(tmp_path / "bench.csv", "text")
+        load_items(tmp_path / "bench.txt", "text")
+
+
+@pytest.mark.parametrize(
+    ("row", "match", "answer", "asked"),
+    [
+        ({"question": "2 * 9?", "answer": "2 * 9 = <<2*9=18>>18.\n#### 18"}, "number", "18", "2 * 9?"),
+        ({"question": "Metal?", "choices": ["tin", "air"], "answer": 0}, "choice", "A", "Metal?\nA. tin\nB. air"),
+        ({"question": "Metal?", "choices": {"text": ["air", "tin"]}, "answerKey": "B"}, "choice", "B", None),
+        ({"instruction": "Add.", "input": "1 2", "output": "3"}, "number", "3", "Add.\n\n1 2"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, "text", "b", "a"),
+    ],
+)
+@pytest.mark.parametrize("name", ["bench.json", "bench.parquet"])
+def test_answers_of_known_formats(tmp_path, row, match, answer, asked, name):
+    if name.endswith(".json"):
+        (tmp_path / name).write_text(json.dumps([row]))
+    else:
+        pandas.DataFrame([row]).to_parquet(tmp_path / name)
+    [item] = load_items(tmp_path / name, match)
+    assert item.answer == answer
+    if asked is not None:
+        assert with_options(item.prompt, PromptsConfig(file="")).messages == ({"role": "user", "content": asked},)
+
+
+def test_the_number_of_a_choice_that_is_none_is_refused(tmp_path):
+    (tmp_path / "bench.json").write_text(json.dumps([{"question": "?", "choices": ["a", "b"], "answer": 2}]))
+    with pytest.raises(InputError, match="row 1: answer: expected the number of a choice, 0 to 1, got 2"):
+        load_items(tmp_path / "bench.json", "choice")
 
 
 def test_two_that_measure_one_run_are_told_apart(toy_run_copy, tmp_path):

@@ -49,7 +49,7 @@ def test_all_formats_give_the_same_prompts(tmp_path):
         ("p.txt", "\n\n", "prompts.file: expected at least one prompt, got none in"),
         ("p.csv", "question\nx\n", "Known columns: question. Name the one with the prompts"),
         ("p.csv", "prompt,b\nx,1\n,2\n", "line 3: prompt: expected non-empty text, got ''"),
-        ("p.doc", "x", "prompts.file: expected a file of type .jsonl, .txt, .csv or .parquet, got "),
+        ("p.doc", "x", "prompts.file: expected a file of type .jsonl, .json, .txt, .csv or .parquet, got "),
         ("p.parquet", "x", "cannot be read as Parquet"),
     ],
 )

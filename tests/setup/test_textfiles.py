@@ -105,7 +105,9 @@ def test_what_is_read(tmp_path, name, content, expected):
         ("p.jsonl", b'{"prompt": "a"}\n"b"\n', 'line 2: expected a JSON object, got "b"'),
         ("p.jsonl", b'{"prompt": "a"} {"prompt": "b"}\n', "line 1: not valid JSON (Extra data at character 17)"),
         ("p.jsonl", b"[" * 100_000, "not valid JSON"),
-        ("p.json", b'[{"prompt": "a"}]', "expected a file of type .jsonl, .txt, .csv or .parquet"),
+        ("p.json", b'{"prompt": "a"}', 'expected a JSON array of objects, got \'{"prompt": "a"}\''),
+        ("p.json", b'{"prompt": "a"}\n{"prompt": "b"}', "in line 2). Is it JSONL, one object per line? Name it .jsonl"),
+        ("p.json", b'[{"prompt": "a"}, 5]', "p.json row 2: expected a JSON object, got 5"),
         ("p.jsonl.gz", packed(b'{"prompt": "a"}\n')[:-6], "a damaged or incomplete gzip file"),
         ("p.jsonl", b"PK\x03\x04...", "got a zip archive; unpack it first"),
         ("p.txt", b"", "expected at least one prompt, got none"),
@@ -166,7 +168,7 @@ def test_parquet_is_read_by_rows_with_what_stands_beside_prompts(tmp_path, monke
     ("messages", "message"),
     [
         (
-            [("user", "2+2?"), ("assistant", "4")],
+            [("user", "2+2?"), ("assistant", "4"), ("assistant", "5")],
             "messages: expected the last message to be the user's, got the assistant's",
         ),
         ([("system", "be brief")], "expected the last message to be the user's, got the system's"),

@@ -14,7 +14,7 @@ from nex_merge.labels.items import Item, labelled, unlike
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import PromptsConfig, find_file
 from nex_merge.setup.paths import check_readable
-from nex_merge.setup.prompts import prompt_of
+from nex_merge.setup.row_prompts import prompt_of
 from nex_merge.setup.textfiles import check_unicode, collect, read_jsonl
 from nex_merge.wording import counted
 
@@ -69,7 +69,7 @@ def read_questions(
     """
     check_match(match)
     endings = Endings()
-    path = find_file(config.file) or Path(config.file)
+    path = find_file(config.file or "") or Path(config.file or "")
     check_readable(path, "RESPONSES", "a JSONL file with prompt or messages, and responses")
 
     def read(where: str, data: Mapping[str, Any]) -> Question:
