@@ -103,8 +103,11 @@ class _Questions:
             show_default=False,
             err=True,
         ).strip():
-            name, place = _named(text)
-            found[name] = place
+            try:
+                name, place = _named(text)
+                found[name] = place
+            except InputError as error:
+                say(str(error).removeprefix("--model: "))
         return found
 
 

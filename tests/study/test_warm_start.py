@@ -33,6 +33,15 @@ def tried(rows):
     return {row["trial"]: {key: row[key] for key in row if key.startswith("p.")} for row in rows}
 
 
+def test_merges_that_people_bring_follow_equal_weights_before_tpe_does(warm, toy_config, tmp_path):
+    mine = {"weight.a": 0.9, "weight.b": 0.1, "density.a": 0.4, "density.b": 1}
+    shown = {f"p.{name}": value for name, value in mine.items()}
+    rows, _ = warm(study={"guesses": [mine]})
+    cold, _ = go(toy_config, output=str(tmp_path / "cold"), study={"trials": 2, "guesses": [mine]})
+    assert tried(rows)["0001"] == tried(cold)["0001"] == shown
+    assert [row["trial"] for row in rows if row["reference"]] == ["0000"], "equal weights are the reference"
+
+
 def test_tpe_follows_equal_weights_and_resuming_needs_the_other_run_no_more(warm, toy_config, tmp_path):
     rows, recorder = warm()
     cold, _ = go(toy_config, output=str(tmp_path / "cold"), study={"trials": 3})
