@@ -130,4 +130,4 @@ def test_the_observer_that_the_page_shows_for_another_tracker(toy_config, monkey
     run = nex_merge.search(toy_config, engine=FakeEngine(), observers=[found["WandB"]()])
     assert logged.keys() == {"leaderboard", *(result.trial for result in run.results())}
     assert logged["0003"]["nex"] == run.trial(3).value("nex")
-    assert [row["trial"] for row in logged["leaderboard"]] == [*run.leaderboard["trial"]]
+    assert [row["trial"] for row in logged["leaderboard"]["leaderboard"]] == [*run.leaderboard["trial"]]
