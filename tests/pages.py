@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # docs/reference is generated, and has tests of its own.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# In one line, to look for quotations in.
+FAQ = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
 
 _FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>[^\n]*) -->\n\n?)?^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^ *```$",

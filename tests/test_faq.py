@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -15,20 +18,29 @@ from nex_merge.answer_files.ranking import rank_files
 from nex_merge.checkpoints.exported import add_older_names, needs_transformers_5
 from nex_merge.compare.pairs import open_comparison
 from nex_merge.compare.sheets import read_sheets
-from nex_merge.errors import InputError
+from nex_merge.errors import InputError, RunError
 from nex_merge.runs.advice import next_steps
 from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.rescore import rescore_run
 from nex_merge.runs.results import read_reliability
 from nex_merge.runs.run import RunFolder
+from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.resolve import resolve_config
+from nex_merge.study.crew import Crew, Task
+from nex_merge.study.observers import Observers
 from nex_merge.study.preflight import estimate
+from nex_merge.workers.cluster import ROOM, TELLING
+from nex_merge.workers.executors import HERE, Gone, Here
+from nex_merge.workers.nodes import Facts, family_here, held_against, members
+from nex_merge.workers.places import places
+from nex_merge.workers.processes import _cause
 from tests.compare.compared import chat
 from tests.compare.conftest import chats, searched  # noqa: F401
+from tests.conftest import toy_settings
 from tests.labels.answered import answer_run
-from tests.pages import ROOT
+from tests.pages import FAQ, ROOT
+from tests.workers.silent import silent_cluster
 
-FAQ = " ".join((ROOT / "docs" / "faq.md").read_text(encoding="utf-8").split())
 WEIGHTS = ROOT / "nex_merge" / "families" / "qwen3_tiny" / "weights"
 UP, EMBEDDINGS = "model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 5e5}
@@ -211,5 +223,82 @@ def test_the_words_about_comparing(chats, tmp_path):  # noqa: F811
         "on 4 of 12 prompts, and of fewer than 6 looks not even agreement shows that one is better",
         "of another run, of two other trials (--between names them), or the answers have changed since",
         "better: expected left, right, both or neither, or nothing",
+    ):  # fmt: skip
+        assert words in said and words in FAQ, words
+
+
+class NoWorkerLives(Here):
+    """Loses every worker at its job."""
+
+    def __init__(self):
+        self._job = None
+
+    def wait(self, progress):
+        return self._job and Gone(HERE, HERE, _cause(-signal.SIGKILL))
+
+
+def test_the_words_about_workers():
+    with pytest.raises(InputError) as many:
+        places(RuntimeConfig(device="cpu", workers=9), 4)
+    failed = []
+    task = Task("0000", "ties", lambda: (job for job in ["a job"]))
+    Crew(NoWorkerLives(), Observers([])).in_order(
+        1, lambda n: task if n == 0 else None, lambda n, outcome: failed.append(outcome)
+    )
+    said = f"{many.value} {failed[0].error}"
+    for words in (
+        "runtime.workers: expected at most 4, got 9", "its worker was lost in each of 3 tries",
+        "was ended by SIGKILL, as the kernel does where memory runs out",
+    ):  # fmt: skip
+        assert words in said and words in FAQ, words
+
+
+def test_the_words_about_nodes_with_other_versions():
+    own = {"torch": "2.13.0", "numpy": "2.4.0"}
+    with pytest.raises(InputError) as torch_differs:
+        list(held_against(own, Facts("node", "node", {**own, "torch": "2.9.0"}, "x86_64")))
+    said = " ".join(
+        [str(torch_differs.value), *held_against(own, Facts("node", "node", {**own, "numpy": "2.3.0"}, "x86_64"))]
+    )
+    for words in (
+        "has torch 2.9.0, the search has 2.13.0; merged weights and answers depend on it, so every node needs the same",
+        "Install it there, or use one environment for all", "has numpy 2.3.0, the search has 2.4.0",
+    ):  # fmt: skip
+        assert words in said and words in FAQ, words
+
+
+def test_the_words_about_checkpoints_on_a_node(toy, tmp_path):
+    resolved = resolve_config(toy_settings(toy, tmp_path / "run"))
+    sought, said = members(resolved.family, resolved.resolved), []
+    for on_this_node in (
+        {**sought.entry, "base": {"path": "nowhere"}},
+        {**sought.entry, "models": {**sought.entry["models"], "a": {"path": str(toy["b"])}}},
+    ):
+        with pytest.raises(InputError) as refused:
+            family_here(replace(sought, entry=on_this_node))
+        said.append(str(refused.value))
+    with pytest.raises(InputError) as edited:
+        family_here(replace(sought, settings={**sought.settings, "a": {}}))
+    said = " ".join([*said, str(edited.value)])
+    for words in (
+        "Every node needs the search's checkpoints: in a shared folder, as copies in the same place, or by hub id",
+        "has other weights than the search has by that name",
+        "has another config or tokenizer than the search has by that name",
+        "Copy the search's checkpoint there, or use a shared folder",
+    ):  # fmt: skip
+        assert words in said and words in FAQ, words
+
+
+def test_the_words_about_a_cluster_without_a_worker(monkeypatch):
+    with silent_cluster(monkeypatch) as (cluster, notes):
+        cluster._idle = time.monotonic() - TELLING - 1
+        cluster._look_for_room()
+        cluster._idle = time.monotonic() - ROOM - 1
+        with pytest.raises(RunError) as given_up:
+            cluster._look_for_room()
+    said = " ".join([*notes, str(given_up.value)])
+    for words in (
+        "no worker has a node yet; waiting for room in the cluster",
+        "there was no room for a worker in 15 minutes. Give the cluster nodes, or free some; the same command goes on",
     ):  # fmt: skip
         assert words in said and words in FAQ, words

@@ -49,13 +49,14 @@ class Pool:
         rules: Rules,
         weights: NeuronWeights | None = None,
         prompts: int | None = None,
+        same: "Pool | None" = None,
     ) -> None:
         """`weights`: the shared neuron weights, if they are already computed. `prompts`: how many there are, where
-        these variants may not have answered the last ones.
+        these variants may not have answered the last ones. `same`: a pool of the same answers, not to be read twice.
         """
         self.variants, self.rules = tuple(variants), rules
         self.nex, self.consensus, self.questions = rules.nex, rules.consensus, rules.questions
-        self._weights, self._prompts = weights, prompts
+        self._weights, self._prompts, self._same = weights, prompts, same
 
     @cached_property
     def prompts(self) -> int:
@@ -84,12 +85,14 @@ class Pool:
 
     @cached_property
     def votes(self) -> Votes:
+        if self._same is not None:
+            return self._same.votes
         return Votes(self.conclusions, self.prompts, self.questions.options, self.questions.truths)
 
     @cached_property
     def readings(self) -> Readings:
         """Who repeats whom among the variants."""
-        return readings(self.votes)
+        return readings(self.votes) if self._same is None else self._same.readings
 
     @cached_property
     def fit(self) -> Fit:

@@ -2,9 +2,10 @@
 
 import difflib
 import logging
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -204,7 +205,9 @@ class RunFolder:
 
     def folders(self) -> list[str]:
         """The trials that have a folder. Others beside them, such as copies, are none, which is said once."""
-        found = [path.name for path in (self.path / files.TRIALS).glob("*") if path.is_dir()]
+        found: list[str] = []
+        with suppress(FileNotFoundError), os.scandir(self.path / files.TRIALS) as entries:
+            found = [entry.name for entry in entries if entry.is_dir()]  # a system call for all, not one for each
         trials = sorted(name for name in found if self._is_trial(name))
         others = sorted({*found} - {*trials} - self._passed_over)
         if shown := [name for name in others if not name.startswith(".") and not name.endswith(".partial")]:

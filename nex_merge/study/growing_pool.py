@@ -3,7 +3,7 @@
 Everything here depends on trial numbers only, so that a resumed search computes the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nex_merge.measures.estimates import Objective, whole_values
 from nex_merge.measures.measure import Measure, Pool, shared_weights
@@ -26,10 +26,26 @@ class GrowingPool:
         self._size: int | None = None
         self._weights: NeuronWeights | None = None
         self._values: dict[str, dict[str, float]] = {}  # by measure, then trial, under the present weights
+        self._latest: Pool | None = None
 
     def earlier(self, trial: str) -> list[Variant]:
         """The variants with responses that a trial knows: base, parents, merges by number."""
         return [self._variant(result) for result in self._known(trial) if result.state in files.SCORED]
+
+    def with_new(self, variant: Variant, weights: NeuronWeights | None) -> Pool:
+        """The pool that a new variant is valued in: those that it knows, and itself."""
+        return self._pool([*self.earlier(variant.trial), variant], weights)
+
+    def _pool(self, variants: Sequence[Variant], weights: NeuronWeights | None) -> Pool:
+        """A pool, its answers read once if they are those of the latest.
+
+        Without others under way, the next merge knows the variants that the last one was valued among.
+        """
+        latest = self._latest
+        if latest is not None and [v.trial for v in latest.variants] == [v.trial for v in variants]:
+            return Pool(variants, self.rules, weights, same=latest)
+        self._latest = Pool(variants, self.rules, weights)
+        return self._latest
 
     def _known(self, trial: str) -> list[TrialResult]:
         return known(trial, self._run.results(), self._parallel)
@@ -72,7 +88,7 @@ class GrowingPool:
         values = self._values.setdefault(measure.name, {})
         new = [v for v in earlier if v.kind == "merge" and v.trial not in values]
         if new:
-            pool = Pool(earlier if measure.needs_pool else new, self.rules, weights)
+            pool = self._pool(earlier, weights) if measure.needs_pool else Pool(new, self.rules, weights)
             for variant, value in zip(pool.variants, whole_values(measure, pool), strict=True):
                 if value.value is not None and variant.kind == "merge":
                     values[variant.trial] = value.value

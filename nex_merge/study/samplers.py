@@ -9,10 +9,9 @@ points as well.
 `GivenSampler` is the exception: it lets any Optuna sampler take over after the first guesses.
 """
 
-import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +21,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from nex_merge.errors import InputError
-from nex_merge.runs import files
 from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.known import horizon
+from nex_merge.study.views import Present, as_before
 
 SEED_BITS = 31
 # Sobol points are every other trial after the first guesses: SPREAD of them, or SPREAD_PER_METHOD per method if more.
@@ -78,10 +77,10 @@ class MergeSampler(BaseSampler):
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
         if not self._is_for_tpe(trial.number) or self._recorded(trial.number) is not None:
             return {}
-        copy, frozen = self._as_found(study, trial)
+        found, frozen = self._as_found(study, trial)
         # A new TPE for each trial, so that a resumed trial draws the same values.
         self._tpe = _tpe(stable_seed(self._seed, trial.number))
-        return self._tpe.infer_relative_search_space(copy, frozen)
+        return self._tpe.infer_relative_search_space(found, frozen)
 
     def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
         if not search_space:
@@ -139,10 +138,10 @@ class MergeSampler(BaseSampler):
         return self._kind == "tpe" and self._guess(number) is None and self._spread_point(number) is None
 
     def _as_found(self, study: Any, trial: Any) -> tuple[optuna.Study, FrozenTrial]:
-        """A copy of the study as of this trial, and the trial in it; made once per trial."""
+        """The study as of this trial, and the trial in it; made once per trial."""
         if self._found is None or self._found[0] != trial.number:
             known = horizon(trial.number, self._parallel)
-            found = _as_before(study, trial.number, known, self._seen(trial.number) or {}, self._start.earlier)
+            found = as_before(study, trial.number, known, self._seen(trial.number) or {}, self._start.earlier)
             self._found = (trial.number, found, found.get_trials(deepcopy=False)[-1])
         return self._found[1:]
 
@@ -164,48 +163,6 @@ def _tpe(seed: int) -> TPESampler:
         # All parameters of a method jointly, conditional ones in groups; running trials of other processes are avoided.
         # The start-up trials are those of this module.
         return TPESampler(seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True)
-
-
-def _as_before(
-    study: Any,
-    number: int,
-    known: int,
-    values: Mapping[str, Sequence[float]],
-    earlier: Sequence[FrozenTrial] = (),
-) -> optuna.Study:
-    """An in-memory copy of the study as a trial finds it, with that trial as running.
-
-    Trials below `known` are updated by `values`; those between are running, with their parameters, though they may have
-    been told meanwhile. The parameters that an interrupted trial already has are left out: they are drawn again,
-    identically. `earlier`: trials to put before all others.
-    """
-    found = optuna.create_study(directions=study.directions)
-    before = study.get_trials(deepcopy=False)[:number]  # which are copied when they are added
-    for trial in [*earlier, *_updated(before[:known], values)]:
-        found.add_trial(trial)
-    for trial in before[known:]:
-        running = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
-        )
-        found.add_trial(running)
-    found.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
-    return found
-
-
-def _updated(trials: Sequence[FrozenTrial], values: Mapping[str, Sequence[float]]) -> list[FrozenTrial]:
-    """Copies of trials, with the present `values` of complete ones, by trial."""
-    found = []
-    for trial in map(copy.copy, trials):
-        current = values.get(files.trial_id(trial.number))
-        if trial.state is TrialState.PRUNED:  # only with a single objective
-            # Its value is an estimate of the whole, as good for comparing as others; Optuna would rank pruned trials by
-            # how far they came.
-            trial.state, trial.values = TrialState.COMPLETE, [trial.value]
-            trial.intermediate_values = {}
-        if current is not None and trial.state is TrialState.COMPLETE:
-            trial.values = list(current)
-        found.append(trial)
-    return found
 
 
 class GivenSampler(BaseSampler):
@@ -253,34 +210,7 @@ class GivenSampler(BaseSampler):
     def _present(self, study: Any, trial: Any) -> Any:
         if self._values is None or self._values[0] != trial.number:
             self._values = (trial.number, self._seen(trial.number) or {})
-        return _Present(study, self._values[1])
-
-
-class _Present:
-    """A study under the present values of its trials. All else is the study's, as samplers keep their state in it."""
-
-    def __init__(self, study: Any, values: Mapping[str, Sequence[float]]) -> None:
-        self._present_of, self._values = study, values
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._present_of, name)
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        return self.get_trials()
-
-    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
-        # States are those of the copies, in which pruned trials are complete.
-        trials = _updated(self._present_of.get_trials(deepcopy), self._values)
-        return [trial for trial in trials if states is None or trial.state in states]
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return self.get_trials(deepcopy, states)
-
-    def stop(self) -> None:
-        """A sampler that has tried everything can't end a search: what it draws again is a duplicate."""
+        return Present(study, self._values[1])
 
 
 def _allows(distribution: BaseDistribution, value: Any) -> bool:

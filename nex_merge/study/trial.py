@@ -12,7 +12,6 @@ from nex_merge.errors import TrialError
 from nex_merge.measures.constraints import violations
 from nex_merge.measures.estimates import estimate_new
 from nex_merge.measures.guard import COLLAPSE, collapse
-from nex_merge.measures.measure import Pool
 from nex_merge.measures.text import text_figures
 from nex_merge.merging import mergekit_config
 from nex_merge.nex.scoring import score
@@ -176,7 +175,7 @@ class TrialRunner:
         observation = replace(observation, text=text_figures(observation.responses))
         lost_to = None if stop is None else stop.lost_to
         variant = Variant(trial, recipe.kind, stop is None, observation, score=nex_score, lost_to=lost_to)
-        pool = Pool([*self.pool.earlier(trial), variant], self.pool.rules, shared)
+        pool = self.pool.with_new(variant, shared)
         estimates = estimate_new(pool, shared)
         state, beyond, reasons = "complete", {}, []
         if recipe.kind == "merge":

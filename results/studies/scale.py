@@ -1,9 +1,10 @@
-"""Several trials at once: how busy workers are, what late knowledge costs a search, how fast two workers are.
+"""Several trials at once: how busy workers are, what late knowledge costs a search, how fast two workers are; plans.
 
 python results/studies/scale.py busy         # seconds
 python results/studies/scale.py late         # five minutes of a core
 python results/studies/scale.py throughput   # five pairs of searches, on an idle machine with two cores
 python results/studies/scale.py searches FAMILY FOLDER KIND KIND   # ten whole searches of a toy family, half an hour
+python results/studies/scale.py plans        # seconds; computed
 
 Each prints the rows of its table in scale.md. `searches` takes a folder with `base` and a model for each kind, as
 `python -m toy.train --kinds pairs triples --seed 3 --stages base pairs triples` makes them; what is done is kept in
@@ -12,6 +13,7 @@ results/study_data/scale and not done again.
 
 import heapq
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -19,14 +21,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
 import optuna
 import pandas as pd
+import torch
 from sklearn.ensemble import RandomForestRegressor
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
+from nex_merge.merging import rank_bytes
+from nex_merge.setup.config import ActivationsConfig
+from nex_merge.study.preflight import _ENTRY_BYTES, _PROCESS
 from nex_merge.study.samplers import MergeSampler, Start
 
 HERE = Path(__file__).parent
@@ -188,6 +197,111 @@ def show_searches(name: str, root: str, *kinds: str) -> None:
     print(f"| {name} | {mean(one):.3f} | {mean(eight):.3f} | {spread} |")
 
 
+# Of the public config.json of Qwen3-4B, -8B and -32B. All: 151,936 tokens, 8 heads of keys and values, heads of 128.
+QWEN3 = {
+    "4B": dict(hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32),
+    "8B": dict(hidden_size=4096, intermediate_size=12_288, num_hidden_layers=36, num_attention_heads=32),
+    "32B": dict(hidden_size=5120, intermediate_size=25_600, num_hidden_layers=64, num_attention_heads=64),
+}
+TIED = ("4B",)  # output layer and embeddings are one
+VOCABULARY, KEY_HEADS, HEAD = 151_936, 8, 128
+MEMBERS, PROMPTS, PROMPT_TOKENS, TOKENS = 3, 64, 128, 1024  # a prompt's tokens are assumed
+# Seconds of a trial of the 4B shape by task arithmetic, 64 x 256 tokens, on an H200, speed_accelerator.json
+MERGE, GENERATE, CAPTURE, MEASURED_TOKENS = 12.5, 7.6, 3.4, 256
+# Bytes of a variant of the tour besides its rows' size, docs/costs.md: its credit by its rows, and text by a token.
+CREDIT, TEXT = 162 / 750, 12
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a family of a size takes. Sizes in bytes."""
+
+    parameters: int
+    layers: int
+    at_once: int  # responses in a batch
+    keys_values: int
+    merging: int  # on the host
+
+    @property
+    def weights(self) -> int:
+        """In bfloat16."""
+        return 2 * self.parameters
+
+    def trial(self, four: "Plan", at_once: int | None = None) -> tuple[float, float]:
+        """Seconds of a trial: where a pass takes what its layers take to launch, and where its parameters do."""
+        more = self.parameters / four.parameters
+        waves = math.ceil(PROMPTS / (at_once or self.at_once))
+        generate = GENERATE * waves * TOKENS / MEASURED_TOKENS
+        rest = MERGE * more + CAPTURE * more * TOKENS / MEASURED_TOKENS
+        return generate * self.layers / four.layers + rest, generate * more + rest
+
+
+def plan_of(size: str) -> Plan:
+    """By the product's own rules for batches and memory."""
+    config = Qwen3Config(
+        **QWEN3[size], vocab_size=VOCABULARY, num_key_value_heads=KEY_HEADS, head_dim=HEAD,
+        tie_word_embeddings=size in TIED,
+    )  # fmt: skip
+    with torch.device("meta"):
+        shapes = [parameter.shape for parameter in Qwen3ForCausalLM(config).parameters()]
+    longest = PROMPT_TOKENS + TOKENS
+    at_once = min(PROMPTS, auto_batch_tokens(config, 2) // longest)
+    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(config, 2))
+    merging = 4 * max(map(math.prod, shapes)) * (MEMBERS - 1 + 2)  # as `preflight` has it
+    return Plan(sum(map(math.prod, shapes)), config.num_hidden_layers, at_once, keys_values, merging)
+
+
+def variant_bytes() -> tuple[int, int]:
+    """Of a variant in the run folder at most: with activations by row, and without."""
+    defaults = ActivationsConfig()
+    rows = PROMPTS * math.ceil(TOKENS / defaults.slice_tokens) * defaults.top_k * _ENTRY_BYTES // 2
+    text = PROMPTS * TOKENS * TEXT
+    return int(2 * rows + CREDIT * rows + text), int(rows + CREDIT * rows + text)
+
+
+def between(ends: Sequence[float]) -> str:
+    """A range with two significant digits, or more before the point; one figure where both ends are the same."""
+    low, high = (f"{end:.0f}" if end >= 10 else f"{end:.2g}" for end in ends)
+    return low if low == high else f"{low} to {high}"
+
+
+def show_plans() -> None:
+    plans = {size: plan_of(size) for size in QWEN3}
+    print("| | " + " | ".join(plans) + " |\n|---|" + "---|" * len(plans))
+    for what, value in {
+        "parameters": lambda p: f"{p.parameters / 1e9:.2f} x 10^9",
+        "GPU: resident weights": lambda p: f"{p.weights / 1e9:.1f} GB",
+        "GPU: keys and values": lambda p: f"{p.keys_values / 1e9:.1f} GB ({p.at_once} responses at once)",
+        "GPU: together": lambda p: f"{(p.weights + p.keys_values) / 1e9:.1f} GB",
+        "GPU: in the rehearsal": lambda p: f"{2 * p.weights / 1e9:.1f} GB",
+        "host: parents, mapped, once a node": lambda p: f"{MEMBERS * p.weights / 1e9:.0f} GB",
+        "host: a merge, each worker": lambda p: f"{(p.merging + _PROCESS) / 1e9:.1f} GB",
+        "disk: checkpoints": lambda p: f"{MEMBERS * p.weights / 1e9:.0f} GB",
+        "disk: sorted weights (TIES), once a node": lambda p: (
+            f"{sum(rank_bytes('ties').values()) * (MEMBERS - 1) * p.parameters / 1e9:.0f} GB"
+        ),
+        "a trial": lambda p: f"{between(p.trial(plans['4B']))} s",
+        "a trial with all prompts in one batch": lambda p: f"{between(p.trial(plans['4B'], PROMPTS))} s",
+    }.items():
+        print(f"| {what} | " + " | ".join(map(value, plans.values())) + " |")
+    whole, bare = variant_bytes()
+    print(f"\nrun folder: {whole / 1e6:.1f} MB a variant, {bare / 1e6:.1f} MB without rows\n")
+    print(f"| trials | tokens | run folder | GPUs | busy | {' | '.join(f'{size}, hours' for size in plans)} |")
+    print("|---|---|---|---|---|" + "---|" * len(plans))
+    for trials in (40, 400):
+        tokens, folder = ((trials + MEMBERS) * each for each in (PROMPTS * TOKENS, whole))
+        for gpus in (1, 8, 64):
+            share = busy(recorded()["SmolLM2"], gpus, 2 * gpus, trials)
+            # Base answers alone, then the parents at once, if there are two GPUs.
+            rounds = trials / (gpus * share) + (3 if gpus == 1 else 2)
+            hours = (between([s * rounds / 3600 for s in plan.trial(plans["4B"])]) for plan in plans.values())
+            cells = [f"{tokens / 1e6:.1f} x 10^6", f"{folder / 1e9:.1f} GB", gpus, f"{share:.2f}", *hours]
+            print(f"| {trials} | {' | '.join(map(str, cells))} |")
+
+
 if __name__ == "__main__":
-    modes = {"busy": show_busy, "late": show_late, "throughput": show_throughput, "searches": show_searches}
+    modes = {
+        "busy": show_busy, "late": show_late, "throughput": show_throughput, "searches": show_searches,
+        "plans": show_plans,
+    }  # fmt: skip
     modes[sys.argv[1]](*sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from nex_merge.measures import measure
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.measure import Pool, Rules, shared_weights
 from nex_merge.measures.registry import MEASURES
@@ -44,6 +45,19 @@ def test_a_variant_is_read_once(toy_run, monkeypatch):
     pool.earlier("0002")
     pool.earlier("0004")
     assert read == ["base", "a", "b", "0000", "0001", "0002", "0003"]
+
+
+def test_the_next_merge_finds_the_answers_read_that_the_last_one_was_valued_by(toy_run, monkeypatch):
+    read, votes = [], measure.Votes
+    monkeypatch.setattr(measure, "Votes", lambda *given: read.append(len(given[0])) or votes(*given))
+    run, pool, found = RunFolder(toy_run), growing(toy_run, SELF), {}
+    for number in range(4):
+        new = run.variant(run.find(f"{number:04}"), SELF)
+        assert trials(pool.with_new(new, None).variants)[-1] == new.trial
+        pool.with_new(new, None).fit  # noqa: B018
+        found[number + 1] = pool.values(CONSENSUS, number + 1)
+    assert read == [4, 5, 6, 7]
+    assert found == {number: growing(toy_run, SELF).values(CONSENSUS, number) for number in found}
 
 
 def test_a_variant_of_its_own_weights_has_none_from_the_pool(toy_run):

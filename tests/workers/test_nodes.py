@@ -23,6 +23,7 @@ from nex_merge.workers.nodes import facts, family_here, held_against, members
 from nex_merge.workers.places import count_of, places
 from tests.conftest import ROOT, toy_settings
 from tests.engines.fakes import FakeEngine
+from tests.workers.silent import silent_cluster
 
 
 @pytest.fixture
@@ -159,22 +160,11 @@ def test_what_is_no_address(toy, tmp_path, address):
 
 
 def test_a_cluster_without_room_is_waited_for_and_given_up(monkeypatch):
-    """Spoken by a stand-in for the other process: a worker starts, and never has a node."""
     monkeypatch.setattr(cluster, "TELLING", 0.0)
-    speak = "import sys; from multiprocessing.connection import Connection; c = Connection(int(sys.argv[1])); "
-    speak += "c.recv(); c.send(('worker 1', 'starting', None)); c.recv()"
-    real = subprocess.Popen
-    monkeypatch.setattr(
-        subprocess, "Popen", lambda command, **named: real([sys.executable, "-c", speak, command[-1]], **named)
-    )
-    notes = []
-    found = cluster.Cluster(RuntimeConfig(cluster="auto", workers=1), 1, notes.append)
-    try:
+    with silent_cluster(monkeypatch) as (found, notes):
         assert [found.wait(print) for _ in range(3)] == [None] * 3
         assert list(found.places()) == list(found.ready()) == []
         assert notes == ["no worker has a node yet; waiting for room in the cluster"]
         monkeypatch.setattr(cluster, "ROOM", 0.0)
         with pytest.raises(RunError, match=r"no room for a worker .*; the same command goes on$"):
             found.wait(print)
-    finally:
-        found.close()

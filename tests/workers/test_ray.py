@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from nex_merge.workers.cluster import Cluster
 from nex_merge.workers.nodes import family_engine, members
 from nex_merge.workers.sessions import end_session
 from tests.conftest import ROOT, toy_settings
+from tests.pages import FAQ
 from tests.searches import TIMES, TRIALS, search
 from tests.workers.mortal import Mortal
 
@@ -156,8 +158,24 @@ def test_an_actor_is_killed_and_a_node_is_lost_in_mid_trial(nodes, here, toy, tm
 
 
 def test_nobody_to_join(toy, tmp_path):
-    with pytest.raises(InputError, match=r"^runtime.cluster: 127.0.0.1:9: "):
+    with pytest.raises(InputError) as refused:
         search(written(tmp_path, toy, cluster="127.0.0.1:9", workers=1))
+    words = "[Errno 111] Connection refused"
+    assert str(refused.value) == f"runtime.cluster: 127.0.0.1:9: {words}" and words in FAQ
+
+
+def test_another_version_of_ray_is_told_whole():
+    import ray
+    from ray._private.utils import check_version_info
+
+    from nex_merge.workers.ray_actors import _first_line
+
+    own = {"ray_version": ray.__version__, "python_version": platform.python_version()}
+    with pytest.raises(RuntimeError) as refused:
+        check_version_info({**own, "ray_version": "2.0"}, "here")
+    words = "Version mismatch: The cluster was started with:"
+    assert f"{words} Ray: 2.0 Python: {own['python_version']} This process" in _first_line(refused.value)
+    assert words in FAQ
 
 
 PROGRAM = """
