@@ -115,8 +115,10 @@ def _matches(read: Mapping[str, AnswerFile], match: str, prompts: Prompts) -> di
         raise InputError(f"--match: expected auto or choice, because options were scored in {where}, got {match!r}")
     found = {}
     for task in tasks:
-        auto = choose_match([one.observed[task] for one in read.values() if task in one.observed])
-        found[task] = "choice" if task in scored else auto if match == "auto" else match
+        if task in scored or match != "auto":
+            found[task] = "choice" if task in scored else match
+        else:
+            found[task] = choose_match([one.observed[task] for one in read.values() if task in one.observed])
     return found
 
 
@@ -131,8 +133,9 @@ def _told(matches: Mapping[str, str]) -> str:
 
 def _conclusions(read: AnswerFile, matches: Mapping[str, str], prompts: Prompts) -> Conclusions:
     found: Conclusions = {}
+    options = prompts.options
     for task, observed in read.observed.items():
-        item = conclusions_of(observed, matches[task], prompts.options)
+        item = conclusions_of(observed, matches[task], options)
         if matches[task] != "number" and read.orders:
             item = {p: [read.translated(key, p, sample) for sample, key in enumerate(keys)] for p, keys in item.items()}
         found |= item
@@ -162,12 +165,13 @@ def _golds(matches: Mapping[str, str], prompts: Prompts) -> dict[int, Gold]:
     Raises InputError, naming the line, if another can't be read, or two differ.
     """
     found: dict[int, tuple[KnownAnswer, Gold]] = {}
+    options = prompts.options
     for answer in prompts.answers:
         match = matches[prompts.tasks.get(answer.prompt, "")]
         try:
             if answer.is_target and match == "text" and "\n" in answer.text:
                 raise ValueError("a text of several lines, such as code")
-            gold = read_gold(answer.text, match, answer.choices or prompts.options.get(answer.prompt))
+            gold = read_gold(answer.text, match, answer.choices or options.get(answer.prompt))
         except ValueError as error:
             if not answer.is_target:
                 raise InputError(f"{answer.where}: answer {answer.text!r} cannot be read as {match}: {error}") from None
