@@ -10,10 +10,10 @@ from nex_merge.terminal import kernel
 
 if TYPE_CHECKING:
     import pandas
-    from plotly.graph_objects import Figure
 
     from nex_merge.engines.contracts import Engine
     from nex_merge.records import TrialResult
+    from nex_merge.report.figures import Figure
     from nex_merge.study.observers import Observer
 
 

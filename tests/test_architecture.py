@@ -51,8 +51,8 @@ RULES = {
                        "engines", "runs", "labels", "answer_files"},
     "report": FREE | {"measures", "runs", "study", "labels", "inspect"},
     "api": FREE | {"setup", "engines", "runs", "study", "report"},
-    "cli": FREE | {"setup", "merging", "measures", "engines", "runs", "study", "workers", "labels", "compare",
-                   "answer_files", "inspect", "report", "sequential"},
+    "cli": FREE | {"checkpoints", "setup", "merging", "measures", "engines", "runs", "study", "workers", "labels",
+                   "compare", "answer_files", "inspect", "report", "sequential"},
 }  # fmt: skip
 # Libraries that one place alone knows.
 LIBRARIES = {

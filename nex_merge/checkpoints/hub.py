@@ -107,6 +107,27 @@ def licence_of(folder: Path) -> str | None:
     return ", ".join(name for name in names if isinstance(name, str)) or None
 
 
+def cache_folder() -> Path:
+    """Where the hub's client keeps what it has fetched."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Until the end, no progress bars while files are fetched; then again if there were any."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    if shown:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        (enable_progress_bars if shown else disable_progress_bars)()
+
+
 def push(folder: Path, repo: str, public: bool, message: str) -> Pushed:
     """Upload a checkpoint that nex-merge wrote, in one commit; a new repository is private unless `public`.
 

@@ -109,11 +109,10 @@ def _extras() -> Iterator[tuple[str, str]]:
 
 
 def _hub_cache() -> str:
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE
-    except ImportError as error:
-        return f"unknown: {error}"
-    return f"{HF_HUB_CACHE} ({'exists' if Path(HF_HUB_CACHE).is_dir() else 'does not exist'})"
+    from nex_merge.checkpoints.hub import cache_folder
+
+    folder = cache_folder()
+    return f"{folder} ({'exists' if folder.is_dir() else 'does not exist'})"
 
 
 def _cluster() -> str:

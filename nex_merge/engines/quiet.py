@@ -3,7 +3,9 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from nex_merge.checkpoints.hub import without_bars
 
 
 @contextmanager
@@ -16,23 +18,19 @@ def quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         # In a notebook, tqdm asks for widgets, for bars that are not shown.
         warnings.filterwarnings("ignore", "IProgress not found")
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
         from transformers.utils import logging
 
-    level, bars, hub = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    says = "TRANSFORMERS_VERBOSITY" not in os.environ
-    shows = "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
-    if says:
-        logging.set_verbosity_error()
-    if shows:
-        logging.disable_progress_bar()
-        disable_progress_bars()
-    try:
-        yield
-    finally:
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    says, shows = "TRANSFORMERS_VERBOSITY" not in os.environ, "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ
+    with without_bars() if shows else nullcontext():
         if says:
-            logging.set_verbosity(level)
-        if shows and bars:
-            logging.enable_progress_bar()  # the hub's, too
-        if shows and hub != (not are_progress_bars_disabled()):
-            (enable_progress_bars if hub else disable_progress_bars)()
+            logging.set_verbosity_error()
+        if shows:
+            logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if says:
+                logging.set_verbosity(level)
+            if shows and bars:
+                logging.enable_progress_bar()  # the hub's too, of which `without_bars` knows what they were

@@ -23,6 +23,7 @@ from nex_merge.runs.files import trial_label
 from nex_merge.runs.front import Volume
 from nex_merge.runs.rows import Row, parameters_of
 
+Figure = go.Figure  # as others name it
 # Groups differ in shape as well as in colour.
 GROUPS = {
     "merge": ("merges", "circle", 8),

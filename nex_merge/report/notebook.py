@@ -19,7 +19,7 @@ from nex_merge.runs.working import head
 from nex_merge.study.followed import Followed
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from nex_merge.report.figures import Figure
 
 MOST = 10  # rows
 EVERY = 0.5  # seconds between two updates within a trial
