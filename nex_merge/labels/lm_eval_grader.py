@@ -63,7 +63,7 @@ class TaskGrader:
         thinks = self._prompts.chat_template and self._prompts.thinking
         self._end_of_thinking = self._tokenizer.get_vocab().get(END_OF_THINKING) if thinks else None
         self._batch = 1
-        with _quiet():
+        with _failing(), _quiet():
             lm = self._model()
             digests = {name: self._digest(task, lm) for name, task in self._tasks.items()}
             self._batch = self._fitting_batch(lm, remerger.config.generation.batch_tokens)
@@ -121,7 +121,7 @@ class TaskGrader:
             think_end_token=self._end_of_thinking,
         )
 
-    def _asked(self, lm: Any) -> dict[str, Any]:
+    def _asked(self) -> dict[str, Any]:
         """How prompts are put, as `evaluate` and tasks take it."""
         return {"system_instruction": self._prompts.system, "apply_chat_template": self._prompts.chat_template,
                 "fewshot_as_multiturn": self._prompts.chat_template}  # fmt: skip
@@ -130,7 +130,7 @@ class TaskGrader:
         """SHA-256 of all that a task asks, of its answers, and of how it grades."""
         _begin(task)
         template = lm.apply_chat_template if self._prompts.chat_template else None
-        task.build_all_requests(limit=self._limit, chat_template=template, **self._asked(lm))
+        task.build_all_requests(limit=self._limit, chat_template=template, **self._asked())
         requests = [[one.request_type, one.args, task.doc_to_target(one.doc)] for one in task.instances]
         config = task.dump_config()
         grading = {key: config.get(key) for key in _GRADING}
@@ -160,14 +160,8 @@ class TaskGrader:
             seed(DEFAULT_RANDOM_SEED if seed is random.seed else DEFAULT_OTHER_SEED)
         for task in self._tasks.values():
             _begin(task)
-        try:
-            with _quiet(progress=True):
-                lm = self._model()
-                results: Any = evaluate(lm, self._loaded, limit=self._limit, **self._asked(lm))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a task's own code raises
-            raise RunError(f"--tasks: lm-eval failed: {_reason(error)}") from error
+        with _failing(), _quiet(progress=True):
+            results: Any = evaluate(self._model(), self._loaded, limit=self._limit, **self._asked())
         samples = results.pop("samples")
         return {**json.loads(json.dumps(results, default=_plain)), "samples": samples}
 
@@ -202,6 +196,19 @@ def _load(names: Sequence[str], include_path: Path | None) -> dict[str, Any]:
         for kind, items in loaded.items():
             items |= found.get(kind, {})
     return loaded
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Raise RunError for whatever lm-eval or a task's own code raises, but for want of memory."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise RunError(f"--tasks: lm-eval failed: {_reason(error)}") from error
 
 
 @contextmanager
