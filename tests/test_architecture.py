@@ -62,6 +62,7 @@ LIBRARIES = {
         "study/samplers.py",
         "study/importances.py",
         "study/snapshot.py",
+        "study/views.py",
         "study/dashboard.py",
     },
     "math_verify": {"answers/mathematics.py"},
