@@ -71,7 +71,7 @@ def rank_files(
     sources = find_sources(files)
     if len(sources) < FEWEST_FILES:
         got = f"{len(sources)}: {sources[0].name}" if sources else "0"
-        raise InputError(f"consensus: expected at least two files, one for each model, got {got}")
+        raise InputError(f"consensus: expected at least two files or folders, one for each model, got {got}")
     if filtered is not None and not sources[0].tasks:
         raise InputError(f"--filter: expected samples of lm-eval, as nothing else has filters, got {sources[0].name}")
     prompts = Prompts()

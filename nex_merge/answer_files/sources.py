@@ -65,6 +65,10 @@ def find_sources(given: Sequence[Path]) -> list[Source]:
 
 def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
+        if path.name.startswith("results_") and path.suffix == ".json":
+            raise InputError(
+                f"{path}: expected samples of lm-eval (samples_TASK_TIME.jsonl), got its results, without responses"
+            )
         check_jsonl(path)
         yield path
         return

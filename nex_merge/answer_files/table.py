@@ -86,7 +86,7 @@ def print_ranked(ranked: RankedFiles) -> None:
     if graded:
         lines.append(
             "  Known answers audit this verdict and never enter the ranking: the pool's conclusion is right on "
-            f"{ranked.pool_right} of {counted(ranked.labelled, 'prompt')}."
+            f"{ranked.pool_right:,} of {counted(ranked.labelled, 'prompt')}."
         )
     if ranking.verdict != "insufficient" and ranked.labelled < ranked.ranked:
         lines.append(f"  {_of_models(CONDITION.removesuffix(' (audit)'))}.")

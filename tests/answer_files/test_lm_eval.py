@@ -168,6 +168,8 @@ REFUSED = [
      r"plain\.jsonl: expected samples of lm-eval, as in .*, got other answers"),
     (lambda file: (file.parents[1] / "models").mkdir(),
      r"models: expected a folder with lm-eval's samples_TASK_TIME\.jsonl, got none in it$"),
+    (lambda file: (file.parents[1] / "results_2026-11-30T10-09-07.json").write_text("{}"),
+     r"results_2026-11-30T10-09-07\.json: expected samples of lm-eval .*, got its results, without responses"),
     (lambda file: nest(file.parents[1]),
      r"all: expected a folder .*, got none in it; the folders in it have some: .*all/\*$"),
 ]  # fmt: skip
