@@ -23,7 +23,9 @@ def benchmark(
     run: Run,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=path_value, help="JSONL with prompt or messages, and answer"),
+        typer.Option(
+            metavar="FILE", callback=path_value, help="prompts with their answers: JSONL, JSON, CSV or Parquet"
+        ),
     ] = None,
     match: Annotated[
         str | None,

@@ -110,7 +110,7 @@ def transfer(
         typer.Option(
             metavar="FILE",
             callback=path_value,
-            help="labelled problems: JSONL with prompt or messages, and answer; or 'builtin'",
+            help="labelled problems: prompts with their answers as JSONL, JSON, CSV or Parquet; or 'builtin'",
         ),
     ] = None,
     match: Annotated[

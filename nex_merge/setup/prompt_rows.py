@@ -60,10 +60,12 @@ class Columns:
 
     def _refuse(self, columns: Sequence[str], where: str, wanted: str) -> NoReturn:
         known = [name for name in columns if name]
-        way = f" Name the one with the prompts (--set {self.setting}=NAME)" if self.setting else ""
+        there = nearest(wanted, known, "columns")
+        if not self.setting:
+            raise InputError(f"{where}: expected the column {wanted!r}, or those of a known format, got none.{there}")
         raise InputError(
-            f"{self.setting or 'prompts'}: expected a column of {where}, got {wanted!r}."
-            f"{nearest(wanted, known, 'columns')}{way}"
+            f"{self.setting}: expected a column of {where}, got {wanted!r}.{there} Name the one with the prompts "
+            f"(--set {self.setting}=NAME)"
         )
 
 

@@ -199,6 +199,12 @@ def test_answers_of_known_formats(tmp_path, row, match, answer, asked, name):
         assert with_options(item.prompt, PromptsConfig(file="")).messages == ({"role": "user", "content": asked},)
 
 
+def test_a_table_without_prompts_is_refused_with_its_columns(tmp_path):
+    (tmp_path / "bench.csv").write_text("promt,answer\na,b\n")
+    with pytest.raises(InputError, match=r"bench\.csv: expected the column 'prompt', .+ Known columns: promt, answer"):
+        load_items(tmp_path / "bench.csv", "text")
+
+
 def test_the_number_of_a_choice_that_is_none_is_refused(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps([{"question": "?", "choices": ["a", "b"], "answer": 2}]))
     with pytest.raises(InputError, match="row 1: answer: expected the number of a choice, 0 to 1, got 2"):
