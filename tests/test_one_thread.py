@@ -75,4 +75,5 @@ def products(path):
 
 def test_no_measure_multiplies_matrices_on_more_than_one_thread():
     found = {(path.name, line): is_limited for path in FILES for line, is_limited in products(path)}
-    assert len(found) > 8 and not [place for place, is_limited in found.items() if not is_limited]
+    left = {name for (name, line), is_limited in found.items() if not is_limited}
+    assert len(found) > 8 and left == {"rules.py"}  # whose products are counts, which are exact

@@ -9,8 +9,6 @@ from math import comb
 
 import numpy as np
 
-from nex_merge.one_thread import on_one_thread
-
 # Scores that agree to this many decimals are ties, because sums in different order differ in later ones.
 DECIMALS = 12
 NEIGHBOURS = 3  # as published by the authors
@@ -57,7 +55,6 @@ def votes(conclusions: np.ndarray) -> np.ndarray:
     return np.where(conclusions < 0, np.nan, same)
 
 
-@on_one_thread
 def similarities(sets: list[np.ndarray]) -> np.ndarray:
     """Pairwise Jaccard similarity |A & B| / |A | B| of sets of keys, float64 [n, n]; NaN if either is empty.
 
@@ -67,7 +64,7 @@ def similarities(sets: list[np.ndarray]) -> np.ndarray:
     members = np.zeros((len(sets), len(keys)), np.float32)
     for i, members_of in enumerate(sets):
         members[i, np.searchsorted(keys, members_of)] = 1
-    # Counts below 2**24 are exact in float32.
+    # Counts below 2**24 are exact in float32, on however many threads.
     common = (members @ members.T).astype(np.float64)
     sizes = np.diag(common)
     either = sizes[:, None] + sizes[None, :] - common
