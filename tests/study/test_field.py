@@ -264,7 +264,7 @@ def test_used_to_the_end(folders, tmp_path, case):
     assert made == list(response.token_ids)
     if case == "folders of one name":
         card = (tmp_path / "best" / "README.md").read_text()
-        assert "- a\n- b\n- base\n" in card and "checkpoint-500" not in card
+        assert "| `a` | a, a folder |" in card and "| `b` | b, a folder |" in card and "checkpoint-500" not in card
 
 
 @pytest.mark.parametrize("case", ["no architectures", "three precisions"])
