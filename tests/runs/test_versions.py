@@ -121,3 +121,30 @@ def test_a_key_that_a_later_version_adds_is_no_damage(first):
     path = first / "trials" / "0000" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "added_later": 1}))
     assert RunFolder(first).result("0000") is not None
+
+
+SECOND = Path(__file__).parent / "0.2.0"
+FAMILY = {"base": "families/qwen3_tiny/weights/base",
+          "models": {name: f"families/qwen3_tiny/weights/{name}" for name in ("pairs", "signs")}}  # fmt: skip
+
+
+@pytest.fixture
+def second(tmp_path) -> Path:
+    """The run that version 0.2.0 wrote, whose models lay elsewhere: qwen3-tiny, 4 prompts, 3 merges, with hashes."""
+    return Path(shutil.copytree(SECOND, tmp_path / "run"))
+
+
+def test_that_of_0_2_0_is_rescored_to_the_digit(second):
+    old = json.loads((SECOND / "leaderboard.json").read_text())
+    run = RunFolder(second, note=pytest.fail)
+    assert read_rows(run)
+    (second / "leaderboard.json").unlink()
+    rescore_run(run, run.config.nex)
+    assert json.loads((second / "leaderboard.json").read_text()) == old
+
+
+def test_that_of_0_2_0_goes_on_where_its_models_are_now(second):
+    rows, recorder = search(second / "config.yaml", family=FAMILY, study={"trials": 4}, output=str(second))
+    assert recorder.ended == ["0003"]
+    old = {row["trial"]: row["nex"] for row in json.loads((SECOND / "leaderboard.json").read_text())}
+    assert {row["trial"]: row["nex"] for row in rows if row["trial"] != "0003"} == old
