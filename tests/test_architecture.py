@@ -73,8 +73,8 @@ LIBRARIES = {
     "plotly": {"report/figures.py"},
     "ray": {"workers/ray_actors.py"},
     "optuna_dashboard": {"study/dashboard.py"},
-    "trackio": {"study/to_trackio.py"},
-    "mlflow": {"study/to_mlflow.py"},
+    "trackio": {"study/tracking/to_trackio.py"},
+    "mlflow": {"study/tracking/to_mlflow.py"},
     "datasets": {"setup/hub_datasets.py"},
     "sqlalchemy": {"runs/claims.py", "runs/database.py", "runs/seals.py"},
 }

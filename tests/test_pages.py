@@ -21,8 +21,8 @@ from nex_merge.measures.estimates import objective_of
 from nex_merge.merging import method_specs
 from nex_merge.setup.config import RunConfig, merge_mappings, parse
 from nex_merge.setup.families import FamilyConfig
-from nex_merge.setup.from_evolve import plan_of_evolve
 from nex_merge.setup.search_space import load_space
+from nex_merge.setup.starting.from_evolve import plan_of_evolve
 from nex_merge.study.preflight import check_capture, check_measures, check_samples
 from nex_merge.study.race import check_race
 from tests.pages import PAGES, ROOT, Block, arguments, blocks, prose

@@ -12,7 +12,7 @@ from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 
 if TYPE_CHECKING:
-    from nex_merge.setup.from_mergekit import Plan
+    from nex_merge.setup.starting.from_mergekit import Plan
 
 _METHOD = "ties"  # where nothing else is asked for
 
@@ -134,8 +134,8 @@ def _plan(
     """What the search begins with."""
     from nex_merge.merging import check_structure, method_specs
     from nex_merge.setup.explain import nearest
-    from nex_merge.setup.from_evolve import plan_of_evolve
-    from nex_merge.setup.from_mergekit import Plan, plan_of
+    from nex_merge.setup.starting.from_evolve import plan_of_evolve
+    from nex_merge.setup.starting.from_mergekit import Plan, plan_of
 
     specs = method_specs()
     if content is None:
@@ -172,11 +172,11 @@ def _written(
     Members on the hub are not fetched, and folders not looked into; `validate` does both.
     """
     from nex_merge.merging import method_specs
-    from nex_merge.setup.around import space_around
     from nex_merge.setup.families import read_family
-    from nex_merge.setup.new_config import file_text, new_settings
     from nex_merge.setup.prompts import load_prompts
     from nex_merge.setup.search_space import load_space
+    from nex_merge.setup.starting.around import space_around
+    from nex_merge.setup.starting.new_config import file_text, new_settings
 
     around = space_around(plan)
     source = str(recipe) if recipe is not None else "family"
@@ -193,8 +193,8 @@ def _written(
 
 def _write(out: Path, text: str) -> None:
     from nex_merge.atomic import new_file
-    from nex_merge.setup.new_config import schema_path
     from nex_merge.setup.schema import schema_text
+    from nex_merge.setup.starting.new_config import schema_path
 
     for path, content in ((schema_path(out), schema_text(configuration.RunConfig)), (out, text)):
         with new_file(path) as file:

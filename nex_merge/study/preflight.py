@@ -38,7 +38,7 @@ from nex_merge.study.recipe_list import load_recipes, space_of
 from nex_merge.study.rehearsal import rehearse
 from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.terms import Terms, check_crossfit, split_prompts
-from nex_merge.study.tracking import check_tracking
+from nex_merge.study.tracking.observer import check_tracking
 from nex_merge.study.warm_start import WarmStart, find_warm_start
 from nex_merge.wording import counted
 from nex_merge.workers.cluster import check_ray

@@ -39,7 +39,7 @@ from nex_merge.study.recipe_list import equal_weights_of, pick
 from nex_merge.study.rehearsal_cache import Rehearsal
 from nex_merge.study.samplers import Start, check_given
 from nex_merge.study.staff import executor_for, set_up
-from nex_merge.study.tracking import Tracking
+from nex_merge.study.tracking.observer import Tracking
 from nex_merge.study.trial import TrialRunner
 from nex_merge.study.warm_start import keep_warm_start
 from nex_merge.study.work_log import WorkLog

@@ -13,7 +13,7 @@ from nex_merge.errors import InputError
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study import tracking
+from nex_merge.study.tracking import observer as tracking
 from tests.engines.fakes import FakeEngine
 from tests.pages import ROOT, blocks
 from tests.searches import go
@@ -39,7 +39,7 @@ def test_a_tracker_that_hangs_is_left_behind(toy_config, tmp_path, monkeypatch):
     (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 600\n")
     (tmp_path / "python").chmod(0o755)
     for name, value in (("FINISH", 0.1), ("HURRY", 0.1), ("sys.executable", str(tmp_path / "python"))):
-        monkeypatch.setattr(f"nex_merge.study.tracking.{name}", value)
+        monkeypatch.setattr(f"nex_merge.study.tracking.observer.{name}", value)
     rows, recorder = go(toy_config, tracking={"trackio": "merges"})
     assert len(rows) == 7 and told(recorder) == [
         "tracking.trackio: did not take everything within 0 s of the end of the search. It is told nothing more until "

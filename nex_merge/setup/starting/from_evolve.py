@@ -10,8 +10,8 @@ from nex_merge.errors import InputError
 from nex_merge.records import MethodSpec
 from nex_merge.setup.config import find_file
 from nex_merge.setup.explain import nearest
-from nex_merge.setup.from_mergekit import Plan, donor_of, members
-from nex_merge.setup.recipe_values import Cell, Location, key_of, location
+from nex_merge.setup.starting.from_mergekit import Plan, donor_of, members
+from nex_merge.setup.starting.recipe_values import Cell, Location, key_of, location
 from nex_merge.setup.yaml_files import as_yaml
 
 # The methods that its genome takes, and those of them whose merges it normalizes unless it is told not to.

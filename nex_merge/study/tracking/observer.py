@@ -1,6 +1,6 @@
 """An observer that keeps experiment trackers informed: the side of the search, which waits for none of them.
 
-Each has a process of its own (`track.py`), so that a server that is away, a full disk or a library's fault costs the
+Each has a process of its own (`process.py`), so that a server that is away, a full disk or a library's fault costs the
 search neither time nor trials. What a tracker missed, it is told when the search is resumed.
 """
 
@@ -26,8 +26,8 @@ from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RunConfig, TrackingConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.observers import Observer
-from nex_merge.study.track import END, FAULT, NEWS, STOPPED
-from nex_merge.study.tracked import Task
+from nex_merge.study.tracking.process import END, FAULT, NEWS, STOPPED
+from nex_merge.study.tracking.told import Task
 
 FINISH = 20.0  # seconds that a search, at its end, waits for a tracker to take what is left
 HURRY = 2.0  # the same after Ctrl-C
@@ -88,7 +88,7 @@ class _Teller:
         self._output = tempfile.TemporaryFile(prefix="nex-merge-")  # noqa: SIM115  as long as the process
         with there:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "nex_merge.study.track", str(there.fileno())],
+                [sys.executable, "-m", "nex_merge.study.tracking.process", str(there.fileno())],
                 pass_fds=[there.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,

@@ -13,7 +13,7 @@ from typing import Any
 from nex_merge.errors import InputError
 from nex_merge.records import MethodSpec
 from nex_merge.setup.explain import nearest
-from nex_merge.setup.recipe_values import Cell, Location, key_of, location, stages_of, values_of
+from nex_merge.setup.starting.recipe_values import Cell, Location, key_of, location, stages_of, values_of
 from nex_merge.setup.yaml_files import as_yaml
 
 # Keys that mergekit-yaml reads. Others it ignores, and so does a search.

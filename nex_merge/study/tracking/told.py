@@ -1,6 +1,6 @@
 """What an experiment tracker is told of a search, and what of it is kept in the run folder so that it goes on.
 
-A tracker is told by a process of its own (`track.py`), which reads the run folder and nothing else: this module has
+A tracker is told by a process of its own (`process.py`), which reads the run folder and nothing else: this module has
 what it finds there.
 """
 

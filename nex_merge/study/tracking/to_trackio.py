@@ -9,7 +9,7 @@ import trackio
 
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
-from nex_merge.study.tracked import Entry, Task
+from nex_merge.study.tracking.told import Entry, Task
 
 
 class Trackio:

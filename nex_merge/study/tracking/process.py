@@ -1,4 +1,4 @@
-"""The process of an experiment tracker: `python -m nex_merge.study.track DESCRIPTOR`, started by `tracking.py`.
+"""The process of an experiment tracker, started by `observer.py`: `python -m nex_merge.study.tracking.process FD`.
 
 Trackers print, warn, retry for minutes and import for seconds. Here they may: the search waits for none of it. It says
 only that there is something new, and this process looks for it in the run folder.
@@ -9,7 +9,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
-from nex_merge.study.tracked import Task, Tracker, entries, read_kept
+from nex_merge.study.tracking.told import Task, Tracker, entries, read_kept
 
 # What the search says.
 NEWS, END, STOPPED = b"news", b"end", b"stopped"
@@ -20,10 +20,10 @@ TOLD, FAULT = "told", "fault"
 def tracker_of(task: Task) -> Tracker:
     """The tracker that a task names. Imports it."""
     if task.tracker == "trackio":
-        from nex_merge.study.to_trackio import Trackio
+        from nex_merge.study.tracking.to_trackio import Trackio
 
         return Trackio(task)
-    from nex_merge.study.to_mlflow import Mlflow
+    from nex_merge.study.tracking.to_mlflow import Mlflow
 
     return Mlflow(task)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from nex_merge.records import MethodParameter
 from nex_merge.setup.config import find_file
-from nex_merge.setup.from_mergekit import Plan
-from nex_merge.setup.recipe_values import Cell
 from nex_merge.setup.search_space import BOUNDS
+from nex_merge.setup.starting.from_mergekit import Plan
+from nex_merge.setup.starting.recipe_values import Cell
 from nex_merge.setup.yaml_files import read_yaml
 
 _ROOM = 0.01  # that DELLA's density keeps from epsilon and from 1 - epsilon, which it has to be between

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
 
 from nex_merge.runs import files
-from nex_merge.study.tracked import Entry, Task
+from nex_merge.study.tracking.told import Entry, Task
 
 EXPERIMENT = "nex-merge"  # unless MLFLOW_EXPERIMENT_NAME names another, as for MLflow itself
 ARTIFACTS = "mlartifacts"  # as `mlflow server` calls the folder by itself

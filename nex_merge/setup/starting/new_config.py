@@ -7,13 +7,13 @@ from typing import Any
 
 from nex_merge.checkpoints.files import read_json
 from nex_merge.checkpoints.tokenizers import has_chat_template
-from nex_merge.setup.around import Around
-from nex_merge.setup.commented_yaml import Key, comment_lines, written
 from nex_merge.setup.config import GenerationConfig, find_file, merge_mappings
 from nex_merge.setup.families import check_place, defaults_of
-from nex_merge.setup.from_mergekit import Plan
-from nex_merge.setup.recipe_values import Location
 from nex_merge.setup.schema import BESIDE
+from nex_merge.setup.starting.around import Around
+from nex_merge.setup.starting.commented_yaml import Key, comment_lines, written
+from nex_merge.setup.starting.from_mergekit import Plan
+from nex_merge.setup.starting.recipe_values import Location
 from nex_merge.wording import counted
 
 _DEFAULT_TOKENS: int = GenerationConfig().max_new_tokens

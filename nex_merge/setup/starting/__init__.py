@@ -1,0 +1,1 @@
+"""What `nex-merge init` writes: a mergekit file, or models -> a configuration with a search space."""
