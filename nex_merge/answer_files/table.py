@@ -66,7 +66,9 @@ def print_ranked(ranked: RankedFiles) -> None:
     headings = ("consensus", "95 %", *(["answered"] if missing else []), "concluded")
     for heading in (*headings, *(["accuracy"] if ranked.accuracy else [])):
         table.add_column(heading, justify="right", no_wrap=True)
-    for place, row in enumerate(ranking.rows, 1):
+    values = [row.consensus for row in ranking.rows]
+    for row in ranking.rows:
+        place = values.index(row.consensus) + 1  # equals share the first of their places
         interval = "-" if row.low is None else f"{row.low:.3f}-{row.high:.3f}"
         cells = [decimal(row.consensus), interval, *([f"{ranked.answered[row.name]}"] if missing else [])]
         cells += [f"{ranked.concluded[row.name]:.0%}"]
@@ -75,8 +77,8 @@ def print_ranked(ranked: RankedFiles) -> None:
     console.print(table)
     lines = [
         "consensus: share of prompts on which a model concludes what all models together (the pool) conclude, each "
-        "weighted by its estimated reliability; 95 %: interval of that, by bootstrap over prompts; concluded: share of "
-        "the model's responses from which a conclusion could be read"
+        "weighted by its estimated reliability, and no estimate of its accuracy; 95 %: interval of that, by bootstrap "
+        "over prompts; concluded: share of the model's responses from which a conclusion could be read"
         + ("; accuracy: share of the known answers that it gives." if graded else "."),
         "",
         f"Verdict: {ranking.verdict}. {MEANS[ranking.verdict]}",

@@ -264,5 +264,16 @@ def compare_steps(
     except InputError:
         found_so_far = []
     is_known = any({*one.comparison.between} == {*pair} and one.state.is_over for one in found_so_far)
-    if is_doubtful and not is_known and not _better_than(found_so_far, pair[0]):
+    is_settled = is_known or _better_than(found_so_far, pair[0]) or _say_the_same(run, pair)
+    if is_doubtful and not is_settled:
         yield f"A few looks settle it: {command('compare', run)}"
+
+
+def _say_the_same(run: Path, pair: tuple[str, str]) -> bool:
+    """Whether two trials answer every prompt that both have alike, so that there is nothing to look at."""
+    stage = run / files.FINAL if (run / files.FINAL / files.SCORES).is_file() else run
+    try:
+        one, other = (first_samples(files.read_responses(files.trial_folder(stage, trial))) for trial in pair)
+    except InputError:  # a command that reads them says so
+        return False
+    return all(one[prompt].text.strip() == other[prompt].text.strip() for prompt in one.keys() & other.keys())
