@@ -91,6 +91,9 @@ class Cluster:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # An actor out of reach is told as "unavailable" after this time, 1 s by default: before a node is known to
+            # be lost, which takes a cluster with Ray's own health checks 15 s.
+            "RAY_timeout_ms_task_wait_for_death_info": "30000",
         }
         if runtime.cluster == HERE:
             self._folder = _folder()
