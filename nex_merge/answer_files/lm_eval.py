@@ -53,7 +53,8 @@ def read_samples(source: Source, prompts: Prompts, chosen: str | None) -> Answer
         collect(read_jsonl(file), lambda where, data, task=task: _read_line(where, data, task, prompts, chosen))
         filters = list(dict.fromkeys(filter_name for _, filter_name in task.seen))
         if chosen is not None and filters and chosen not in filters:
-            raise InputError(f"--filter: expected a filter of {file} ({', '.join(filters)}), got {chosen!r}")
+            of = f"{name} (it has {', '.join(filters)}; of several tasks, name the files of those that have it)"
+            raise InputError(f"--filter: {file}: no filter {chosen!r} in the samples of {of}")
         if not task.texts:
             raise InputError(f"{file}: expected at least one document, got none")
         responses = [

@@ -47,6 +47,7 @@ class RankedFiles:
     labelled: int  # prompts with a known answer
     pool_right: int  # those of them on which what all models together conclude is right
     tasks: tuple[str, ...]  # of lm-eval; none for other files
+    by_task: Mapping[str, str]  # of several, the verdict on a ranking by each alone
     notes: tuple[str, ...]  # on what is missing, cut off or doubtful
 
 
@@ -87,19 +88,31 @@ def rank_files(
     accuracy, truths = _grade(read, found, golds)
     # An empty list: asked, and no response. It agrees with nobody, and is no response that concludes nothing.
     asked = {name: {p: item.get(p, []) for p in sorted(kept)} for name, item in found.items()}
-    prose = "text" if "text" in matches.values() else ""
-    ranking = consensus(asked, options=prompts.options, audit=truths, match=prose)
+    ranking = _ranked(asked, prompts, truths, matches)
     # Of two that agree as often, who answered more comes first.
     rows = sorted(ranking.rows, key=lambda r: (1.0 if r.consensus is None else -r.consensus, -given[r.name]))
     tasks = tuple(task for task in matches if task)
+    by_task = {}
+    for task in tasks if len(tasks) > 1 else ():
+        its = {p for p in kept if prompts.tasks[p] == task}
+        alone = {name: {p: keys for p, keys in item.items() if p in its} for name, item in asked.items()}
+        one = _ranked(alone, prompts, {p: key for p, key in truths.items() if p in its}, {task: matches[task]})
+        by_task[task] = _weakened(one, len(everywhere & its), len(its), True).verdict
     ranking = _weakened(replace(ranking, rows=tuple(rows)), len(everywhere), len(kept), bool(tasks))
     pool_right = sum(ranking.pooled.get(p) == key for p, key in truths.items() if key is not None)
     return RankedFiles(
         ranking, _told(matches), len(prompts.number), len(everywhere), len(kept),
         {name: len(item) for name, item in found.items()},
         {name: _share(key is not None for keys in item.values() for key in keys) for name, item in found.items()},
-        accuracy, len(golds), pool_right, tasks, tuple(_notes(read, found, prompts, kept, shared, matches)),
+        accuracy, len(golds), pool_right, tasks, by_task, tuple(_notes(read, found, prompts, kept, shared, matches)),
     )  # fmt: skip
+
+
+def _ranked(
+    asked: Mapping[str, Conclusions], prompts: Prompts, truths: Mapping[int, str | None], matches: Mapping[str, str]
+) -> Ranking:
+    prose = "text" if "text" in matches.values() else ""
+    return consensus(asked, options=prompts.options, audit=truths, match=prose)
 
 
 def _read(source: Source, prompts: Prompts, filtered: str | None) -> AnswerFile:
@@ -251,6 +264,9 @@ def _notes(
         yield f"choices of {what} come in different orders; letters stand for the choices of their own line"
     yield from differences(read, prompts, kept)
     for task, match in matches.items():
+        likely = choose_match([one.observed[task] for one in read.values() if task in one.observed])
+        if match == "text" and likely != "text":
+            yield f"{task + ': ' if task else ''}most responses end in a {likely}, which --match {likely} would read"
         golds = {a.prompt: a.text for a in prompts.answers if prompts.tasks.get(a.prompt, "") == task}
         yield from unlike(list(golds.values()), match)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nex_merge.answer_files.lm_eval import listed
 from nex_merge.answer_files.ranking import RankedFiles
 from nex_merge.measures.advice import (
     AUDIT,
@@ -36,6 +37,7 @@ def ranking_json(ranked: RankedFiles) -> dict[str, Any]:
         "rows": rows,
         "verdict": ranked.ranking.verdict,
         "reasons": [_of_models(reason) for reason in ranked.ranking.reasons],
+        "verdict_by_task": dict(ranked.by_task),
         "advice": _advice(ranked),
         "match": ranked.match,
         "prompts": ranked.prompts,
@@ -85,6 +87,10 @@ def print_ranked(ranked: RankedFiles) -> None:
         *(f"  - {_of_models(reason)}" for reason in ranking.reasons),
         *(f"  What would help: {advice}" for advice in _advice(ranked)),
     ]
+    if set(ranked.by_task.values()) - {ranking.verdict}:
+        levels = {level: [t for t, own in ranked.by_task.items() if own == level] for level in MEANS}
+        told = "; ".join(f"{level}: {listed(tasks)}" for level, tasks in levels.items() if tasks)
+        lines.append(f"  That is on all tasks together. A ranking by one alone would be {told}.")
     if graded:
         lines.append(
             "  Known answers audit this verdict and never enter the ranking: the pool's conclusion is right on "

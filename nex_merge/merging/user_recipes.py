@@ -20,15 +20,20 @@ def adopt_recipe(
     out_dtype: str,
     tensors: Collection[str],
     merged: Mapping[str, Path],
+    donor: str,
 ) -> dict[str, Any]:
     """A mergekit configuration with its models named as recipes of the family name them.
 
     `member_of`: the member's name by what a recipe calls it, None for other models. `references`: how recipes of the
     family name members. `out_dtype`: what the family's merges are stored in; mergekit's own default, `dtype`, does not
-    apply. `tensors`: the model's parameters. `merged`: see `Streamer`. Raises InputError if mergekit can't read or plan
+    apply. `tensors`: the model's parameters. `merged`: see `Streamer`. `donor`: the member whose tokenizer merges take,
+    which a `tokenizer_source` may name. Raises InputError if mergekit can't read or plan
     the recipe, it names another model, or the merge would not be a model of the family.
     """
     check_structure(content)
+    source = content.get("tokenizer_source")
+    if isinstance(source, str) and member_of(content.get("base_model") or source if source == "base" else source) == donor:
+        content = {key: value for key, value in content.items() if key != "tokenizer_source"}
     for key in _TOKENIZER:
         if content.get(key) is not None:
             raise InputError(

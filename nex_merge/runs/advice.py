@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nex_merge.measures.estimates import Objective
+from nex_merge.measures.nex_verdict import UNCAPTURED
 from nex_merge.measures.registry import MEASURES, SUPPORTING, measure_title
 from nex_merge.records import Action, Advice, Reliability, Verdict
 from nex_merge.runs import files
@@ -183,6 +184,9 @@ def verdict_lines(reliability: Reliability, objective: str, others: Sequence[str
             lines.append("  Whether it agrees with accuracy, only labels can show.")
     for name, measure in MEASURES.items():
         other = reliability.of(name)
+        # Who captured nothing knows that NEX is undefined.
+        if other is not None and other.reasons == (UNCAPTURED,):
+            continue
         if name != objective and (measure.claims_accuracy or name in others) and other is not None:
             why = f": {other.reasons[0]}" if other.reasons else ""
             lines.append(f"Verdict on {measure_title(name)}: {other.level}{why}.")

@@ -25,8 +25,9 @@ def load_recipes(resolved: ResolvedConfig, tensors: Sequence[str], out_dtype: st
     for name, content in (resolved.resolved.get("recipes") or {}).items():
         try:
             config = adopt_recipe(
-                content, lambda model: _member_of(model, resolved), family.references, out_dtype, tensors, family.merged
-            )
+                content, lambda model: _member_of(model, resolved), family.references, out_dtype, tensors,
+                family.merged, family.donor,
+            )  # fmt: skip
         except InputError as error:
             raise InputError(f"study.recipes: {name}: {error}") from None
         found[name] = MergeRecipe("merge", config["merge_method"], config, 0, {PARAMETER: name})

@@ -74,8 +74,24 @@ def test_a_filter_that_matches_nothing_concludes_nothing(evals):
     rows = [json.loads(line) for line in samples(evals, "dare-0.03", "sums").read_text().splitlines()]
     invalid = [row for row in rows if row["filter"] == "strict-match" and row["filtered_resps"] == ["[invalid]"]]
     assert strict.concluded[name] == 1 - len(invalid) / 10 < plain.concluded[name]
-    with pytest.raises(InputError, match=r"--filter: .*samples_sums_.*\(strict-match, flexible-extract\), got 'maj@8'"):
+    with pytest.raises(InputError, match=r"--filter: .*samples_sums_.*no filter 'maj@8'.* \(it has strict-match, f"):
         rank_files(files, filtered="maj@8")
+
+
+def test_a_verdict_on_several_tasks_says_what_each_alone_would_have(evals):
+    found = rank_files(sorted(evals.iterdir()))
+    alone = {
+        task: rank_files([samples(evals, folder.name, task) for folder in evals.iterdir()]).ranking.verdict
+        for task in ("sums", "differences")
+    }
+    assert found.by_task == alone and set(alone.values()) - {found.ranking.verdict}
+    assert not rank_files([samples(evals, folder.name, "sums") for folder in evals.iterdir()]).by_task
+
+
+def test_numbers_read_as_texts_are_said(evals):
+    files = [samples(evals, folder.name, "sums") for folder in evals.iterdir()]
+    said = "sums: most responses end in a number, which --match number would read"
+    assert said in rank_files(files, match="text").notes and said not in rank_files(files).notes
 
 
 def test_labels_never_rank(evals):

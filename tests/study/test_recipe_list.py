@@ -121,6 +121,14 @@ def test_models_may_be_named_as_the_family_does(config, toy, tmp_path):
     assert named["base_model"] == str(toy["base"])
 
 
+@pytest.mark.parametrize("source", ["base", "{base}"])
+def test_a_tokenizer_that_merges_take_anyway_may_be_named(config, toy, tmp_path, source):
+    before = adopted(config)
+    named = f"dtype: float32\ntokenizer_source: {source.format(base=toy['base'])}\n"
+    (tmp_path / "recipes" / "a.yaml").write_text(TIES.replace("dtype: float32", named))
+    assert adopted(config) == before
+
+
 def test_a_changed_file_is_noticed(config, tmp_path):
     search(config, engine=FakeEngine(), study={"trials": 1})
     (tmp_path / "recipes" / "b.yml").write_text(LINEAR.replace("2", "1"))
@@ -161,6 +169,7 @@ def test_validate_counts_them(config):
         ("merge_method: ties", "", "mergekit can't read it: merge_method: Field required"),
         ("density: 0.5", "density: dense", "mergekit can't plan it: Input should be a valid number.*, got 'dense'"),
         ("weight: 0.7, ", "", "mergekit can't plan it: .*weight"),
+        ("dtype: float32", "tokenizer_source: a", "tokenizer_source: expected none, got 'a'.* remove the key"),
         ("dtype: float32", "tokenizer_source: union", "tokenizer_source: expected none, got 'union'.* remove the key"),
         ("dtype: float32", "tokenizer: {source: base}", "tokenizer: expected none"),
         ("dtype: float32", "chat_template: auto", "chat_template: expected none"),
