@@ -1,9 +1,12 @@
 """Passwords in the URLs of databases, and the hub's tokens: taken out of what is kept, hidden in what is said."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 HIDDEN = "***"
+# What is wrong with an ambiguous URL, by what of it may be shown.
+AMBIGUOUS = "the password in {} has an @, which ends a password; write %40 for it (and %2F for /, %25 for %)"
 # As SQLAlchemy reads a URL; what follows the first `@` is the host.
 _URL = re.compile(r"(?P<user>[\w+]+://[^:/@]*)(?::(?P<password>[^@]*))?@(?P<rest>.*)", re.DOTALL)
 _OPTION = re.compile(r"(?P<name>[^?&=]+)=(?P<value>[^&]*)")
@@ -21,6 +24,16 @@ def masked(text: str) -> str:
     """Any text, with `***` in place of passwords in URLs, values that are called a password, and the hub's tokens."""
     text = _TOKEN.sub(rf"\1{HIDDEN}", text)
     return _SETTING.sub(rf"\1\2{HIDDEN}", _IN_TEXT.sub(rf"\1:{HIDDEN}@", text))
+
+
+def hidden(text: str, secrets: Sequence[str]) -> str:
+    """As `masked`, also where somebody quotes one of these secrets by itself.
+
+    Not those of a single character: what is left of the text would spell them.
+    """
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN) if len(secret) > 1 else text
+    return masked(text)
 
 
 def is_ambiguous(url: str) -> bool:

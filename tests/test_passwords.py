@@ -13,7 +13,7 @@ from nex_merge.cli import app
 from nex_merge.cli.errors import usage_message
 from nex_merge.errors import InputError, NexMergeError, RunError
 from nex_merge.interrupts import _line
-from nex_merge.passwords import is_ambiguous, masked, secrets_of, without_password
+from nex_merge.passwords import hidden, is_ambiguous, masked, secrets_of, without_password
 from nex_merge.runs.database import Database
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
@@ -186,6 +186,11 @@ def test_no_file_and_no_output_has_it(toy_config, tmp_path, monkeypatch, capsys)
         assert secret not in everything, everything[max(0, everything.index(secret) - 200) :][:400]
         for path in [path for path in run.rglob("*") if path.is_file()]:
             assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.quick
+def test_a_password_of_one_character_leaves_the_text_readable():
+    assert hidden("http://me:p@h: no response, pq", ["pq", "p"]) == "http://me:***@h: no response, ***"
 
 
 def test_tokens_of_the_hub_are_masked_wherever_they_stand():

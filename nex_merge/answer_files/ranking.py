@@ -67,8 +67,7 @@ def rank_files(
 
     Raises InputError, naming file and line, for whatever can't be read as that.
     """
-    if match != "auto":
-        check_match(match)
+    check_match(match, "--match", "auto")
     sources = find_sources(files)
     if len(sources) < FEWEST_FILES:
         got = f"{len(sources)}: {sources[0].name}" if sources else "0"

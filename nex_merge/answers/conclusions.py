@@ -160,12 +160,13 @@ def is_unfinished(text: str, truncated: bool, thinking: bool) -> bool:
     return is_open(first_turn(text)) or (thinking and truncated and not is_closed(text))
 
 
-def check_match(match: str, source: str = "--match") -> None:
-    """Refuse, with InputError naming `source`, what is no way to read an answer."""
+def check_match(match: str, source: str = "--match", *besides: str) -> None:
+    """Refuse, with InputError naming `source`, what is no way to read an answer, nor one of `besides`."""
+    known = (*besides, *MATCHES[:-1])
     if match.startswith(_REGEX):
         _pattern(match, source)
-    elif match not in MATCHES[:-1]:
-        raise InputError(f"{source}: expected {', '.join(MATCHES[:-1])} or {MATCHES[-1]}, got {match!r}")
+    elif match not in known:
+        raise InputError(f"{source}: expected {', '.join(known)} or {MATCHES[-1]}, got {match!r}")
 
 
 def _are_near(one: Key, other: Key) -> bool:

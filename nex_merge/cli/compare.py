@@ -10,7 +10,7 @@ import typer
 from nex_merge.cli.app import MEASURE, Run, ShortFormat, app, example, path_value, say, say_next
 from nex_merge.errors import InputError
 from nex_merge.inert import json_text
-from nex_merge.setup.paths import check_writable_file, command, expand_for
+from nex_merge.setup.paths import command, expand_for
 from nex_merge.terminal import echo
 from nex_merge.wording import counted, wrapped
 
@@ -70,11 +70,15 @@ def compare(
         raise InputError("compare: expected --read, or --page and --csv, got both")
     if judge is not None and not judge.strip():
         raise InputError("--judge: expected a name, got nothing")
-    for file, name, ends in ((page, "--page", (".html", ".htm")), (sheet, "--csv", (".csv",))):
-        if file is not None:
-            if file.suffix.lower() not in ends:
-                raise InputError(f"{name}: expected a file name that ends in {ends[0]}, got {file}")
-            check_writable_file(file, name)
+    from nex_merge.runs.files import check_output_file
+
+    if page is not None:
+        check_output_file(page, "--page", ".html", ".htm")
+    if sheet is not None:
+        from nex_merge.compare.sheets import check_not_judged
+
+        check_output_file(sheet, "--csv", ".csv")
+        check_not_judged(sheet)
     from nex_merge.compare.pairs import begin, open_comparison
     from nex_merge.runs.run import RunFolder
 

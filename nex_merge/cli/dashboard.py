@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nex_merge.cli.app import LOOK, Run, app, example, path_value, say
-from nex_merge.setup.paths import check_writable_file, command
+from nex_merge.setup.paths import command
 from nex_merge.terminal import echo
 
 
@@ -27,11 +27,12 @@ def dashboard(
 
     Needs nex-merge[dashboard], except with --out. Ctrl-C ends it. The run is only read.
     """
+    from nex_merge.runs.files import check_output_file
     from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     if out is not None:
-        check_writable_file(out, "--out")
+        check_output_file(out, "--out")
     # Heavy imports come after what can be refused without them.
     from nex_merge.study.dashboard import check_dashboard, serve, write_study
 

@@ -60,12 +60,13 @@ def benchmark(
     from nex_merge.runs.run import RunFolder
     from nex_merge.runs.tables import print_table
 
+    opened = RunFolder(run)
+    ids = [] if trials is None else [id.strip() for id in trials.split(",")]
+    chosen = choose_trials(opened, top, ids, read_rows(opened))
     if data is not None:
         grader, what, again = _item_grader(data, match or "text")
     else:
         grader, what, again = _task_grader(str(tasks), include_path, limit)
-    opened = RunFolder(run)
-    chosen = choose_trials(opened, top, [i.strip() for i in trials.split(",")] if trials else [], read_rows(opened))
     benchmark(opened, grader, chosen, lambda text: echo(text, err=True))
     every = write_leaderboard(opened)
     rows = [row for row in every if row.trial in chosen]
@@ -118,7 +119,9 @@ def correlate(
             "--map", metavar="TRIAL=FILE", help="instead of --accuracy: results of lm-eval on this trial; repeatable"
         ),
     ] = None,
-    problems: Annotated[int, typer.Option(min=1, help="builtin: held-out problems of each kind")] = 64,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="builtin: held-out problems of each kind; default: 64")
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="split by a column, for example method")] = None,
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", callback=path_value, help="write scatter plots as PNG")
@@ -134,6 +137,8 @@ def correlate(
 
     if accuracy is not None and mapped:
         raise InputError("correlate: expected either --accuracy or --map, got both")
+    if problems is not None and accuracy != "builtin":
+        raise InputError("--problems: expected only with --accuracy builtin")
     if plots is not None:
         check_writable_folder(plots, "--plots")
     opened = RunFolder(run)
@@ -146,7 +151,7 @@ def correlate(
         from nex_merge.labels.item_grader import ItemGrader
         from nex_merge.labels.items import builtin_items
 
-        items = builtin_items(opened.family_name, problems, "--accuracy builtin")
+        items = builtin_items(opened.family_name, problems or 64, "--accuracy builtin")
         chosen = choose_trials(opened, None, [], read_rows(opened))
         benchmark(opened, ItemGrader(items, "builtin"), chosen, lambda text: echo(text, err=True))
     elif accuracy is not None:
@@ -165,7 +170,7 @@ def correlate(
         raise InputError(f"--by: unknown column {by!r}.{configuration.nearest(by, columns_of(rows))}")
     labelled = labelled_run(opened, rows)
     overall = agreement_with_accuracy(rows, labelled)
-    parts = {} if by is None else {f"{by} {value}": part for value, part in split(rows, by).items()}
+    parts = {} if by is None else {_heading(by, value): part for value, part in split(rows, by).items()}
     groups = {}
     for name, part in parts.items():
         if sum(row.accuracy is not None and row.rank is not None for row in part) < FEWEST:
@@ -205,3 +210,10 @@ def correlate(
         say_next(f"The most accurate, trial {best}, as a checkpoint", "export", run, "--trial", best, "--out", "DIR")
     else:
         echo(f"No merge is more accurate than {best}.", err=True)
+
+
+def _heading(by: str, value: str) -> str:
+    """What a part of the variants is headed, by a column and its value."""
+    from nex_merge.runs.files import trial_label
+
+    return f"{by} {trial_label(value) if by == 'trial' else value}"

@@ -1,6 +1,7 @@
 """The log of a search in a file: progress, warnings and what ended it, whatever the terminal shows."""
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Iterator
@@ -8,12 +9,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from nex_merge.errors import NexMergeError
+from nex_merge.errors import InputError, NexMergeError
 from nex_merge.inert import Formatter, visible
 
 TIMES = "%Y-%m-%d %H:%M:%S"
+_TIMED = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")  # how every log begins
 # Loggers that show their records themselves, and pass them on to the root's handlers at most in CI.
 _APART = ("transformers", "optuna")
+
+
+def check_log(path: Path, run: Path | None) -> None:
+    """Raise InputError unless `path` is a new or empty file or an earlier log, outside the `run` of the search.
+
+    In a run folder that is not there yet, a log would be in the search's way.
+    """
+    from nex_merge.runs.files import check_output_file
+
+    check_output_file(path, "--log-file")
+    if run is not None and path.resolve().is_relative_to(run.resolve()):
+        raise InputError(f"--log-file: expected a file outside the run folder, which is {run}, got {path}")
+    if path.is_file() and path.stat().st_size:
+        with open(path, "rb") as file:
+            if not _TIMED.match(file.read(20)):
+                raise InputError(
+                    f"--log-file: expected a new file, or the log of an earlier search, whose lines begin with a time, "
+                    f"got {path}; choose another name"
+                )
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from nex_merge.cli.score import MinRun, Rho, check_rho
 from nex_merge.errors import InputError
 from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import check_writable_file
 from nex_merge.terminal import echo
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -30,11 +29,11 @@ def neurons(
     ] = None,
 ) -> None:
     """List a variant's effective and redundant neurons, and which other variants share them."""
-    for option, file, suffix in (("--plot", plot, ".png"), ("--npz", npz, ".npz")):
-        if file is not None and file.suffix != suffix:
-            raise InputError(f"{option}: expected a file name that ends in {suffix}, got {file}")
+    from nex_merge.runs.files import check_output_file
+
+    for option, file, ending in (("--plot", plot, ".png"), ("--npz", npz, ".npz")):
         if file is not None:
-            check_writable_file(file, option)
+            check_output_file(file, option, ending)
     from nex_merge.inspect.neuron_views import as_mapping, draw_neurons, print_neurons
     from nex_merge.inspect.neurons import read_neurons, save_neurons
     from nex_merge.runs.run import RunFolder

@@ -9,7 +9,6 @@ from nex_merge.cli.app import LOOK, MEASURE, Run, Set, app, example, path_value,
 from nex_merge.errors import InputError
 from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import check_writable_file
 from nex_merge.terminal import echo
 
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -38,7 +37,7 @@ def phases(
     ] = None,
     settings: Set = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", callback=path_value, help="also write an HTML page")
+        Path | None, typer.Option(metavar="FILE.html", callback=path_value, help="also write an HTML page")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +51,9 @@ def phases(
     if prompt is not None and not prompt.strip():
         raise InputError(f"--prompt: expected text, got {prompt!r}")
     if html is not None:
-        check_writable_file(html, "--html")
+        from nex_merge.runs.files import check_output_file
+
+        check_output_file(html, "--html", ".html", ".htm")
     from nex_merge.inspect.reading_html import as_mapping, render_page
     from nex_merge.inspect.reading_text import print_reading
     from nex_merge.inspect.views import view_answer, view_response

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from nex_merge.cli.app import LOOK, USE, Run, app, example, path_value, say_next
-from nex_merge.errors import InputError
-from nex_merge.setup.paths import check_new_folder, check_writable_file
+from nex_merge.setup.paths import check_new_folder
 from nex_merge.terminal import echo
 
 
@@ -31,13 +30,12 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
 ) -> None:
     """Write a run as one HTML page that needs no network: the pick, leaderboard, figures, responses, recipe."""
+    from nex_merge.runs.files import check_output_file
     from nex_merge.runs.run import RunFolder
 
     opened = RunFolder(run)
     file = run / "report.html" if out is None else out
-    if file.suffix not in (".html", ".htm") or file.is_dir():
-        raise InputError(f"--out: expected a file name that ends in .html, got {file}")
-    check_writable_file(file, "--out")
+    check_output_file(file, "--out", ".html", ".htm")
     # Heavy imports come after everything that can be refused without them.
     from nex_merge.report import write_report
 

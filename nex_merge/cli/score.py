@@ -9,7 +9,6 @@ from nex_merge.cli.app import USE, Set, ShortFormat, app, example, path_value, s
 from nex_merge.errors import InputError
 from nex_merge.setup import config as configuration
 from nex_merge.setup.families import defaults_of
-from nex_merge.setup.paths import check_writable_file
 from nex_merge.terminal import echo
 
 Rho = Annotated[float, typer.Option(help="probability of staying in a phase, between 0 and 1")]
@@ -60,10 +59,10 @@ def score(
         raise InputError("score: expected either --cache DIR, or --model MODEL and --prompts FILE")
     if cache is not None and settings:
         raise InputError("score: --set requires --model; a cache is scored as it was captured")
-    if weights_out is not None and weights_out.suffix != ".npz":
-        raise InputError(f"--weights-out: expected a file name that ends in .npz, got {weights_out}")
     if weights_out is not None:
-        check_writable_file(weights_out, "--weights-out")
+        from nex_merge.runs.files import check_output_file
+
+        check_output_file(weights_out, "--weights-out", ".npz")
     from nex_merge.inspect.score import load_weights, print_score, save_weights
     from nex_merge.inspect.score import score as compute_score
 

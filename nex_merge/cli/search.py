@@ -1,6 +1,7 @@
 """Commands for searches: run, watch, rank, rescore."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nex_merge.cli.app import LOOK, SEARCH, Format, Run, Set, app, example, path_value, say_next, say_next_steps
-from nex_merge.cli.logs import logged
+from nex_merge.cli.logs import check_log, logged
 from nex_merge.errors import InputError
 from nex_merge.passwords import masked_setting
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import check_writable_file
+from nex_merge.setup.paths import expand
 from nex_merge.terminal import echo
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def search(
             "--log-file",
             metavar="FILE",
             callback=path_value,
-            help="also add progress, warnings and what ended the search to a file, with --quiet as well",
+            help="also add progress, warnings and what ended the search to a file outside the run folder, with --quiet "
+            "as well",
         ),
     ] = None,
 ) -> None:
@@ -87,11 +89,11 @@ def search(
 
     if quiet and verbose:
         raise InputError("--quiet: says less, and --verbose more; give one of them")
-    if log is not None:
-        check_writable_file(log, "--log-file")
     if verbose and os.environ.get("TRANSFORMERS_VERBOSITY") == "error":  # a user's own choice may say more
         os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
     overrides = _overrides(settings, trials, family, out, seed, workers)
+    if log is not None:
+        _check_log(log, config, overrides)
     if dry_run:
         _print_estimate(config, overrides, workers, fresh)
         _name_search(config, trials, family, out, seed, workers, settings)
@@ -120,6 +122,15 @@ def search(
         echo(err=True)
         say_next_steps(rows, objective, reliability, resolved.run)
         say_next("Write an HTML report", "report", resolved.run, "--open")
+
+
+def _check_log(log: Path, config: str, overrides: dict[str, Any]) -> None:
+    """Raise InputError, before anything is written, if a log can't be."""
+    run = None
+    with suppress(InputError, ValueError):  # what is wrong with a configuration is said later, in the log as well
+        output = configuration.merge_mappings(configuration.read_config(config)[0], overrides).get("output")
+        run = Path(expand(output)) if isinstance(output, str) else None
+    check_log(log, run)
 
 
 @app.command(rich_help_panel=SEARCH, epilog=example("validate configs/qwen3_ties.yaml --trials 12"))

@@ -10,7 +10,6 @@ from nex_merge.cli.score import MinRun, Rho, announce_defaults, check_rho
 from nex_merge.errors import InputError
 from nex_merge.inert import json_text
 from nex_merge.setup import config as configuration
-from nex_merge.setup.paths import check_writable_file
 from nex_merge.terminal import echo
 
 
@@ -59,7 +58,7 @@ def select(
     min_run: MinRun = 2,
     summary: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=path_value, help="write the accuracy of every selector as JSON"),
+        typer.Option(metavar="FILE.json", callback=path_value, help="write the accuracy of every selector as JSON"),
     ] = None,
     settings: Set = None,
 ) -> None:
@@ -67,7 +66,9 @@ def select(
     answers, measure how often each is right."""
     check_rho(rho)
     if summary is not None:
-        check_writable_file(summary, "--summary")
+        from nex_merge.runs.files import check_output_file
+
+        check_output_file(summary, "--summary", ".json")
     if calibration is not None and weights is not None:
         raise InputError("select: expected either --calibration or --weights, got both")
     from nex_merge.inspect.score import load_weights

@@ -28,6 +28,20 @@ _SAID = {
 _SEPARATORS = (",", ";", "\t")
 
 
+def check_not_judged(file: Path) -> None:
+    """Raise InputError if a file that is there is anything but a sheet in which nothing is judged yet."""
+    if not file.exists():
+        return
+    try:
+        rows = list(textfiles.read_csv(file, "better", _separator(file)))
+    except InputError:
+        rows = None
+    if rows is None or any(isinstance(row, InputError) or row.get("better", "?").strip() for _, row in rows):
+        raise InputError(
+            f"--csv: expected a new file, or a sheet in which nothing is judged yet, got {file}; choose another name"
+        )
+
+
 def write_sheet(opened: Opened, file: Path) -> int:
     """Write a CSV file with a row for each prompt, in the order drawn. Returns the number of prompts."""
     text = io.StringIO()
@@ -70,7 +84,8 @@ def read_sheets(opened: Opened, paths: Sequence[Path], judge: str | None) -> lis
         textfiles.collect(rows, read)
     if not found:
         raise InputError(
-            f"--read: {', '.join(map(str, paths))}: nothing is judged there: the column better is empty in every row"
+            f"--read: {', '.join(map(str, paths))}: nothing is judged there: expected left, right, both or neither in "
+            "the column better of at least one row"
         )
     return [opened.judgement(prompt, by, said) for (prompt, by), (_, said) in found.items()]
 

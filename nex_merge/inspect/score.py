@@ -135,7 +135,8 @@ def load_weights(path: Path) -> NeuronWeights:
 def save_weights(path: Path, weights: NeuronWeights, **more: np.ndarray) -> None:
     """Write neuron weights as an .npz archive with `keys` (uint32), `weights` (float32) and `more` arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, keys=weights.keys, weights=weights.weights, **more)  # pyright: ignore[reportArgumentType]
+    with open(path, "wb") as file:  # to a path, NumPy adds an ending of its own to .NPZ
+        np.savez(file, keys=weights.keys, weights=weights.weights, **more)  # pyright: ignore[reportArgumentType]
 
 
 def print_score(result: ModelScore, form: str) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.labels.correlate import check_one_source
 from nex_merge.runs import files
 from nex_merge.runs.accuracies import add_measurement
 from nex_merge.runs.custody import measuring
+from nex_merge.runs.leaderboard import read_rows
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup import textfiles
 from nex_merge.setup.jsontext import parse_json
@@ -46,9 +48,21 @@ def attach_accuracy(run: RunFolder, file: Path) -> None:
     textfiles.collect(_rows(file), read)
     if not accuracies:
         raise InputError(f"{file}: expected {_EXAMPLE}, got no rows")
+    keep(run, {trial: {**accuracy, "source": str(file)} for trial, accuracy in accuracies.items()})
+
+
+def keep(run: RunFolder, measurements: Mapping[str, Mapping[str, Any]]) -> None:
+    """Store a measurement of each of some trials beside them.
+
+    Raises InputError, and stores none, where those of the other ranked trials were made on other data: a run that has
+    both can't be compared with its accuracy any more.
+    """
     with measuring(run.path):
-        for trial, accuracy in accuracies.items():
-            add_measurement(run.path, trial, {**accuracy, "source": str(file)})
+        ranked = [row for row in read_rows(run, final=False) if row.rank is not None]
+        others = [row.accuracy_source for row in ranked if row.accuracy is not None and row.trial not in measurements]
+        check_one_source([*others, *(measurements[row.trial]["source"] for row in ranked if row.trial in measurements)])
+        for trial, measurement in measurements.items():
+            add_measurement(run.path, trial, measurement)
 
 
 def _accuracy(value: Any, where: str) -> float:

@@ -4,7 +4,7 @@ Computes over leaderboard rows and prints nothing. Symbols: n variants; x a meas
 accuracy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,7 @@ def agreement_with_accuracy(rows: Sequence[Row], run: LabelledRun = _UNKNOWN) ->
             f"accuracy; give it for at least {FEWEST}, "
             "or measure it: --accuracy builtin (qwen3-tiny only), or nex-merge benchmark"
         )
-    sources = sorted({str(row.accuracy_source) for row in measured})
-    if len(sources) > 1:
-        raise InputError(
-            f"accuracy comes from different data ({'; '.join(sources)}), which can't be compared; measure all variants "
-            "on the same data"
-        )
+    check_one_source(row.accuracy_source for row in measured)
     accuracy = np.array([row.accuracy for row in measured], float)
     parents = [row.accuracy for row in measured if row.kind == "parent" and row.accuracy is not None]
     best = int(np.argmax(accuracy))
@@ -78,6 +73,16 @@ def agreement_with_accuracy(rows: Sequence[Row], run: LabelledRun = _UNKNOWN) ->
         "distance_from": run.nearest,
         "curves": {name: figures for name in CURVED if (figures := curve(columns[name], accuracy)) is not None},
     }
+
+
+def check_one_source(sources: Iterable[str | None]) -> None:
+    """Raise InputError where accuracies were measured on different data. `sources`: what each was measured on."""
+    found = sorted(set(map(str, sources)))
+    if len(found) > 1:
+        raise InputError(
+            f"accuracy comes from different data ({'; '.join(found)}), which can't be compared; measure all variants "
+            "on the same data"
+        )
 
 
 def _column(values: Sequence[float | None]) -> np.ndarray:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.labels.accuracy_files import keep
 from nex_merge.labels.lm_eval_results import is_results, joint_source, measurement_of, read_tasks, source_of, terms_of
 from nex_merge.runs import files
-from nex_merge.runs.accuracies import add_measurement
-from nex_merge.runs.custody import measuring
 from nex_merge.runs.proof import IDENTITY, checkpoint_digest
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup import textfiles
@@ -52,7 +51,7 @@ def attach_results(run: RunFolder, found: Sequence[Path]) -> None:
 
 def attach_mapped(run: RunFolder, pairs: Sequence[str]) -> None:
     """Attach results by pairs TRIAL=FILE. Raises InputError as `attach` does."""
-    given = []
+    given: list[tuple[str, Path]] = []
     for pair in pairs:
         trial, _, name = pair.partition("=")
         if not trial.strip() or not name.strip():
@@ -61,7 +60,13 @@ def attach_mapped(run: RunFolder, pairs: Sequence[str]) -> None:
         check_readable(file, "--map", "results_*.json of lm-eval")
         if not _is_results_file(file):
             raise InputError(f"--map: expected results_*.json of lm-eval, got {file}")
-        given.append((run.find(trial.strip()).trial, file))
+        found = run.find(trial.strip()).trial
+        if other := next((name for name, known in given if name != found and known.samefile(file)), None):
+            raise InputError(
+                f"--map: expected a file for each trial, got {file} for {files.trial_name(other)} and for "
+                f"{files.trial_name(found)}"
+            )
+        given.append((found, file))
     attach(run, given)
 
 
@@ -88,11 +93,12 @@ def attach(run: RunFolder, given: Sequence[tuple[str, Path]]) -> None:
             tasks.setdefault(trial, {})[name] = record
             places[trial, name] = file
     _check_comparable(tasks, places, terms)
-    with measuring(run.path):
-        for trial, records in tasks.items():
-            ordered = dict(sorted(records.items()))
-            source = joint_source([record["source"] for record in ordered.values()])
-            add_measurement(run.path, trial, {**measurement_of(ordered), "source": source})
+    measurements = {}
+    for trial, records in tasks.items():
+        ordered = dict(sorted(records.items()))
+        source = joint_source([record["source"] for record in ordered.values()])
+        measurements[trial] = {**measurement_of(ordered), "source": source}
+    keep(run, measurements)
 
 
 def _check_comparable(

@@ -26,6 +26,7 @@ from nex_merge.errors import InputError, RunError
 from nex_merge.inert import one_line
 from nex_merge.labels.lm_eval_results import joint_source, measurement_of, read_tasks, source_of
 from nex_merge.runs.remerge import Remerger
+from nex_merge.setup.hub_datasets import UNREACHED, hub_or_cache
 from nex_merge.wording import counted
 
 LONGEST_REASON = 300  # characters of a message of others
@@ -53,7 +54,7 @@ class TaskGrader:
         if include_path is not None and not include_path.is_dir():
             raise InputError(f"--include-path: expected a folder with tasks as YAML files, got {include_path}")
         self._limit, self._note = limit, note
-        with _quiet():
+        with _quiet(), hub_or_cache():
             self._loaded = _load(names, include_path)
 
     def prepare(self, remerger: Remerger) -> str:
@@ -189,6 +190,8 @@ def _load(names: Sequence[str], include_path: Path | None) -> dict[str, Any]:
             raise InputError(f"--tasks: unknown task {name!r}. {hint}")
         try:
             found = manager.load([name])
+        except ConnectionError:
+            raise InputError(f"--tasks: lm-eval can't load {name}: {UNREACHED}") from None
         except Exception as error:  # of the hub, of a library of data, or of a task's own code
             raise InputError(f"--tasks: lm-eval can't load {name}: {_reason(error)}") from error
         if twice := loaded["tasks"].keys() & found["tasks"].keys():

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.interrupts import held
-from nex_merge.passwords import HIDDEN, is_ambiguous, masked, secrets_of, without_password
+from nex_merge.passwords import AMBIGUOUS, HIDDEN, hidden, is_ambiguous, secrets_of, without_password
 from nex_merge.runs import files
 
 VARIABLE = "NEX_MERGE_STORAGE"  # the environment variable with a whole URL
@@ -103,9 +103,7 @@ class Database:
 
     def hide(self, text: str) -> str:
         """A text without passwords, also where a driver quotes this URL's by itself."""
-        for secret in self._secrets:
-            text = text.replace(secret, HIDDEN)
-        return masked(text)
+        return hidden(text, self._secrets)
 
     @property
     def arguments(self) -> tuple[str, dict[str, Any]]:
@@ -244,10 +242,7 @@ def open_in(path: Path) -> list[str]:
 def _parse(storage: str, key: str) -> URL:
     shown = without_password(storage)
     if is_ambiguous(storage):
-        raise InputError(
-            f"{key}: the password in {shown} has an @, which ends a password; write %40 for it (and %2F for /, %25 for "
-            "%)"
-        )
+        raise InputError(f"{key}: {AMBIGUOUS.format(shown)}")
     try:
         url = make_url(storage)
         if url.drivername in ("postgres", "postgresql"):

@@ -23,6 +23,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import yaml
 from nex_merge.atomic import new_file
 from nex_merge.errors import InputError
 from nex_merge.records import Live, LiveWorker, MergeRecipe, Response
+from nex_merge.setup.paths import check_writable_file
 
 CONFIG, STUDY, LOCK = "config.yaml", "study.db", "lock"
 TRIALS, RESULT, RECIPE, RESPONSES, CACHE = "trials", "result.json", "recipe.yaml", "responses.jsonl", "cache"
@@ -43,6 +45,11 @@ TRACKING = "tracking.{}.json"
 # Held while the leaderboard is read and written anew, while accuracy is measured or attached, and while a judgement is
 # kept.
 LEADERBOARD_LOCK, ACCURACY_LOCK, COMPARISONS_LOCK = "leaderboard.lock", "accuracy.lock", "compare.lock"
+# What a run writes in its own folder, as the docstring lists it: no command puts there what a user asks for.
+_OWN = (
+    CONFIG, f"{STUDY}*", "leaderboard.*", RELIABILITY, SCORES, LEADERBOARDS, TRIALS, ORDERS, LIVE, WORK, PROMPTS,
+    WARM_START, TRACKING.format("*"), AUDIT, COMPARISONS, FINAL, ERRORS, LOCK, "*.lock",
+)  # fmt: skip
 # How to get back a file of a trial.
 RESTORE = "Restore it from a copy of the run"
 AGAIN = "Restore it from a copy of the run, or run the search again: it evaluates the trial again"
@@ -81,6 +88,26 @@ def trial_order(kind: str, trial: str) -> tuple[int, int, str]:
 
 def trial_folder(run: Path, trial: str) -> Path:
     return run / TRIALS / trial
+
+
+def check_output_file(path: Path, source: str, *endings: str) -> None:
+    """Raise InputError unless a command may write the file that a user names with the option `source`.
+
+    Its name ends in one of `endings`, if there are any, and it is none of those that a run writes by itself. Others are
+    welcome in a run folder.
+    """
+    check_writable_file(path, source)
+    if endings and path.suffix.lower() not in endings:
+        raise InputError(f"{source}: expected a file name that ends in {endings[0]}, got {path}")
+    real = path.resolve()
+    for folder in real.parents:
+        name = real.relative_to(folder).parts[0]
+        if _holds_a_run(folder) and any(fnmatchcase(name, own) for own in _OWN):
+            raise InputError(f"{source}: {path}: {name} belongs to the run in {folder} itself; choose another name")
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and ((folder / TRIALS).is_dir() or (folder / STUDY).exists())
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def best_merge(run: RunFolder, by: str | None = None) -> TrialResult:
         first = best_by(rows, by, signs.get(by, OBJECTIVES[by].direction))
     if first is None:
         of = "" if by is None else f" with a value of {by}"
-        raise InputError(f"{run.path}: expected a complete merge{of}, got none. Choose another trial with --trial")
+        raise InputError(f"{run.path}: expected a complete merge{of}, got none. To use another trial, name it")
     return run.find(first.trial)
 
 

@@ -292,6 +292,9 @@ class RunFolder:
         return renamed(files.read_recipe(self.path, trial), moved)
 
     def responses(self, trial: str) -> list[Response]:
+        """The responses of a trial. Raises InputError if there is no such trial, or its files are damaged."""
+        if not self.folder(trial).is_dir() and trial not in self.lost():
+            trial = self.find(trial).trial
         if (self.folder(trial) / files.RESULT).is_file():  # else they are still being written
             self.written.check(trial, files.RESPONSES)
         return files.read_responses(self.folder(trial))

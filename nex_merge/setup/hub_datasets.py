@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Seconds in which the hub has to answer. By itself, `datasets` tries for 24 s before it looks into its cache.
 _REACHED = 5.0
+UNREACHED = "the hub can't be reached, and the cache of `datasets` doesn't have the task's data"
 _BUILDERS = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".csv": "csv"}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes

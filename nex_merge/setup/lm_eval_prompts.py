@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from nex_merge.errors import InputError
 from nex_merge.setup.config import find_file
 from nex_merge.setup.explain import nearest
-from nex_merge.setup.hub_datasets import hub_or_cache, reason
+from nex_merge.setup.hub_datasets import UNREACHED, hub_or_cache, reason
 
 _FAULTS = (
     OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ImportError, TemplateError,
@@ -72,9 +72,7 @@ def open_task(name: str, split: str | None) -> TaskDocuments:
                 _check_name(name, tasks.all_subtasks, [*tasks.all_groups, *tasks.all_tags])
             found = tasks.load(name if file is None else str(file))["tasks"]
     except ConnectionError:
-        raise InputError(
-            f"prompts.task: {name}: the hub can't be reached, and the cache of `datasets` doesn't have the task's data"
-        ) from None
+        raise InputError(f"prompts.task: {name}: {UNREACHED}") from None
     except _FAULTS as error:
         raise InputError(f"prompts.task: {name}: cannot be loaded ({reason(error)})") from None
     finally:

@@ -158,8 +158,7 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
                 f"{source}: study.{key}: consensus compares with base and parents, and study.baselines is false; set "
                 "it to true"
             )
-    if config.consensus.match != "auto":
-        check_match(config.consensus.match, f"{source}: consensus.match")
+    check_match(config.consensus.match, f"{source}: consensus.match", "auto")
     check_writable_folder(Path(config.output), f"{source}: output")
     try:
         family = open_family(config.family, config.models)

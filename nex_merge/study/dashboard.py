@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
@@ -22,7 +23,7 @@ from nex_merge.errors import InputError, NexMergeError
 from nex_merge.runs import files
 from nex_merge.runs.leaderboard import LEADERBOARD_FILES
 from nex_merge.runs.run import RunFolder
-from nex_merge.study.snapshot import fill
+from nex_merge.study.snapshot import BASELINES, fill
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -41,11 +42,30 @@ def check_dashboard(out: str) -> None:
 
 
 def write_study(run: RunFolder, file: Path) -> None:
-    """Write a run, as it is now, as an SQLite database that `optuna-dashboard` and `optuna.load_study` open."""
+    """Write a run, as it is now, as an SQLite database that `optuna-dashboard` and `optuna.load_study` open.
+
+    Raises InputError if there is no study to read, or anything but what this wrote earlier would be overwritten.
+    """
+    if file.exists() and not _was_written_here(file):
+        raise InputError(
+            f"--out: expected a new file, or one that this command wrote earlier, got {file}; choose another name"
+        )
     with new_file(file) as path:
         storage = RDBStorage("sqlite://", {"creator": lambda: _connected(path)})
         fill(storage, run, with_files=False)
         storage.engine.dispose()
+
+
+def _was_written_here(file: Path) -> bool:
+    """Whether a file is a database with the study of baselines, which a search's own has not."""
+    if not file.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            names = connection.execute("SELECT study_name FROM studies").fetchall()
+    except sqlite3.Error:
+        return False
+    return any(name.endswith(f": {BASELINES}") for (name,) in names)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

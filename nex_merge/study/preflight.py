@@ -87,7 +87,7 @@ def check(
     objective, constraints = objective_of(config.study), constraints_of(config.study)
     check_measures(config, objective, constraints)
     check_samples(config)
-    check_tracking(config.tracking)
+    check_tracking(resolved.trackers)
     database = Database(resolved.storage, resolved.run, note)
     custody.check(resolved, fresh, database)
     warm_start = find_warm_start(resolved, objective, constraints, fresh)

@@ -100,8 +100,8 @@ class Search:
         """Raises InputError if the input is invalid; nothing is changed before all of it is checked."""
         self._resolved, self._config, self._family = resolved, resolved.config, resolved.family
         self._fresh, self._sampler = fresh, sampler
-        tracking = Tracking(resolved, lambda text: self._dispatch.on_note(text))
-        self._dispatch = Observers([*observers, Beacon(resolved.run), WorkLog(resolved.run), tracking])
+        told = (Beacon(resolved.run), WorkLog(resolved.run), Tracking(resolved))
+        self._dispatch = Observers([*observers, *told])
         if sampler is not None:
             check_given(sampler, resolved.config.study)
         self._checked = check(resolved, fresh, self._dispatch.on_note, engine)

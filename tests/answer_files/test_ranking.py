@@ -95,6 +95,8 @@ def test_files_that_cannot_be_compared_are_refused(files, tmp_path):
     (tmp_path / "answers.csv").rename(files[1])
     with pytest.raises(InputError, match="given twice"):
         rank_files([files[0], files[1], files[0]])
+    with pytest.raises(InputError, match="--match: expected auto, number, choice, text or regex:PATTERN, got 'foo'"):
+        rank_files([], "foo")
     with pytest.raises(InputError, match="at least two files"):
         rank_files(files[:1])
     for file, answer in zip(files, "12", strict=False):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from nex_merge.cli import app
 from nex_merge.cli.logs import logged
-from nex_merge.errors import RunError
+from nex_merge.errors import InputError, RunError
 
 
 def invoke(*words: object):
@@ -82,6 +82,16 @@ def test_a_quiet_search_prints_the_leaderboard_alone_and_its_log_has_the_rest(to
     assert failed.exit_code != 0
     first, last = log.read_text().splitlines()[0], log.read_text().splitlines()[-1]
     assert "run folder" in first and "nex-merge: none.yaml: no such file" in last
+
+
+@pytest.mark.parametrize("name", ["run/search.log", "toy.yaml", "notes.txt"])
+def test_a_log_goes_to_no_file_of_the_user_and_not_into_the_way_of_its_search(toy_config, tmp_path, name):
+    log = tmp_path / name
+    (tmp_path / "notes.txt").write_text("2 eggs\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    done = invoke("search", toy_config, "--log-file", log)
+    assert isinstance(done.exception, InputError) and str(done.exception).startswith("--log-file: expected a ")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_quiet_and_verbose_exclude_each_other():

@@ -141,7 +141,7 @@ def test_score_of_a_model_is_that_of_its_trial(finished, toy):
         ),
         quick(("search",), "CONFIG: is missing. See nex-merge search --help"),
         (("rescore", "nowhere", "--calibration", "self"), "nowhere: not a run folder"),
-        (("benchmark", "nowhere", "--data", "none.jsonl"), "--data: no such file: 'none.jsonl'"),
+        (("benchmark", "nowhere", "--data", "none.jsonl"), "nowhere: not a run folder"),
         (("correlate", "nowhere"), "nowhere: not a run folder"),
         quick(("serach",), "no such command 'serach'. Did you mean 'search'?"),
     ],

@@ -147,6 +147,11 @@ def test_page_and_sheet_and_what_comes_back(chats, tmp_path):  # noqa: F811
     state = json.loads(done.stdout)
     assert state["looks"] == 11 and state["over"] and state["counts"] == {"both": 11}
     assert state["better"] is None and state["judges"] == ["judge"]
+    board, of_run = chats / "leaderboard.csv", chats / "trials" / "p.html"
+    for option, kept in (("--csv", sheet), ("--csv", board), ("--page", of_run)):
+        done = compare(chats, "", "--between", "0", "base", option, kept)
+        assert isinstance(done.exception, InputError) and str(done.exception).startswith(f"{option}: ")
+    assert ",both," in sheet.read_text() and not of_run.exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from nex_merge.compare.pairs import Opened
-from nex_merge.compare.sheets import read_sheets, write_sheet
+from nex_merge.compare.sheets import check_not_judged, read_sheets, write_sheet
 from nex_merge.errors import InputError
 from nex_merge.runs.preferred import tally
 from tests.compare.compared import chat, opened
@@ -80,6 +80,16 @@ def test_several_judges_by_file_by_column_and_by_name(found, sheet, tmp_path):
     assert {one.judge for one in read_sheets(found, [two], "dan")} == {"dan"}
 
 
+def test_a_sheet_that_is_filled_in_is_not_written_over(found, sheet, tmp_path):
+    check_not_judged(sheet)
+    check_not_judged(tmp_path / "new.csv")
+    judged = fill(rows_of(sheet), tmp_path / "ann.csv", "left", separator=";")
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    for kept in (judged, tmp_path / "other.csv"):
+        with pytest.raises(InputError, match=r"^--csv: expected a new file, or a sheet in which nothing is judged yet"):
+            check_not_judged(kept)
+
+
 def test_mistakes_name_their_rows(found, sheet, tmp_path):
     rows = rows_of(sheet)
 
@@ -96,7 +106,10 @@ def test_mistakes_name_their_rows(found, sheet, tmp_path):
     unknown = [{**row, "index": "11"} for row in rows[:1]]
     refused("line 2: index: expected one of the 11 prompts of the comparison, got '11'",
             fill(unknown, tmp_path / "a.csv", "left"))  # fmt: skip
-    refused("is judged there: the column better is empty in every row", fill(rows, tmp_path / "a.csv"))
+    nothing = "is judged there: expected left, right, both or neither in the column better of at least one row"
+    refused(nothing, fill(rows, tmp_path / "a.csv"))
+    (tmp_path / "c.json").write_text("{}\n")
+    refused(nothing, tmp_path / "c.json")
     left, right = fill(rows, tmp_path / "a.csv", "left"), fill(rows, tmp_path / "b.csv", "right")
     refused(r"b\.csv line 2: 'ann' says right of prompt \d+ here and left in .*a\.csv line 2", left, right)
     (tmp_path / "c.csv").write_text("better\nleft\n")

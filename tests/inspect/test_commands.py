@@ -129,6 +129,7 @@ def test_a_checkpoint_answers_a_prompt(toy, tmp_path):
         (("RUN", "--response", "4"), "response 4: expected 0 to 3, because b has 4"),
         (("RUN", "--response", "-1"), "response -1: expected 0 to 3"),
         (("RUN", "--html", "tests"), "--html: expected a file name, got the folder 'tests'"),
+        (("RUN", "--html", "precious.jsonl"), "--html: expected a file name that ends in .html, got precious.jsonl"),
     ],
 )
 def test_phases_rejects_invalid_input(toy_run, args, message):

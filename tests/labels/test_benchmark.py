@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas
 import pytest
+from typer.testing import CliRunner
 
+from nex_merge.cli import app
 from nex_merge.errors import InputError, RunError
 from nex_merge.families.qwen3_tiny.problems import KINDS
 from nex_merge.labels.accuracy_files import attach_accuracy
@@ -18,6 +20,7 @@ from nex_merge.labels.items import Item, builtin_items, load_items, matcher, unl
 from nex_merge.labels.labelled_run import labelled_run
 from nex_merge.records import Prompt
 from nex_merge.runs import custody, files
+from nex_merge.runs.accuracies import read_measurements
 from nex_merge.runs.leaderboard import read_rows, write_leaderboard
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import PromptsConfig
@@ -209,6 +212,25 @@ def test_the_number_of_a_choice_that_is_none_is_refused(tmp_path):
     (tmp_path / "bench.json").write_text(json.dumps([{"question": "?", "choices": ["a", "b"], "answer": 2}]))
     with pytest.raises(InputError, match="row 1: answer: expected the number of a choice, 0 to 1, got 2"):
         load_items(tmp_path / "bench.json", "choice")
+
+
+def test_accuracy_on_other_data_than_the_other_trials_have_is_not_attached(toy_run_copy, tmp_path):
+    run = RunFolder(toy_run_copy)
+    trials = [row.trial for row in read_rows(run)]
+    (tmp_path / "full.csv").write_text("trial,accuracy\n" + "".join(f"{t},0.{i}\n" for i, t in enumerate(trials)))
+    (tmp_path / "one.csv").write_text("trial,accuracy,n\n0,0.7,100\n")
+    attach_accuracy(run, tmp_path / "full.csv")
+    before = read_measurements(run.path, "0000")
+    with pytest.raises(InputError, match=r"different data \(.*full\.csv; .*one\.csv\)"):
+        attach_accuracy(run, tmp_path / "one.csv")
+    assert read_measurements(run.path, "0000") == before
+    done = CliRunner().invoke(app, ["correlate", str(run.path), "--by", "trial"])
+    assert done.exit_code == 0 and "trial 0: " in done.stdout and "trial 0000" not in done.output
+
+
+def test_problems_are_of_the_builtin_ones(toy_run):
+    done = CliRunner().invoke(app, ["correlate", str(toy_run), "--problems", "3"])
+    assert str(done.exception) == "--problems: expected only with --accuracy builtin"
 
 
 def test_two_that_measure_one_run_are_told_apart(toy_run_copy, tmp_path):

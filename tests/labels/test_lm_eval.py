@@ -12,7 +12,7 @@ from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.labels import lm_eval_grader
 from nex_merge.labels.benchmark import benchmark
-from nex_merge.labels.lm_eval_files import attach_results, results_in
+from nex_merge.labels.lm_eval_files import attach_mapped, attach_results, results_in
 from nex_merge.labels.lm_eval_grader import TaskGrader
 from nex_merge.labels.lm_eval_results import measurement_of, read_tasks
 from nex_merge.runs.accuracies import read_measurements
@@ -131,6 +131,8 @@ def test_figures_are_those_of_lm_eval_on_the_export_and_nothing_is_changed(toy_r
         ("--tasks again --data x.jsonl", "benchmark: expected either --data or --tasks, got both"),
         ("--data x.jsonl --limit 3", "--limit: expected only with --tasks"),
         ("--tasks again --match number", "--match: expected only with --data"),
+        ("--tasks whish --trials 99", "trial '99': not in this run"),
+        ("--tasks whish --trials=", "trial '': not in this run"),
     ],
 )
 def test_what_is_wrong_with_tasks_is_one_sentence(words, message, toy_run, tasks, monkeypatch):
@@ -194,6 +196,28 @@ def test_several_tasks_have_a_column_and_a_correlation_each(toy_run_copy, tmp_pa
     assert one == pytest.approx(-other) and found["tasks"]["y"]["best_trial"] == "base"
     table = CliRunner().invoke(app, ["correlate", str(toy_run_copy)]).stdout
     assert "The accuracy above is the last one measured: mean of 2 tasks: x, lm-eval " in " ".join(table.split())
+
+
+def test_a_file_is_of_one_trial(toy_run, tmp_path):
+    (tmp_path / "r.json").write_text(json.dumps(results_of()))
+    with pytest.raises(
+        InputError, match=r"--map: expected a file for each trial, got .*r\.json for base and for trial 0"
+    ):
+        attach_mapped(RunFolder(toy_run), [f"base={tmp_path}/r.json", f"0={tmp_path}/../{tmp_path.name}/r.json"])
+
+
+def test_without_the_hub_its_retries_are_not_waited_for(tasks, monkeypatch):
+    """`datasets` retries for 20 s by itself; told that it is offline, it looks into its cache at once."""
+    from datasets import config
+
+    def load(self, names):
+        assert config.HF_HUB_OFFLINE
+        raise ConnectionError
+
+    monkeypatch.setattr("nex_merge.setup.hub_datasets.is_reachable", lambda seconds: False)
+    monkeypatch.setattr("lm_eval.tasks.TaskManager.load", load)
+    with pytest.raises(InputError, match=r"^--tasks: lm-eval can't load again: the hub can't be reached, "):
+        TaskGrader(["again"], tasks, None, print)
 
 
 def test_the_metric_is_the_first_share_of_which_more_is_better():

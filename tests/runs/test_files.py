@@ -1,5 +1,7 @@
 """What the run folder keeps comes back as it was."""
 
+import re
+
 import pytest
 
 from nex_merge.errors import InputError
@@ -20,3 +22,28 @@ def test_a_response_that_is_none_is_named(tmp_path, line):
         file.write(line + "\n")
     with pytest.raises(InputError, match=r"responses\.jsonl line 2: invalid response"):
         files.read_responses(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "endings", "refused"),
+    [
+        ("report.html", (".html",), None),
+        ("P.HTM", (".html", ".htm"), None),
+        ("plots/nex.png", (), None),
+        ("precious.jsonl", (".html", ".htm"), "expected a file name that ends in .html, got "),
+        ("study.db", (), "study.db belongs to the run in "),
+        ("leaderboard.csv", (".csv",), "leaderboard.csv belongs to the run in "),
+        ("tracking.mlflow.json", (".json",), "tracking.mlflow.json belongs to the run in "),
+        ("trials/0/page.html", (".html",), "trials belongs to the run in "),
+        ("link.html", (".html",), "trials belongs to the run in "),
+    ],
+)
+def test_what_a_command_writes_is_no_file_of_a_run(tmp_path, name, endings, refused):
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "link.html").symlink_to(tmp_path / "trials" / "page.html")
+    if refused is None:
+        files.check_output_file(tmp_path / name, "--out", *endings)
+        return
+    with pytest.raises(InputError, match="^--out: .*" + re.escape(refused)):
+        files.check_output_file(tmp_path / name, "--out", *endings)

@@ -70,5 +70,5 @@ def test_without_a_complete_merge_one_has_to_be_named(toy_run_copy, tmp_path):
     for result in run.results():
         if result.kind == "merge":
             run.write(replace(result, state="collapsed", reason="planted"))
-    with pytest.raises(InputError, match=r"expected a complete merge, got none\. Choose another trial with --trial"):
+    with pytest.raises(InputError, match=r"expected a complete merge, got none\. To use another trial, name it$"):
         next(export_trial(run, None, tmp_path / "out"))

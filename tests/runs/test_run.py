@@ -158,3 +158,10 @@ def test_phases_found_anew_from_the_kept_rows_are_those_that_were_kept(toy_run, 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(InputError, match=r"not a run folder: there is no such folder"):
         RunFolder(tmp_path / "nowhere")
+
+
+def test_responses_of_a_trial_that_is_not_there(toy_run):
+    run = RunFolder(toy_run)
+    assert run.responses("0") == run.responses("0000")
+    with pytest.raises(InputError, match=r"^trial '99': not in this run\. Trials: base, "):
+        run.responses("99")

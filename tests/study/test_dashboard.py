@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def test_a_file_for_a_dashboard_elsewhere(toy_run, tmp_path):
     studies = optuna.get_all_study_names(f"sqlite:///{tmp_path}/study.db")
     assert studies == ["run", "run: base, parents and equal weights"]
     assert len(study_of_name(tmp_path, studies[1]).trials) == 4
+
+
+def test_only_an_earlier_export_is_overwritten(toy_run, tmp_path):
+    file = tmp_path / "export.db"
+    for _ in range(2):
+        write_study(RunFolder(toy_run), file)
+    search = shutil.copy(toy_run / "study.db", tmp_path / "search.db")
+    (tmp_path / "notes.db").write_text("mine")
+    for kept in (search, tmp_path / "notes.db", toy_run / "study.db"):
+        before = kept.read_bytes()
+        done = CliRunner().invoke(app, ["dashboard", str(toy_run), "--out", str(kept)])
+        assert isinstance(done.exception, nex_merge.InputError) and str(done.exception).startswith("--out: ")
+        assert kept.read_bytes() == before
 
 
 def study_of_name(folder, name):

@@ -1,6 +1,7 @@
 """Searches that tell trackio and MLflow, the real ones on this machine, and trackers that fail."""
 
 import json
+import logging
 import sqlite3
 import sys
 from contextlib import closing, nullcontext
@@ -19,8 +20,10 @@ from tests.pages import ROOT, blocks
 from tests.searches import go
 
 
-def told(recorder):
-    return [note for note in recorder.notes if note.startswith("tracking.")]
+@pytest.fixture
+def told(caplog):
+    """What is said of trackers, so far."""
+    return lambda: [said for said in map(logging.LogRecord.getMessage, caplog.records) if said.startswith("tracking.")]
 
 
 def query(path, text):
@@ -35,25 +38,31 @@ def trackio(tmp_path, monkeypatch):
     return tmp_path / "trackio" / "merges.db"
 
 
-def test_a_tracker_that_hangs_is_left_behind(toy_config, tmp_path, monkeypatch):
-    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 600\n")
+@pytest.mark.parametrize("prints", [[], ["1", "2", "no such place", "again in 4 s"]])
+def test_a_tracker_that_hangs_is_left_behind(toy_config, tmp_path, monkeypatch, told, prints):
+    script = ["#!/bin/sh", *(f"echo {line}" for line in prints), "exec sleep 600", ""]
+    (tmp_path / "python").write_text("\n".join(script))
     (tmp_path / "python").chmod(0o755)
     for name, value in (("FINISH", 0.1), ("HURRY", 0.1), ("sys.executable", str(tmp_path / "python"))):
         monkeypatch.setattr(f"nex_merge.study.tracking.observer.{name}", value)
-    rows, recorder = go(toy_config, tracking={"trackio": "merges"})
-    assert len(rows) == 7 and told(recorder) == [
-        "tracking.trackio: did not take everything within 0 s of the end of the search. It is told nothing more until "
-        "the search is resumed, which tells it what is missing"
+    rows, _ = go(toy_config, tracking={"trackio": "merges"})
+    cause = "; its process said last: 1 2 no such place again in 4 s" if prints else ""
+    assert len(rows) == 7 and told() == [
+        f"tracking.trackio: did not take everything within 0 s of the end of the search{cause}. It is told nothing "
+        "more until the search is resumed, which tells it what is missing"
     ]
 
 
-def test_both_are_told_and_a_search_that_is_resumed_goes_on_with_its_run(toy_config, tmp_path, trackio, monkeypatch):
+def test_both_are_told_and_a_search_that_is_resumed_goes_on_with_its_run(
+    toy_config, tmp_path, trackio, monkeypatch, told
+):
     run, server = tmp_path / "run", tmp_path / "mlflow.db"
     monkeypatch.setattr(tracking, "FINISH", 300.0)
     both = {"trackio": "merges", "mlflow": f"sqlite:///{server}"}
-    assert told(go(toy_config, trials=1, tracking={"mlflow": both["mlflow"]})[1]) == []
+    go(toy_config, trials=1, tracking={"mlflow": both["mlflow"]})
     first = json.loads((run / "tracking.mlflow.json").read_text())
-    assert told(go(toy_config, trials=2, tracking=both)[1]) == []
+    go(toy_config, trials=2, tracking=both)
+    assert told() == []
     kept = json.loads((run / "tracking.mlflow.json").read_text())
     assert kept["search"] == first["search"] and kept["trials"].items() > first["trials"].items()
     assert [*kept["trials"]] == ["base", "a", "b", "0000", "0001"]
@@ -88,10 +97,10 @@ def test_both_are_told_and_a_search_that_is_resumed_goes_on_with_its_run(toy_con
     assert len(query(trackio, "SELECT * FROM artifacts")) == 6  # five recipes, one configuration
 
 
-def test_a_tracker_that_fails_is_told_of_once_and_changes_nothing(toy_config, trackio):
+def test_a_tracker_that_fails_is_told_of_once_and_changes_nothing(toy_config, trackio, told):
     trackio.parent.write_text("no folder")
     rows, recorder = go(toy_config, tracking={"trackio": "merges"})
-    (note,) = told(recorder)
+    (note,) = told()
     assert "Not a directory" in note or "File exists" in note
     assert note.endswith("It is told nothing more until the search is resumed, which tells it what is missing")
     assert len(rows) == 7 and len(recorder.ended) == 7
@@ -109,6 +118,8 @@ def test_a_password_is_used_and_not_kept(toy_config, monkeypatch):
 def test_what_no_tracker_can_do_is_refused(toy_config, monkeypatch):
     with pytest.raises(InputError, match=r"tracking\.mlflow: expected tracking URI .+ sqlite.+, got '\./mlruns'"):
         resolve_config(str(toy_config), {"tracking": {"mlflow": "./mlruns"}})
+    with pytest.raises(InputError, match=r"mlflow: the password in http://bob@127\.0\.0\.1:9/ has an @.+write %40"):
+        go(toy_config, tracking={"mlflow": "http://bob:p@ss/w@127.0.0.1:9/"})
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tracking\.trackio: needs trackio.+install nex-merge\[trackio\]"):
         go(toy_config, tracking={"trackio": "merges"})

@@ -4,13 +4,14 @@ Each has a process of its own (`process.py`), so that a server that is away, a f
 search neither time nor trials. What a tracker missed, it is told when the search is resumed.
 """
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -20,17 +21,21 @@ from typing import Any
 from nex_merge import interrupts
 from nex_merge.errors import InputError
 from nex_merge.inert import one_line
-from nex_merge.passwords import HIDDEN, masked, secrets_of
+from nex_merge.passwords import AMBIGUOUS, hidden, is_ambiguous, secrets_of, without_password
 from nex_merge.records import TrialResult
 from nex_merge.runs.run import RunFolder
-from nex_merge.setup.config import RunConfig, TrackingConfig
+from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.observers import Observer
 from nex_merge.study.tracking.process import END, FAULT, NEWS, STOPPED
 from nex_merge.study.tracking.told import Task
 
+_logger = logging.getLogger(__name__)
 FINISH = 20.0  # seconds that a search, at its end, waits for a tracker to take what is left
 HURRY = 2.0  # the same after Ctrl-C
+# Of what a process printed last, the bytes that are looked at, and the lines of them that are quoted: a warning of
+# MLflow's has four.
+_END, _LINES = 4096, 4
 # Unless the user has set them: nothing is sent to a library's makers, and a server that is away is given up within half
 # a minute.
 _ENVIRONMENT = {
@@ -41,18 +46,20 @@ _ENVIRONMENT = {
 }
 
 
-def check_tracking(tracking: TrackingConfig) -> None:
-    """Raise InputError if the library of a tracker is not installed."""
-    for name, target in tracking.model_dump().items():
-        if target is not None and find_spec(name) is None:
+def check_tracking(trackers: Mapping[str, str]) -> None:
+    """Raise InputError if the library of a tracker is not installed, or nothing tells where a URI's password ends."""
+    for name, target in trackers.items():
+        if find_spec(name) is None:
             raise InputError(f"tracking.{name}: needs {name}, which is not installed; install nex-merge[{name}]")
+        if is_ambiguous(target):
+            raise InputError(f"tracking.{name}: {AMBIGUOUS.format(without_password(target))}")
 
 
 class Tracking(Observer):
-    """Tells the trackers of a configuration of a search. `note` is told, once, of one that failed."""
+    """Tells the trackers of a configuration of a search. One that fails is warned of once, also in a quiet search."""
 
-    def __init__(self, resolved: ResolvedConfig, note: Callable[[str], None]) -> None:
-        self._resolved, self._note = resolved, note
+    def __init__(self, resolved: ResolvedConfig) -> None:
+        self._resolved = resolved
         self._tellers: list[_Teller] = []
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
@@ -61,7 +68,7 @@ class Tracking(Observer):
         for name, target in self._resolved.trackers.items():
             where = getattr(config.tracking, name)
             task = Task(name, target, where, Path(run).resolve(), study, flat(config))
-            self._tellers.append(_Teller(task, self._note))
+            self._tellers.append(_Teller(task))
 
     def on_trial_end(self, result: TrialResult) -> None:
         for teller in self._tellers:
@@ -75,15 +82,15 @@ class Tracking(Observer):
         until = time.monotonic() + patience
         for teller in tellers:
             if not teller.has_ended(max(0.0, until - time.monotonic())):
-                teller.give_up(f"did not take everything within {patience:.0f} s of the end of the search")
+                teller.give_up_after(patience)
             teller.close()
 
 
 class _Teller:
     """The process of a tracker."""
 
-    def __init__(self, task: Task, note: Callable[[str], None]) -> None:
-        self._task, self._note, self._is_on = task, note, True
+    def __init__(self, task: Task) -> None:
+        self._task, self._is_on = task, True
         here, there = socket.socketpair()
         self._output = tempfile.TemporaryFile(prefix="nex-merge-")  # noqa: SIM115  as long as the process
         with there:
@@ -133,19 +140,30 @@ class _Teller:
 
     def _last_words(self) -> str:
         code = self._process.wait()
-        self._output.seek(0)
-        said = self._output.read().decode(errors="replace").strip().splitlines()
+        said = self._said()
         return f"its process ended with exit code {code}" + (f", and said: {said[-1]}" if said else "")
+
+    def _said(self) -> list[str]:
+        """What its process printed last, by lines."""
+        # Not by reading the file on: the process, if it lives, writes where the file was read to.
+        file = self._output.fileno()
+        end = os.pread(file, _END, max(0, os.fstat(file).st_size - _END))
+        return end.decode(errors="replace").strip().splitlines()
+
+    def give_up_after(self, seconds: float) -> None:
+        """As `give_up`, for one that took too long: the cause is often in what its library has printed."""
+        said = " ".join(self._said()[-_LINES:])
+        why = f"did not take everything within {seconds:.0f} s of the end of the search"
+        self.give_up(why + (f"; its process said last: {said}" if said else ""))
 
     def give_up(self, why: str) -> None:
         """Say that it is told nothing more, and why."""
         self._is_on = False
-        for secret in secrets_of(self._task.target):
-            why = why.replace(secret, HIDDEN)
-        self._note(
-            f"tracking.{self._task.tracker}: {masked(one_line(why)).rstrip('.')}. It is told nothing more until the "
-            "search is resumed, which tells it what is missing"
-        )
+        why = one_line(hidden(why, secrets_of(self._task.target))).rstrip(".")
+        _logger.warning(
+            "tracking.%s: %s. It is told nothing more until the search is resumed, which tells it what is missing",
+            self._task.tracker, why,
+        )  # fmt: skip
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
