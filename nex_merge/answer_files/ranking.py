@@ -258,6 +258,8 @@ def _notes(
         if (cut := sum(response.truncated for response in responses)) > CUT * len(responses):
             yield f"{name}: {cut} of {counted(len(responses), 'response')} cut off, which conclude nothing"
         yield from one.notes
+    for names in _alike(found):
+        yield f"{', '.join(names[:-1])} and {names[-1]} conclude the same on every prompt, and count as one"
     if prompts.reordered:
         what = counted(len(prompts.reordered), "prompt")
         yield f"choices of {what} come in different orders; letters stand for the choices of their own line"
@@ -268,6 +270,14 @@ def _notes(
             yield f"{task + ': ' if task else ''}most responses end in a {likely}, which --match {likely} would read"
         golds = {a.prompt: a.text for a in prompts.answers if prompts.tasks.get(a.prompt, "") == task}
         yield from unlike(list(golds.values()), match)
+
+
+def _alike(found: Mapping[str, Conclusions]) -> Iterator[list[str]]:
+    """The models that conclude the same throughout, where there are two or more."""
+    groups: dict[str, list[str]] = {}
+    for name, item in found.items():
+        groups.setdefault(repr(sorted(item.items())), []).append(name)
+    yield from (names for names in groups.values() if len(names) > 1)
 
 
 def _share(values: Iterable[bool]) -> float:

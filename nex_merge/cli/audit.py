@@ -222,7 +222,8 @@ def _print(run: "RunFolder", folder: Path, outcome: "AuditOutcome", silent: int,
         high_values = "its values are too high, though the order may still hold"
         echo(f"The labels contradict consensus: {upside if 2 * found.right < found.n else high_values}.")
     elif outcome.standing == IN_LINE:
-        echo("The labels are in line with what consensus claims.")
+        below = "Fewer are right than consensus claims, but not so few that the labels contradict its ranking."
+        echo("The labels are in line with what consensus claims." if high >= found.claimed else below)
     else:
         echo("These are too few labels to tell.")
     for count, why in ((silent, "no variant concludes anything"), (unsure, "you were not sure")):

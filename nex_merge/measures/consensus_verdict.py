@@ -29,6 +29,7 @@ from nex_merge.measures.measure import Grounds, Pool
 from nex_merge.measures.readings import Readings, readings
 from nex_merge.measures.votes import Conclusions, Fit, Key, Votes
 from nex_merge.records import Advice, Verdict
+from nex_merge.resampling import FEWEST_VARIANTS
 from nex_merge.wording import counted
 
 # Below the first limit a ranking is insufficient, below the second it is weak.
@@ -155,7 +156,9 @@ def assess_consensus(
     }
     figures["torn"], figures["torn_lead"] = found.torn()
     audit = audit_of(fit, truths or {})
-    figures |= {"split_half": split_half, "variants": len(conclusions), "unheard": unheard}
+    # Those that conclude the same throughout add none: with copies, a ranking would seem to rest on more variants.
+    distinct = len(np.unique(votes.same(), axis=0))
+    figures |= {"split_half": split_half, "variants": len(conclusions), "distinct": distinct, "unheard": unheard}
     if audit is not None:
         low, high = audit.interval()
         figures |= {"audit_right": audit.right, "audit_n": audit.n, "audit_low": low, "audit_high": high,
@@ -208,15 +211,19 @@ def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
             f"only {counted(int(telling), 'prompt')} {verb} the variants apart; on the others all agree, or none does"
         )
         found.append((int(telling >= TELLING[0]), reason, MORE_PROMPTS))
-    if (count := figures["variants"] or 0) < FEWEST_VOTING:
+    count = int(figures["distinct"] or 0)
+    again = int(figures["variants"] or 0) - count
+    alike = f", as {again} {'concludes' if again == 1 else 'conclude'} the same as another throughout" if again else ""
+    if count < FEWEST_VOTING:
         verb = "votes" if count == 1 else "vote"
-        reason = f"only {counted(int(count), 'variant')} {verb}: two that agree outvote the rest"
+        reason = f"only {counted(count, 'variant')} {verb}{alike}: two that agree outvote the rest"
         found.append((0, reason, MORE_VARIANTS))
     elif voters is not None and voters < VOTERS[1]:
         reason = f"the variants vote like {voters:.1f} independent ones"
         found.append((int(voters >= VOTERS[0]), reason, MORE_VARIANTS))
-    if halves is None and count >= FEWEST_VOTING:
-        found.append((1, "too few variants to estimate how reliable their ranking is", MORE_VARIANTS))
+    if FEWEST_VOTING <= count and (halves is None or count < FEWEST_VARIANTS):
+        reason = f"too few variants to estimate how reliable their ranking is{alike}"
+        found.append((1, reason, MORE_VARIANTS))
     elif halves is not None and halves < SPLIT_HALF[1]:
         word = "hardly agree" if halves < SPLIT_HALF[0] else "agree only roughly"
         reason = f"the rankings on two halves of the prompts {word} (split-half reliability {halves:.2f})"

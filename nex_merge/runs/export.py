@@ -118,7 +118,8 @@ def _doubts(run: RunFolder, trial: str, by: str) -> Iterator[str]:
     reliability = read_reliability(run.path)
     verdict = None if reliability is None else reliability.of(by)
     if verdict is not None and verdict.level == "insufficient":
-        yield f"note: the verdict on {by} is insufficient: {'; '.join(verdict.reasons)}"
+        first = f"so that it doesn't recommend {trial_name(trial)}, the first by it"
+        yield f"note: the verdict on {by} is insufficient, {first}: {'; '.join(verdict.reasons)}"
     for other in better_than(run.path, trial):
         yield f"note: compared blind, {trial_name(other)} is better than {trial_name(trial)}"
     rows = of_last_stage(read_rows(run))

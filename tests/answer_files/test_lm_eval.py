@@ -50,7 +50,7 @@ def test_the_page_shows_what_the_command_prints(evals, monkeypatch):
     done = CliRunner().invoke(app, ["consensus", *map(str, sorted(Path("evals").iterdir()))], env={"COLUMNS": "120"})
     assert done.exit_code == 0 and done.stdout == expected
     places = ["evals/dare-0.5", "evals/linear", "evals/dare-0.1", "evals/dare-0.03", "evals/dare-0.05"]
-    assert [line.split()[1] for line in expected.splitlines()[2:7]] == places
+    assert [line.split()[1] for line in expected.splitlines()[3:8]] == places
     assert "5 models on 20 prompts; conclusions read as choice (differences), number (sums)" in expected
     assert "never enter the ranking: the pool's conclusion is right on 18 of 20 prompts" in expected
 

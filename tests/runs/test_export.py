@@ -61,7 +61,8 @@ def test_an_export_by_a_measure_whose_verdict_is_insufficient_says_so(tmp_path, 
     monkeypatch.setattr(export, "read_rows", lambda run: [])
     monkeypatch.setattr(export, "read_reliability", lambda path: SimpleNamespace(of={"nex": verdict}.get))
     run = SimpleNamespace(path=tmp_path, objective=Objective("consensus", 1))
-    said = "note: the verdict on nex is insufficient: half of it is noise; few prompts"
+    first = "so that it doesn't recommend trial 7, the first by it"
+    said = f"note: the verdict on nex is insufficient, {first}: half of it is noise; few prompts"
     assert list(export._doubts(run, "7", "nex")) == [said] and list(export._doubts(run, "7", "consensus")) == []
 
 
