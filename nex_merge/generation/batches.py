@@ -135,9 +135,7 @@ def draft_all(
         return [[] for _ in rows]
     room = LOGITS // (len(rows) * model.config.get_text_config().vocab_size) - 1
     drafted = [
-        []
-        if job is None
-        else drafts[job].propose(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
+        [] if job is None else drafts[job].propose(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
         for job in rows
     ]
     acceptance = [0.0 if job is None else drafts[job].acceptance for job in rows]

@@ -2,8 +2,8 @@
 
 A response has a row of buffers of keys and values that are laid out once, its tokens at the places that are their
 positions: no padding, no gaps, and what a rejected draft left is written over. Widths of passes, rows and lengths come
-in steps, so that a GPU records the kernels of each shape once, as a CUDA graph, and replays them afterwards. Python then
-launches one graph where it launched two thousand kernels.
+in steps, so that a GPU records the kernels of each shape once, as a CUDA graph, and replays them afterwards: one launch
+from Python where there were two thousand.
 
 On the CPU, where launching costs nothing and every token that is computed does, `batches` decodes. Both choose the same
 tokens in float32; see `sampling` for what makes them.
@@ -31,6 +31,8 @@ WIDTHS = (1, 2, 4, 8, 16)
 # Keys that a pass attends to come in multiples of the first, and buffers have room for multiples of the second, which
 # kernels align masks by.
 LENGTH_STEP, ALIGNED = 512, 16
+# Share of the largest logit by which a recorded pass may differ from one that was run: kernels may add in another order.
+ROUNDING = 0.02
 ATTENTION = "nex_merge_folded"
 
 
@@ -88,7 +90,7 @@ def _folding(model: PreTrainedModel) -> Any:
 
 
 class _PlacedLayer(DynamicLayer):
-    """Keys and values of a layer: new ones go to the places where the pass says, all up to its length are attended to."""
+    """Keys and values of a layer: new ones go to the pass's places, and all up to its reach are attended to."""
 
     def __init__(self, buffers: "Buffers", number: int) -> None:
         super().__init__()
@@ -190,7 +192,7 @@ class Buffers:
             ).logits
 
     def _recorded(self, rows: int, width: int, reach: int) -> Any:
-        """A pass as a CUDA graph that writes its logits; None if this model's can't be recorded, which is said.
+        """A pass as a CUDA graph that writes its logits; None if there is none that gives what the pass gives: it warns.
 
         A pass may be repeated: it writes the same keys and values to the same places again.
         """
@@ -201,30 +203,34 @@ class Buffers:
         torch.cuda.current_stream().wait_stream(stream)
         if width not in self._logits:
             self._logits[width] = found.new_empty(self.rows, *found.shape[1:])
-        del found
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph, written = torch.cuda.CUDAGraph(), self._logits[width][:rows]
         try:
             with torch.cuda.graph(graph, pool=self._pool):
-                self._logits[width][:rows].copy_(self._pass(rows, width, reach))
+                written.copy_(self._pass(rows, width, reach))
+            graph.replay()
+            margin = ROUNDING * found.abs().max().item()
+            why = "" if torch.allclose(written, found, rtol=0, atol=margin, equal_nan=True) else "logits differ"
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             torch.cuda.synchronize()
-            logging.getLogger(__name__).warning(
-                "passes of %s can't be recorded as CUDA graphs, so that each launches its kernels one by one: %s",
-                type(self._model).__name__,
-                str(error).splitlines()[0],
-            )
-            return None
-        return graph
+            why = str(error).splitlines()[0]
+        if not why:
+            return graph
+        logging.getLogger(__name__).warning(
+            "passes of %s can't be replayed as CUDA graphs, so that each launches its kernels one by one: %s",
+            type(self._model).__name__,
+            why,
+        )
+        return None
 
 
 _held: "WeakKeyDictionary[PreTrainedModel, Buffers]" = WeakKeyDictionary()
 
 
 def buffers_of(model: PreTrainedModel, rows: int, length: int) -> Buffers:
-    """Buffers for so many responses of so many tokens: those that the model has if they do, whose graphs are recorded."""
+    """Buffers for so many responses of so many tokens: those that the model has, with their graphs, if they suffice."""
     found = _held.get(model)
     if found is None or found.rows < rows or found.length < length or found.dtype != model.dtype:
         _held.pop(model, None)  # before there are others

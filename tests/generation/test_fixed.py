@@ -1,4 +1,4 @@
-"""Decoding in fixed shapes gives the tokens that batches give, and has few shapes. On the CPU, so without CUDA graphs."""
+"""Decoding in fixed shapes gives the tokens that batches give, in few shapes. On the CPU, so without CUDA graphs."""
 
 import gc
 
