@@ -31,7 +31,7 @@ WIDTHS = (1, 2, 4, 8, 16)
 # Keys that a pass attends to come in multiples of the first, and buffers have room for multiples of the second, which
 # kernels align masks by.
 LENGTH_STEP, ALIGNED = 512, 16
-# Share of the largest logit by which a recorded pass may differ from one that was run: kernels may add in another order.
+# A recorded pass may differ by this share of the largest logit from one that was run: kernels may add in other orders.
 ROUNDING = 0.02
 ATTENTION = "nex_merge_folded"
 
@@ -192,7 +192,7 @@ class Buffers:
             ).logits
 
     def _recorded(self, rows: int, width: int, reach: int) -> Any:
-        """A pass as a CUDA graph that writes its logits; None if there is none that gives what the pass gives: it warns.
+        """A pass as a CUDA graph that writes its logits; None, and a warning, if it gives others than the pass does.
 
         A pass may be repeated: it writes the same keys and values to the same places again.
         """
