@@ -164,8 +164,8 @@ class Buffers:
         """
         rows, width = len(ids), len(ids[0])
         reach = min(_in_steps(max(at) + width, LENGTH_STEP), self._room)
-        self._ids[:rows, :width] = torch.tensor(ids).to(self._ids.device, non_blocking=True)
-        self._at[:rows, 0] = torch.tensor(at).to(self._at.device, non_blocking=True)
+        self._ids[:rows, :width] = torch.tensor(ids, device=self._ids.device)
+        self._at[:rows, 0] = torch.tensor(at, device=self._at.device)
         if not self.records:
             return self._pass(rows, width, reach)
         shape = rows, width, reach
