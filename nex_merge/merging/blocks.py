@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from nex_merge import interrupts
-from nex_merge.threads import cores, on_cores, use_one_core
+from nex_merge.threads import use_one_core, work_off
 
 # Elements per block: a few float32 buffers of this size fit a core's L2 cache.
 BLOCK = 1 << 17
@@ -59,17 +58,5 @@ def _draw_thread() -> ThreadPoolExecutor:
 
 
 def on_blocks(size: int, work: Callable[[slice], object]) -> None:
-    """Run `work` on every block, on all cores, begun in order; see `threads.on_cores`.
-
-    A thread takes the next block as soon as it is done with one. To hand out each as a piece of work of its own took 5
-    to 10 % of the CPU time of TIES and DARE merges on two cores, and ran one after the other, however many there are.
-    """
-    waiting = iter(blocks(size))  # whose next item only one thread gets
-
-    def work_off(_: int) -> None:
-        for part in waiting:
-            interrupts.check()
-            work(part)
-
-    for _ in on_cores(work_off, range(min(cores(), -(-size // BLOCK)))):
-        pass
+    """Run `work` on every block, on all cores, begun in order; see `threads.work_off`."""
+    work_off(work, blocks(size))
