@@ -50,6 +50,8 @@ def init(
             f"{'--model' if model else '--method'}: expected none beside {recipe}, which names models and method"
         )
     given, content = configuration.override(settings or []), None
+    if trials is not None:  # wins over --set, as with search and validate
+        given = configuration.merge_mappings(given, {"study": {"trials": trials}})
     if recipe is not None:
         from nex_merge.setup.recipe_files import read_recipe
 
@@ -171,12 +173,15 @@ def _written(
 
     Members on the hub are not fetched, and folders not looked into; `validate` does both.
     """
+    from nex_merge.measures.constraints import constraints_of
+    from nex_merge.measures.estimates import objective_of
     from nex_merge.merging import method_specs
     from nex_merge.setup.families import read_family
     from nex_merge.setup.prompts import load_prompts
     from nex_merge.setup.search_space import load_space
     from nex_merge.setup.starting.around import space_around
     from nex_merge.setup.starting.new_config import file_text, new_settings
+    from nex_merge.study.preflight import check_measures
 
     around = space_around(plan)
     source = str(recipe) if recipe is not None else "family"
@@ -187,6 +192,7 @@ def _written(
     read_family(config.family)
     if config.search_space is not None:
         load_space(config.search_space, method_specs(), list(plan.models))
+    check_measures(config, objective_of(config.study), constraints_of(config.study))
     load_prompts(config.prompts)
     return file_text(settings, comments, recipe.name if recipe else None, plan, dropped), dropped
 

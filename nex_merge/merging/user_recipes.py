@@ -32,10 +32,9 @@ def adopt_recipe(
     """
     check_structure(content)
     source = content.get("tokenizer_source")
-    if (
-        isinstance(source, str)
-        and member_of(content.get("base_model") or source if source == "base" else source) == donor
-    ):
+    if source == "base":
+        source = content.get("base_model", source)
+    if isinstance(source, str) and member_of(source) == donor:
         content = {key: value for key, value in content.items() if key != "tokenizer_source"}
     for key in _TOKENIZER:
         if content.get(key) is not None:

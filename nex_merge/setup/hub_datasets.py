@@ -11,7 +11,7 @@ from nex_merge.errors import InputError
 from nex_merge.setup.config import find_file
 from nex_merge.setup.paths import check_readable
 from nex_merge.setup.prompts_config import DatasetConfig
-from nex_merge.setup.textfiles import file_type
+from nex_merge.setup.textfiles import file_type, read_csv
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,15 +32,18 @@ def open_dataset(config: DatasetConfig) -> "Dataset":
     import datasets
     from datasets.exceptions import DatasetsError
 
-    path = find_file(config.path)
+    path = find_file(config.path) if config.path else None  # an empty path is the working directory
     try:
         if path is None:
             found = _from_hub(config)
         else:
             with hub_or_cache(needed=False):
                 found = _from_disk(path, config)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, DatasetsError) as error:
-        raise InputError(f"prompts.dataset: {config.path}: {reason(error)}") from None
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, StopIteration, DatasetsError) as error:
+        said = reason(error)
+        if "corresponds to no data" in said or isinstance(error, StopIteration):  # as `datasets` says no rows
+            raise InputError(f"prompts.dataset: expected at least one prompt, got none in {config.path}") from None
+        raise InputError(f"prompts.dataset: {config.path}: {said}") from None
     if isinstance(found, datasets.Dataset):
         return found
     splits = [str(name) for name in found]
@@ -67,6 +70,8 @@ def _from_disk(path: Path, config: DatasetConfig):
         raise InputError(
             f"prompts.dataset.path: expected a file of type {', '.join(_BUILDERS)}, or a folder, got {path}"
         )
+    if builder == "csv":  # `datasets` renames the second of two columns that are called the same
+        next(read_csv(path, config.column or "prompt"), None)
     return datasets.load_dataset(builder, data_files=str(path), split=config.split)
 
 

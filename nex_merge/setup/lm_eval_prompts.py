@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import TemplateError
 
 from nex_merge.errors import InputError
@@ -13,7 +14,10 @@ from nex_merge.setup.config import find_file
 from nex_merge.setup.explain import nearest
 from nex_merge.setup.hub_datasets import hub_or_cache, reason
 
-_FAULTS = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ImportError, TemplateError)
+_FAULTS = (
+    OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ImportError, TemplateError,
+    yaml.YAMLError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ def open_task(name: str, split: str | None) -> TaskDocuments:
     logger.setLevel(logging.ERROR)
     file = find_file(name) if name.endswith((".yaml", ".yml")) else None
     try:
+        if file is not None and _is_group(file):
+            raise InputError(
+                f"prompts.task: {name}: is a group, which has no prompts of its own; name one of its tasks, or a file "
+                "that describes one"
+            )
         with hub_or_cache():
             tasks = TaskManager(include_defaults=file is None)
             if file is None:
@@ -74,6 +83,14 @@ def open_task(name: str, split: str | None) -> TaskDocuments:
         raise InputError(f"prompts.task: {name}: expected one task, got {', '.join(found)}; name one of them")
     [task] = found.values()
     return _documents(name, task, split)
+
+
+def _is_group(file: Path) -> bool:
+    """Whether a file describes a group of tasks, as the harness tells it. Its tags, such as !function, are not read."""
+    with file.open("rb") as opened:
+        content = yaml.compose(opened, yaml.SafeLoader)
+    keys = [key.value for key, _ in content.value] if isinstance(content, yaml.MappingNode) else []
+    return "group" in keys and "class" not in keys
 
 
 def _check_name(name: str, tasks: Sequence[str], groups: Sequence[str]) -> None:

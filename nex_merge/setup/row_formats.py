@@ -119,6 +119,7 @@ def _question(row: Mapping[str, Any], where: str) -> Recognised:
     """GSM8K writes an answer behind ####, its reasoning before; MMLU numbers the choices from 0."""
     options = options_of(row)
     answer = row.get("answer", row.get("answerKey"))
+    _check_options(row, where, bool(options), isinstance(answer, int))
     if options and isinstance(answer, int) and not isinstance(answer, bool):
         if not 0 <= answer < len(options):
             raise InputError(f"{where}: answer: expected the number of a choice, 0 to {len(options) - 1}, got {answer}")
@@ -127,6 +128,27 @@ def _question(row: Mapping[str, Any], where: str) -> Recognised:
         answer = answer.rpartition("####")[2].strip()
     keys = ("question", *(key for key in OPTIONS if options and key in row))
     return Recognised(row, "question", keys, answer, lettered=bool(options))
+
+
+def _check_options(row: Mapping[str, Any], where: str, found: bool, numbered: bool) -> None:
+    """Raise InputError if a row gives options that are none, or texts and labels of different numbers.
+
+    found: whether it has options; numbered: whether its answer may be the number of one. Without options and such an
+    answer, an empty list says that the question has none.
+    """
+    key = "choices" if "choices" in row else "options"
+    given = row.get(key)
+    parts = [given.get(name) for name in ("text", "label")] if isinstance(given, Mapping) else []
+    lengths = [len(part) for part in parts if isinstance(part, list)]
+    if len(set(lengths)) > 1:
+        raise InputError(
+            f"{where}: {key}: expected a label for every text, got {lengths[0]} of text and {lengths[1]} of label"
+        )
+    if not found and (given or (numbered and given is not None)) and not is_conversation(given):
+        raise InputError(
+            f"{where}: {key}: expected a list of 2 to 26 options, got {as_yaml(given)}; leave {key} out where there "
+            "are none"
+        )
 
 
 _FORMATS = (

@@ -63,6 +63,8 @@ def prompt_of(item: Mapping[str, Any], where: str, column: str | None = None, se
     if text is None and messages is not None:
         prompt = Prompt(_messages(messages, f"{where}: {'messages' if item.get(key) is None else key}"))
         return _with_beside(replace(prompt, where=where, choices=choices), item, where)
+    if column is None and key not in item and "messages" in item:
+        _messages(messages, f"{where}: messages")
     if key in item:
         shown = f"bytes ({text[:20]!r})" if isinstance(text, bytes) else as_yaml(text)
         raise InputError(f"{where}: {key}: expected text, got {shown}")

@@ -125,15 +125,32 @@ def test_slices_become_points_over_depth_and_stacked_layers_are_said(tmp_path):
     def sources(start, end, **parameters):
         return {"sources": [{"model": m, "layer_range": [start, end]} for m in (PAIRS, SIGNS)], **parameters}
 
-    slices = [sources(0, 2, parameters={"t": 0.2}), sources(1, 4, parameters={"t": [0.6, 0.8]})]
+    slices = [sources(0, 2, parameters={"t": 0.2}), sources(1, 4, parameters={"t": 0.7})]
     recipe = {"merge_method": "slerp", "base_model": SIGNS, "slices": slices, "tokenizer_source": "union"}
     done, out = init(tmp_path, recipe, "--base", BASE)
     config = yaml.safe_load(out.read_text())
     assert list(config["family"]["models"]) == ["signs", "pairs"], "t is still the way from signs to pairs"
     assert config["search_space"]["layer_groups"] == 2
     assert config["study"]["guesses"] == [{"t.0": 0.2, "t.1": 0.7}]
-    assert "not carried over: slices: the layers 0-2, 1-4 are not each layer once" in done.stderr
+    assert "not carried over: slices: the layers 0-2, 1-4 of 4 are not each layer once" in done.stderr
     assert "not carried over: tokenizer_source: 'union' is of all members" in done.stderr
+
+
+@pytest.mark.parametrize(("end", "counted"), [(4, False), (9, True), (3, True)])
+def test_gradients_within_slices_and_missing_layers_are_said(end, counted, tmp_path):
+    """mergekit runs through a gradient in every slice: the four layers get t = 0, 1, 0, 1."""
+    taken = [(0, 2), (2, end)]
+    slices = [{"sources": [{"model": m, "layer_range": list(one)} for m in (PAIRS, SIGNS)]} for one in taken]
+    recipe = {"merge_method": "slerp", "base_model": SIGNS, "slices": slices, "parameters": {"t": [0, 0.3, 1]}}
+    done, out = init(tmp_path, recipe, "--base", BASE)
+    assert "guesses" not in yaml.safe_load(out.read_text())["study"] and "given: 0, 0.3, 1" in out.read_text()
+    assert "not carried over: parameters: t: [0.0, 0.3, 1.0] runs over the layers of a slice" in done.stderr
+    assert (f"slices: the layers 0-2, 2-{end} of 4 are not each layer once" in done.stderr) == counted
+
+
+def test_a_number_of_trials_wins_over_a_setting(tmp_path):
+    config = written(tmp_path, recipe_of("ties"), "--trials", "5", "--set", "study.trials=9")
+    assert config["study"]["trials"] == 5
 
 
 def test_a_genome_becomes_a_space(tmp_path):
@@ -190,6 +207,27 @@ def test_without_a_file_every_answer_is_an_option_and_the_context_is_kept(tmp_pa
         ("merge_method: ties\nbase_model: a/b\nmodels: [{model: c/d}]", ["--model", "x=e/f"], "--model: expected none"),
         ("merge_method: tise\nmodels: [{model: a/b}]", [], "mergekit can't read it"),
         ("genome: {models: [a/b], merge_method: della}", [], "genome.merge_method: expected"),
+        *((f"genome: {{models: [a/b], merge_method: linear, {given}}}", ["--base", BASE], f"mine.yml: genome.{said}")
+          for given, said in (
+              ("layer_granularity: two", "layer_granularity: expected an integer, got 'two'"),
+              ("layer_granularity: 3", "layer_granularity: expected a divisor of the models' 4 layers"),
+              ("normalize: maybe", "normalize: expected true or false, got 'maybe'"),
+              ("allow_negative_weights: perhaps", "allow_negative_weights: expected true or false, got 'perhaps'"),
+              ("filters: self_attn", "filters: expected a list, got 'self_attn'"),
+          )),
+        *((f"merge_method: ties\nbase_model: a/b\nparameters: {{{given}}}\nmodels: [{{model: c/d}}]", [],
+           f"mine.yml: parameters: {said}")
+          for given, said in (
+              ("weight: abc", "weight: expected a finite number, got 'abc'"),
+              ("lambda: x", "lambda: expected a finite number, got 'x'"),
+              ("weight: [1, a, 2]", "weight: expected a finite number, got [1, a, 2]"),
+              ("weight: [{filter: mlp, value: .nan}, {value: 1}]", "weight: expected a finite number, got .nan"),
+              ("density: .inf", "density: expected a finite number, got .inf"),
+              ("normalize: maybe", "normalize: expected true or false, got 'maybe'"),
+          )),
+        ("merge_method: ties\nbase_model: a/b\nmodels: [{model: c/d}, {model: c/d}]", [],
+         "mine.yml: model: expected every model once, as mergekit does, got 'c/d' twice"),
+        (yaml.safe_dump(recipe_of("ties")), ["--set", "study.objective=nosuch"], "study.objective: unknown measure"),
         ("family: qwen3-tiny", [], "a configuration of nex-merge already"),
     ],
 )  # fmt: skip

@@ -84,6 +84,11 @@ def test_known_formats(tmp_path, row, messages, about, note, names):
         ([{"conversations": [{"from": "gpt", "value": "a"}]}], "p.json", "to be the user's, got the assistant's"),
         ([{"instruction": "a", "input": 3}], "p.json", "row 1: input: expected text, got 3"),
         ([{"question": "a", "choices": ["b", "c"], "answer": 2}], "p.json", "the number of a choice, 0 to 1, got 2"),
+        ([{"question": "a", "choices": {"text": ["b"], "label": ["A", "B"]}, "answerKey": "A"}], "p.json",
+         "row 1: choices: expected a label for every text, got 1 of text and 2 of label"),
+        ([{"question": "a", "choices": ["b"]}], "p.parquet", "row 1: choices: expected a list of 2 to 26 options, got"),
+        ([{"question": "a", "choices": [], "answer": 1}], "p.json", "choices: expected a list of 2 to 26 options, got"),
+        ([{"messages": None}], "p.json", 'row 1: messages: expected a list of {"role", "content"}, got null'),
     ],
 )  # fmt: skip
 def test_what_is_not_recognised(tmp_path, rows, name, message):
@@ -171,6 +176,46 @@ def test_data_sets_on_disk(tmp_path):
         with pytest.raises(InputError) as error:
             of(folder, **settings)
         assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "[]", "prompts.dataset: expected at least one prompt, got none in "),
+        ("a.json", "{}", "prompts.dataset: expected at least one prompt, got none in "),
+        ("a.jsonl", "", "prompts.dataset: expected at least one prompt, got none in "),
+        ("a.csv", "prompt\n", "prompts.dataset: expected at least one prompt, got none in "),
+        ("a.csv", "prompt,prompt\na,b\n", "a.csv: the column 'prompt' occurs twice in the header"),
+    ],
+)
+def test_data_sets_without_rows_or_with_a_column_twice(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError) as error:
+        load(PromptsConfig(dataset=DatasetConfig(path=str(tmp_path / name))))
+    assert message in str(error.value)
+
+
+def test_an_empty_path_is_no_data_set():
+    with pytest.raises(InputError, match=r"prompts\.dataset\.path: expected a file, a folder or .+, got ''"):
+        load(PromptsConfig(dataset=DatasetConfig(path="")))
+
+
+def test_a_question_may_have_an_empty_list_of_options(tmp_path):
+    file = written(tmp_path, "p.json", [{"question": "a", "choices": [], "answer": "b"}])
+    assert not load(PromptsConfig(file=str(file))).prompts[0].choices
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: [", r"t\.yaml: cannot be loaded \(while parsing .+t\.yaml\", line 1"),
+        ("group: foo\ntask: [mine]", "is a group, which has no prompts of its own; name one of its tasks"),
+    ],
+)
+def test_task_files_that_describe_no_task(text, message, tmp_path):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load(PromptsConfig(task=str(tmp_path / "t.yaml")))
 
 
 def test_a_hub_that_is_out_of_reach_is_said_at_once(monkeypatch):

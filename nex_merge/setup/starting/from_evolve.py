@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from nex_merge.checkpoints.files import read_json
+from pydantic import ConfigDict
+
 from nex_merge.errors import InputError
 from nex_merge.records import MethodSpec
-from nex_merge.setup.config import find_file
+from nex_merge.setup.config import parse
 from nex_merge.setup.explain import nearest
-from nex_merge.setup.starting.from_mergekit import Plan, donor_of, members
-from nex_merge.setup.starting.recipe_values import Cell, Location, key_of, location
+from nex_merge.setup.starting.from_mergekit import Plan, donor_of, layers_of, members
+from nex_merge.setup.starting.recipe_values import Cell, key_of, location
+from nex_merge.setup.strict import Strict
 from nex_merge.setup.yaml_files import as_yaml
 
 # The methods that its genome takes, and those of them whose merges it normalizes unless it is told not to.
@@ -29,12 +30,32 @@ _DROPPED = {
 }
 
 
+class _Genome(Strict):
+    """What of a genome is read beside its models and method."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    layer_granularity: int = 0
+    normalize: bool | None = None
+    allow_negative_weights: bool = False
+    filters: list[str] | None = None
+    smooth: bool = False
+
+
+class _Evolve(Strict):
+    model_config = ConfigDict(extra="ignore")
+
+    genome: _Genome
+    apply_chat_template: bool = True
+
+
 def plan_of_evolve(
     content: Mapping[str, Any], specs: Mapping[str, MethodSpec], source: str, base: str | None = None
 ) -> Plan:
     """The plan of a search over what a genome describes.
 
-    `specs`, `base`: as for `from_mergekit.plan_of`. Raises InputError if the genome is none, or a model is in no place.
+    `specs`, `base`: as for `from_mergekit.plan_of`. Raises InputError if the genome is none, one that
+    mergekit-evolve refuses, or a model is in no place.
     """
     genome = content["genome"]
     if not isinstance(genome, Mapping) or not isinstance(genome.get("models"), list) or not genome["models"]:
@@ -45,18 +66,17 @@ def plan_of_evolve(
             f"{source}: genome.merge_method: expected a method of mergekit-evolve, got {as_yaml(method)}."
             f"{nearest(str(method), _METHODS, 'methods')}"
         )
-    spec = specs[method]
+    spec, read = specs[method], parse(_Evolve, content, source)
     listed = [location(model) for model in genome["models"]]
     # Its slerp takes the two best of a group; any two are a pair here, over a base that is none of them.
     own = genome.get("base_model")
     of_base, models = members(replace(spec, pairs=False), own, listed, base, source)
     donor, dropped = donor_of(genome, key_of(of_base), {key_of(place): name for name, place in models.items()})
-    groups, layers = _groups(genome, [of_base, *models.values()])
+    groups, layers = _groups(read.genome, layers_of([of_base, *models.values()]), source)
     values = {}
-    normalize = genome.get("normalize")
+    normalize = read.genome.normalize
     if "normalize" in spec.parameters:
-        values["normalize", None] = [Cell(None, 0, method in _NORMALIZED if normalize is None else bool(normalize))]
-    asked = content.get("apply_chat_template", True)
+        values["normalize", None] = [Cell(None, 0, method in _NORMALIZED if normalize is None else normalize)]
     return Plan(
         spec,
         of_base,
@@ -64,10 +84,10 @@ def plan_of_evolve(
         donor,
         None,
         groups,
-        list(genome.get("filters") or ()),
+        read.genome.filters or [],
         values,
-        negative=bool(genome.get("allow_negative_weights")),
-        chat_template=None if asked else False,
+        negative=read.genome.allow_negative_weights,
+        chat_template=None if read.apply_chat_template else False,
         carried=[layers] if layers else [],
         dropped=[*_tasks(content), *dropped, *_others(content, genome)],
     )
@@ -94,21 +114,21 @@ def _others(content: Mapping[str, Any], genome: Mapping[str, Any]) -> list[str]:
     return lines + [f"genome.{key}: no key of mergekit-evolve" for key in genome if key not in _GENOME]
 
 
-def _groups(genome: Mapping[str, Any], places: list[Location]) -> tuple[int, str | None]:
-    """`layer_groups`, and what is to be said of it."""
-    granularity = genome.get("layer_granularity") or 0
-    if not isinstance(granularity, int) or granularity <= 0:
+def _groups(genome: _Genome, layers: int | None, source: str) -> tuple[int, str | None]:
+    """`layer_groups`, and what is to be said of it. `layers`: those that the models have; None: not known."""
+    granularity = genome.layer_granularity
+    if granularity <= 0:
         return 1, None
     said = f"layer_granularity: {granularity}"
-    for place in places:
-        folder = find_file(place if isinstance(place, str) else place["path"])
-        config = Path(folder) / "config.json" if folder is not None else None
-        layers = read_json(config).get("num_hidden_layers") if config is not None and config.is_file() else None
-        if isinstance(layers, int) and layers >= granularity:
-            groups = layers // granularity
-            smooth = "as with smooth: true" if genome.get("smooth") else "where the genome has steps"
-            return groups, f"{said} of {layers} layers: layer_groups: {groups}, with values in between {smooth}"
-    return (
-        1,
-        f"{said}: no member is here to count its layers; set layer_groups to their number divided by {granularity}",
-    )
+    if layers is None:
+        return 1, (
+            f"{said}: no member is here to count its layers; set layer_groups to their number divided by {granularity}"
+        )
+    if layers % granularity:
+        raise InputError(
+            f"{source}: genome.layer_granularity: expected a divisor of the models' {layers} layers, as "
+            f"mergekit-evolve does, got {granularity}"
+        )
+    groups = layers // granularity
+    smooth = "as with smooth: true" if genome.smooth else "where the genome has steps"
+    return groups, f"{said} of {layers} layers: layer_groups: {groups}, with values in between {smooth}"

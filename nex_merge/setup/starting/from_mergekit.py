@@ -10,10 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nex_merge.checkpoints.files import read_json
 from nex_merge.errors import InputError
 from nex_merge.records import MethodSpec
+from nex_merge.setup.config import find_file
 from nex_merge.setup.explain import nearest
-from nex_merge.setup.starting.recipe_values import Cell, Location, key_of, location, stages_of, values_of
+from nex_merge.setup.starting.recipe_values import (
+    Cell,
+    Location,
+    check_values,
+    key_of,
+    location,
+    stages_of,
+    values_of,
+)
 from nex_merge.setup.yaml_files import as_yaml
 
 # Keys that mergekit-yaml reads. Others it ignores, and so does a search.
@@ -46,11 +56,13 @@ def plan_of(content: Mapping[str, Any], specs: Mapping[str, MethodSpec], source:
     """The plan of a search around a recipe that mergekit can read.
 
     `specs`: merge methods by name. `source`: the recipe's name, for messages. `base`: the family's base, where the
-    recipe names none. Raises InputError if nothing of the recipe can be searched, or a model is in no place.
+    recipe names none. Raises InputError if nothing of the recipe can be searched, a value is none that its parameter
+    can have, a model is listed twice, or one is in no place.
     """
     spec = _method(content["merge_method"], specs, source)
     part = _part(content, source)
-    stages, listed = stages_of(content, part)
+    stages, listed = stages_of(content, part, source)
+    check_values(spec, stages, source)
     in_slices = (item["base_model"] for item in part.get("slices") or () if item.get("base_model"))
     own = content.get("base_model") or next(in_slices, None)
     if own and not spec.names_base and key_of(location(own)) not in map(key_of, listed):
@@ -59,7 +71,8 @@ def plan_of(content: Mapping[str, Any], specs: Mapping[str, MethodSpec], source:
     names = {key_of(place): name for name, place in models.items()}
     values, groups, filters, carried = values_of(spec, stages, names)
     donor, unlike = donor_of(content, key_of(of_base), names)
-    dropped = [*_layers(part), *unlike, *_ignored(content, part, spec)]
+    steep = _within_slices(values)
+    dropped = [*_layers(part, layers_of([of_base, *models.values()])), *steep, *unlike, *_ignored(content, part, spec)]
     if spec.names_base and own is None:
         dropped.append(
             f"base_model: none, with which {spec.name} merges the models themselves; a search merges differences to "
@@ -71,7 +84,9 @@ def plan_of(content: Mapping[str, Any], specs: Mapping[str, MethodSpec], source:
         dtype = None
     if content.get("dtype") not in (None, "float32"):
         carried.append(f"dtype: merges are computed in float32, not in {content['dtype']}: the last digits differ")
-    return Plan(spec, of_base, models, donor, dtype, groups, filters, values, True, carried=carried, dropped=dropped)
+    return Plan(
+        spec, of_base, models, donor, dtype, groups, filters, values, not steep, carried=carried, dropped=dropped
+    )
 
 
 def _method(name: str, specs: Mapping[str, MethodSpec], source: str) -> MethodSpec:
@@ -97,8 +112,35 @@ def _part(content: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     return next(iter(modules.values()))
 
 
-def _layers(part: Mapping[str, Any]) -> list[str]:
-    """What slices do that a search can't."""
+def _within_slices(values: Mapping[tuple[str, str | None], Sequence[Cell]]) -> list[str]:
+    """Gradients that run within one of several slices, a line each: no merge of a search has them."""
+    lines = []
+    for (name, _), cells in values.items():
+        for place in {(cell.filter, cell.point): None for cell in cells}:
+            gradient = [cell.value for cell in cells if (cell.filter, cell.point) == place]
+            if len(set(gradient)) > 1:
+                lines.append(
+                    f"parameters: {name}: {as_yaml(gradient)} runs over the layers of a slice, for which a search has "
+                    "one value; it widens the range alone, and the recipe itself is not tried"
+                )
+    return list(dict.fromkeys(lines))
+
+
+def layers_of(places: Sequence[Location]) -> int | None:
+    """The number of layers that the first of these models has that is a folder here and says so; None: none does."""
+    for place in places:
+        folder = find_file(place if isinstance(place, str) else place["path"])
+        config = folder / "config.json" if folder is not None else None
+        given = read_json(config) if config is not None and config.is_file() else {}
+        text = given.get("text_config")
+        layers = (text if isinstance(text, dict) else given).get("num_hidden_layers")
+        if isinstance(layers, int):
+            return layers
+    return None
+
+
+def _layers(part: Mapping[str, Any], there: int | None) -> list[str]:
+    """What slices do that a search can't. `there`: the number of layers of a model; None: not known."""
     ranges = [[tuple(source["layer_range"]) for source in item["sources"]] for item in part.get("slices") or ()]
     dropped = [
         "slices: residual_weight: no parameter of a search"
@@ -106,10 +148,12 @@ def _layers(part: Mapping[str, Any]) -> list[str]:
         if item.get("residual_weight") is not None
     ]
     ends = [0, *(taken[0][1] for taken in ranges)]
-    if any(len(set(taken)) > 1 or taken[0][0] != ends[i] for i, taken in enumerate(ranges)):
+    incomplete = bool(ranges) and there not in (None, ends[-1])
+    if incomplete or any(len(set(taken)) > 1 or taken[0][0] != ends[i] for i, taken in enumerate(ranges)):
+        of = "" if there is None else f" of {there}"
         shown = ", ".join(" with ".join(f"{a}-{b}" for a, b in dict.fromkeys(taken)) for taken in ranges)
         dropped.append(
-            f"slices: the layers {shown} are not each layer once, in order, which the merges of a search have; the "
+            f"slices: the layers {shown}{of} are not each layer once, in order, which the merges of a search have; the "
             "method and its values are carried over"
         )
     return list(dict.fromkeys(dropped))

@@ -6,9 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from nex_merge.errors import InputError
 from nex_merge.records import MethodSpec
 from nex_merge.setup.config import find_file
+from nex_merge.setup.yaml_files import as_yaml
 
+# By type of a parameter: how mergekit reads its values, such as the text that 1e-3 is in YAML 1.1, and what they are.
+_TYPES: dict[str, tuple[TypeAdapter[Any], str]] = {
+    "float": (TypeAdapter(FiniteFloat), "a finite number"),
+    "int": (TypeAdapter(int), "an integer"),
+    "bool": (TypeAdapter(bool), "true or false"),
+}
 _REVISION = re.compile(r"([^@+]+)(?:@([^@+]+))?")
 
 Location = str | dict[str, str]  # as a family writes it
@@ -59,26 +69,53 @@ def key_of(place: Location) -> str:
     return json.dumps(place, sort_keys=True)
 
 
-def stages_of(content: Mapping[str, Any], part: Mapping[str, Any]) -> tuple[list[Stage], list[Location]]:
-    """The ranges of layers, and the models in the order in which they are listed."""
+def stages_of(content: Mapping[str, Any], part: Mapping[str, Any], source: str) -> tuple[list[Stage], list[Location]]:
+    """The ranges of layers, and the models in the order in which they are listed.
+
+    `source`: the recipe's name. Raises InputError if a model is listed twice, which mergekit refuses, too.
+    """
     common = [one.get("parameters") or {} for one in ([part] if part is content else [part, content])]
     listed: dict[str, Location] = {}
     stages = []
     for item in part.get("slices") or [part]:
         levels = common if item is part else [item.get("parameters") or {}, *common]
         models = {}
-        for source in item.get("sources") or item.get("models") or ():
-            place = location(source["model"])
+        for listing in item.get("sources") or item.get("models") or ():
+            place = location(listing["model"])
             listed.setdefault(key_of(place), place)
-            models[key_of(place)] = [source.get("parameters") or {}, *levels]
+            if key_of(place) in models:
+                shown = as_yaml(listing["model"])
+                raise InputError(
+                    f"{source}: model: expected every model once, as mergekit does, got {shown} twice; remove one"
+                )
+            models[key_of(place)] = [listing.get("parameters") or {}, *levels]
         stages.append(Stage(models, levels))
     return stages, list(listed.values())
+
+
+def check_values(spec: MethodSpec, stages: Sequence[Stage], source: str) -> None:
+    """Raise InputError for a value that is none of its parameter's type; other parameters mean nothing to mergekit."""
+    for parameter in spec.parameters.values():
+        adapter, expected = _TYPES[parameter.type]
+        for setting in _settings(stages, {parameter.name}):
+            for value in _given(setting):
+                is_gradient = parameter.type == "float" and isinstance(value, list)
+                try:
+                    for one in value if is_gradient else [value]:
+                        adapter.validate_python(one)
+                except ValidationError:
+                    raise InputError(
+                        f"{source}: parameters: {parameter.name}: expected {expected}, got {as_yaml(value)}"
+                    ) from None
 
 
 def values_of(
     spec: MethodSpec, stages: Sequence[Stage], names: Mapping[str, str]
 ) -> tuple[dict[tuple[str, str | None], list[Cell]], int, list[str], list[str]]:
-    """The recipe's values, the number of points over depth, the filters, and what is to be said of both."""
+    """The recipe's values, the number of points over depth, the filters, and what is to be said of both.
+
+    A gradient within one of several slices gives all its values to the slice's point.
+    """
     varying = {parameter.name for parameter in spec.parameters.values() if parameter.type == "float"}
     settings = list(_settings(stages, varying))
     filters = list(dict.fromkeys(name for setting in settings for name in _filters(setting)))
@@ -106,9 +143,12 @@ def values_of(
                     if levels is None:  # a slice without this model
                         value = 0.0 if parameter.name == "weight" else None
                     else:
-                        value = _evaluated([level.get(parameter.name) for level in levels], name or "", depth)
-                    if value is not None:
-                        cells.append(Cell(name, point, float(value) if parameter.type == "float" else value))
+                        value = _setting([level.get(parameter.name) for level in levels], name or "")
+                    if isinstance(value, list) and len(stages) == 1:
+                        value = _at(value, depth)
+                    read = _TYPES[parameter.type][0].validate_python
+                    given = value if isinstance(value, list) else [] if value is None else [value]
+                    cells += [Cell(name, point, read(one)) for one in given]
             if cells:
                 found[parameter.name, owner] = cells
     return found, groups, filters, said
@@ -135,26 +175,30 @@ def _filters(setting: Setting) -> Iterator[str]:
 
 
 def _lengths(setting: Setting) -> Iterator[int]:
-    values = [condition.get("value") for condition in _conditions(setting)] or [setting]
-    yield from (len(value) for value in values if isinstance(value, list))
+    yield from (len(value) for value in _given(setting) if isinstance(value, list))
 
 
-def _evaluated(settings: Sequence[Setting], tensor: str, depth: float) -> Any:
-    """The first value that the levels have for a tensor, as mergekit evaluates them; None if none has."""
+def _given(setting: Setting) -> list[Any]:
+    """The values and gradients of a setting, under whichever filter."""
+    return [condition.get("value") for condition in _conditions(setting)] or [setting]
+
+
+def _setting(settings: Sequence[Setting], tensor: str) -> Any:
+    """The first value or gradient that the levels have for a tensor, as mergekit finds it; None if none has."""
     for setting in settings:
         if conditions := _conditions(setting):
             matching = (
                 c["value"] for c in conditions if c.get("filter") in (None, "*") or (tensor and c["filter"] in tensor)
             )
             setting = next(matching, None)
-        if isinstance(setting, list):
-            if not setting:
-                continue
-            values = [float(value) for value in setting]
-            scaled = depth * (len(values) - 1)
-            first = int(scaled)
-            after = values[min(first + 1, len(values) - 1)]
-            setting = round(values[first] + (scaled - first) * (after - values[first]), 12)
-        if setting is not None:
+        if setting is not None and setting != []:
             return setting
     return None
+
+
+def _at(gradient: Sequence[Any], depth: float) -> float:
+    values = [float(value) for value in gradient]
+    scaled = depth * (len(values) - 1)
+    first = int(scaled)
+    after = values[min(first + 1, len(values) - 1)]
+    return round(values[first] + (scaled - first) * (after - values[first]), 12)
