@@ -6,7 +6,7 @@ depend on the number of cores.
 """
 
 import functools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -45,3 +45,20 @@ def on_cores(work: Callable[[Input], Result], items: Iterable[Input]) -> Generat
         return work(item)
 
     yield from _workers().map(unless_interrupted, items)
+
+
+def work_off(work: Callable[[Input], object], items: Sequence[Input]) -> None:
+    """Run many short pieces of `work`, one for every item, begun in order. Raises what `work` raises, as `on_cores`.
+
+    A thread takes the next item as soon as it is done with one. To hand out each by `on_cores` took 5 to 10 % of the
+    CPU time of TIES and DARE merges on two cores, in the one thread that does so, however many cores there are.
+    """
+    waiting = iter(items)  # each item goes to one thread, as a step of a list's iterator is never interrupted
+
+    def until_none_is_left(_: int) -> None:
+        for item in waiting:
+            interrupts.check()
+            work(item)
+
+    for _ in on_cores(until_none_is_left, range(min(cores(), len(items)))):
+        pass

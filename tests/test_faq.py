@@ -27,8 +27,8 @@ from nex_merge.runs.run import RunFolder
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.crew import Crew, Task
+from nex_merge.study.estimate import estimate
 from nex_merge.study.observers import Observers
-from nex_merge.study.preflight import estimate
 from nex_merge.workers.cluster import ROOM, TELLING
 from nex_merge.workers.executors import HERE, Gone, Here
 from nex_merge.workers.nodes import Facts, family_here, held_against, members

@@ -188,7 +188,7 @@ def _print_estimate(config: str, overrides: dict[str, Any], workers: str | None,
     from nex_merge.setup.resolve import resolve_config
 
     resolved, said = _with_workers(resolve_config(config, overrides, fresh=fresh), workers)
-    from nex_merge.study.preflight import estimate
+    from nex_merge.study.estimate import estimate
 
     for line in said:
         echo(line, err=True)

@@ -7,7 +7,7 @@ are reproducible for a fixed `batch_tokens` on one kind of device that does not 
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from nex_merge.errors import TrialError
 from nex_merge.generation.batches import SLACK, Batch, should_refill, supports_masked_gaps
 from nex_merge.generation.drafts import Draft
+from nex_merge.generation.fixed import FixedBatch, buffers_of, let_go, wants_fixed_shapes
 from nex_merge.generation.rotary import boundaries, check_sides, side
 from nex_merge.generation.sampling import Job
 from nex_merge.records import Response
@@ -74,7 +75,8 @@ def generate(
     drafts: dict[Job, Draft] = {}
     max_size = len(jobs)
     failed: list[int] = []  # sizes of the batches that ran out of memory
-    batch: Batch | None = None
+    batch: Batch | FixedBatch | None = None
+    fixed = wants_fixed_shapes(model)
     while waiting or batch is not None:
         running = [] if batch is None else batch.running()
         widest = max(len(job.ids) for job in [*running, *waiting[:1]])
@@ -86,7 +88,10 @@ def generate(
                 if drafting:
                     added = {job: Draft(job.ids, texts.get((job.prompt, job.sample), ())) for job in new}
                     drafts = {job: drafts[job] for job in running} | added
-                batch = _join(batch, Batch.begin(model, new, tokens, config, ends))
+                if fixed and batch is None:
+                    max_size = size
+                    batch = FixedBatch(model, buffers_of(model, size, widest + config.max_new_tokens))
+                batch = _join(batch, Batch.begin(model, new, tokens, config, ends), tokens)
                 progress(len(new))
                 waiting = waiting[len(new) :]
             assert batch is not None
@@ -106,6 +111,7 @@ def generate(
                 tokens[job] = []
             failed.append(len(tried))
             max_size, batch = len(tried) // 2, None
+            let_go(model)
             waiting = sorted({*tried, *waiting}, key=lambda job: -len(job.ids))
     if failed:
         logging.getLogger(__name__).warning(
@@ -118,9 +124,9 @@ def generate(
     return [_response(job, tokens[job], tokenizer, ends) for job in jobs]
 
 
-def _join(batch: Batch | None, new: Batch) -> Batch:
+def _join(batch: Batch | FixedBatch | None, new: Batch, tokens: Mapping[Job, Sequence[int]]) -> Batch | FixedBatch:
     # A function, so that no variable keeps the new batch's keys and values alive once it has joined.
-    return new if batch is None else batch.joined(new)
+    return new if batch is None else batch.joined(new, tokens)
 
 
 def auto_batch_tokens(config: PreTrainedConfig, itemsize: int) -> int:

@@ -123,6 +123,47 @@ def best_draft_length(drafts: Sequence[tuple[int, float]]) -> int:
     return best
 
 
+def draft_all(
+    model: PreTrainedModel,
+    rows: Sequence[Job | None],
+    tokens: Mapping[Job, Sequence[int]],
+    drafts: Mapping[Job, Draft],
+    config: GenerationConfig,
+) -> list[list[int]]:
+    """Every row's draft, cut to the length that pays off most."""
+    if not drafts:
+        return [[] for _ in rows]
+    room = LOGITS // (len(rows) * model.config.get_text_config().vocab_size) - 1
+    drafted = [
+        [] if job is None else drafts[job].propose(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
+        for job in rows
+    ]
+    acceptance = [0.0 if job is None else drafts[job].acceptance for job in rows]
+    width = best_draft_length([(len(draft), rate) for draft, rate in zip(drafted, acceptance, strict=True)])
+    return [draft[:width] for draft in drafted]
+
+
+def append_all(
+    rows: list[Job | None],
+    chosen: Sequence[Sequence[int]],
+    tokens: dict[Job, list[int]],
+    config: GenerationConfig,
+    ends: frozenset[int],
+) -> list[int]:
+    """Append every row's new tokens, up to the end of its response, which ends the row. Returns their numbers."""
+    counts = [0] * len(rows)
+    for row, new in enumerate(chosen):
+        for token in new:
+            job = rows[row]
+            assert job is not None, "a finished row has no tokens"
+            tokens[job].append(token)
+            counts[row] += 1
+            if token in ends or len(tokens[job]) == config.max_new_tokens:
+                rows[row] = None
+                break
+    return counts
+
+
 class Batch:
     """Running responses of one forward pass. Row i of every tensor belongs to `rows[i]`, which is None once finished.
 
@@ -199,7 +240,7 @@ class Batch:
         interrupts.check()
         if not self.running():
             return 0
-        drafted = self._draft(tokens, drafts, config)
+        drafted = draft_all(self._model, self._rows, tokens, drafts, config)
         width, device = max(map(len, drafted)), self._ids.device
         places = torch.arange(width, device=device)
         lengths = torch.tensor([len(draft) for draft in drafted], device=device)
@@ -217,7 +258,7 @@ class Batch:
             logits_to_keep=1 + width,
         )
         chosen = choose_all(self._model, output.logits, self._rows, drafted, tokens, config)
-        appended = [self._append(i, new, tokens, config, ends) for i, new in enumerate(chosen)]
+        appended = append_all(self._rows, chosen, tokens, config, ends)
         counts = torch.tensor(appended, device=device)[:, None]
         newest = [0 if job is None else tokens[job][-1] for job in self._rows]
         self._ids = torch.tensor(newest, device=device)[:, None]
@@ -225,36 +266,6 @@ class Batch:
         self._mask = torch.cat([self._mask, (places < counts - 1).long(), torch.ones_like(counts)], 1)
         self._positions = last + counts.clamp(min=1)
         return sum(appended)
-
-    def _draft(
-        self, tokens: Mapping[Job, Sequence[int]], drafts: Mapping[Job, Draft], config: GenerationConfig
-    ) -> list[list[int]]:
-        """Every row's draft, cut to the length that pays off most."""
-        if not drafts:
-            return [[] for _ in self._rows]
-        room = LOGITS // (len(self._rows) * self._model.config.get_text_config().vocab_size) - 1
-        drafted = [
-            []
-            if job is None
-            else drafts[job].propose(tokens[job], min(room, config.max_new_tokens - len(tokens[job]) - 1))
-            for job in self._rows
-        ]
-        acceptance = [0.0 if job is None else drafts[job].acceptance for job in self._rows]
-        width = best_draft_length([(len(draft), rate) for draft, rate in zip(drafted, acceptance, strict=True)])
-        return [draft[:width] for draft in drafted]
-
-    def _append(
-        self, row: int, new: Sequence[int], tokens: dict[Job, list[int]], config: GenerationConfig, ends: frozenset[int]
-    ) -> int:
-        """Append a row's new tokens, up to the end of the response. Returns their number."""
-        job = self._rows[row]
-        for count, token in enumerate(new, 1):
-            assert job is not None, "a finished row has no tokens"
-            tokens[job].append(token)
-            if token in ends or len(tokens[job]) == config.max_new_tokens:
-                self._rows[row] = None
-                return count
-        return len(new)
 
     def packed(self, tokens: Mapping[Job, Sequence[int]], refilling: bool) -> "Batch | None":
         """The batch without finished rows and unused positions, if copying it pays off; None if all rows have finished.
@@ -268,8 +279,14 @@ class Batch:
         dropping = not refilling and should_refill(len(self._rows), len(running))
         return self._packed_with() if dropping or self._mask.shape[1] > SLACK * used else self
 
+    def taken(self) -> tuple[list[Job], list[GrowingLayer]]:
+        """The running responses, and keys and values of all their tokens but the newest, which end at the right."""
+        packed = self._packed_with()
+        layers = [layer for layer in packed._cache.layers if isinstance(layer, GrowingLayer)]
+        return packed.running(), layers
+
     @torch.inference_mode()
-    def joined(self, other: "Batch") -> "Batch":
+    def joined(self, other: "Batch", tokens: Mapping[Job, Sequence[int]]) -> "Batch":
         """Both batches as one, without their finished rows."""
         return self._packed_with(other._packed_with()) if other.running() else self
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from nex_merge.threads import on_cores, use_one_core
+from nex_merge.threads import use_one_core, work_off
 
 # Elements per block: a few float32 buffers of this size fit a core's L2 cache.
 BLOCK = 1 << 17
@@ -58,6 +58,5 @@ def _draw_thread() -> ThreadPoolExecutor:
 
 
 def on_blocks(size: int, work: Callable[[slice], object]) -> None:
-    """Run `work` on every block, on all cores; see `threads.on_cores`."""
-    for _ in on_cores(work, blocks(size)):
-        pass
+    """Run `work` on every block, on all cores, begun in order; see `threads.work_off`."""
+    work_off(work, blocks(size))

@@ -5,6 +5,7 @@ Its tensors are bit-identical to those that `mergekit-yaml` writes for the same 
 
 import copy
 import hashlib
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from nex_merge.merging.differences import differing_keys
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
 from nex_merge.merging.mergekit_plan import Streamer
 from nex_merge.records import MergeRecipe
-from nex_merge.threads import use_one_core
+from nex_merge.threads import cores, use_one_core
 from nex_merge.wording import counted
 
 # Bytes per float -> integers of the same width, in torch (signed) and NumPy (unsigned).
@@ -64,16 +65,22 @@ class Merger:
         """
         self.model = self.under(self.member_of(recipe))
         parameters = dict(self.model.named_parameters())
-        digests = {}
-        # Tensors are checked, hashed and written while the next ones are merged, at most two of them waiting.
-        with ThreadPoolExecutor(2, initializer=use_one_core) as checking:
+        largest = max(parameter.numel() for parameter in parameters.values())
+        digests, waiting, held = {}, deque(), 0
+        # Tensors are checked, hashed and written while the next ones are merged, at most so many of them waiting as
+        # take the memory of the two largest.
+        with ThreadPoolExecutor(max(2, cores() // 2), initializer=use_one_core) as checking:
             for name, tensor in self._streamer.tensors(recipe):
                 interrupts.check()
                 if name not in parameters:
                     raise TrialError(f"the merge produced {name}, which is not a parameter of the model")
-                if len(digests) > 1:
-                    list(digests.values())[-2].result()
+                held += tensor.numel()
+                while waiting and held > 2 * largest:
+                    size, first = waiting.popleft()
+                    first.result()
+                    held -= size
                 digests[name] = checking.submit(_write, name, tensor, parameters[name])
+                waiting.append((tensor.numel(), digests[name]))
             found = {name: future.result() for name, future in digests.items()}
         missing = sorted(parameters.keys() - digests.keys())
         if missing:

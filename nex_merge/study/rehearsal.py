@@ -78,7 +78,7 @@ def rehearse(
     for name in folders:
         found, said = _check_member(engine, resident, name, texts)
         off, notes = max(off, found), notes + said
-    merges = _first_of_each_method(recipes) if recipes else _equal_merges(resident, space)
+    merges = sample_merges(resident, space, recipes)
     for recipe in reversed(merges):  # the first method's stays loaded
         _merge(engine, resident, recipe)
     _check_export(engine, resident, resolved, merges[0], resolved.prompts[0], texts)
@@ -176,6 +176,13 @@ class _Given:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._values[name]
+
+
+def sample_merges(
+    resident: FamilyResident, space: SearchSpace, recipes: Mapping[str, MergeRecipe] | None
+) -> list[MergeRecipe]:
+    """A merge by every method: the first of the given recipes by it, or equal weights."""
+    return _first_of_each_method(recipes) if recipes else _equal_merges(resident, space)
 
 
 def _equal_merges(resident: FamilyResident, space: SearchSpace) -> list[MergeRecipe]:

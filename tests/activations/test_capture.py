@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from nex_merge.activations.capture import capture, capture_all, check_capacity, gated_mlps
+from nex_merge.activations.capture import capture, capture_all, check_capacity, gated_mlps, pack_all
 from nex_merge.errors import InputError
 from nex_merge.records import Response
 from nex_merge.setup.config import ActivationsConfig
@@ -99,6 +99,39 @@ def test_a_response_does_not_depend_on_its_neighbours(model):
     alone, _ = capture(model, RESPONSES[1:], config)
     assert together.base.group(1)[0].tolist() == alone.base.group(0)[0].tolist()
     assert together.base.group(1)[1].tolist() == alone.base.group(0)[1].tolist()
+
+
+@pytest.mark.parametrize("score", ["logit_contribution", "magnitude"])
+def test_a_pack_gives_what_each_response_gives_alone(model, monkeypatch, score):
+    """As on accelerators: some responses are padded, some end within a row."""
+    long, short = RESPONSES
+    responses = [short, long, dataclasses.replace(long, token_ids=long.token_ids[:-3]), short]
+    config = ActivationsConfig(slice_tokens=4, top_k=20, score=score)
+    alone, stats = capture(model, responses, config)
+    forward, shapes, done = type(model.model).forward, [], []
+
+    def counted(self, *args, **kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model.model), "forward", counted)
+    for name in ("_are_alone", "_side_by_side"):
+        monkeypatch.setattr(f"nex_merge.activations.capture.{name}", lambda *_: False)
+    packed, found = capture(model, responses, config, done.append)
+    assert shapes == [(2, 14), (2, 7)] and done == [2, 4]
+    for before, after in ((alone.rows, packed.rows), (alone.base, packed.base)):
+        assert before.ptr.tolist() == after.ptr.tolist() and before.keys.tolist() == after.keys.tolist()
+        np.testing.assert_allclose(after.masses.astype(float), before.masses.astype(float), rtol=2e-3)
+    for one, other in zip(stats, found, strict=True):
+        np.testing.assert_allclose(dataclasses.astuple(other), dataclasses.astuple(one), rtol=1e-5, atol=1e-6)
+
+
+def test_packs_hold_responses_of_like_lengths():
+    def response(tokens):
+        return dataclasses.replace(RESPONSES[0], prompt_ids=(1,), token_ids=(2,) * (tokens - 1))
+
+    assert pack_all([response(n) for n in (40, 100, 31, 90, 76, 75)], 3) == [[1, 3, 4], [5], [0, 2]]
+    assert pack_all([response(n) for n in (40, 100)], 1) == [[1], [0]]
 
 
 @pytest.mark.parametrize("sharpness", [1, 200])

@@ -13,7 +13,7 @@ from nex_merge.runs import custody, files
 from nex_merge.runs.leaderboard import write_leaderboard
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.preflight import estimate
+from nex_merge.study.estimate import estimate
 from nex_merge.study.search import run_search
 from tests.engines.fakes import FakeEngine
 from tests.searches import search

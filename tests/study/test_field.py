@@ -18,7 +18,7 @@ from nex_merge.runs.export import export_trial
 from nex_merge.runs.leaderboard import best_merge
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study.preflight import estimate
+from nex_merge.study.estimate import estimate
 from tests.checkpoints.conftest import edit, rewrite, shard, write_index
 from tests.conftest import toy_settings
 from tests.searches import search

@@ -6,7 +6,7 @@ import pytest
 
 from nex_merge.errors import InputError
 from nex_merge.setup.resolve import resolve_config
-from nex_merge.study import preflight
+from nex_merge.study import estimate, preflight
 from tests.conftest import toy_settings
 
 # Per layer: queries and output 16 x 16, keys and values 8 x 16, their norms of 8, three matrices of 16 x 32, two norms.
@@ -22,11 +22,11 @@ def said(toy, tmp_path, monkeypatch):
     prompts = {"file": str(tmp_path / "prompts.txt"), "chat_template": False}
 
     def estimated(memory=10**12, disk=10**12, **changes):
-        monkeypatch.setattr(preflight.psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
-        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
+        monkeypatch.setattr(estimate.psutil, "virtual_memory", lambda: SimpleNamespace(available=memory))
+        monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: SimpleNamespace(free=disk))
         settings = toy_settings(toy, tmp_path / "run") | {"prompts": prompts} | changes
         lines = {}
-        for line in preflight.estimate(resolve_config(settings)):
+        for line in estimate.estimate(resolve_config(settings)):
             label, _, text = line.partition(" ")
             lines.setdefault(label, []).append(text.strip())
         assert not (tmp_path / "run").exists(), "nothing is written"

@@ -19,7 +19,7 @@ from nex_merge.setup.resolve import resolve_config
 from nex_merge.setup.search_space import load_space
 from nex_merge.study import rehearsal
 from nex_merge.study import rehearsal_cache as rehearsed_module
-from nex_merge.study.preflight import estimate
+from nex_merge.study.estimate import estimate
 from nex_merge.study.rehearsal import rehearse
 from tests.conftest import make_toy, toy_settings
 from tests.searches import search
