@@ -46,12 +46,13 @@ def estimate(
     for line in rounded_members(family.folders, family.dtype):
         yield f"warning        {line}"
     yield f"prompts        {resolved.loaded.about}"
+    yield f"objective      {', '.join(checked.terms.objective.names)}"
     yield f"methods        {', '.join(method.name for method in checked.space.methods)}"
     yield f"recipes        {'unlimited (a range is continuous)' if math.isinf(recipes) else f'{recipes:.0f}'}"
     yield f"trials         {counted(config.study.trials, 'merge')} and {counted(baselines, 'baseline')}"
     yield (
         f"tokens         at most {tokens:,} to generate ({counted(len(checked.asked.ids), 'prompt')}, "
-        f"{counted(samples, 'sample')} each)"
+        f"{counted(samples, 'sample')} each, of at most {config.generation.max_new_tokens:,})"
     )
     if config.study.final is not None:
         yield (

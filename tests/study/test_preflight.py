@@ -42,7 +42,7 @@ def test_what_a_search_would_do(said):
     assert found["methods"] == "ties" and found["recipes"] == "unlimited (a range is continuous)"
     assert found["trials"] == "4 merges and 3 baselines"
     # (4 + 3) trials x 2 prompts x 2 samples x 24 tokens
-    assert found["tokens"] == "at most 672 to generate (2 prompts, 2 samples each)"
+    assert found["tokens"] == "at most 672 to generate (2 prompts, 2 samples each, of at most 24)"
     assert "warning" not in found
 
 
