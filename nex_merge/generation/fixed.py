@@ -233,8 +233,8 @@ def buffers_of(model: PreTrainedModel, rows: int, length: int) -> Buffers:
     """Buffers for so many responses of so many tokens: those that the model has, with their graphs, if they suffice."""
     found = _held.get(model)
     if found is None or found.rows < rows or found.length < length or found.dtype != model.dtype:
-        _held.pop(model, None)  # before there are others
         del found
+        _held.clear()  # before there are others; of one model at a time, as those of a family differ in configs alone
         _held[model] = found = Buffers(model, rows, length)
     return found
 
