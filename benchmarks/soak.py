@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,19 @@ def killed(run: Path, kills: int, draw: random.Random, cluster: bool = False) ->
     while True:
         more = ["runtime.cluster=ray"] if cluster and begun % 2 else []
         process, begun = start(run, draw.choice((1, 2, 3)), more), begun + 1
-        began = {process.pid}
+        began, bridge = {process.pid}, None
         while done < kills:
             try:
                 process.wait(draw.uniform(0, LONGEST))
                 break
             except subprocess.TimeoutExpired:
                 pass
-            children = [child.pid for child in psutil.Process(process.pid).children()]
-            began |= set(children)
-            victim, done = draw.choice([process.pid, *children]), done + 1
+            below = psutil.Process(process.pid).children(recursive=True)
+            began |= {child.pid for child in below}
+            workers = [child.pid for child in below if _is_worker(child, process.pid)]
+            victim, done = draw.choice([process.pid, *workers]), done + 1
+            # What connects to Ray is a child of the search, too; without it the search ends, and can be gone on with.
+            bridge = victim if more and victim in _children(process.pid) else bridge
             try:
                 psutil.Process(victim).kill()
             except psutil.NoSuchProcess:
@@ -76,8 +80,21 @@ def killed(run: Path, kills: int, draw: random.Random, cluster: bool = False) ->
         _none_left(began - {process.pid})
         if process.returncode == 0:
             return done, begun
-        if process.returncode != -9:
+        if process.returncode != -9 and not (bridge is not None and process.returncode == 1):
             raise RuntimeError(f"{run}: exit code {process.returncode}: {said.decode(errors='replace')[-2000:]}")
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(pid).children()]
+    return []
+
+
+def _is_worker(process: psutil.Process, search: int) -> bool:
+    """Whether it is a child of the search, or does trials for it on Ray."""
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.ppid() == search or "ray::Actor" in " ".join(process.cmdline())
+    return False
 
 
 def _none_left(pids: set[int]) -> None:
