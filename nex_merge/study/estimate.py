@@ -87,7 +87,9 @@ def _time(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident, b
     recipe = sample_merges(weights, checked.space, checked.recipes)[0]
     at_once, captured = _at_once(config, checked, weights), config.activations.capture == "all"
     activations = config.activations if captured else None
-    bound = probe(engine, recipe, checked.asked.ids, config.generation, at_once, activations)
+    # As they are rendered now: a run keeps what it was asked, whatever tokenizer that was by.
+    prompts = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)
+    bound = probe(engine, recipe, prompts, config.generation, at_once, activations)
     # Workers that share the cores of one machine are hardly faster than one that has all of them.
     gpus = len({place.device for place in checked.places})
     whole = (config.study.trials + baselines) * bound.seconds / gpus

@@ -20,7 +20,8 @@ import torch
 from ranking.families import MIN_RUN, RHO, SHIPPED, recipes
 from ranking.measure import opened
 
-from nex_merge.activations.capture import _Capture, build_rows, capture, gated_mlps
+from nex_merge.activations.capture import build_rows, capture, gated_mlps
+from nex_merge.activations.passes import Pass
 from nex_merge.generation import generate
 from nex_merge.nex.calibration import analyse, stack_credits
 from nex_merge.nex.scoring import score
@@ -41,12 +42,12 @@ def batched(model: Any, responses: list[Response], rows: int) -> SparseRows:
         width = max(map(len, texts))
         ids = torch.tensor([[0] * (width - len(text)) + text for text in texts])
         mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in texts])
-        running = [_Capture(model, response, [SHIPPED]) for response in each]
+        running = [Pass(model, [response], [SHIPPED]) for response in each]
 
         def hook(layer: int, running: list[Any] = running, texts: list[Any] = texts, width: int = width) -> Any:
             def keep(down: Any, inputs: Any) -> None:
                 for i, one in enumerate(running):
-                    one.take(layer, down, inputs[0][i, width - len(texts[i]) :])
+                    one.take(layer, down, inputs[0][i : i + 1, width - len(texts[i]) :])
 
             return keep
 
@@ -55,7 +56,7 @@ def batched(model: Any, responses: list[Response], rows: int) -> SparseRows:
                 stack.enter_context(projection.register_forward_pre_hook(hook(layer)))
             positions = (mask.cumsum(1) - 1).clamp(min=0)
             model.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
-        parts += [one._tops[SHIPPED.score, SHIPPED.slice_tokens].groups(SHIPPED.top_k)[0] for one in running]
+        parts += [one._tops[SHIPPED.score, SHIPPED.slice_tokens].groups(SHIPPED.top_k)[0][0] for one in running]
     return build_rows(parts, [len(r.token_ids) for r in responses], SHIPPED.slice_tokens)
 
 

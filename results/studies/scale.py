@@ -35,7 +35,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.merging import rank_bytes
 from nex_merge.setup.config import ActivationsConfig
-from nex_merge.study.preflight import _ENTRY_BYTES, _PROCESS
+from nex_merge.study.estimate import _ENTRY_BYTES, _PROCESS
 from nex_merge.study.samplers import MergeSampler, Start
 
 HERE = Path(__file__).parent
@@ -247,7 +247,7 @@ def plan_of(size: str) -> Plan:
     longest = PROMPT_TOKENS + TOKENS
     at_once = min(PROMPTS, auto_batch_tokens(config, 2) // longest)
     keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(config, 2))
-    merging = 4 * max(map(math.prod, shapes)) * (MEMBERS - 1 + 2)  # as `preflight` has it
+    merging = 4 * max(map(math.prod, shapes)) * (MEMBERS - 1 + 2)  # as `estimate` has it
     return Plan(sum(map(math.prod, shapes)), config.num_hidden_layers, at_once, keys_values, merging)
 
 
