@@ -221,7 +221,7 @@ def _noise(figures: Mapping[str, float | None]) -> list[Finding]:
     elif voters is not None and voters < VOTERS[1]:
         reason = f"the variants vote like {voters:.1f} independent ones"
         found.append((int(voters >= VOTERS[0]), reason, MORE_VARIANTS))
-    if FEWEST_VOTING <= count and (halves is None or count < FEWEST_VARIANTS):
+    if count >= FEWEST_VOTING and (halves is None or count < FEWEST_VARIANTS):
         reason = f"too few variants to estimate how reliable their ranking is{alike}"
         found.append((1, reason, MORE_VARIANTS))
     elif halves is not None and halves < SPLIT_HALF[1]:
