@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nex_merge import inert
 from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import MEASURES, NEX
+from nex_merge.measures.registry import MEASURES, NEX, measure_title
 from nex_merge.records import Reliability
 from nex_merge.runs.advice import lead, verdict_lines
 from nex_merge.runs.cuts import cut_lines
@@ -40,8 +40,9 @@ SENTENCES = 80  # columns; wider ones are hard to read
 UNBROKEN = 10_000  # columns
 REASONS = 4  # of merges that ended in the same state
 LEGEND = (
-    "beats: confidence that a merge beats base and every parent; vs =: equal weights (the row marked =).",
-    "Both: bootstrap over prompts, corrected for choosing among many merges.",
+    "95 %: interval of {measure} over prompts; beats: confidence, at its lowest, that a merge beats base and every "
+    "parent; vs =: equal weights (the row marked =).",
+    "Confidences: bootstrap over prompts, corrected for choosing among many merges.",
 )
 
 
@@ -109,7 +110,7 @@ def print_table(
     if left_out:
         wrap(left_out)
     for line in LEGEND if any(column.header in ("beats", "vs =") for column in table.columns) else ():
-        wrap(line)
+        wrap(line.format(measure=measure_title(objective.name)))
     for line in _reasons(rows):
         wrap(line)
     if finalists := sum(row.stage == "final" for row in rows):
