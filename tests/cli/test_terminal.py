@@ -182,7 +182,7 @@ def test_sentences_fit_the_terminal(toy_run, width):
         at = next(i for i, line in enumerate(lines) if line.startswith("Verdict on "))
         above = next(i for i, line in enumerate(lines) if line.split()[:2] == ["#", "trial"])
         assert max(map(len, [*lines[1:above], *lines[at:]])) <= min(columns, 80)
-        legend = [line for line in lines if line.startswith("beats: ")]
+        legend = [line for line in lines if line.startswith("95 %: ")]
         assert len(legend) == ("beats" in lines[above]) and all(len(line) <= 80 for line in legend)
 
 
