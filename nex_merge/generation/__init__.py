@@ -14,8 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from nex_merge.errors import TrialError
 from nex_merge.generation.batches import SLACK, Batch, should_refill, supports_masked_gaps
+from nex_merge.generation.buffers import buffers_of, let_go, wants_fixed_shapes
 from nex_merge.generation.drafts import Draft
-from nex_merge.generation.fixed import FixedBatch, buffers_of, let_go, wants_fixed_shapes
+from nex_merge.generation.fixed import FixedBatch
 from nex_merge.generation.rotary import boundaries, check_sides, side
 from nex_merge.generation.sampling import Job
 from nex_merge.records import Response

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from nex_merge import interrupts
 from nex_merge.generation.drafts import Draft
 from nex_merge.generation.rotary import boundaries, ceiling, side
-from nex_merge.generation.sampling import Job, choose_all
+from nex_merge.generation.sampling import Job, append_all, choose_all
 from nex_merge.setup.config import GenerationConfig
 
 # Share of a batch's rows that must be free before finished responses are dropped and waiting prompts join.
@@ -141,27 +141,6 @@ def draft_all(
     acceptance = [0.0 if job is None else drafts[job].acceptance for job in rows]
     width = best_draft_length([(len(draft), rate) for draft, rate in zip(drafted, acceptance, strict=True)])
     return [draft[:width] for draft in drafted]
-
-
-def append_all(
-    rows: list[Job | None],
-    chosen: Sequence[Sequence[int]],
-    tokens: dict[Job, list[int]],
-    config: GenerationConfig,
-    ends: frozenset[int],
-) -> list[int]:
-    """Append every row's new tokens, up to the end of its response, which ends the row. Returns their numbers."""
-    counts = [0] * len(rows)
-    for row, new in enumerate(chosen):
-        for token in new:
-            job = rows[row]
-            assert job is not None, "a finished row has no tokens"
-            tokens[job].append(token)
-            counts[row] += 1
-            if token in ends or len(tokens[job]) == config.max_new_tokens:
-                rows[row] = None
-                break
-    return counts
 
 
 class Batch:

@@ -62,6 +62,27 @@ def choose_all(
     return chosen
 
 
+def append_all(
+    rows: list[Job | None],
+    chosen: Sequence[Sequence[int]],
+    tokens: dict[Job, list[int]],
+    config: GenerationConfig,
+    ends: frozenset[int],
+) -> list[int]:
+    """Append every row's new tokens, up to the end of its response, which ends the row. Returns their numbers."""
+    counts = [0] * len(rows)
+    for row, new in enumerate(chosen):
+        for token in new:
+            job = rows[row]
+            assert job is not None, "a finished row has no tokens"
+            tokens[job].append(token)
+            counts[row] += 1
+            if token in ends or len(tokens[job]) == config.max_new_tokens:
+                rows[row] = None
+                break
+    return counts
+
+
 def _choose_places(
     logits: torch.Tensor,
     places: Sequence[tuple[int, int]],

@@ -157,7 +157,7 @@ def assess_consensus(
     figures["torn"], figures["torn_lead"] = found.torn()
     audit = audit_of(fit, truths or {})
     # Those that conclude the same throughout add none: with copies, a ranking would seem to rest on more variants.
-    distinct = len(np.unique(votes.same(), axis=0))
+    distinct = round(float((1 / votes.same().sum(axis=1)).sum()))
     figures |= {"split_half": split_half, "variants": len(conclusions), "distinct": distinct, "unheard": unheard}
     if audit is not None:
         low, high = audit.interval()

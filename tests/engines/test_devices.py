@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from nex_merge.activations.capture import capture
 from nex_merge.engines.loading import load_tokenizer
 from nex_merge.generation import generate
-from nex_merge.generation.fixed import let_go, supports_fixed_shapes
+from nex_merge.generation.buffers import let_go, supports_fixed_shapes
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig
 
 PROMPTS = [[11, 12, 13], [20, 21, 22, 23], [30, 31]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nex_merge.generation
-from nex_merge.generation import fixed, generate
+from nex_merge.generation import buffers, generate
 from tests.generation.test_drafts import corrupted
 from tests.generation.test_generation import GREEDY, PROMPTS, SAMPLED
 
@@ -15,15 +15,15 @@ from tests.generation.test_generation import GREEDY, PROMPTS, SAMPLED
 @pytest.fixture
 def in_fixed_shapes(monkeypatch):
     """Decodes so from here on, and returns the shapes of all passes: rows, width, reach."""
-    made, run = [], fixed.Buffers._pass
+    made, run = [], buffers.Buffers._pass
 
     def counted(self, *shape):
         made.append(shape)
         return run(self, *shape)
 
     def begin():
-        monkeypatch.setattr(fixed.Buffers, "_pass", counted)
-        monkeypatch.setattr(nex_merge.generation, "wants_fixed_shapes", fixed.supports_fixed_shapes)
+        monkeypatch.setattr(buffers.Buffers, "_pass", counted)
+        monkeypatch.setattr(nex_merge.generation, "wants_fixed_shapes", buffers.supports_fixed_shapes)
         return made
 
     return begin
@@ -53,12 +53,12 @@ def test_a_shared_prefix(model, tokenizer, in_fixed_shapes):
 def test_shapes_are_few_and_shrink_with_what_is_left(model, tokenizer, in_fixed_shapes, monkeypatch):
     expected = generate(model, tokenizer, PROMPTS, GREEDY)
     assert len({len(response.token_ids) for response in expected}) > 2, "otherwise the test shows nothing"
-    monkeypatch.setattr(fixed, "LENGTH_STEP", 16)
+    monkeypatch.setattr(buffers, "LENGTH_STEP", 16)
     made = in_fixed_shapes()
     assert generate(model, tokenizer, PROMPTS, GREEDY, references=corrupted(expected, 8)) == expected
     rows, widths, reaches = (sorted(set(sizes)) for sizes in zip(*made, strict=True))
     assert set(rows) <= {1, 2, 3, 6} and len(rows) > 1
-    assert set(widths) <= set(fixed.WIDTHS) and len(widths) > 1
+    assert set(widths) <= set(buffers.WIDTHS) and len(widths) > 1
     assert reaches == [reach for reach in (16, 32, 48, 64) if reach <= reaches[-1]]
 
 
@@ -68,12 +68,12 @@ def test_buffers_are_laid_out_once_for_a_model_and_go_with_it(tokenizer, toy, in
     in_fixed_shapes()
     own = AutoModelForCausalLM.from_pretrained(toy["a"]).eval()
     generate(own, tokenizer, PROMPTS, GREEDY)
-    first = fixed._held[own]
+    first = buffers._held[own]
     generate(own, tokenizer, PROMPTS[:3], GREEDY)
-    assert fixed._held[own] is first
+    assert buffers._held[own] is first
     generate(own, tokenizer, PROMPTS, GREEDY.model_copy(update={"max_new_tokens": 50}))
-    assert fixed._held[own] is not first
-    gone = weakref.ref(fixed._held[own])
+    assert buffers._held[own] is not first
+    gone = weakref.ref(buffers._held[own])
     del own, first
     gc.collect()
     assert gone() is None
@@ -82,14 +82,14 @@ def test_buffers_are_laid_out_once_for_a_model_and_go_with_it(tokenizer, toy, in
 def test_out_of_memory_halves_the_rows(model, tokenizer, in_fixed_shapes, monkeypatch):
     expected = generate(model, tokenizer, PROMPTS, GREEDY)
     made = in_fixed_shapes()
-    run = fixed.Buffers._pass
+    run = buffers.Buffers._pass
 
     def small(self, rows, *shape):
         if rows > 2:
             raise torch.OutOfMemoryError("too large")
         return run(self, rows, *shape)
 
-    monkeypatch.setattr(fixed.Buffers, "_pass", small)
+    monkeypatch.setattr(buffers.Buffers, "_pass", small)
     assert generate(model, tokenizer, PROMPTS, GREEDY) == expected
     assert max(rows for rows, *_ in made) <= 2
 
@@ -113,7 +113,7 @@ class Replayed:
 def test_recorded_passes_are_replayed_and_others_run(model, tokenizer, in_fixed_shapes, monkeypatch, can_record):
     expected = generate(model, tokenizer, PROMPTS, SAMPLED)
     made = in_fixed_shapes()
-    init, recorded = fixed.Buffers.__init__, []
+    init, recorded = buffers.Buffers.__init__, []
 
     def recording(self, *arguments):
         init(self, *arguments)
@@ -123,9 +123,9 @@ def test_recorded_passes_are_replayed_and_others_run(model, tokenizer, in_fixed_
         recorded.append(shape)
         return Replayed(self, *shape) if can_record else None
 
-    monkeypatch.setattr(fixed, "_held", {})
-    monkeypatch.setattr(fixed.Buffers, "__init__", recording)
-    monkeypatch.setattr(fixed.Buffers, "_recorded", record)
+    monkeypatch.setattr(buffers, "_held", {})
+    monkeypatch.setattr(buffers.Buffers, "__init__", recording)
+    monkeypatch.setattr(buffers.Buffers, "_recorded", record)
     for _ in range(2):
         assert generate(model, tokenizer, PROMPTS, SAMPLED, references=corrupted(expected, 8)) == expected
     assert len(recorded) == len(set(recorded)) == len(set(made)) < len(made)
@@ -138,7 +138,7 @@ def test_attention_is_transformers_again_afterwards(model, tokenizer, in_fixed_s
 
 
 def test_other_models_are_decoded_in_batches(model, sliding, monkeypatch):
-    assert fixed.supports_fixed_shapes(model) and not fixed.wants_fixed_shapes(model), "on the CPU"
-    assert not fixed.supports_fixed_shapes(sliding)
+    assert buffers.supports_fixed_shapes(model) and not buffers.wants_fixed_shapes(model), "on the CPU"
+    assert not buffers.supports_fixed_shapes(sliding)
     monkeypatch.setattr(model.config, "attn_logit_softcapping", 50.0, raising=False)
-    assert not fixed.supports_fixed_shapes(model)
+    assert not buffers.supports_fixed_shapes(model)
