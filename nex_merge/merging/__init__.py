@@ -3,6 +3,7 @@
 from nex_merge.checkpoints.tokenizers import check_token_ids
 from nex_merge.merging.adapters import adapter_logits, adapter_notes, merge_adapters
 from nex_merge.merging.differences import behaviour_keys, differing_keys
+from nex_merge.merging.hashing import digest, tensor_digest
 from nex_merge.merging.members import (
     check_distinct,
     generation_config,
@@ -14,7 +15,7 @@ from nex_merge.merging.members import (
     weights_dtype,
 )
 from nex_merge.merging.mergekit_plan import check_structure, method_specs, rank_bytes
-from nex_merge.merging.merger import Merger, digest, make_model, share_weights, tensor_digest
+from nex_merge.merging.merger import Merger, make_model, share_weights
 from nex_merge.merging.references import mergekit_config
 from nex_merge.merging.scan import survey
 from nex_merge.merging.user_recipes import adopt_recipe

@@ -10,6 +10,10 @@ Why they are faster, each point verified against mergekit by tests:
   is drawn ahead of time, in order, on a thread of its own;
 - sums over a whole tensor are computed over the whole tensor, because their bits depend on how it is split.
 
+On an accelerator they are the CPU's bits, too, where `alike` has found them so: element-wise operations are rounded as
+here, if they are done one by one; orders, random numbers and sums over a whole tensor stay on the CPU, and a fused
+multiply-add is made of exact steps.
+
 Everything is computed in float32 from tensors of any float dtype, as mergekit does with `dtype: float32`.
 Symbols: N elements of a tensor, M experts (fine-tunes), delta = expert - base (task vector).
 """
@@ -19,11 +23,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nex_merge.merging.blocks import Mask, Workspace, on_blocks
 from nex_merge.merging.ranks import RankCache, ascending, by_row, descending
+from nex_merge.merging.workspace import CPU, Mask, Workspace
 
 # mergekit's thresholds: smaller l1 norms are not rescaled, and smaller sums of weights are not divided by.
 SMALL_NORM, SMALL_DIVISOR = 1e-7, 1e-8
+# Rows that torch's sum over them adds in their order on the CPU; of more, in some places, it does not (measured).
+IN_ORDER = 4
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,45 @@ def is_supported(expert: Expert, method: TaskArithmetic) -> bool:
     return expert.density > 0
 
 
-def linear(tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize: bool, out: torch.Tensor) -> None:
+def draws(expert: Expert, method: TaskArithmetic) -> int:
+    """How many random numbers an expert's mask takes."""
+    is_random = method.sparsification in ("random", "della_magprune") and expert.density < 1
+    return expert.tensor.numel() if is_random else 0
+
+
+def linear(
+    tensors: Sequence[torch.Tensor], weights: Sequence[float], normalize: bool, work: Workspace, out: torch.Tensor
+) -> None:
     """Write the weighted mean (`normalize`) or sum of M tensors into `out`, contiguous and of their shape."""
-    flat, target = [tensor.reshape(-1) for tensor in tensors], out.view(-1)
+    flat, target = [work.member(tensor) for tensor in tensors], out.view(-1)
     coefficients = torch.tensor(weights, dtype=torch.float32)
-    denominator = coefficients.sum()
+    denominator = work.constants(coefficients.sum())
+    coefficients = work.constants(coefficients)
+    add = torch.Tensor.addcmul_ if work.is_cpu else fused_multiply_add
 
     def combine(part: slice) -> None:
-        result = torch.zeros(part.stop - part.start)
+        result = work.empty(part.stop - part.start).zero_()
         for tensor, coefficient in zip(flat, coefficients, strict=True):
-            result.addcmul_(tensor[part].float(), coefficient)
+            result = add(result, tensor[part].float(), coefficient)
         target[part] = result.div_(denominator) if normalize else result
 
-    on_blocks(target.numel(), combine)
+    work.on_blocks(target.numel(), combine)
+
+
+def fused_multiply_add(total: torch.Tensor, factor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """total + factor * other of float32 tensors, rounded once, as `addcmul` on the CPU.
+
+    The product is exact in float64. The sum is rounded there to odd, which a second rounding, to float32, does not see
+    (Boldo and Melquiond, 2008); its error comes from Knuth's two-sum.
+    """
+    product, total = factor.double() * other.double(), total.double()
+    found = product + total
+    of_total = found - product
+    error = (product - (found - of_total)) + (total - of_total)
+    bits = found.view(torch.int64)
+    towards = ((error > 0) == (found > 0)).to(torch.int64).mul_(2).sub_(1)
+    bits += towards * ((error != 0) & (bits & 1 == 0))
+    return found.float()
 
 
 def task_arithmetic(
@@ -88,7 +120,7 @@ def task_arithmetic(
     """
     # mergekit draws the random masks in the order of the experts, each for the whole tensor.
     masks = [_mask(base, expert, method.sparsification, cache, work) for expert in experts]
-    return lambda out: _combine(base.reshape(-1), experts, masks, method, cache, work, out.view(-1))
+    return lambda out: _combine(base, experts, masks, method, cache, work, out.view(-1))
 
 
 def _combine(
@@ -100,7 +132,8 @@ def _combine(
     work: Workspace,
     target: torch.Tensor,
 ) -> None:
-    """Write the merge of flat tensors into `target`, also flat."""
+    """Write the merge into `target`, flat."""
+    base = work.member(base)
     deltas = [
         _sparse_delta(base, expert, mask, method, cache, work, f"delta {number}")
         for number, (expert, mask) in enumerate(zip(experts, masks, strict=True))
@@ -108,21 +141,23 @@ def _combine(
     weights = torch.tensor([expert.weight for expert in experts], dtype=torch.float32)[:, None]
     total = weights.sum(dim=0)
     total[total.abs() < SMALL_DIVISOR] = 1
+    weights, total = work.constants(weights), work.constants(total)
+    summed = _sum if work.is_cpu else _sum_in_order
 
     def combine(part: slice) -> None:
         base_block = base[part].float()
-        stacked = torch.empty(len(experts), len(base_block))
+        stacked = work.empty(len(experts), len(base_block))
         for row, delta in zip(stacked, deltas, strict=True):
             delta(part, base_block, row)
         stacked.mul_(weights)
         divisor = total
         if method.consensus is not None:
-            agreeing = _agreeing(stacked, method.consensus)
+            agreeing = _agreeing(stacked, method.consensus, summed)
             if method.normalize:
-                divisor = (weights * agreeing).sum(dim=0)
+                divisor = summed(weights * agreeing)
                 divisor += _where(torch.eq, divisor, 0)
             stacked.mul_(agreeing)
-        mixed = stacked.sum(dim=0)
+        mixed = summed(stacked)
         if method.normalize:
             mixed /= divisor
         if method.scale != 1:
@@ -130,19 +165,31 @@ def _combine(
         # Not in place on `base_block`: with a float32 base, that is the memory-mapped checkpoint.
         target[part] = mixed.add_(base_block)
 
-    on_blocks(target.numel(), combine)
+    work.on_blocks(target.numel(), combine)
 
 
-def _agreeing(deltas: torch.Tensor, consensus: str) -> torch.Tensor:
+def _sum(rows: torch.Tensor) -> torch.Tensor:
+    return rows.sum(dim=0)
+
+
+def _sum_in_order(rows: torch.Tensor) -> torch.Tensor:
+    """The same, in the order of the CPU's sum of at most IN_ORDER rows."""
+    total = rows[0].clone()
+    for row in rows[1:]:
+        total += row
+    return total
+
+
+def _agreeing(deltas: torch.Tensor, consensus: str, summed: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """Weighted deltas, float32 [M, n] -> float32 [M, n]: 1 where a delta has the elected sign, else 0 (TIES)."""
     votes = deltas if consensus == "sum" else deltas.sign()
-    majority = _where(torch.ge, votes.sum(dim=0), 0).mul_(2).sub_(1)
+    majority = _where(torch.ge, summed(votes), 0).mul_(2).sub_(1)
     return (deltas * majority).gt_(0)
 
 
 def _where(compare: Callable[..., torch.Tensor], values: torch.Tensor, bound: float) -> torch.Tensor:
     """The comparison as float32, 1 or 0; several times faster than converting from bool."""
-    return compare(values, bound, out=torch.empty(values.shape))
+    return compare(values, bound, out=torch.empty(values.shape, device=values.device))
 
 
 Delta = Callable[[slice, torch.Tensor, torch.Tensor], None]
@@ -161,7 +208,7 @@ def _sparse_delta(
 
     `base` is flat. A rescaled task vector is computed as a whole, in the workspace buffer called `buffer`.
     """
-    whole = expert.tensor.reshape(-1)
+    whole = work.member(expert.tensor)
 
     def difference(part: slice, base_block: torch.Tensor, row: torch.Tensor) -> None:
         torch.sub(whole[part].float(), base_block, out=row)
@@ -184,8 +231,10 @@ def _sparse_delta(
             fill(part, base[part].float(), delta[part])
             torch.abs(delta[part], out=magnitudes[part])
 
-        on_blocks(len(base), with_magnitudes)
-        return magnitudes.sum()
+        work.on_blocks(len(base), with_magnitudes)
+        if work.is_cpu:
+            return magnitudes.sum()
+        return work.buffer("magnitudes on the CPU", len(base), CPU).copy_(magnitudes).sum()
 
     before, after = cache.norm(expert.name, lambda: norm(difference)), norm(masked)
     factor = None if before < SMALL_NORM or after < SMALL_NORM else before / after
@@ -207,14 +256,18 @@ def _mask(base: torch.Tensor, expert: Expert, kind: str | None, cache: RankCache
     def magnitudes() -> torch.Tensor:
         return torch.sub(expert.tensor.float(), base.float()).abs_()
 
+    def ranks(kind: str, rank: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        name = f"{expert.name}.{kind}"
+        return work.copies.of(name, lambda: cache.ranks(name, size, torch.int32, lambda: rank(magnitudes())))
+
     if kind == "magnitude":
         count = max(1, int(density * size))
-        order = cache.ranks(f"{expert.name}.descending", size, torch.int32, lambda: descending(magnitudes()))
+        order = ranks("descending", descending)
         return lambda part: _where(torch.lt, order[part], count)
     if kind == "magnitude_outliers":
         count = int(density * size)
         first = max(0, size - count - int(expert.gamma * size))
-        order = cache.ranks(f"{expert.name}.ascending", size, torch.int32, lambda: ascending(magnitudes()))
+        order = ranks("ascending", ascending)
         last = first + count
         return lambda part: _where(torch.ge, order[part], first).mul_(_where(torch.lt, order[part], last))
     assert kind == "della_magprune", kind
@@ -236,22 +289,25 @@ class Slerp:
     def __init__(self) -> None:
         self._cosines: dict[str, torch.Tensor] = {}
 
-    def __call__(self, name: str, t: float, first: torch.Tensor, second: torch.Tensor, out: torch.Tensor) -> None:
+    def __call__(
+        self, name: str, t: float, first: torch.Tensor, second: torch.Tensor, work: Workspace, out: torch.Tensor
+    ) -> None:
         """Write the interpolation at `t` (0: first, 1: second) into `out`, contiguous and of their shape."""
-        a, b, target = first.reshape(1, -1), second.reshape(1, -1), out.view(-1)
         if name not in self._cosines:
-            self._cosines[name] = self._cosine(a, b)
+            self._cosines[name] = self._cosine(first.reshape(1, -1), second.reshape(1, -1))
+        a, b, target = work.member(first)[None], work.member(second)[None], out.view(-1)
         dot, at = self._cosines[name], torch.tensor([[t]], dtype=torch.float32)
         parallel = dot.abs() > self.PARALLEL
         angle = torch.acos(torch.where(parallel, 0, dot))
         sine = torch.sin(angle)
         of_a = torch.where(parallel, 1 - at, torch.sin((1 - at) * angle) / sine)
         of_b = torch.where(parallel, at, torch.sin(at * angle) / sine)
+        of_a, of_b = work.constants(of_a), work.constants(of_b)
 
         def between(part: slice) -> None:
             target[part] = (of_a * a[:, part].float() + of_b * b[:, part].float())[0]
 
-        on_blocks(target.numel(), between)
+        work.on_blocks(target.numel(), between)
 
     def _cosine(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Cosine of the angle between two tensors [1, N], float32 [1, 1]."""

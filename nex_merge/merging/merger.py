@@ -4,9 +4,8 @@ Its tensors are bit-identical to those that `mergekit-yaml` writes for the same 
 """
 
 import copy
-import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,15 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from nex_merge import interrupts
 from nex_merge.errors import TrialError
 from nex_merge.merging.differences import differing_keys
+from nex_merge.merging.hashing import digest, digest_later, tensor_digest
 from nex_merge.merging.members import end_tokens, generation_config, member_configs
-from nex_merge.merging.mergekit_plan import Streamer
+from nex_merge.merging.streamer import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import cores, use_one_core
 from nex_merge.wording import counted
 
 # Bytes per float -> integers of the same width, in torch (signed) and NumPy (unsigned).
+_NOT_FINITE = "the merged tensor {} is not finite"
 INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}
 
 
@@ -45,7 +46,9 @@ class Merger:
         merged: Mapping[str, Path] | None = None,
     ) -> None:
         self._merged = merged or {}
-        self._streamer = Streamer(merged=self._merged)
+        self._device = torch.device(device)
+        self._streamer = Streamer(merged=self._merged, device=self._device)
+        self._sha256: Callable[[], str] = str  # what waits for the digest of the resident weights
         self.configs = member_configs(folders)
         self._donor = donor
         with torch.device(device):
@@ -63,17 +66,43 @@ class Merger:
         Raises TrialError if mergekit rejects the recipe, a tensor has NaN or infinite elements, or the merged tensors
         are not exactly the model's parameters.
         """
+        return self.begin(recipe)()
+
+    def begin(self, recipe: MergeRecipe) -> Callable[[], str]:
+        """Merge `recipe` as `load` does. The sha256 is had from what is returned, which may have to wait for it.
+
+        Where weights are on an accelerator, they are hashed while the model answers.
+        """
+        self._sha256()  # of the weights that are overwritten now
         self.model = self.under(self.member_of(recipe))
         parameters = dict(self.model.named_parameters())
+        out_dtype = getattr(torch, recipe.config.get("out_dtype") or recipe.config.get("dtype") or "float32")
+        kept = (
+            torch.promote_types(out_dtype, self.model.dtype) == self.model.dtype
+        )  # whether a parameter tells all of it
+        if self.model.device.type == "cpu" or not kept:
+            sha256 = self._checked(recipe, parameters)
+            return lambda: sha256
+        try:
+            self._written(recipe, parameters)
+        except torch.OutOfMemoryError:
+            if not self._streamer.let_go():
+                raise
+            self._written(recipe, parameters)
+        self._sha256 = digest_later(parameters, out_dtype)
+        return self._sha256
+
+    def prepare(self, recipe: MergeRecipe) -> None:
+        """Do what can be done ahead of a merge beside other work; changes nothing that can be seen."""
+        self._streamer.prepare(recipe)
+
+    def _checked(self, recipe: MergeRecipe, parameters: Mapping[str, torch.Tensor]) -> str:
+        """Write the merge; tensors are checked, hashed and written on the CPU while the next ones are merged."""
         largest = max(parameter.numel() for parameter in parameters.values())
         digests, waiting, held = {}, deque(), 0
-        # Tensors are checked, hashed and written while the next ones are merged, at most so many of them waiting as
-        # take the memory of the two largest.
+        # At most so many of them are waiting as take the memory of the two largest.
         with ThreadPoolExecutor(max(2, cores() // 2), initializer=use_one_core) as checking:
-            for name, tensor in self._streamer.tensors(recipe):
-                interrupts.check()
-                if name not in parameters:
-                    raise TrialError(f"the merge produced {name}, which is not a parameter of the model")
+            for name, tensor in self._tensors(recipe, parameters):
                 held += tensor.numel()
                 while waiting and held > 2 * largest:
                     size, first = waiting.popleft()
@@ -81,14 +110,35 @@ class Merger:
                     held -= size
                 digests[name] = checking.submit(_write, name, tensor, parameters[name])
                 waiting.append((tensor.numel(), digests[name]))
-            found = {name: future.result() for name, future in digests.items()}
-        missing = sorted(parameters.keys() - digests.keys())
+            return digest({name: future.result() for name, future in digests.items()})
+
+    def _written(self, recipe: MergeRecipe, parameters: Mapping[str, torch.Tensor]) -> None:
+        """Write the merge; tensors are checked where they are, and asked for the outcome once."""
+        finite = {}
+        for name, tensor in self._tensors(recipe, parameters):
+            parameters[name].copy_(tensor)
+            is_finite = torch.tensor(_finite(tensor)) if tensor.device.type == "cpu" else tensor.isfinite().all()
+            finite[name] = is_finite.to(parameters[name].device)
+        for name, is_finite in zip(finite, torch.stack(list(finite.values())).tolist(), strict=True):
+            if not is_finite:
+                raise TrialError(_NOT_FINITE.format(name))
+
+    def _tensors(
+        self, recipe: MergeRecipe, parameters: Mapping[str, torch.Tensor]
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The merged tensors by name. Raises TrialError if they are not the model's parameters."""
+        missing = set(parameters)
+        for name, tensor in self._streamer.tensors(recipe):
+            interrupts.check()
+            if name not in parameters:
+                raise TrialError(f"the merge produced {name}, which is not a parameter of the model")
+            missing.discard(name)
+            yield name, tensor
         if missing:
             raise TrialError(
                 f"the merge produced no tensor for {counted(len(missing), 'parameter')} of the model, for "
-                f"example {missing[0]}"
+                f"example {min(missing)}"
             )
-        return digest(found)
 
     def member_of(self, recipe: MergeRecipe) -> str:
         """The member whose config a variant runs with: a baseline's is the member itself, a merge's is the donor."""
@@ -96,7 +146,7 @@ class Merger:
 
     def keep_ranks(self, folder: Path) -> None:
         """Keep orders of weights in this folder, so that later merges need not sort again; see `Streamer`."""
-        self._streamer = Streamer(folder, self._merged)
+        self._streamer = Streamer(folder, self._merged, self._device)
 
     def differing(self, member: str) -> dict[str, tuple[Any, Any]]:
         """The config keys whose values differ between a member and the donor, with both values."""
@@ -137,7 +187,7 @@ def share_weights(model: PreTrainedModel, config: PreTrainedConfig) -> PreTraine
 def _write(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
     """Write a merged tensor into its parameter. Returns its digest. Raises TrialError if it is not finite."""
     if not _finite(tensor):
-        raise TrialError(f"the merged tensor {name} is not finite")
+        raise TrialError(_NOT_FINITE.format(name))
     parameter.copy_(tensor)
     return tensor_digest(name, tensor)
 
@@ -153,15 +203,3 @@ def _finite(tensor: torch.Tensor) -> bool:
     bits = tensor.view(signed).numpy()
     negative = infinity - torch.iinfo(signed).min  # the bits of minus infinity
     return not bits.size or (int(bits.max()) < infinity and int(bits.view(unsigned).max()) < negative)
-
-
-def tensor_digest(name: str, tensor: torch.Tensor) -> str:
-    """sha256 over a tensor's name, dtype, shape and bytes."""
-    content = hashlib.sha256(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return content.hexdigest()
-
-
-def digest(tensors: Mapping[str, str]) -> str:
-    """sha256 of a checkpoint from the digests of its tensors by name; independent of their order."""
-    return hashlib.sha256("\n".join(tensors[name] for name in sorted(tensors)).encode()).hexdigest()

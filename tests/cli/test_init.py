@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.merging import method_specs
-from nex_merge.merging.mergekit_plan import _planned
+from nex_merge.merging.mergekit_plan import planned
 from nex_merge.merging.references import map_models
 from nex_merge.setup.config import RunConfig, known_names, parse
 from nex_merge.setup.families import FamilyConfig, open_family
@@ -86,7 +86,7 @@ def test_the_merge_that_was_given_is_the_first_guess_after_equal_weights(method,
 def plan(config: dict) -> dict:
     """What mergekit will compute, by tensor: the method, the models in order, and their parameters there."""
     found = {}
-    for weight, task in _planned(config, {})[0]._tensors:
+    for weight, task in planned(config, {})[0]._tensors:
         inputs = {model: rounded(values) for model, values in task.input_parameters.items()}
         own = {model: values for model, values in inputs.items() if model != task.base_model}
         order = [model for model in task.model_order if model != task.base_model]

@@ -6,7 +6,9 @@ from mergekit import merge_methods
 from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
 
 from nex_merge.merging import kernels, ranks
-from nex_merge.merging.blocks import Workspace
+from nex_merge.merging.alike import alike
+from nex_merge.merging.workspace import CPU, Copies, Workspace
+from tests import pretend
 
 # More than two blocks, and not a multiple of one.
 SHAPE = (700, 401)
@@ -41,7 +43,7 @@ def of_mergekit(method, tensors, base, shared, by_model, seed):
     return found
 
 
-def of_kernels(method, tensors, shared, by_model, seed, store=None):
+def of_kernels(method, tensors, shared, by_model, seed, store=None, device=CPU):
     known = merge_methods.get(method)
     settings = {p.name: p.default for p in known.spec.parameters} | shared
     kind, consensus = known.sparsification_method, known.consensus_method
@@ -54,9 +56,10 @@ def of_kernels(method, tensors, shared, by_model, seed, store=None):
         for i, tensor in enumerate(tensors[1:])
     ]
     assert all(kernels.is_supported(expert, family) for expert in experts)
-    out = torch.empty(tensors[0].shape)
-    kernels.task_arithmetic(tensors[0], experts, family, store or ranks.RankCache(None), Workspace(seed))(out)
-    return out
+    out = torch.empty(tensors[0].shape, device=device)
+    work = Workspace(seed, Copies(device))
+    kernels.task_arithmetic(tensors[0], experts, family, store or ranks.RankCache(None), work)(out)
+    return out.cpu()
 
 
 def settings_of(method, densities):
@@ -76,15 +79,22 @@ ARITHMETIC = [
 ]  # fmt: skip
 
 
+@pytest.fixture(params=["cpu", "pretend", "cuda"])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    return pretend.device() if request.param == "pretend" else torch.device(request.param)
+
+
 @pytest.mark.parametrize("densities", DENSITIES)
 @pytest.mark.parametrize(
     "shared", [{}, {"lambda": 0.7}, {"normalize": True, "rescale": True}, {"normalize": False, "rescale": False}]
 )
 @pytest.mark.parametrize("method", ARITHMETIC)
-def test_the_bits_are_mergekits(tensors, method, shared, densities):
+def test_the_bits_are_mergekits(tensors, method, shared, densities, device):
     by_model = settings_of(method, densities)
     wanted = of_mergekit(method, tensors, True, shared, by_model, seed=3)
-    assert torch.equal(of_kernels(method, tensors, shared, by_model, seed=3), wanted)
+    assert torch.equal(of_kernels(method, tensors, shared, by_model, seed=3, device=device), wanted)
 
 
 def test_every_method_of_the_arithmetic_family_is_among_them():
@@ -148,19 +158,60 @@ def test_a_full_disk_only_costs_time(tensors, tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("weights", [(0.2, 0.5, 0.9), (1.0, -0.5, 0.25)])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_linear(tensors, weights, normalize):
+def test_linear(tensors, weights, normalize, device):
     wanted = of_mergekit("linear", tensors, False, {"normalize": normalize}, {"weight": weights}, 0)
-    out = torch.empty(SHAPE)
-    kernels.linear(tensors, weights, normalize, out)
-    assert torch.equal(out, wanted)
+    out = torch.empty(SHAPE, device=device)
+    kernels.linear(tensors, weights, normalize, Workspace(0, Copies(device)), out)
+    assert torch.equal(out.cpu(), wanted)
 
 
-def test_slerp(tensors):
-    slerp, out = kernels.Slerp(), torch.empty(SHAPE)
+def test_a_fused_multiply_add_is_rounded_once():
+    """Against `addcmul`, where products cancel, vanish beside the sum, are subnormal, and lie near a middle."""
+    generator = torch.Generator().manual_seed(1)
+    size = 1 << 20
+    scales = torch.randint(-140, 100, (3, size), generator=generator).float().exp2_()
+    total, factor, other = torch.randn(3, size, generator=generator) * scales
+    factor[: size // 4] = factor[: size // 4].clamp(-1e3, 1e3)
+    near = factor[: size // 4] * other[: size // 4]
+    total[: size // 8] = -near[: size // 8]  # all but the rounding error cancels
+    total[size // 8 : size // 4] = near[size // 8 :] * (1 << 23)
+    wanted = total.addcmul(factor, other)
+    found = kernels.fused_multiply_add(total, factor, other)
+    finite = wanted.isfinite()
+    assert finite.sum() > size / 2 and torch.equal(found[finite], wanted[finite])
+    assert (wanted != total + factor * other)[finite].sum() > 1000, "rounding once is something else than twice"
+
+
+def test_slerp(tensors, device):
+    slerp, out, work = kernels.Slerp(), torch.empty(SHAPE, device=device), Workspace(0, Copies(device))
     far = tensors[1].flip(0)  # base and expert are nearly parallel, which is a branch of its own
     for other in (tensors[2], far):
         name = str(id(other))
         for t in (0.0, 0.3, 0.8, 1.0):
             wanted = of_mergekit("slerp", [tensors[0], other], True, {"t": t}, {}, 0)
-            slerp(name, t, tensors[0], other, out)
-            assert torch.equal(out, wanted), t
+            slerp(name, t, tensors[0], other, work, out)
+            assert torch.equal(out.cpu(), wanted), t
+
+
+def test_a_device_is_asked_whether_it_has_the_cpus_bits(monkeypatch, caplog):
+    device, kernels = pretend.device(), {"task arithmetic", "linear", "slerp"}
+    alike.cache_clear()
+    assert alike(device) == kernels and not caplog.records
+    alike.cache_clear()
+    monkeypatch.setattr("nex_merge.merging.kernels.fused_multiply_add", lambda total, a, b: total + a * b)
+    assert alike(device) == kernels - {"linear"}
+    assert "pretend:0: linear is merged on the CPU instead" in caplog.text and "differ from the CPU's" in caplog.text
+    alike.cache_clear()
+
+
+def test_copies_stay_while_there_is_room(tensors, monkeypatch):
+    device = pretend.device()
+    copies = Copies(device)
+    assert copies.of("a", lambda: tensors[0]) is copies.of("a", lambda: pytest.fail("copied again"))
+    monkeypatch.setattr(pretend.memory, "free", pretend.memory.total // 5)
+    made = []
+    for _ in range(2):
+        copies.of("b", lambda: made.append(1) or tensors[1])
+    assert len(made) == 2 and copies.of("a", lambda: pytest.fail("copied again")).device == device
+    assert copies.let_go() and not copies.let_go()
+    assert Copies().of("a", lambda: tensors[0]) is tensors[0]

@@ -177,7 +177,7 @@ def test_a_method_is_refused_where_mergekit_cannot_work_with_the_experts(toy, me
     if spec.pairs and "base again" in experts:  # a pair of which one is the base
         folders = {"base": toy["base"], "a": toy["a"], "base again": toy["base"]}
     try:
-        from nex_merge.merging.mergekit_plan import Streamer
+        from nex_merge.merging.streamer import Streamer
 
         tensors = dict(Streamer().tensors(sampled(spec, folders)))
         works = len(tensors) == 24 and all(torch.isfinite(tensor).all() for tensor in tensors.values())

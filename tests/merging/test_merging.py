@@ -115,7 +115,7 @@ def test_stochastic_methods_depend_on_the_seed_alone(toy, method):
 
 def test_planning_in_memory_is_still_broken_in_mergekit(toy):
     """Once it works, `mergekit_plan` no longer needs what is private."""
-    planner, _ = mergekit_plan._planned(sampled_recipe(toy, "linear").config, {})
+    planner, _ = mergekit_plan.planned(sampled_recipe(toy, "linear").config, {})
     with pytest.raises(TypeError):
         planner.plan_in_memory()
 
@@ -140,7 +140,7 @@ def test_a_merge_that_is_not_finite_fails(toy):
 
 
 def test_an_unwritten_parameter_fails(toy, monkeypatch):
-    from nex_merge.merging.mergekit_plan import Streamer
+    from nex_merge.merging.streamer import Streamer
 
     whole = Streamer.tensors
     monkeypatch.setattr(Streamer, "tensors", lambda self, recipe: list(whole(self, recipe))[:-1])

@@ -10,7 +10,7 @@ from nex_merge import open_run
 from nex_merge.cli import app
 from nex_merge.errors import InputError
 from nex_merge.merging import mergekit_config
-from nex_merge.merging.mergekit_plan import Streamer
+from nex_merge.merging.streamer import Streamer
 from nex_merge.records import MergeRecipe
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
