@@ -46,6 +46,14 @@ class Resident(Protocol):
         """
         ...
 
+    def begin(self, recipe: MergeRecipe) -> Callable[[], str]:
+        """Merge a recipe as `load` does; its SHA-256 is had from what is returned, and may be taken meanwhile."""
+        sha256 = self.load(recipe)
+        return lambda: sha256
+
+    def prepare(self, recipe: MergeRecipe) -> None:
+        """Do what can be done ahead for a recipe that is probably loaded next, beside other work; changes no result."""
+
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         """Token ids of the prompts. Raises InputError if one leaves no room for `max_new_tokens` in the context."""
         ...
@@ -113,9 +121,15 @@ class Composed(Engine):
         self.resident.tell_time(now)
 
     def load(self, recipe: MergeRecipe) -> str:
-        sha256 = self.resident.load(recipe)
+        return self.begin(recipe)()
+
+    def begin(self, recipe: MergeRecipe) -> Callable[[], str]:
+        sha256 = self.resident.begin(recipe)
         self.answers.loaded()
         return sha256
+
+    def prepare(self, recipe: MergeRecipe) -> None:
+        self.resident.prepare(recipe)
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         return self.resident.encode(prompts, config, max_new_tokens)

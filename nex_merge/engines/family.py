@@ -1,6 +1,6 @@
 """A family's resident model: every variant overwrites its weights, and a rehearsal or an export asks what it holds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,15 @@ class FamilyResident(ModelResident):
         self.family_weights = self
 
     def load(self, recipe: MergeRecipe) -> str:
-        sha256 = self._merger.load(recipe)
+        return self.begin(recipe)()
+
+    def begin(self, recipe: MergeRecipe) -> Callable[[], str]:
+        sha256 = self._merger.begin(recipe)
         self.model = self._merger.model  # a baseline's runs under its own config
         return sha256
+
+    def prepare(self, recipe: MergeRecipe) -> None:
+        self._merger.prepare(recipe)
 
     def configs(self) -> Sequence[PreTrainedConfig]:
         return list(self._merger.configs.values())

@@ -1,6 +1,6 @@
 """Models of transformers that are resident in memory: a single checkpoint's. `family.py` has a family's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,12 @@ class ModelResident:
     def load(self, recipe: MergeRecipe) -> str:
         """A single checkpoint has no other variants; see `FamilyResident`."""
         raise TypeError("this engine holds a single checkpoint, which takes no recipes")
+
+    def begin(self, recipe: MergeRecipe) -> Callable[[], str]:
+        return lambda: self.load(recipe)
+
+    def prepare(self, recipe: MergeRecipe) -> None:
+        pass
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         ids = encode_prompts(prompts, self.tokenizer, config, self.clock)

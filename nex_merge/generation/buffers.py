@@ -202,7 +202,8 @@ class Buffers:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph, written = torch.cuda.CUDAGraph(), self._logits[width][:rows]
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            # Another thread may hash weights meanwhile, and make memory for it.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 written.copy_(self._pass(rows, width, reach))
             graph.replay()
             margin = ROUNDING * found.abs().max().item()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def digest_later(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Cal
     return lambda: digest({name: future.result() for name, future in found.items()})
 
 
-def _on_the_cpu(tensor: torch.Tensor, dtype: torch.dtype, written: torch.cuda.Event | None) -> torch.Tensor:
+def _on_the_cpu(tensor: torch.Tensor, dtype: torch.dtype, written: Any) -> torch.Tensor:
     """A copy on the CPU. A GPU's goes into pinned memory, by a stream of its own, so that no other has to wait."""
     if written is None:
         return tensor.detach().to(dtype).cpu()

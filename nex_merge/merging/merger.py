@@ -119,7 +119,7 @@ class Merger:
             parameters[name].copy_(tensor)
             is_finite = torch.tensor(_finite(tensor)) if tensor.device.type == "cpu" else tensor.isfinite().all()
             finite[name] = is_finite.to(parameters[name].device)
-        for name, is_finite in zip(finite, torch.stack(list(finite.values())).tolist(), strict=True):
+        for name, is_finite in zip(finite, torch.stack(list(finite.values())).cpu().tolist(), strict=True):
             if not is_finite:
                 raise TrialError(_NOT_FINITE.format(name))
 

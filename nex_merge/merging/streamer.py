@@ -104,6 +104,8 @@ class Streamer:
 
     def prepare(self, recipe: MergeRecipe) -> None:
         """Plan a recipe that is merged next, and begin to draw its random masks, on another thread."""
+        if self._ahead is not None and self._ahead[0] == recipe:
+            return
         self._forget()
         self._ahead = (recipe, _preparing().submit(self._prepared, recipe))
 

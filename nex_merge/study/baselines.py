@@ -56,7 +56,7 @@ class Baselines:
         if (waiting := self._runner.waiting(name, name, recipe)) is not None:
             self._dispatch.on_trial_start(name, recipe.kind)
             return Known(waiting)
-        return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe))
+        return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe), recipe)
 
     def _keep(self, name: str, outcome: Tried | Failed) -> None:
         if isinstance(outcome, Failed):

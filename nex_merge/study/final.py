@@ -87,7 +87,7 @@ def play_final(run: RunFolder, searched: TrialRunner, crew: Crew, prompts: Seque
         chosen, recipe = runner if trial in needed else voting, run.recipe(results[trial])
         if (waiting := chosen.waiting(trial, results[trial].name, recipe)) is not None:
             return Known(waiting)
-        return Task(trial, "final", lambda: chosen.work(trial, results[trial].name, recipe))
+        return Task(trial, "final", lambda: chosen.work(trial, results[trial].name, recipe), recipe)
 
     def keep(turn: int, outcome: Tried | Failed | None) -> None:
         if outcome is not None:

@@ -68,7 +68,7 @@ class Merges:
         if (waiting := self._runner.waiting(trial, recipe.method, recipe)) is not None:
             self._observer.on_trial_start(trial, recipe.method)
             return Known(waiting)
-        return Task(trial, recipe.method, lambda: self._runner.work(trial, recipe.method, recipe))
+        return Task(trial, recipe.method, lambda: self._runner.work(trial, recipe.method, recipe), recipe)
 
     def _keep(self, number: int, outcome: Tried | Failed | TrialResult | None) -> None:
         """Keep what a merge gave, unless it is kept already, and tell it."""

@@ -23,7 +23,7 @@ from typing import Any
 
 from nex_merge.errors import InputError, RunError
 from nex_merge.setup.config import RuntimeConfig
-from nex_merge.workers.executors import Done, Gone, Progress
+from nex_merge.workers.executors import Done, Executor, Gone, Progress
 from nex_merge.workers.job import Job
 from nex_merge.workers.nodes import Facts, OnNode, facts, held_against
 from nex_merge.workers.places import cores
@@ -75,7 +75,7 @@ def check_ray(runtime: RuntimeConfig) -> None:
         )
 
 
-class Cluster:
+class Cluster(Executor):
     """Ray actors, one for each GPU or share of CPUs; one that is lost is replaced."""
 
     def __init__(self, runtime: RuntimeConfig, parallel: int, note: Callable[[str], None]) -> None:

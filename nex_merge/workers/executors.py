@@ -6,10 +6,11 @@ executor passes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nex_merge.engines.contracts import Engine
+from nex_merge.records import MergeRecipe
 from nex_merge.workers.job import Answered, Job, perform
 
 # (worker, stage, amount): how far a worker is with its job, see `engines.observe.Notify`.
@@ -53,6 +54,9 @@ class Executor(Protocol):
         """Let a worker do a job. Jobs of one trial go to one worker, in turn."""
         ...
 
+    def prepare(self, worker: str, recipe: MergeRecipe) -> None:
+        """Tell a worker, after its job was sent, what it does next. One that is at it already need not hear."""
+
     def wait(self, progress: Progress) -> Done | Gone | None:
         """What happened next; None: a worker has become ready, or nothing did for about a second.
 
@@ -65,7 +69,7 @@ class Executor(Protocol):
         ...
 
 
-class Here:
+class Here(Executor):
     """One worker, in this process."""
 
     def __init__(self, engine: Engine) -> None:
@@ -83,6 +87,10 @@ class Here:
 
     def send(self, worker: str, job: Job) -> None:
         self._job = job
+
+    def prepare(self, worker: str, recipe: MergeRecipe) -> None:
+        if self._job is not None:
+            self._job = replace(self._job, next_recipe=recipe)
 
     def wait(self, progress: Progress) -> Done | Gone | None:
         job, self._job = self._job, None

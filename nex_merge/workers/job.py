@@ -4,6 +4,7 @@ A trial is planned and kept by the driver (`study/trial.py`), which knows run fo
 several jobs on one engine: one that loads, one for every block of prompts, one that reads what was answered.
 """
 
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,6 +29,8 @@ class Job:
     answered: Sequence[Response] = ()  # what this one has answered before
     # Of the weights that the job before this one has loaded into the same engine; None: the recipe is merged.
     weights_sha256: str | None = None
+    # Of the trial that probably comes after this one on the same engine.
+    next_recipe: MergeRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ def perform(job: Job, engine: Engine, notify: Notify = quiet) -> Answered:
     Raises TrialError if the recipe can't be merged, gives tensors that are not finite, or logits that are not.
     """
     seconds: dict[str, float] = {}
-    sha256 = job.weights_sha256
+    sha256, hashed = job.weights_sha256, None
     if sha256 is None:
         with timed("merge", seconds, notify):
-            sha256 = engine.load(job.recipe)
+            hashed = engine.begin(job.recipe)
+    if job.next_recipe is not None:
+        engine.prepare(job.next_recipe)
     responses = list(job.answered)
     if job.asked:
         total = sum(len(response.token_ids) for response in responses)
@@ -82,4 +87,9 @@ def perform(job: Job, engine: Engine, notify: Notify = quiet) -> Answered:
             responses += engine.answer(job.prompts, job.settings.generation, job.drafts, generated, job.asked)
         responses.sort(key=lambda response: (response.prompt, response.sample))
     observation = observe(engine, job.prompts, job.settings, responses=responses, notify=notify)
+    if hashed is not None:
+        began = time.perf_counter()
+        sha256 = hashed()
+        seconds["merge"] += time.perf_counter() - began
+    assert sha256 is not None, "of this job's load or an earlier one's"
     return Answered(job.trial, observation, sha256, {**seconds, **observation.seconds})

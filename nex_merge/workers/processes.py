@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import IO
 
 from nex_merge.errors import RunError
-from nex_merge.workers.executors import Done, Gone, Progress
+from nex_merge.workers.executors import Done, Executor, Gone, Progress
 from nex_merge.workers.job import Job
 from nex_merge.workers.places import Place
 from nex_merge.workers.serve import Setup
@@ -40,7 +40,7 @@ class _Worker:
     pids: list[int] = field(default_factory=list)
 
 
-class Processes:
+class Processes(Executor):
     """Spawned processes, one at each place; one that ends is replaced."""
 
     def __init__(self, places: Sequence[Place]) -> None:

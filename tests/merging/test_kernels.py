@@ -80,9 +80,10 @@ ARITHMETIC = [
 
 
 @pytest.fixture(params=["cpu", "pretend", "cuda"])
-def device(request):
+def device(request, monkeypatch):
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here")
+    monkeypatch.setattr(pretend.strict, "divisions", True)
     return pretend.device() if request.param == "pretend" else torch.device(request.param)
 
 

@@ -236,14 +236,14 @@ def test_a_search_whose_merges_all_failed_says_why_and_has_nothing_to_export(fam
     from nex_merge.errors import TrialError
 
     _, settings = family
-    load = FamilyEngine.load
+    begin = FamilyEngine.begin
 
     def failing(self, recipe):
         if recipe.kind == "merge" and (tmp_path / "run" / "trials").exists():
             raise TrialError("no room")
-        return load(self, recipe)
+        return begin(self, recipe)
 
-    monkeypatch.setattr(FamilyEngine, "load", failing)
+    monkeypatch.setattr(FamilyEngine, "begin", failing)
     with pytest.raises(RunError, match=r"all 4 merges failed, so there is nothing to rank or export: no room$"):
         search_settings(settings, tmp_path)
     with pytest.raises(InputError):

@@ -16,9 +16,9 @@ class Mortal(FamilyEngine):
         super().__init__(family, runtime)
         self._folder = Path(folder)
 
-    def load(self, recipe):
+    def begin(self, recipe):
         self._recipe = recipe
-        return super().load(recipe)
+        return super().begin(recipe)
 
     def answer(self, *arguments, **named):
         found = super().answer(*arguments, **named)
