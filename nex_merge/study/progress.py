@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
+from statistics import mean
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -33,11 +35,11 @@ class Progress(Followed):
         self._objective, self._with_stages = objective, with_stages
         self._status: Status | None = None
         self._began = time.monotonic()
-        # Trials finished by this process and their seconds, for estimating the time left.
-        self._here, self._seconds = 0, 0.0
+        self._spent: dict[str, list[float]] = {}  # seconds of the trials that this process has finished, by kind
 
     def on_start(self, run: str, total: int, finished: Sequence[TrialResult]) -> None:
         super().on_start(run, total, finished)
+        self._began = time.monotonic()
         if self.done < total:
             self.on_note(f"the ranking so far, from another terminal: {command('watch', Path(run))}")
         if self._console.is_terminal:
@@ -85,7 +87,7 @@ class Progress(Followed):
 
     def on_trial_end(self, result: TrialResult) -> None:
         super().on_trial_end(result)
-        self._here, self._seconds = self._here + 1, self._seconds + sum(result.seconds.values())
+        self._spent.setdefault(result.kind, []).append(sum(result.seconds.values()))
         name = self._objective.name
         # No best so far: the values of earlier trials may change with every variant that joins the pool.
         if result.state == "complete" and result.value(name) is not None:
@@ -101,10 +103,18 @@ class Progress(Followed):
         )
 
     def _left(self) -> float:
-        """Estimated seconds. Of one worker what passes between its trials is known as well."""
+        """Estimated seconds: what merges have taken; before there is one, what parents took.
+
+        They are drafted from base and one another as merges are from all of them, while nothing drafts base. Of one
+        worker what passes between its trials is known as well.
+        """
+        spent = next(self._spent[kind] for kind in ("merge", "parent", "base") if kind in self._spent)
+        each = mean(spent)
         if len(self.workers) > 1:
-            return time_left(self.live(), self._seconds / self._here, time.time())
-        return (self.total - self.done) * (time.monotonic() - self._began) / self._here
+            return time_left(self.live(), each, time.time())
+        passed, finished = time.monotonic() - self._began, list(chain(*self._spent.values()))
+        between = (passed - sum(finished)) / len(finished)
+        return (self.total - self.done) * (each + between)
 
 
 def _shown(name: str, result: TrialResult) -> str:

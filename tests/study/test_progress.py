@@ -61,6 +61,19 @@ def test_a_line_says_how_many_the_value_and_the_time_left(clock, capsys):
     ]
 
 
+def test_merges_are_expected_to_take_what_parents_took_and_then_what_merges_do(clock, capsys):
+    shown = progress.Progress(NEX)
+    shown.on_start("run", 6, [])
+    capsys.readouterr()
+    took = {"base": 60, "a": 20, "b": 30, "0000": 10, "0001": 14}
+    for trial, seconds in took.items():
+        clock[0] += seconds + 1  # between two trials
+        kind = "base" if trial == "base" else "parent" if trial in "ab" else "merge"
+        shown.on_trial_end(replace(ended(trial, 0.5, kind=kind), seconds={"generate": float(seconds)}))
+    left = [line.rsplit(", ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["5:05 left", "1:24 left", "1:18 left", "0:22 left", "0:13 left"]
+
+
 def test_of_several_objectives_all_are_shown(clock, capsys):
     shown = progress.Progress(Objective("nex", 1, (Objective("mean_tokens", -1), Objective("consensus", 1))))
     shown.on_start("run", 2, [])
