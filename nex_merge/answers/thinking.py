@@ -4,6 +4,7 @@ Knows nothing of what a response concludes.
 """
 
 import re
+from functools import lru_cache
 
 # Thinking, and looking back on it. `seed:think`, `antThinking`: a maker's prefix may precede.
 _THOUGHT = (
@@ -68,6 +69,7 @@ def _may_think(text: str) -> bool:
     return text.lstrip().startswith("analysis") or any(sign in text for sign in _SIGNS)
 
 
+@lru_cache(maxsize=1024)
 def after_thinking(text: str) -> str:
     """What stands after the thinking, or before it where nothing follows; nothing where it is unfinished."""
     found, is_unfinished = thoughts(text)
@@ -78,6 +80,7 @@ def after_thinking(text: str) -> str:
     return text[found[-1][1] :].strip() or text[: found[0][0]].strip()
 
 
+@lru_cache(maxsize=1024)
 def is_open(text: str) -> bool:
     """Whether thinking was begun and not ended."""
     return thoughts(text)[1]

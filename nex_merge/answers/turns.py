@@ -5,6 +5,7 @@ question that is the first thing said is the one that was asked, said again.
 """
 
 import re
+from functools import lru_cache
 from itertools import islice
 
 from nex_merge.answers.announcements import alternatives
@@ -72,6 +73,7 @@ _LEADS = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)  # of a response, several questions are asked one after the other
 def first_turn(text: str) -> str:
     """A response up to where it asks something itself, without the marks of its own turn."""
     begin, end = 0, len(text)
