@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
@@ -31,7 +32,7 @@ class _EndAt(StoppingCriteria):
 
 def mixed_lengths(model_folder: Path, what: str, prompts: int, places: int, short: int, runs: int) -> Comparison:
     """A tenth of the responses are 8 times longer; both sides have as many places and end every response alike."""
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
     model.generation_config.eos_token_id = END
     tokenizer = load_tokenizer(model_folder)
     generator = torch.Generator().manual_seed(0)

@@ -56,6 +56,7 @@ def by_command(made: MergeRecipe, out: Path) -> Any:
     file.write_text(yaml.safe_dump(made.config))
     code = "from mergekit.scripts.run_yaml import main; main()"
     command = [sys.executable, "-c", code, str(file), str(out), "--random-seed", str(made.seed)]
+    command += ["--cuda"] if torch.cuda.is_available() else []
     subprocess.run(command, check=True, capture_output=True)
     return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 from sklearn.mixture import GaussianMixture
@@ -73,7 +74,9 @@ def _credit(
 
 
 def _phases(z: np.ndarray, rho: float, min_run: int) -> list[bool]:
-    mixture = GaussianMixture(2, covariance_type="diag", random_state=0, max_iter=50, reg_covar=1e-6).fit(z[:, None])
+    mixture: Any = GaussianMixture(2, covariance_type="diag", random_state=0, max_iter=50, reg_covar=1e-6).fit(
+        z[:, None]
+    )
     means, variances = mixture.means_[:, 0], np.maximum(mixture.covariances_[:, 0], 1e-6)
     stay, change = np.log(rho), np.log(1 - rho)
     log_p = [-0.5 * (np.log(2 * np.pi * variances) + (value - means) ** 2 / variances) for value in z]

@@ -1,6 +1,7 @@
 """Families with random weights, made on the spot: a base and two experts that differ from it a little, in bfloat16."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -30,7 +31,8 @@ def make_family(shape: str, root: Path, device: str = "cpu") -> dict[str, Path]:
     torch.manual_seed(0)
     config = Qwen3Config(**{**WIDE, **SHAPES[shape]})  # pyright: ignore[reportArgumentType]
     with torch.device(device):
-        base = Qwen3ForCausalLM(config).to(torch.bfloat16)
+        base: Any = Qwen3ForCausalLM(config)
+    base = base.to(torch.bfloat16)
     sound = {name: tensor.clone() for name, tensor in base.named_parameters()}
     with torch.no_grad():
         for number, folder in enumerate(folders.values()):

@@ -37,6 +37,12 @@ def open_runner(resolved: ResolvedConfig) -> tuple[TrialRunner, FamilyEngine]:
         return TrialRunner(terms, run), engine
 
 
+def three_of(plan: ResolvedConfig) -> dict[str, Path]:
+    """Folders of the base and of two models, under the names that `recipe` knows."""
+    folders = plan.family.folders
+    return {name: folders[of] for name, of in zip("ab", plan.family.models, strict=True)} | {"base": folders["base"]}
+
+
 def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     """qwen3-tiny, ties: merge, answer, capture, score; a trial of a search, whose base and parents are answered for."""
     run = root / "trial"
@@ -44,7 +50,7 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
     plan = resolve_config(CONFIG, {"output": str(run), "prompts": {"limit": prompts}})
     config, folders = plan.config, plan.family.folders
     runner, engine = open_runner(plan)
-    named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
+    named = three_of(plan)
     found = Comparison(f"a whole trial, qwen3-tiny, {prompts} prompts", "by hand: mergekit-yaml, transformers, hooks",
                        [], [], "8x")  # fmt: skip
 
@@ -95,8 +101,7 @@ def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
     short = {"prompts": {"limit": 4}, "generation": {"max_new_tokens": 32}}
     plan = resolve_config(CONFIG, {"output": str(run), **short})
     runner, engine = open_runner(plan)
-    folders = plan.family.folders
-    named = dict(zip(("base", "a", "b"), (folders[name] for name in ("base", *plan.family.models)), strict=True))
+    named = three_of(plan)
     seconds, memory = [], []
     for number in range(count):
         method = ("ties", "dare_ties", "della", "breadcrumbs", "task_arithmetic", "linear", "slerp")[number % 7]
