@@ -1,6 +1,6 @@
 """Compare the product with what a user would do without it.
 
-    python -m benchmarks [PART...]     # parts: start scoring many merging generation trial search full capture
+    python -m benchmarks [PART...]     # parts: start scoring many merging generation trial prepared search full capture
 
 Writes results/studies/speed.json and prints a table. Every part runs in a process of its own. Families with random
 weights are made in results/benchmarks (7 GB with what the 0.6B shape's merges need on the way); torch runs with as many
@@ -52,6 +52,7 @@ PARTS = {
         answering.continuous(TINY, "generation, qwen3-tiny", 16, 64, 3),
     ],
     "trial": lambda: [trials.whole_trial(ROOT, 5)],
+    "prepared": lambda: trials.prepared(ROOT, 5),
     "search": lambda: [searches.whole_search(ROOT)],
     "full": full,
     "capture": lambda: [answering.capturing(ROOT, 5)],
