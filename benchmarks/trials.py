@@ -96,38 +96,40 @@ def whole_trial(root: Path, runs: int, prompts: int = 64) -> Comparison:
 
 
 def prepared(root: Path, runs: int) -> Iterator[Comparison]:
-    """Three merges in turn, each answering prompts, with the next one prepared meanwhile and without."""
+    """Three trials in turn, each answering prompts, with the next merge prepared meanwhile and without."""
     (root / "few.jsonl").write_text("\n".join(f'{{"prompt": "{n} + {n}"}}' for n in range(8)), encoding="utf-8")
-    for shape, method, tokens in (("seventh", "dare_ties", 48), ("seventh", "ties", 48)):
-        folders = make_family(shape, root)
-        models = {name: str(folders[name]) for name in ("a", "b")}
-        plan = resolve_config(
-            {
-                "family": {"base": str(folders["base"]), "models": models},
-                "search_space": "ties",
-                "prompts": {"file": str(root / "few.jsonl")},
-                "generation": {"max_new_tokens": tokens},
-                "output": str(root / "prepared"),
-            }
-        )
-        engine = FamilyEngine(plan.family, plan.config.runtime)
-        engine.resident.keep_ranks(root / "orders")
-        ids = engine.encode(plan.prompts, plan.config.prompts, tokens)
-
-        def in_turn(ahead: bool, engine: FamilyEngine = engine, method: str = method, folders: Any = folders) -> None:
-            for number in range(3):
-                following = recipe(method, folders, number + 1)
-                if ahead:
-                    engine.prepare(following)
-                engine.answer(ids, plan.config.generation)
-                engine.load(following)
-
-        engine.load(recipe(method, folders, 0))
-        yield alternating(
-            f"three trials whose next merge is prepared, {method}, {shape} of 0.6B", "merged when its turn comes",
-            lambda in_turn=in_turn: in_turn(False), lambda in_turn=in_turn: in_turn(True), "-", runs,
-        )  # fmt: skip
+    for method in ("dare_ties", "ties"):
+        yield _prepared(root, method, 48, runs)
         shutil.rmtree(root / "orders", ignore_errors=True)
+
+
+def _prepared(root: Path, method: str, tokens: int, runs: int) -> Comparison:
+    folders = make_family("seventh", root)
+    plan = resolve_config(
+        {
+            "family": {"base": str(folders["base"]), "models": {name: str(folders[name]) for name in ("a", "b")}},
+            "search_space": "ties",
+            "prompts": {"file": str(root / "few.jsonl")},
+            "generation": {"max_new_tokens": tokens},
+            "output": str(root / "prepared"),
+        }
+    )
+    engine = FamilyEngine(plan.family, plan.config.runtime)
+    engine.resident.keep_ranks(root / "orders")
+    ids = engine.encode(plan.prompts, plan.config.prompts, tokens)
+
+    def in_turn(ahead: bool) -> None:
+        for number in range(3):
+            following = recipe(method, folders, number + 1)
+            if ahead:
+                engine.prepare(following)
+            engine.answer(ids, plan.config.generation)
+            engine.load(following)
+
+    engine.load(recipe(method, folders, 0))
+    what = f"three trials whose next merge is prepared, {method}, seventh"
+    against = "merged when its turn comes"
+    return alternating(what, against, lambda: in_turn(False), lambda: in_turn(True), "-", runs)
 
 
 def many_trials(root: Path, count: int = 200) -> dict[str, Any]:
