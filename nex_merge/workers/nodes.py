@@ -167,9 +167,9 @@ class OnNode:
 
 def family_engine(sought: Members, runtime: RuntimeConfig) -> Engine:
     """The engine of a family on this node. Raises InputError as `family_here` does."""
-    from nex_merge.engines.transformers import FamilyEngine
+    from nex_merge.engines.choice import engine_for
 
     # Ray names the GPU of an actor there, and `ray_actors` nothing if it has none. With `auto`, a node whose driver is
     # broken would compute on the processor, and give other bits.
     device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
-    return FamilyEngine(family_here(sought), runtime.model_copy(update={"device": device}))
+    return engine_for(family_here(sought), runtime.model_copy(update={"device": device}))
