@@ -24,14 +24,15 @@ from nex_merge.engines.contracts import Composed
 from nex_merge.engines.family import FamilyResident
 from nex_merge.engines.transformers import ATTENTION, ModelReads
 from nex_merge.engines.vllm_drafts import SOURCES
-from nex_merge.engines.vllm_model import Continued, Request, Size, VllmModel, vllm_version
+from nex_merge.engines.vllm_model import Continued, Request, Size, VllmModel
 from nex_merge.errors import InputError, RunError, TrialError
 from nex_merge.generation import auto_batch_tokens, token_bytes
-from nex_merge.generation.rotary import check_sides
+from nex_merge.generation.rotary import boundaries
 from nex_merge.generation.sampling import MARGIN, NOT_FINITE, Job, choose_alone
 from nex_merge.records import Prompt, Response
 from nex_merge.setup.config import GenerationConfig, PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import Family
+from nex_merge.setup.resolve import vllm_version
 from nex_merge.wording import counted
 
 # Tokens of the text by which weights are recognized, from all over the vocabulary.
@@ -84,7 +85,6 @@ class VllmAnswers:
         notify: Callable[[int], None] = lambda tokens: None,
         only: Collection[int] | None = None,
     ) -> list[Response]:
-        check_sides(self._resident.model.config, prompts, config.max_new_tokens)
         wanted = range(len(prompts)) if only is None else sorted(only)
         jobs = [Job(i, k, tuple(prompts[i])) for i in wanted for k in range(config.samples)]
         if not jobs:
@@ -246,10 +246,15 @@ class VllmEngine(Composed):
         """Raises InputError for whatever is wrong with the family or the device, or if vLLM is missing."""
         check_vllm(runtime)
         resident = FamilyResident(family, runtime)
+        if any(boundaries(config) for config in resident.configs()):
+            raise InputError(
+                "runtime.engine: vllm can't answer for this family, whose rotary frequencies depend on the length of "
+                "what is read: vLLM takes others for it than transformers does. Use runtime.engine: transformers"
+            )
         super().__init__(resident, VllmAnswers(resident), ModelReads(resident))
 
     def identity(self) -> str:
-        return f"{super().identity()} {vllm_version()}"
+        return f"{super().identity()}, vLLM {vllm_version()}"
 
     def encode(self, prompts: Sequence[Prompt], config: PromptsConfig, max_new_tokens: int) -> list[list[int]]:
         ids = super().encode(prompts, config, max_new_tokens)

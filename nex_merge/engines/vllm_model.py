@@ -219,11 +219,3 @@ def _as_it_was() -> Iterator[None]:
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
             logging.getLogger("vllm").setLevel(logging.ERROR)
-
-
-def vllm_version() -> str:
-    """The installed vLLM, as its own module says."""
-    with _as_it_was():
-        import vllm
-
-        return f"vLLM {vllm.__version__}"
