@@ -110,7 +110,8 @@ class VllmAnswers:
     def _ready(self, config: GenerationConfig) -> VllmModel:
         """A model with room for what was asked for, and with the resident weights."""
         resident, size = self._resident.model, self._size(config)
-        if self._model is None or self._built_for is not resident or not self._model.size.has_room_for(size):
+        built = self._model is not None and not self._model.is_closed and self._built_for is resident
+        if self._model is None or not built or not self._model.size.has_room_for(size):
             self._close()
             self._model, self._built_for, self._is_stale = VllmModel(resident, size), resident, True
         if self._is_stale:

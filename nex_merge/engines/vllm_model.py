@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -69,19 +69,29 @@ class Continued:
 
 
 class VllmModel:
-    """A model of vLLM's, with weights that are replaced as a whole."""
+    """A model of vLLM's, with weights that are replaced as a whole.
+
+    vLLM has room for one in a process: to make another closes it.
+    """
+
+    _present: ClassVar["VllmModel | None"] = None
 
     def __init__(self, model: PreTrainedModel, size: Size) -> None:
         """A model of the same kind as `model`, in its dtype, with arbitrary weights.
 
         Raises InputError if vLLM doesn't know the architecture, runs on another device, or has no room.
         """
-        self.size = size
+        if VllmModel._present is not None:
+            VllmModel._present.close()
+        self.size, self.is_closed = size, False
         self._llm = _built(model, size)
+        VllmModel._present = self
 
     def close(self) -> None:
         """Give back the memory."""
-        self._llm.llm_engine.engine_core.shutdown()
+        if not self.is_closed:
+            self._llm.llm_engine.engine_core.shutdown()
+            self.is_closed, self._llm, VllmModel._present = True, None, None
 
     def replace_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Copy weights over the present ones; under their names in a checkpoint, with the output layer's own."""

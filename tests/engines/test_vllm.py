@@ -31,14 +31,14 @@ class StandIn:
     """A model beside the resident one."""
 
     def __init__(self, model, size):
-        self.size, self.handed, self.forgotten, self.closed = size, 0, 0, False
+        self.size, self.handed, self.forgotten, self.is_closed = size, 0, 0, False
         config = copy.deepcopy(model.config)
         config.tie_word_embeddings = False
         self.model = Qwen3ForCausalLM(config).to(model.dtype).eval()
         made.append(self)
 
     def close(self):
-        self.closed = True
+        self.is_closed = True
 
     def replace_weights(self, weights):
         self.handed += 1
@@ -114,7 +114,7 @@ def test_it_is_built_for_the_longest_prompt_and_again_for_a_longer_one(toy, engi
     engine.answer(ids[2:], replace_tokens(2))
     engine.answer(ids, GREEDY)
     engine.answer(ids, replace_tokens(256))
-    assert [model.size.length for model in made] == [256, 512] and [model.closed for model in made] == [True, False]
+    assert [model.size.length for model in made] == [256, 512] and [model.is_closed for model in made] == [True, False]
     assert made[1].handed == 1
 
 
@@ -134,7 +134,7 @@ def test_weights_that_were_not_taken_end_the_search(toy, engine, ids, monkeypatc
     engine.load(variants(toy)[1])
     with pytest.raises(RunError, match="does not hold the weights that it was given: its logits of a fixed text"):
         engine.answer(ids, GREEDY)
-    assert made[0].closed  # nothing asks it again
+    assert made[0].is_closed  # nothing asks it again
 
 
 def test_a_tensor_without_a_name_in_the_model_ends_the_search(toy, engine, ids):

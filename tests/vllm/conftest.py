@@ -1,6 +1,6 @@
 """vLLM as the engine that answers. Skipped where it is not installed; `make test-vllm` has an environment with it.
 
-vLLM on the CPU knows no heads of 8 units, so that the toy family has larger ones here.
+vLLM on the CPU knows no heads of 8 units, so that those of the toy family are larger here.
 """
 
 import os
