@@ -97,8 +97,10 @@ class VllmAnswers:
             model.forget_prefixes()
             self._take_drafts(jobs, drafts, ends)
             tokens = self._tokens(model, jobs, config, ends, notify)
+        except TrialError:
+            raise  # no response is under way
         except BaseException:
-            self._close()  # with responses under way, vLLM would go on with them
+            self._close()  # or vLLM would go on with what it was asked for
             raise
         return [self._response(job, tokens[job], ends) for job in jobs]
 

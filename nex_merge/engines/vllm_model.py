@@ -4,6 +4,8 @@ Everything that is called of vLLM is called here, but for what its own process c
 `vllm_sampling.py`). vLLM runs in this process, so that weights are handed over as tensors.
 """
 
+# pyright: reportMissingImports=false
+
 import copy
 import logging
 import math

@@ -5,6 +5,8 @@ nor on how its prompt was read, every variant gets the same noise, and so does e
 by what has imported it, as this needs it.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -12,6 +12,7 @@ from nex_merge.errors import RunError, TrialError
 from nex_merge.setup.config import GenerationConfig, PromptsConfig, RuntimeConfig
 from nex_merge.setup.families import open_family
 from nex_merge.study.proposal import passthrough
+from tests.conftest import make_toy
 from tests.engines.test_contracts import GREEDY, PROMPTS, SAMPLED, family_of, variants
 
 LONG = GenerationConfig(max_new_tokens=64)
@@ -36,6 +37,23 @@ def test_tokens_are_those_of_transformers_for_every_variant(toy, engine, ids, co
         found.append(engine.answer(ids, config))
         assert found[-1] == ours.answer(ids, config)
     assert len({tuple(one.token_ids for one in responses) for responses in found}) == 3
+
+
+def test_a_member_with_a_config_of_its_own_answers_under_it(tmp_path):
+    other = {"rope_parameters": {"rope_type": "default", "rope_theta": 50.0}}
+    toy = {name: make_toy(tmp_path / name, seed, head_dim=32) for seed, name in enumerate(["base", "a"])}
+    toy["b"] = make_toy(tmp_path / "b", 2, head_dim=32, **other)
+    places = {name: str(folder) for name, folder in toy.items()}
+    family = open_family({"base": places.pop("base"), "models": places, "config": "a"}, None)
+    engine = VllmEngine(family, RuntimeConfig(engine="vllm", device="cpu"))
+    ours, ids = ModelAnswers(engine.resident), engine.encode(PROMPTS, PromptsConfig(file=""), 64)
+    for recipe in variants(toy):
+        engine.load(recipe)
+        found = engine.answer(ids, LONG)
+        assert found == ours.answer(ids, LONG)
+        if recipe.parameters.get("model") == "b":
+            with engine.resident.under_the_donors_config():
+                assert found != ours.answer(ids, LONG), "or the config makes no difference"
 
 
 def test_without_the_reset_earlier_weights_answer(toy, monkeypatch):
@@ -146,16 +164,15 @@ def coarse(weight):
 def test_logits_that_are_not_finite_are_a_fault_of_the_trial(toy, engine, ids, config):
     engine.load(variants(toy)[0])
     engine.answer(ids, config)
-    head = {}
 
     def spoil(worker):
-        head["before"] = worker.model_runner.model.model.norm.weight.data.clone()
         worker.model_runner.model.model.norm.weight.data.fill_(torch.nan)
 
     engine.answers._model._llm.collective_rpc(spoil)
     with pytest.raises(TrialError, match="not finite"):
         engine.answer(ids, config)
-    assert engine.answer(ids, config)  # vLLM is built anew
+    engine.load(variants(toy)[0])
+    assert engine.answer(ids, config) == ModelAnswers(engine.resident).answer(ids, config)
 
 
 @pytest.mark.parametrize("tokens", [1, 700, 3000])
