@@ -42,6 +42,12 @@ STEP = 256
 # See `_unsure`.
 USUAL = 10.0
 
+_OTHER_WEIGHTS = "vLLM does not hold the weights that it was given"
+_ADVICE = (
+    ". This version of vLLM may not replace all weights of this architecture in place, or compute it otherwise; use "
+    "runtime.engine: transformers for this family"
+)
+
 
 def check_vllm(runtime: RuntimeConfig) -> None:
     """Raise InputError if `runtime.engine` is vllm and it can't be. Imports nothing heavy."""
@@ -137,6 +143,8 @@ class VllmAnswers:
                 "resident model has no parameter of that name. Use runtime.engine: transformers for this family"
             )
         model.replace_weights(weights.items())
+        if unlike := model.unlike(weights.items()):
+            raise RunError(f"{_OTHER_WEIGHTS}: {unlike[0]} is another tensor there{_ADVICE}")
         size = self._resident.model.get_input_embeddings().weight.shape[0]
         text = [i * size // PROBE for i in range(min(PROBE, size))]
         logits = self._resident.logits(text)
@@ -146,10 +154,8 @@ class VllmAnswers:
         off, allowed = largest_difference(expected, model.next_logits(text)), tolerance(self._resident.dtype, logits)
         if not off <= allowed:
             raise RunError(
-                f"vLLM does not hold the weights that it was given: its logits of a fixed text differ from those of "
-                f"transformers by {off:.3g}, and rounding explains {allowed:.3g}. This version of vLLM may not "
-                "replace all weights of this architecture in place, or compute it otherwise; use runtime.engine: "
-                "transformers for this family"
+                f"{_OTHER_WEIGHTS}: its logits of a fixed text differ from those of transformers by {off:.3g}, and "
+                f"rounding explains {allowed:.3g}{_ADVICE}"
             )
 
     def _take_drafts(self, jobs: Sequence[Job], drafts: Sequence[Response], ends: Sequence[int]) -> None:

@@ -99,6 +99,23 @@ class VllmModel:
         """Copy weights over the present ones; under their names in a checkpoint, with the output layer's own."""
         self._llm.collective_rpc(lambda worker: worker.reload_weights(weights_iterator=iter(weights)))
 
+    def unlike(self, weights: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+        """The tensors that vLLM keeps as they were given, such as norms and embeddings, and that have other values."""
+
+        def look(worker: Any) -> list[str]:
+            own = dict(worker.get_model().named_parameters())
+            kept = [(name, weight, own[name]) for name, weight in weights if name in own]
+            # Of embeddings, vLLM may add rows; what it has packed has another shape.
+            return [
+                name
+                for name, weight, found in kept
+                if found.shape[1:] == weight.shape[1:]
+                and len(found) >= len(weight)
+                and not torch.equal(found[: len(weight)].data, weight.data)
+            ]
+
+        return self._llm.collective_rpc(look)[0]
+
     def forget_prefixes(self) -> None:
         """Drop keys and values of earlier requests. Raises RunError if vLLM doesn't."""
         if not self._llm.reset_prefix_cache():

@@ -44,6 +44,12 @@ class StandIn:
         self.handed += 1
         self.model.load_state_dict(dict(weights))
 
+    def unlike(self, weights):
+        return [name for name, weight in weights if "norm" in name and not torch.equal(self.found(name), weight)]
+
+    def found(self, name):
+        return self.model.get_parameter(name)
+
     def forget_prefixes(self):
         self.forgotten += 1
 
@@ -135,6 +141,13 @@ def test_weights_that_were_not_taken_end_the_search(toy, engine, ids, monkeypatc
     with pytest.raises(RunError, match="does not hold the weights that it was given: its logits of a fixed text"):
         engine.answer(ids, GREEDY)
     assert made[0].is_closed  # nothing asks it again
+
+
+def test_a_tensor_that_vllm_has_otherwise_ends_the_search(toy, engine, ids, monkeypatch):
+    monkeypatch.setattr(StandIn, "found", lambda self, name: torch.zeros(1))
+    engine.load(variants(toy)[0])
+    with pytest.raises(RunError, match=r"does not hold the weights.*: model\.\S*norm\.weight is another tensor there"):
+        engine.answer(ids, GREEDY)
 
 
 def test_a_tensor_without_a_name_in_the_model_ends_the_search(toy, engine, ids):

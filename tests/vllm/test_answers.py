@@ -1,5 +1,7 @@
 """Weights in vLLM's own model, and its answers beside those of transformers: float32, on the CPU."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,23 @@ def test_the_output_layer_that_a_reload_leaves_behind_is_noticed(monkeypatch):
     engine = VllmEngine(family, RuntimeConfig(engine="vllm", device="cpu"))
     engine.load(passthrough("parent", "pairs", family.references["pairs"], "bfloat16"))
     with pytest.raises(RunError, match="does not hold the weights that it was given"):
+        engine.answer([[5, 6, 7]], GREEDY)
+
+
+def test_weights_of_a_neighbour_are_noticed_in_half_precision_too(toy, monkeypatch):
+    """By what vLLM keeps as it was given, since rounding hides them from the logits."""
+    engine = VllmEngine(family_of(toy), RuntimeConfig(engine="vllm", device="cpu", dtype="bfloat16"))
+    merge = variants(toy)[2]
+    models = [
+        {**model, "parameters": {"weight": weight}}
+        for model, weight in zip(merge.config["models"], (0.49, 0.51), strict=True)
+    ]
+    neighbour = dataclasses.replace(merge, config={**merge.config, "models": models})
+    engine.load(merge)
+    assert engine.answer([[5, 6, 7]], GREEDY)
+    monkeypatch.setattr(VllmModel, "replace_weights", lambda self, weights: None)
+    engine.load(neighbour)
+    with pytest.raises(RunError, match=r"embed_tokens\.weight is another tensor there"):
         engine.answer([[5, 6, 7]], GREEDY)
 
 
