@@ -26,13 +26,10 @@ from nex_merge.engines import vllm_drafts
 from nex_merge.engines.quiet import quietly
 from nex_merge.errors import InputError, RunError
 
-# Read by vLLM when it is imported. In its own process it would take weights as pickles; it reports nothing home.
-_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "DO_NOT_TRACK": "1",
-}
+# Read by vLLM from when it is imported. In a process of its own it would take weights as pickles alone.
+_HERE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+# Unless the user says otherwise: it reports nothing home, and errors alone to the terminal.
+_DEFAULTS = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 # Responses in one batch at most; vLLM's own default.
 MOST_SEQUENCES = 256
 
@@ -238,7 +235,9 @@ def config_for_vllm(model: PreTrainedModel) -> PreTrainedConfig:
 @contextmanager
 def _as_it_was() -> Iterator[None]:
     """vLLM is imported quietly, and what it changes of torch for the whole process is changed back."""
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    os.environ.update({**_DEFAULTS, **os.environ, **_HERE})
+    # Before the import, in which it has no handler yet.
+    logging.getLogger("vllm").setLevel(logging.ERROR)
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
     with quietly(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
@@ -247,4 +246,3 @@ def _as_it_was() -> Iterator[None]:
         finally:
             torch.set_num_threads = set_num_threads
             torch.set_num_threads(threads)
-            logging.getLogger("vllm").setLevel(logging.ERROR)
