@@ -153,6 +153,7 @@ def test_tokens_that_rounding_may_have_decided_are_decided_by_the_resident_model
     """Shown with every token taken for one, and with a vLLM whose weights are coarser than they should be."""
     engine = VllmEngine(family_of(toy), RuntimeConfig(engine="vllm", device="cpu"))
     monkeypatch.setattr("nex_merge.engines.vllm.tolerance", lambda dtype, logits: 100.0)
+    monkeypatch.setattr(VllmModel, "unlike", lambda self, weights: [])
     replaced = VllmModel.replace_weights
     monkeypatch.setattr(
         VllmModel, "replace_weights", lambda self, weights: replaced(self, [(name, coarse(w)) for name, w in weights])
