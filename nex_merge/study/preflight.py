@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from nex_merge.engines.choice import engine_for
 from nex_merge.engines.contracts import Engine
-from nex_merge.engines.transformers import FamilyEngine
+from nex_merge.engines.vllm_engine import check_vllm
 from nex_merge.errors import InputError
 from nex_merge.measures.constraints import Constraint, constraints_of
 from nex_merge.measures.estimates import Objective, objective_of
@@ -79,6 +80,8 @@ def check(
     warm_start = find_warm_start(resolved, objective, constraints, fresh)
     if config.runtime.cluster is not None:
         check_ray(config.runtime)
+    if engine is None:
+        check_vllm(config.runtime)
     at = places(config.runtime, config.study.parallel)
     if len(at) > 1 or config.runtime.cluster is not None:
         _check_sent(engine)
@@ -127,7 +130,7 @@ def made_for(
 ) -> Engine:
     """The engine on a device, or the one that was given. Raises InputError for whatever is wrong with the family."""
     if engine is None:
-        return FamilyEngine(family, runtime.model_copy(update={"device": device}))
+        return engine_for(family, runtime.model_copy(update={"device": device}))
     return engine() if callable(engine) else engine
 
 

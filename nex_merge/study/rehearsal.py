@@ -254,7 +254,9 @@ def _check_export(
             "take it from another member (`config:` in the family)"
         )
     tokens = min(DECODED, resolved.config.generation.max_new_tokens)
-    searched = list(engine.answer([ids], Decoding(max_new_tokens=tokens))[0].token_ids)
+    # With the search's batches: an engine may be built for them.
+    decoding = Decoding(max_new_tokens=tokens, batch_tokens=resolved.config.generation.batch_tokens)
+    searched = list(engine.answer([ids], decoding)[0].token_ids)
     if resident.dtype == torch.float32 and decoded(exported, ids, tokens) != searched:
         raise InputError(
             f"{_donor(resident)}: with an export's generation config, transformers would decode greedily otherwise "

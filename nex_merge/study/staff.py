@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from nex_merge.engines.choice import engine_for
 from nex_merge.engines.contracts import Engine
-from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
 from nex_merge.study.preflight import Checked
@@ -38,6 +38,6 @@ def set_up(
         executor.set_up(make or partial(family_engine, members(family, resolved.resolved), runtime))
     elif isinstance(executor, Processes):
         inside = runtime.model_copy(update={"device": checked.places[0].device_inside})
-        executor.set_up(Setup(make or partial(FamilyEngine, family, inside), orders))
+        executor.set_up(Setup(make or partial(engine_for, family, inside), orders))
     elif checked.engine is not None and checked.engine.family_weights is not None:
         checked.engine.family_weights.keep_ranks(orders)

@@ -18,6 +18,7 @@ from nex_merge.errors import InputError
 from nex_merge.setup.config import PACKAGE, RuntimeConfig, find_file
 from nex_merge.setup.families import Family, checkpoints_of, open_family, plain_folders
 from nex_merge.setup.fingerprints import settings_of
+from nex_merge.setup.resolve import vllm_version
 from nex_merge.workers.node_orders import hold_orders
 
 # What merged tensors, tokens and activations are computed by: another version may give other bits.
@@ -43,6 +44,8 @@ def facts(node: str, gpu: str | None = None) -> Facts:
     versions = {name: importlib.metadata.version(name) for name in (*_DECISIVE, *_CARRIERS)}
     versions["nex-merge"] += f", code {_code()}"
     versions["python"] = platform.python_version()
+    if (vllm := vllm_version()) is not None:
+        versions["vllm"] = vllm
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if gpu is not None:
         kind += f", {torch.cuda.get_device_name()}"
@@ -167,9 +170,9 @@ class OnNode:
 
 def family_engine(sought: Members, runtime: RuntimeConfig) -> Engine:
     """The engine of a family on this node. Raises InputError as `family_here` does."""
-    from nex_merge.engines.transformers import FamilyEngine
+    from nex_merge.engines.choice import engine_for
 
     # Ray names the GPU of an actor there, and `ray_actors` nothing if it has none. With `auto`, a node whose driver is
     # broken would compute on the processor, and give other bits.
     device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "cpu"
-    return FamilyEngine(family_here(sought), runtime.model_copy(update={"device": device}))
+    return engine_for(family_here(sought), runtime.model_copy(update={"device": device}))

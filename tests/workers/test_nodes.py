@@ -95,6 +95,14 @@ def test_versions_that_carry_values_are_told_of():
     assert list(held_against(own.versions, other)) == [f"there has numpy 0.1, the search has {own.versions['numpy']}"]
 
 
+def test_another_vllm_is_told_of(monkeypatch):
+    """Whether it is used, the engine on the node looks."""
+    monkeypatch.setattr("nex_merge.workers.nodes.vllm_version", lambda: None)
+    without = facts("there")
+    monkeypatch.setattr("nex_merge.workers.nodes.vllm_version", lambda: "0.32.0")
+    assert list(held_against(facts("here").versions, without)) == ["there has vllm None, the search has 0.32.0"]
+
+
 HOLD = "import sys; from nex_merge.workers.node_orders import hold_orders; print(hold_orders('x'), flush=True); input()"
 
 
