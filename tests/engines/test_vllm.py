@@ -12,6 +12,7 @@ import torch
 import yaml
 from transformers import Qwen3ForCausalLM
 
+from nex_merge.engines import vllm_engine
 from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.engines.vllm_drafts import Drafter, Sources
 from nex_merge.engines.vllm_model import Continued
