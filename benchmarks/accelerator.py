@@ -155,7 +155,8 @@ def _plan(size: Size, folders: dict[str, Path], tokens: int, engine: str = "tran
             "family": {"base": str(folders["base"]), "models": {"a": str(folders["a"]), "b": str(folders["b"])}},
             "search_space": "ties",
             "prompts": {"file": str(ROOT / "prompts.jsonl")},
-            "generation": {"max_new_tokens": tokens},
+            # All at once: 40 GB of keys and values for long answers of the 4B shape, where auto takes 4 GiB.
+            "generation": {"max_new_tokens": tokens, "batch_tokens": size.prompts * (tokens + 64)},
             "runtime": {"dtype": "bfloat16", "engine": engine},
             "output": str(ROOT / "large"),
         }

@@ -127,7 +127,7 @@ def test_the_rules_are_as_tight_as_the_code():
 
 
 def test_kernels_know_tensors_alone():
-    for module in ("kernels", "ranks", "workspace"):
+    for module in ("kernels", "slerp", "ranks", "workspace"):
         known = {name for name in imports(PACKAGE / "merging" / f"{module}.py") if name.startswith("nex_merge.")}
         allowed = ("nex_merge.merging.ranks", "nex_merge.merging.workspace", "nex_merge.threads")
         assert all(name.startswith(allowed) for name in known), module

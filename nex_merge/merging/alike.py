@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from nex_merge.merging.kernels import Expert, Slerp, TaskArithmetic, Write, linear, task_arithmetic
+from nex_merge.merging.kernels import Expert, TaskArithmetic, Write, linear, task_arithmetic
 from nex_merge.merging.ranks import RankCache
+from nex_merge.merging.slerp import Slerp
 from nex_merge.merging.workspace import Copies, Workspace
 
 SHAPE = (257, 1031)  # two blocks of the CPU's and a part of one

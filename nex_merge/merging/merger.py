@@ -77,10 +77,9 @@ class Merger:
         self.model = self.under(self.member_of(recipe))
         parameters = dict(self.model.named_parameters())
         out_dtype = getattr(torch, recipe.config.get("out_dtype") or recipe.config.get("dtype") or "float32")
-        kept = (
-            torch.promote_types(out_dtype, self.model.dtype) == self.model.dtype
-        )  # whether a parameter tells all of it
-        if self.model.device.type == "cpu" or not kept:
+        # Whether a parameter has all of a merged tensor, so that what was merged can be hashed from it afterwards.
+        has_all = torch.promote_types(out_dtype, self.model.dtype) == self.model.dtype
+        if self.model.device.type == "cpu" or not has_all:
             sha256 = self._checked(recipe, parameters)
             return lambda: sha256
         try:
@@ -186,6 +185,7 @@ def share_weights(model: PreTrainedModel, config: PreTrainedConfig) -> PreTraine
 
 def _write(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> str:
     """Write a merged tensor into its parameter. Returns its digest. Raises TrialError if it is not finite."""
+    tensor = tensor.cpu()
     if not _finite(tensor):
         raise TrialError(_NOT_FINITE.format(name))
     parameter.copy_(tensor)

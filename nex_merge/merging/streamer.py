@@ -24,6 +24,7 @@ from nex_merge.merging import kernels
 from nex_merge.merging.alike import alike
 from nex_merge.merging.mergekit_plan import planned
 from nex_merge.merging.ranks import RankCache
+from nex_merge.merging.slerp import Slerp
 from nex_merge.merging.workspace import CPU, Copies, Workspace
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import use_one_core
@@ -96,7 +97,7 @@ class Streamer:
     ) -> None:
         self._merged = merged or {}
         self._ranks = RankCache(ranks)
-        self._slerp = kernels.Slerp()
+        self._slerp = Slerp()
         self._copies = Copies(device)
         self._members: dict[str, Mapping[str, torch.Tensor]] = {}
         self._ahead: tuple[MergeRecipe, Future[_Plan]] | None = None

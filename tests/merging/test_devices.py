@@ -60,6 +60,12 @@ def test_a_device_has_the_cpus_weights(toy, device, dtype):
             assert counted <= 1 + len(tensors), f"{method}: one list of what is finite, and nothing else, is waited for"
 
 
+def test_weights_that_the_model_holds_less_of_are_hashed_as_they_were_merged(toy, device):
+    recipe = recipe_of("ties", toy, out_dtype="float32")
+    sha256 = {place: merger_on(place, toy, torch.bfloat16).load(recipe) for place in ("cpu", str(device))}
+    assert len({*sha256.values(), merger_on("cpu", toy).load(recipe)}) == 1
+
+
 def test_a_member_and_what_only_mergekit_can_merge(toy, device):
     here, there = merger_on("cpu", toy), merger_on(str(device), toy)
     whole = {"merge_method": "passthrough", "models": [{"model": str(toy["a"])}], "dtype": "bfloat16"}

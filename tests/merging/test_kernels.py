@@ -7,6 +7,7 @@ from mergekit.merge_methods.base import PerInputValues, TensorEntry, TensorGroup
 
 from nex_merge.merging import kernels, ranks
 from nex_merge.merging.alike import alike
+from nex_merge.merging.slerp import Slerp
 from nex_merge.merging.workspace import CPU, Copies, Workspace
 from tests import pretend
 
@@ -184,7 +185,7 @@ def test_a_fused_multiply_add_is_rounded_once():
 
 
 def test_slerp(tensors, device):
-    slerp, out, work = kernels.Slerp(), torch.empty(SHAPE, device=device), Workspace(0, Copies(device))
+    slerp, out, work = Slerp(), torch.empty(SHAPE, device=device), Workspace(0, Copies(device))
     far = tensors[1].flip(0)  # base and expert are nearly parallel, which is a branch of its own
     for other in (tensors[2], far):
         name = str(id(other))
