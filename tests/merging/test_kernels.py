@@ -88,13 +88,23 @@ def device(request, monkeypatch):
     return pretend.device() if request.param == "pretend" else torch.device(request.param)
 
 
+SHARED = [{}, {"lambda": 0.7}, {"normalize": True, "rescale": True}, {"normalize": False, "rescale": False}]
+
+
 @pytest.mark.parametrize("densities", DENSITIES)
-@pytest.mark.parametrize(
-    "shared", [{}, {"lambda": 0.7}, {"normalize": True, "rescale": True}, {"normalize": False, "rescale": False}]
-)
+@pytest.mark.parametrize("shared", SHARED)
 @pytest.mark.parametrize("method", ARITHMETIC)
-def test_the_bits_are_mergekits(tensors, method, shared, densities, device):
+def test_the_bits_are_mergekits(tensors, method, shared, densities):
     by_model = settings_of(method, densities)
+    wanted = of_mergekit(method, tensors, True, shared, by_model, seed=3)
+    assert torch.equal(of_kernels(method, tensors, shared, by_model, seed=3), wanted)
+
+
+@pytest.mark.parametrize("device", ["pretend", "cuda"], indirect=True)
+@pytest.mark.parametrize("shared", SHARED)
+@pytest.mark.parametrize("method", ARITHMETIC)
+def test_the_bits_are_mergekits_on_other_devices(tensors, method, shared, device):
+    by_model = settings_of(method, DENSITIES[0])
     wanted = of_mergekit(method, tensors, True, shared, by_model, seed=3)
     assert torch.equal(of_kernels(method, tensors, shared, by_model, seed=3, device=device), wanted)
 
