@@ -11,6 +11,7 @@ from nex_merge.engines.family import FamilyResident
 from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
 from nex_merge.merging import rank_bytes, rounded_members
 from nex_merge.merging.ranks import DISK_RESERVE
+from nex_merge.merging.streamer import DRAWN_AHEAD
 from nex_merge.runs.watch import duration
 from nex_merge.setup.config import RunConfig
 from nex_merge.setup.resolve import ResolvedConfig
@@ -119,19 +120,22 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
     keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(weights.config, itemsize))
     # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)
+    # Random masks of the next merge are drawn while the model answers, a byte for each element of every model's.
+    draws = config.study.parallel > 1 and any(method.stochastic for method in checked.space.methods)
+    masks = min(DRAWN_AHEAD, checked.parameters * len(family.models)) if draws else 0
     # The rehearsal loads one member beside the resident model, before there are keys and values.
-    need = parents + resident + max(keys_values, merging, resident)
+    need = parents + resident + masks + max(keys_values, merging, resident)
     free = psutil.virtual_memory().available
     yield (
         f"memory         about {decimal(need)}: parents {decimal(parents)} (mapped), resident model "
         f"{decimal(resident)} ({str(weights.dtype)[6:]} on {weights.device}), and keys and values "
-        f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}; "
-        f"free {decimal(free)}"
+        f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}"
+        f"{f', and random masks of the next merge {decimal(masks)}' * bool(masks)}; free {decimal(free)}"
     )
     workers = len(checked.places)
     if workers > 1:
         # The parents are mapped once for all, and this process gives up its model after the rehearsal.
-        each = resident + max(keys_values, merging) + _PROCESS
+        each = resident + masks + max(keys_values, merging) + _PROCESS
         need = max(need, parents + workers * each)
         yield (
             f"workers        {workers}, about {decimal(each)} each, {decimal(_PROCESS)} of it Python and libraries; "

@@ -80,6 +80,15 @@ def test_memory(said, generation, keys_values, need):
     )
 
 
+@pytest.mark.parametrize(
+    ("space", "parallel", "masks"), [("dare_ties", 2, True), ("dare_ties", 1, False), ("ties", 2, False)]
+)
+def test_random_masks_of_the_next_merge_are_counted(said, space, parallel, masks):
+    """A byte for each of 7,760 elements of two models, where another trial may follow before this one is told."""
+    found = said(search_space=space, study={"trials": 4, "parallel": parallel})["memory"]
+    assert (", and random masks of the next merge 15.5 kB; free" in found) == masks
+
+
 @pytest.mark.parametrize(("free", "warned"), [(126_240, False), (126_239, True)])
 def test_a_warning_where_memory_is_short(said, free, warned):
     found = said(memory=free, generation={"max_new_tokens": 24, "samples": 2, "temperature": 0.7})
