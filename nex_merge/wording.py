@@ -1,7 +1,8 @@
-"""Words that many messages need: a number with its noun; lines that fit into a terminal."""
+"""Words that many messages need: a number with its noun, an error's first line; lines that fit into a terminal."""
 
 import re
 import textwrap
+from collections.abc import Iterable
 
 _COMMAND = ": nex-merge "
 
@@ -9,6 +10,18 @@ _COMMAND = ": nex-merge "
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, `1 sample`, `2 samples`, `1,024 samples`; `plural` where it is not noun + s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """The first `most` of some names, and how many more there are."""
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def by_number(name: str) -> list[tuple[int, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nex_merge.errors import InputError
+from nex_merge.wording import listed
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -248,11 +249,5 @@ def leftovers(folder: Path, used: set[Path]) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds and path not in used)
     names = [name for name in names if not name.startswith(("training_args", "optimizer", "scheduler", "adapter_"))]
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        notes.append(f"{', '.join(names[:3])}{more} ignored: weights are read from what {WEIGHTS} or its index names")
+        notes.append(f"{listed(names, 3)} ignored: weights are read from what {WEIGHTS} or its index names")
     return notes
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 from nex_merge.checkpoints.files import INDEX, TOKENIZER_FILES
 from nex_merge.errors import InputError, NexMergeError
+from nex_merge.wording import listed
 
 # What a checkpoint that nex-merge wrote is known by.
 IDENTITY = "nex_merge.json"
@@ -144,9 +145,8 @@ def push(folder: Path, repo: str, public: bool, message: str) -> Pushed:
         info = api.model_info(name)
         there = {file.rfilename for file in info.siblings or ()}
         if IDENTITY not in there and (others := sorted(there - _NO_MODEL)):
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             raise HubError(
-                f"it holds something that isn't an export of nex-merge ({', '.join(others[:3])}{more}), which would be "
+                f"it holds something that isn't an export of nex-merge ({listed(others, 3)}), which would be "
                 "mixed up with it; name a new repository"
             )
         if not (info.private or public):

@@ -8,13 +8,16 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from nex_merge.checkpoints.files import INDEX, WEIGHTS, check_readable, fetch_again, not_what_it_says, weight_map
 from nex_merge.errors import InputError
 from nex_merge.wording import counted
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class StoredTensor:
     file: Path
     dtype: str  # as safetensors writes it, e.g. BF16
     shape: list[int]
+
+    def load(self, name: str) -> "torch.Tensor":
+        """Its values; `name`: its own in the file."""
+        with safe_open(self.file, "pt") as opened:
+            return opened.get_tensor(name)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:

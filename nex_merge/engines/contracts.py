@@ -1,8 +1,8 @@
 """What an engine is: weights that are resident under a recipe, what answers prompts, and what reads responses.
 
 Three contracts, so that one part can be replaced: another library that answers, with the same weights and the same
-reading of activations. `transformers.py` has an implementation of each; tests/engines/ has the suite that every
-implementation passes.
+reading of activations. Implementations: of weights in `resident.py` and `family.py`, of the two others in
+`transformers.py`; tests/engines/ has the suite that every implementation passes.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -16,6 +16,7 @@ from nex_merge.merging import Merger, make_model, merge_adapters, preflight, sha
 from nex_merge.records import MergeRecipe
 from nex_merge.setup.config import RuntimeConfig
 from nex_merge.setup.families import Family
+from nex_merge.wording import listed
 
 _LISTED = 3  # names in a message
 
@@ -118,7 +119,7 @@ class FamilyResident(ModelResident):
             for parameter in loaded.parameters():
                 parameter.copy_(parameter.to(self.stored_dtype))
         problems = [
-            f"tensors {what}: {_listed(sorted(map(str, info[key])))}"
+            f"tensors {what}: {listed(sorted(map(str, info[key])), _LISTED)}"
             for key, what in (("missing_keys", "not in the checkpoint"), ("unexpected_keys", "of no use to the model"))
             if info.get(key)
         ]
@@ -129,16 +130,11 @@ class FamilyResident(ModelResident):
         causes = []
         ours, theirs = dict(self.model.named_parameters()), dict(other.model.named_parameters())
         if alone := sorted(ours.keys() ^ theirs.keys()):
-            causes.append(f"only one of the two has the parameters {_listed(alone)}")
+            causes.append(f"only one of the two has the parameters {listed(alone, _LISTED)}")
         if weights := [name for name in ours if name in theirs and not torch.equal(ours[name], theirs[name])]:
-            causes.append(f"other weights: {_listed(weights)}")
+            causes.append(f"other weights: {listed(weights, _LISTED)}")
         buffers = dict(other.model.named_buffers())
         named = self.model.named_buffers()
         if unlike := [name for name, buffer in named if name in buffers and not torch.equal(buffer, buffers[name])]:
-            causes.append(f"other buffers: {_listed(unlike)}")
+            causes.append(f"other buffers: {listed(unlike, _LISTED)}")
         return causes
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

@@ -14,11 +14,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from nex_merge.checkpoints.files import as_checkpoint, first_line
+from nex_merge.checkpoints.files import as_checkpoint
 from nex_merge.checkpoints.tokenizers import check_special_tokens
 from nex_merge.errors import InputError
 from nex_merge.records import Prompt
-from nex_merge.wording import counted
+from nex_merge.wording import counted, first_line
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -48,7 +48,7 @@ def load_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype) -> tu
                 source, dtype=dtype, config=config, trust_remote_code=False, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{folder}: transformers cannot load it: {first_line(error)}") from None
     model, report = loaded
     return model.eval(), report
 

@@ -1,15 +1,13 @@
 """`observe`, the only place that goes from responses to activations and what NEX makes of them; it can answer, too."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
-
 from nex_merge.engines.contracts import Engine
-from nex_merge.nex.calibration import analyse, count_phases, stack_credits
-from nex_merge.records import Evidence, Observation, Response
+from nex_merge.nex.calibration import analyse, count_phases, evidence_of
+from nex_merge.records import Observation, Response
 from nex_merge.setup.config import ActivationsConfig, GenerationConfig, PhasesConfig
 
 # Called with the current stage (merge, generate, capture, score) and its progress in tokens or responses.
@@ -33,7 +31,6 @@ def observe(
     engine: Engine,
     prompts: Sequence[Sequence[int]],
     settings: ObserveSettings,
-    drafts: Sequence[Response] = (),
     responses: Sequence[Response] | None = None,
     notify: Notify = quiet,
 ) -> Observation:
@@ -44,15 +41,7 @@ def observe(
     seconds: dict[str, float] = {}
     # 1. Generate responses.
     if responses is None:
-        with timed("generate", seconds, notify):
-            total = 0
-
-            def generated(tokens: int) -> None:
-                nonlocal total
-                total += tokens
-                notify("generate", total)
-
-            responses = engine.answer(prompts, settings.generation, drafts, generated)
+        responses = answered(engine, prompts, settings.generation, seconds, notify)
     if settings.activations is None:
         return Observation(responses, seconds=seconds)
     # 2. Read the responses and capture activations.
@@ -61,11 +50,7 @@ def observe(
     # 3. Phases, and credit by response: it is additive, so any calibration is a sum.
     with timed("score", seconds, notify):
         analyses = analyse(captured.rows, settings.phases.rho, settings.phases.min_run)
-        evidence = Evidence(
-            np.array([response.prompt for response in responses], np.int64),
-            captured.rows.base,
-            stack_credits(analyses),
-        )
+        evidence = evidence_of(responses, captured.rows.base, analyses)
     return Observation(
         responses=responses,
         stats=captured.stats,
@@ -76,6 +61,28 @@ def observe(
         analyses=analyses,
         seconds=seconds,
     )
+
+
+def answered(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    generation: GenerationConfig,
+    seconds: dict[str, float],
+    notify: Notify,
+    drafts: Sequence[Response] = (),
+    before: Sequence[Response] = (),
+    only: Collection[int] | None = None,
+) -> list[Response]:
+    """The responses `before`, and those of the resident model, which are timed; arguments as of `Answers.answer`."""
+    total = sum(len(response.token_ids) for response in before)
+
+    def generated(tokens: int) -> None:
+        nonlocal total
+        total += tokens
+        notify("generate", total)
+
+    with timed("generate", seconds, notify, total):
+        return [*before, *engine.answer(prompts, generation, drafts, generated, only)]
 
 
 @contextmanager

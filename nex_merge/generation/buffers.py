@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from nex_merge.generation.batches import GrowingLayer, supports_masked_gaps
 from nex_merge.generation.rotary import boundaries
+from nex_merge.wording import first_line
 
 # Tokens that a pass reads of each row: the newest, and a draft. The last is 1 + drafts.LONGEST.
 WIDTHS = (1, 2, 4, 8, 16)
@@ -212,7 +213,7 @@ class Buffers:
             raise
         except RuntimeError as error:
             torch.cuda.synchronize()
-            why = str(error).splitlines()[0]
+            why = first_line(error)
         if not why:
             return graph
         logging.getLogger(__name__).warning(

@@ -36,6 +36,10 @@ class Objective:
     def names(self) -> tuple[str, ...]:
         return tuple(one.name for one in self.all)
 
+    def sign_of(self, measure: str) -> int:
+        """+1 if more of a measure is better: as an objective says, which need not be its usual direction."""
+        return next((one.sign for one in self.all if one.name == measure), MEASURES[measure].direction)
+
     def values(self, result: TrialResult) -> list[float] | None:
         """The values of every objective; None if one has none."""
         found = [value for name in self.names if (value := result.value(name)) is not None]
@@ -91,12 +95,11 @@ def score_pool(pool: Pool, objective: Objective) -> Scoring:
     """Every measure of every variant, and whether the scores support a ranking."""
     complete = [i for i, variant in enumerate(pool.variants) if variant.complete]
     counts, halved = _resamples(pool), _spread(halves(np.arange(max(len(pool.asked), 1))), pool)
-    signs = {one.name: one.sign for one in objective.all}
     by_measure: dict[str, list[Estimate]] = {}
     split_halves: dict[str, float | None] = {}
     for name, measure in MEASURES.items():
         values = whole_values(measure, pool) if measure.is_defined(pool) else [Value(None)] * len(pool.variants)
-        sign = signs.get(name, measure.direction)
+        sign = objective.sign_of(name)
         drawn = measure.resample(pool, values, counts)
         estimates = _estimates(measure, pool, values, counts, drawn)
         believed = [(values, drawn)]

@@ -101,10 +101,12 @@ def _estimates(by_prompt: np.ndarray, is_defined: bool) -> list[tuple[float | No
     asked = np.isfinite(by_prompt)
     if not is_defined or by_prompt.shape[1] == 0:
         return [(None, None, None)] * len(by_prompt)
-    counts = np.vstack([np.ones(by_prompt.shape[1], np.int64), resamples(np.arange(by_prompt.shape[1]))])
+    counts, values = resamples(np.arange(by_prompt.shape[1])), np.where(asked, by_prompt, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        drawn = (np.where(asked, by_prompt, 0) @ counts.T) / (asked @ counts.T)
+        # Not from a product of matrices, whose equal rows may differ in the last digit: equal answers rank alike.
+        means = values.sum(axis=1) / asked.sum(axis=1)
+        drawn = (values @ counts.T) / (asked @ counts.T)
     return [
-        (float(row[0]), *interval(row[1:], by_prompt.shape[1])) if np.isfinite(row[0]) else (None, None, None)
-        for row in drawn
+        (float(mean), *interval(row, by_prompt.shape[1])) if np.isfinite(mean) else (None, None, None)
+        for mean, row in zip(means, drawn, strict=True)
     ]

@@ -27,9 +27,9 @@ from nex_merge.checkpoints.configs import mended_config
 from nex_merge.checkpoints.files import TOKENIZER_FILES, about, linked_checkpoint
 from nex_merge.checkpoints.quantization import FLOATS
 from nex_merge.checkpoints.weights import stored_tensors
-from nex_merge.errors import InputError
+from nex_merge.errors import DISK_FULL, InputError
 from nex_merge.merging.mergekit_plan import merge_adapter
-from nex_merge.wording import counted
+from nex_merge.wording import counted, listed
 
 # Tokens that peft's model and the merged one read; none of them is special to an adapter but those it trains.
 READ = 64
@@ -111,6 +111,8 @@ def _make(name: str, member: AdapterMember, out: Path, work: Path) -> None:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever peft, transformers and mergekit make of an adapter
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
         reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise InputError(
             f"{name}: the adapter {member.adapter} cannot be merged into {member.base}: {reason}. Is that the "
@@ -220,8 +222,7 @@ def _check_places(member: AdapterMember, report: Any) -> None:
 def _listed(names: Sequence[str]) -> tuple[str, str]:
     """How many tensors, and the first of them as files name them."""
     plain = sorted(name.replace(".default", "") for name in names)
-    more = f" and {len(plain) - _LISTED} more" if len(plain) > _LISTED else ""
-    return counted(len(plain), "tensor"), ", ".join(plain[:_LISTED]) + more
+    return counted(len(plain), "tensor"), listed(plain, _LISTED)
 
 
 def _check_vocabulary(member: AdapterMember, config: PreTrainedConfig) -> None:

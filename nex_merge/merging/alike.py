@@ -10,6 +10,7 @@ from nex_merge.merging.kernels import Expert, TaskArithmetic, Write, linear, tas
 from nex_merge.merging.ranks import RankCache
 from nex_merge.merging.slerp import Slerp
 from nex_merge.merging.workspace import Copies, Workspace
+from nex_merge.wording import first_line
 
 SHAPE = (257, 1031)  # two blocks of the CPU's and a part of one
 # sparsification, consensus, normalize, rescale, lambda
@@ -33,7 +34,7 @@ def alike(device: torch.device) -> frozenset[str]:
         try:
             here, there = _merged(kernel, tensors, torch.device("cpu")), _merged(kernel, tensors, device)
         except RuntimeError as error:  # an operation that the device does not have
-            problems.append(str(error).splitlines()[0])
+            problems.append(first_line(error))
             continue
         unequal = int((here != there).sum())
         problems += [f"{unequal} of {here.numel()} elements differ from the CPU's"] if unequal else []

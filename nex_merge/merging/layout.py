@@ -12,7 +12,6 @@ from io import StringIO
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from nex_merge.checkpoints.configs import architecture_of
@@ -105,7 +104,7 @@ def _check_head(folder: Path, config: PreTrainedConfig, tensors: Mapping[str, St
         return []
     if HEAD not in tensors or EMBEDDINGS not in tensors:
         return []
-    head, embeddings = _load(tensors[HEAD].file, HEAD), _load(tensors[EMBEDDINGS].file, EMBEDDINGS)
+    head, embeddings = tensors[HEAD].load(HEAD), tensors[EMBEDDINGS].load(EMBEDDINGS)
     if torch.equal(head, embeddings.to(head.dtype)) or torch.equal(head.to(embeddings.dtype), embeddings):
         return []
     raise InputError(
@@ -113,11 +112,6 @@ def _check_head(folder: Path, config: PreTrainedConfig, tensors: Mapping[str, St
         "If the output layer was trained on its own, set tie_word_embeddings: false in the config.json of every member "
         f"(and store {HEAD} in each); otherwise remove {HEAD} from the file"
     )
-
-
-def _load(file: Path, name: str) -> torch.Tensor:
-    with safe_open(file, "pt") as opened:
-        return opened.get_tensor(name)
 
 
 def _parameters(config: PreTrainedConfig) -> dict[str, list[int]]:

@@ -9,13 +9,12 @@ from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from nex_merge.checkpoints.configs import architecture_of
-from nex_merge.checkpoints.files import first_line
 from nex_merge.checkpoints.weights import StoredTensor
 from nex_merge.errors import InputError
 from nex_merge.merging.ranks import RANK_BYTES
 from nex_merge.merging.references import mergekit_config
 from nex_merge.records import MethodParameter, MethodSpec
-from nex_merge.wording import counted
+from nex_merge.wording import counted, first_line
 
 # mergekit logs routine steps, such as adding the base as an input, as warnings.
 logging.getLogger("mergekit").setLevel(logging.ERROR)

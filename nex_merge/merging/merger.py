@@ -25,8 +25,8 @@ from nex_merge.threads import cores, use_one_core
 from nex_merge.wording import counted
 
 # Bytes per float -> integers of the same width, in torch (signed) and NumPy (unsigned).
+INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32)}
 _NOT_FINITE = "the merged tensor {} is not finite"
-INTEGERS = {2: (torch.int16, np.uint16), 4: (torch.int32, np.uint32), 8: (torch.int64, np.uint64)}
 
 
 class Merger:
@@ -82,11 +82,13 @@ class Merger:
         if self.model.device.type == "cpu" or not has_all:
             sha256 = self._checked(recipe, parameters)
             return lambda: sha256
+        again = False
         try:
             self._written(recipe, parameters)
         except torch.OutOfMemoryError:
-            if not self._streamer.let_go():
+            if not (again := self._streamer.let_go()):
                 raise
+        if again:  # here, where the error is gone, which keeps what was allocated
             self._written(recipe, parameters)
         self._sha256 = digest_later(parameters, out_dtype)
         return self._sha256

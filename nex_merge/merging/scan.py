@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 
 from nex_merge.checkpoints.weights import StoredTensor, stored_tensors
 from nex_merge.errors import InputError
@@ -75,7 +74,7 @@ def survey(folders: Mapping[str, Path], out_dtype: str, methods: Sequence[Method
 
 def _look(tensor: str, found: Mapping[str, StoredTensor], dtype: str) -> _Looked:
     """Look at one tensor of all members that have it. Raises InputError as `survey` does."""
-    values = {name: _load(item.file, tensor) for name, item in found.items()}
+    values = {name: item.load(tensor) for name, item in found.items()}
     base = values["base"]
     size = _squared_norm(base)
     # Of a member of another shape, which preflight refuses, only the norm is of use.
@@ -143,8 +142,3 @@ def _equal(folders: Mapping[str, Path], unequal: Set[tuple[str, str]]) -> list[s
             effect = "its task vector is zero" if name == "base" else "a merge counts it twice"
             notes.append(f"{other}: the same weights as {name}, element by element: {effect}")
     return notes
-
-
-def _load(file: Path, tensor: str) -> torch.Tensor:
-    with safe_open(file, "pt") as opened:
-        return opened.get_tensor(tensor)

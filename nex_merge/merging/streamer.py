@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from nex_merge.checkpoints.files import first_line
 from nex_merge.errors import TrialError
 from nex_merge.merging import kernels
 from nex_merge.merging.alike import alike
@@ -28,6 +28,7 @@ from nex_merge.merging.slerp import Slerp
 from nex_merge.merging.workspace import CPU, Copies, Workspace
 from nex_merge.records import MergeRecipe
 from nex_merge.threads import use_one_core
+from nex_merge.wording import first_line
 
 # Random masks that are drawn for a recipe before it is merged, in bytes: one for each element.
 DRAWN_AHEAD = 2 << 30
@@ -121,9 +122,10 @@ class Streamer:
         recipe or a tensor cannot be merged, torch.OutOfMemoryError where the device has no room.
         """
         # mergekit draws masks from torch's global generator; its state is restored afterwards.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), ExitStack() as stack:
             try:
                 plan = self._taken(recipe)
+                stack.callback(plan.work.close)  # masks that are still to be drawn, if this ends early
                 torch.manual_seed(recipe.seed)
                 for task, tensor in self._run(plan):
                     if tensor is None or (plan.names[task] == "lm_head.weight" and plan.is_tied):

@@ -14,7 +14,16 @@ from nex_merge.nex.credit import response_credit, response_cycles, sum_credit
 from nex_merge.nex.good_mass import neuron_weights
 from nex_merge.nex.novelty import response_novelty
 from nex_merge.nex.phases import segment
-from nex_merge.records import Credits, Evidence, NeuronWeights, PhaseCounts, ResponseAnalysis, SparseRows
+from nex_merge.records import (
+    Credits,
+    Evidence,
+    NeuronWeights,
+    PhaseCounts,
+    Response,
+    ResponseAnalysis,
+    SparseGroups,
+    SparseRows,
+)
 
 FOLDS = 5
 # Merges in the first pool; it grows at every doubling of this number, see `pool_size`.
@@ -47,6 +56,12 @@ def stack_credits(analyses: Sequence[ResponseAnalysis]) -> Credits:
         np.concatenate([np.zeros(0, np.float32), *(part.effective for part in parts)]),
         np.concatenate([np.zeros(0, np.float32), *(part.redundant for part in parts)]),
     )
+
+
+def evidence_of(responses: Sequence[Response], base: SparseGroups, analyses: Sequence[ResponseAnalysis]) -> Evidence:
+    """What a model's score rests on: its responses' prompts, their masses by response, and their credit."""
+    prompts = np.array([response.prompt for response in responses], np.int64)
+    return Evidence(prompts, base, stack_credits(analyses))
 
 
 def calibrate(*models: Credits) -> NeuronWeights:

@@ -159,8 +159,7 @@ def _column(name: str, key: str, shown: bool, snapshot: Snapshot) -> Column:
     values = [row.column(key) for row in snapshot.rows]
     text = name in ("trial", "method") or any(isinstance(value, (str, bool)) for value in values)
     # The study's direction need not be the measure's usual one.
-    signs = {one.name: one.sign for one in objective.all}
-    descending = signs[key] > 0 if key in signs else sorts_descending(key)
+    descending = objective.sign_of(key) > 0 if key in objective.names else sorts_descending(key)
     return Column(name, shown, text, descending, _meaning(name, key, objective))
 
 

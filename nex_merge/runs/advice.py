@@ -22,7 +22,7 @@ from nex_merge.runs.recommend import (
 )
 from nex_merge.runs.rows import Row
 from nex_merge.setup.paths import command
-from nex_merge.wording import counted
+from nex_merge.wording import counted, listed
 
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
@@ -119,7 +119,7 @@ def _trials(front: Sequence[Row]) -> str:
     if len(names) == 1:
         return f"trial {names[0]}"
     if len(names) > MOST:
-        return f"trials {', '.join(names[:MOST])} and {len(names) - MOST} more"
+        return f"trials {listed(names, MOST)}"
     return f"trials {', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -73,7 +73,7 @@ def _activations(run: RunFolder, stages: list[RunFolder], most: int, note: Calla
 
 def _unfinished(stages: list[RunFolder]) -> Part:
     """Trials without a result; those that had one, which may come back from a copy of the run, are left."""
-    folders = [stage.folder(trial) for stage in stages for trial in stage.begun() if trial not in stage.lost()]
+    folders = [stage.folder(trial) for stage in stages for trial in sorted(set(stage.begun()) - set(stage.lost()))]
 
     def remove() -> None:
         for folder in folders:

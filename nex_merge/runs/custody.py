@@ -137,7 +137,7 @@ def compare(resolved: ResolvedConfig) -> list[str]:
     Returns the differences in library versions, which are allowed but worth a note.
     """
     folder, path = resolved.run, resolved.run / files.CONFIG
-    has_trials = (folder / files.TRIALS).exists() or (folder / files.STUDY).exists()
+    has_trials = files.has_trials(folder)
     if not path.exists():
         if has_trials:
             raise InputError(

@@ -11,7 +11,7 @@ from nex_merge.checkpoints.exported import needs_transformers_5
 from nex_merge.checkpoints.hub import CARD
 from nex_merge.engines.saving import read_back, write_settings, write_weights
 from nex_merge.errors import InputError, RunError
-from nex_merge.measures.registry import CONSENSUS, MEASURES, NEX
+from nex_merge.measures.registry import CONSENSUS, NEX
 from nex_merge.records import MergeRecipe, TrialResult
 from nex_merge.runs.card import PUBLIC_RECIPE, figures, model_card, public_recipe, verdict_line
 from nex_merge.runs.files import trial_name
@@ -123,9 +123,8 @@ def _doubts(run: RunFolder, trial: str, by: str) -> Iterator[str]:
     for other in better_than(run.path, trial):
         yield f"note: compared blind, {trial_name(other)} is better than {trial_name(trial)}"
     rows = of_last_stage(read_rows(run))
-    sign = run.objective.sign if by == run.objective.name else MEASURES[by].direction
     pick = next((row for row in rows if row.trial == trial and row.value(by) is not None), None)
-    if pick is not None and (names := better_members(rows, pick, by, sign)):
+    if pick is not None and (names := better_members(rows, pick, by, run.objective.sign_of(by))):
         better = f"{names[0]} ranks" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} rank"
         yield f"note: {better} above {trial_name(trial)}, the best merge; see: {command('leaderboard', run.path)}"
 

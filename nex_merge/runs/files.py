@@ -2,7 +2,8 @@
 
     config.yaml  study.db  leaderboard.csv  leaderboard.json  reliability.json  scores.json
     leaderboards/<scoring>/ a copy of leaderboard.*, reliability.json and scores.json for each scoring
-    trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json}
+    trials/<id>/{recipe.yaml, responses.jsonl, cache/, credit/, result.json, accuracy.json}
+    trials/<id>/{answered.json, blocks-*.jsonl} of one that waits for an earlier one, or is raced: until it has a result
     orders/ (order of the weights by magnitude) and live.json (state of the search): only while a search runs
     work.jsonl what every worker did when, for the report; nothing else reads it
     prompts.json the token ids of the prompts, as every trial reads them
@@ -107,7 +108,17 @@ def check_output_file(path: Path, source: str, *endings: str) -> None:
 
 
 def _holds_a_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and ((folder / TRIALS).is_dir() or (folder / STUDY).exists())
+    return (folder / CONFIG).is_file() and has_trials(folder)
+
+
+def has_trials(folder: Path) -> bool:
+    """Whether anything in a folder was asked already."""
+    return (folder / TRIALS).exists() or (folder / STUDY).exists()
+
+
+def blocks(weights_sha256: str) -> str:
+    """The file in which a merge that is raced keeps what it has answered so far; `*`: of any weights."""
+    return f"blocks-{weights_sha256[:16]}.jsonl"
 
 
 @contextmanager

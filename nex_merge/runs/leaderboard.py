@@ -156,22 +156,22 @@ def best_merge(run: RunFolder, by: str | None = None) -> TrialResult:
 
     Raises InputError if there is none, or no such measure, or if there are several objectives and `by` is None.
     """
-    signs = {one.name: one.sign for one in run.objective.all}
     if by is not None and by not in OBJECTIVES:
         raise InputError(f"--by: unknown measure {by!r}.{nearest(by, list(OBJECTIVES), 'measures')}")
     rows = read_rows(run)
     if by is None and run.objective.others:
         trials = ", ".join(trial_label(row.trial) for row in first_front(of_last_stage(rows))) or "none"
         raise InputError(
-            f"{run.path}: {' and '.join(signs)} are objectives alike, so there is no single best merge. Choose one of "
-            f"the front with --trial ({trials}), or the best by one measure with --by (such as {run.objective.name})"
+            f"{run.path}: {' and '.join(run.objective.names)} are objectives alike, so there is no single best merge. "
+            f"Choose one of the front with --trial ({trials}), or the best by one measure with --by (such as "
+            f"{run.objective.name})"
         )
     if by is None:
         first = recommendation(run, rows).row or next(iter(candidates(rows)), None)
     elif run.objective.names == (by,):
         first = next(iter(candidates(rows)), None)
     else:
-        first = best_by(rows, by, signs.get(by, OBJECTIVES[by].direction))
+        first = best_by(rows, by, run.objective.sign_of(by))
     if first is None:
         of = "" if by is None else f" with a value of {by}"
         raise InputError(f"{run.path}: expected a complete merge{of}, got none. To use another trial, name it")

@@ -13,7 +13,7 @@ from pathlib import Path
 from nex_merge.errors import InputError
 from nex_merge.inert import markdown
 from nex_merge.measures.estimates import Objective
-from nex_merge.measures.registry import CONSENSUS, MEASURES
+from nex_merge.measures.registry import CONSENSUS
 from nex_merge.records import Reliability
 from nex_merge.runs import files
 from nex_merge.runs.comparisons import (
@@ -240,8 +240,7 @@ def pair_of(rows: Sequence[Row], objective: Objective, found: Recommendation) ->
     if row is None or not members:
         return None
     by = found.by if found.row is not None else objective.name
-    signs = {one.name: one.sign for one in objective.all}
-    sign = signs.get(by, MEASURES[by].direction)
+    sign = objective.sign_of(by)
     valued = [one for one in members if one.value(by) is not None]
     if valued and not is_open(row, by):
         return row.trial, max(valued, key=lambda one: sign * one.known(by)).trial

@@ -45,16 +45,19 @@ class Seals:
 
         All are read at once, the first time; `anew`: what another process may have added since is read too.
         """
+        known = self._all()
+        if anew or key not in known:
+            known |= self._step(lambda connection: self._read(connection, key)) or {}
+        return known.get(key, [])
+
+    def _all(self) -> dict[str, list[Hashes]]:
         if self._known is None:
             self._known = self._step(self._read) or {}
-        if anew or key not in self._known:
-            self._known |= self._step(lambda connection: self._read(connection, key)) or {}
-        return self._known.get(key, [])
+        return self._known
 
     def known(self) -> list[str]:
         """What there are hashes of."""
-        self.of("")
-        return list(self._known or {})
+        return list(self._all())
 
     def add(self, key: str, hashes: Hashes) -> None:
         """Add what is about to be written. Without a study, nothing is added."""
@@ -72,7 +75,7 @@ class Seals:
             return
         kept = self._step(write, read_only=False)
         if kept is not None:
-            self._known = {**(self._known or {}), key: kept}
+            self._all()[key] = kept
 
     def _step(self, step: Callable[[Connection], T], read_only: bool = True) -> T | None:
         """What a step on the study's attributes gives; None if there is no study, or it can't be reached."""

@@ -12,6 +12,7 @@ from nex_merge.setup.jsontext import parse_json
 from nex_merge.setup.options import OPTIONS
 from nex_merge.setup.row_formats import LABELS, Format, fitting
 from nex_merge.setup.row_prompts import BESIDE, REFUSED
+from nex_merge.wording import first_line
 
 FORMATS = ".jsonl, .json, .txt, .csv or .parquet"
 # What programs write into a CSV for a value that is missing. Other formats have a null for it.
@@ -166,4 +167,4 @@ def _parquet_rows(path: Path, columns: Columns, limit: int | None) -> Iterator[t
                     number += 1
                     yield f"{path} row {number}", row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: cannot be read as Parquet ({first_line(error)})") from None

@@ -21,7 +21,7 @@ from nex_merge.setup.prompt_rows import FORMATS, Columns, file_rows
 from nex_merge.setup.prompts_config import DatasetConfig, PromptsConfig, SampleConfig
 from nex_merge.setup.row_formats import LABELS, recognised
 from nex_merge.setup.row_prompts import ASKED_WITH, BESIDE, user_prompt
-from nex_merge.wording import counted
+from nex_merge.wording import counted, listed
 
 Row = TypeVar("Row")
 _LISTED = 8  # columns that are named
@@ -165,7 +165,7 @@ def _about(
     if config.sample is not None and count is not None:
         which, draw = f"{prompts} of {count}", f", drawn with seed {config.sample.seed}"
     columns = f", {_columns(used)}" if used and config.task is None else ""
-    ignored = f"; not read: {_listed(unread)}" if unread else ""
+    ignored = f"; not read: {listed(unread, _LISTED)}" if unread else ""
     return f"{which} of {place}{draw}{columns}{ignored}"
 
 
@@ -188,9 +188,4 @@ def drawn(rows: Iterable[Row], sample: SampleConfig) -> tuple[list[Row], int]:
 
 
 def _columns(names: list[str]) -> str:
-    return f"column{'s' * (len(names) > 1)} {_listed([repr(name) for name in names])}"
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return f"column{'s' * (len(names) > 1)} {listed(map(repr, names), _LISTED)}"

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -17,7 +17,7 @@ from nex_merge.records import Prompt
 from nex_merge.setup.config import PromptsConfig
 from nex_merge.setup.options import shows_options, with_options
 from nex_merge.setup.textfiles import LONGEST, check_text
-from nex_merge.wording import counted
+from nex_merge.wording import counted, listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -191,7 +191,8 @@ def rendering_notes(
             )
     for what, unseen in _unseen(asked, render).items():
         notes.append(
-            f"{config.place[0]}: {what}: the chat template does not show them ({_listed(map(_short, unseen))}); the "
+            f"{config.place[0]}: {what}: the chat template does not show them "
+            f"({listed(map(_short, unseen), _LISTED)}); the "
             "prompts are asked without"
         )
     return notes
@@ -242,7 +243,7 @@ def file_notes(prompts: Sequence[Prompt], config: PromptsConfig) -> list[str]:
     if twice:
         notes.append(
             f"{config.place[0]}: {counted(len(twice), 'prompt')} that another line has already, and that count "
-            f"as often as they occur: {_listed(twice)}"
+            f"as often as they occur: {listed(twice, _LISTED)}"
         )
     offering = [prompt for prompt in prompts if prompt.choices and not prompt.lettered]
     showing = [prompt for prompt in offering if shows_options(prompt)]
@@ -261,11 +262,6 @@ def file_notes(prompts: Sequence[Prompt], config: PromptsConfig) -> list[str]:
             "they are: --set prompts.options=shown"
         )
     return notes
-
-
-def _listed(places: Iterable[str]) -> str:
-    found = list(places)
-    return ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")
 
 
 def _short(place: str) -> str:

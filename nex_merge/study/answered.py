@@ -8,11 +8,9 @@ import dataclasses
 import hashlib
 import json
 
-import numpy as np
-
 from nex_merge.errors import InputError
-from nex_merge.nex.calibration import analyse, count_phases, stack_credits
-from nex_merge.records import Evidence, MergeRecipe, Observation, TokenStats
+from nex_merge.nex.calibration import analyse, count_phases, evidence_of
+from nex_merge.records import MergeRecipe, Observation, TokenStats
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
 from nex_merge.runs.written import CACHED, digest_of
@@ -54,9 +52,7 @@ def read_answered(run: RunFolder, trial: str, recipe: MergeRecipe) -> tuple[Answ
             observation = dataclasses.replace(
                 observation,
                 stats=[TokenStats(**stat) for stat in kept["stats"]],
-                evidence=Evidence(
-                    np.array([r.prompt for r in observation.responses], np.int64), rows.base, stack_credits(analyses)
-                ),
+                evidence=evidence_of(observation.responses, rows.base, analyses),
                 phases=count_phases(analyses),
                 neurons=kept["neurons"],
                 rows=rows,

@@ -1,10 +1,9 @@
 """Base and parents, which answer before any merge: what merges are drafted from and held against."""
 
-from nex_merge import interrupts
-from nex_merge.errors import RunError, TrialError
+from nex_merge.errors import RunError
 from nex_merge.measures.guard import blind_spot
 from nex_merge.measures.measure import Pool, shared_weights
-from nex_merge.records import NeuronWeights, TrialResult, Variant
+from nex_merge.records import NeuronWeights, Variant
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
 from nex_merge.setup.families import Family
@@ -12,7 +11,7 @@ from nex_merge.study.budget import reached
 from nex_merge.study.crew import Crew, Failed, Known, Task
 from nex_merge.study.observers import Observers
 from nex_merge.study.proposal import passthrough
-from nex_merge.study.trial import TrialRunner, Tried, failed
+from nex_merge.study.trial import TrialRunner, Tried
 
 
 class Baselines:
@@ -53,29 +52,19 @@ class Baselines:
 
     def _task(self, name: str) -> Task | Known:
         recipe = self._recipes[name]
-        if (waiting := self._runner.waiting(name, name, recipe)) is not None:
+        task = self._runner.task(name, name, recipe.kind, recipe)
+        if isinstance(task, Known):
             self._dispatch.on_trial_start(name, recipe.kind)
-            return Known(waiting)
-        return Task(name, recipe.kind, lambda: self._runner.work(name, name, recipe), recipe)
+        return task
 
     def _keep(self, name: str, outcome: Tried | Failed) -> None:
-        if isinstance(outcome, Failed):
-            self._end(failed(name, name, self._recipes[name], outcome.error, outcome.seconds))
-        elif self._shared:
+        if self._shared and isinstance(outcome, Tried):
             self._answered[name] = outcome
         else:
-            self._finish(name, outcome, None)
+            self._end(name, outcome, None)
 
-    def _finish(self, name: str, tried: Tried, shared: NeuronWeights | None) -> None:
-        try:
-            self._dispatch.on_trial_end(self._runner.finish(tried, shared))
-        except TrialError as error:
-            interrupts.check()  # which may have come in its place
-            self._end(failed(name, name, tried.recipe, error, sum(tried.answered.seconds.values())))
-
-    def _end(self, result: TrialResult) -> None:
-        self._run.write(result)
-        self._dispatch.on_trial_end(result)
+    def _end(self, name: str, outcome: Tried | Failed, shared: NeuronWeights | None) -> None:
+        self._dispatch.on_trial_end(self._runner.keep(name, name, self._recipes[name], outcome, shared))
 
     def _score_answered(self) -> None:
         waiting = [_unscored(name, item) for name, item in self._answered.items()]
@@ -87,7 +76,7 @@ class Baselines:
             )
         weights = shared_weights(sorted(variants, key=lambda v: (v.kind != "base", v.trial)), self._config.nex)
         for name, item in self._answered.items():
-            self._finish(name, item, weights)
+            self._end(name, item, weights)
 
 
 def _unscored(name: str, item: Tried) -> Variant:

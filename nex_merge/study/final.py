@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import yaml
 
-from nex_merge import interrupts
-from nex_merge.errors import RunError, TrialError
+from nex_merge.errors import RunError
 from nex_merge.measures.estimates import Objective
 from nex_merge.measures.registry import MEASURES
 from nex_merge.records import TrialResult
@@ -26,7 +25,7 @@ from nex_merge.study.crew import Crew, Failed, Known, Task
 from nex_merge.study.known import horizon
 from nex_merge.study.observers import Observer
 from nex_merge.study.terms import Terms
-from nex_merge.study.trial import TrialRunner, Tried, failed
+from nex_merge.study.trial import TrialRunner, Tried
 from nex_merge.wording import counted
 
 
@@ -85,9 +84,7 @@ def play_final(run: RunFolder, searched: TrialRunner, crew: Crew, prompts: Seque
                 )
                 return None
         chosen, recipe = runner if trial in needed else voting, run.recipe(results[trial])
-        if (waiting := chosen.waiting(trial, results[trial].name, recipe)) is not None:
-            return Known(waiting)
-        return Task(trial, "final", lambda: chosen.work(trial, results[trial].name, recipe), recipe)
+        return chosen.task(trial, results[trial].name, "final", recipe)
 
     def keep(turn: int, outcome: Tried | Failed | None) -> None:
         if outcome is not None:
@@ -152,17 +149,11 @@ def _open(run: RunFolder, chosen: list[str]) -> RunFolder:
 
 
 def _keep(run: RunFolder, final: RunFolder, runner: TrialRunner, result: TrialResult, outcome: Tried | Failed) -> None:
-    if isinstance(outcome, Tried):
-        if outcome.answered.weights_sha256 != result.weights_sha256:
-            raise RunError(
-                f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of "
-                "the search: the parents or the libraries have changed since"
-            )
-        try:
-            # Base and parents are their own teachers, and answer before any merge.
-            runner.finish(outcome, runner.pool.weights(int(result.trial)) if result.kind == "merge" else None)
-            return
-        except TrialError as error:
-            interrupts.check()  # which may have come in its place
-            outcome = Failed(error, 0.0)
-    final.write(failed(result.trial, result.name, run.recipe(result), outcome.error, outcome.seconds))
+    if isinstance(outcome, Tried) and outcome.answered.weights_sha256 != result.weights_sha256:
+        raise RunError(
+            f"{final.path}: {files.trial_name(result.trial)}: merged again, its tensors differ from those of the "
+            "search: the parents or the libraries have changed since"
+        )
+    # Base and parents are their own teachers, and answer before any merge.
+    shared = runner.pool.weights(int(result.trial)) if result.kind == "merge" else None
+    runner.keep(result.trial, result.name, run.recipe(result), outcome, shared)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from nex_merge.records import TrialResult
 
 
-def horizon(number: int, parallel: int = 1) -> int:
+def horizon(number: int, parallel: int) -> int:
     """Merges numbered below this are known to the merge with a number: those that were told when it was proposed.
 
     `parallel`: `study.parallel`, the trials that may be under way at once. They are proposed one for each that is told,
@@ -18,13 +18,13 @@ def horizon(number: int, parallel: int = 1) -> int:
     return max(0, number - parallel + 1)
 
 
-def knows(trial: str, result: TrialResult, parallel: int = 1) -> bool:
+def knows(trial: str, result: TrialResult, parallel: int) -> bool:
     """Whether a trial knows a result: base and the parents know one another, merges those and what `horizon` says."""
     if result.kind != "merge":
         return result.trial != trial
     return trial.isdigit() and int(result.trial) < horizon(int(trial), parallel)
 
 
-def known(trial: str, results: Iterable[TrialResult], parallel: int = 1) -> list[TrialResult]:
+def known(trial: str, results: Iterable[TrialResult], parallel: int) -> list[TrialResult]:
     """The results that a trial knows, in their order."""
     return [result for result in results if knows(trial, result, parallel)]

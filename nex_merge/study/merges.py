@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from nex_merge import interrupts
-from nex_merge.errors import TrialError
 from nex_merge.records import MergeRecipe, SearchSpace, TrialResult
 from nex_merge.runs import files
 from nex_merge.runs.run import RunFolder
@@ -15,7 +13,7 @@ from nex_merge.study.crew import Crew, Failed, Known, Task
 from nex_merge.study.known import known
 from nex_merge.study.observers import Observer
 from nex_merge.study.optuna_study import MergeStudy, NoMore, Proposal, Propose
-from nex_merge.study.trial import TrialRunner, Tried, failed
+from nex_merge.study.trial import TrialRunner, Tried
 
 
 class Merges:
@@ -65,10 +63,10 @@ class Merges:
         if (earlier := self._same_recipe(trial, recipe)) is not None:
             self._observer.on_trial_start(trial, recipe.method)
             return Known(_duplicate(trial, recipe, earlier))
-        if (waiting := self._runner.waiting(trial, recipe.method, recipe)) is not None:
+        task = self._runner.task(trial, recipe.method, recipe.method, recipe)
+        if isinstance(task, Known):
             self._observer.on_trial_start(trial, recipe.method)
-            return Known(waiting)
-        return Task(trial, recipe.method, lambda: self._runner.work(trial, recipe.method, recipe), recipe)
+        return task
 
     def _keep(self, number: int, outcome: Tried | Failed | TrialResult | None) -> None:
         """Keep what a merge gave, unless it is kept already, and tell it."""
@@ -83,16 +81,10 @@ class Merges:
         self._told(self._run)
 
     def _result(self, trial: str, recipe: MergeRecipe, outcome: Tried | Failed | TrialResult) -> TrialResult:
-        if isinstance(outcome, Tried):
-            try:
-                return self._runner.finish(outcome, self._runner.pool.weights(int(trial)))
-            except TrialError as error:
-                interrupts.check()  # which may have come in its place
-                outcome = Failed(error, sum(outcome.answered.seconds.values()))
-        if isinstance(outcome, TrialResult):
-            files.write_recipe(self._run.folder(trial), recipe)
-        else:
-            outcome = failed(trial, recipe.method, recipe, outcome.error, outcome.seconds)
+        if not isinstance(outcome, TrialResult):
+            shared = self._runner.pool.weights(int(trial))
+            return self._runner.keep(trial, recipe.method, recipe, outcome, shared)
+        files.write_recipe(self._run.folder(trial), recipe)
         self._run.write(outcome)
         return outcome
 

@@ -31,9 +31,11 @@ from nex_merge.setup.study_config import StudyConfig
 from nex_merge.study.observers import Observer
 from nex_merge.study.samplers import GivenSampler, MergeSampler, Seen, Start, stable_seed
 from nex_merge.study.warm_start import EarlierTrial
+from nex_merge.wording import first_line, listed
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+_LISTED = 10  # trials in a message
 Propose = Callable[[Any, int], MergeRecipe]
 T = TypeVar("T")
 
@@ -94,22 +96,26 @@ class MergeStudy:
             claims.create()
             return storage, study, claims
 
-        try:
-            self._storage, self._study, self._claims = database.run(opened)
-            if (fault := self._fault(self._trials())) is not None:
-                observer.on_note(
-                    f"{database.label}: its study {self._study.study_name} {fault}: it is written again, from the "
-                    f"trials of {run.path}"
-                )
-                self._step(lambda: optuna.delete_study(study_name=self._study.study_name, storage=self._storage))
-                self._storage, self._study, self._claims = database.run(opened)
-                run.keep_hashes_in(database)
-        except (ValueError, TypeError, RuntimeError) as error:  # such as tables of another version of Optuna
-            raise InputError(
-                f"study.storage: {database.label}: {database.hide(str(error).splitlines()[0])}. Or search with another "
-                "database and run folder (study.storage, --out)"
-            ) from None
-        trials = self._trials()
+        def understood(read: Callable[[], T]) -> T:
+            try:
+                return read()
+            except (ValueError, TypeError, RuntimeError) as error:  # such as tables of another version of Optuna
+                raise InputError(
+                    f"study.storage: {database.label}: {database.hide(first_line(error))}. Or search with another "
+                    "database and run folder (study.storage, --out)"
+                ) from None
+
+        self._storage, self._study, self._claims = understood(lambda: database.run(opened))
+        trials = understood(self._trials)
+        if (fault := self._fault(trials)) is not None:
+            observer.on_note(
+                f"{database.label}: its study {self._study.study_name} {fault}: it is written again, from the trials "
+                f"of {run.path}"
+            )
+            self._step(lambda: optuna.delete_study(study_name=self._study.study_name, storage=self._storage))
+            self._storage, self._study, self._claims = understood(lambda: database.run(opened))
+            trials = understood(self._trials)
+            run.keep_hashes_in(database)
         self._lost = [trial.number for trial in trials if self._is_lost(trial)]
         self._check(trials)
         # Finished merges, in the study or the folder; there may be more than `study.trials`.
@@ -120,7 +126,8 @@ class MergeStudy:
         if len(recorded - finished) > 1:  # one, if the search was killed before it reported it
             observer.on_note(
                 f"{database.label}: its study {self._study.study_name} lacks trials that {run.path} has "
-                f"({_listed(recorded - finished)}); their results are reported to it, and nothing is evaluated again"
+                f"({listed(sorted(recorded - finished), _LISTED)}); their results are reported to it, and nothing is "
+                "evaluated again"
             )
 
     def _fault(self, trials: list[FrozenTrial]) -> str | None:
@@ -141,7 +148,7 @@ class MergeStudy:
                 versions == 1
                 and trial.values is not None
                 and told is not None
-                and not np.allclose(trial.values, told, 1e-9, 0)
+                and (len(trial.values) != len(told) or not np.allclose(trial.values, told, 1e-9, 0))
             ):
                 return f"has another value for {files.trial_name(id)} than its result"
         return None
@@ -158,9 +165,10 @@ class MergeStudy:
                 )
         if self._lost:
             self._observer.on_note(
-                f"{self._run.path / files.TRIALS} lacks {_listed(map(files.trial_id, self._lost))}, which the study "
-                f"{self._study.study_name} has in {self._database.label}: evaluated again with the study's parameters. "
-                "To keep this run as it is, restore the folders from a copy, or search in another folder (--out)"
+                f"{self._run.path / files.TRIALS} lacks {listed(map(files.trial_id, sorted(self._lost)), _LISTED)}, "
+                f"which the study {self._study.study_name} has in {self._database.label}: evaluated again with the "
+                "study's parameters. To keep this run as it is, restore the folders from a copy, or search in another "
+                "folder (--out)"
             )
 
     @contextmanager
@@ -302,12 +310,6 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float) and isinstance(b, float) else a == b
 
     return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)
-
-
-def _listed(trials: Iterable[str]) -> str:
-    """Trials as messages list them; of many, the first ten."""
-    names = sorted(trials)
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult, objective: Objective) -> bool:

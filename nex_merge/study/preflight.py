@@ -150,13 +150,22 @@ def _asked(resolved: ResolvedConfig, engine: Engine, fresh: bool) -> tuple[Asked
     kept = None if fresh else read_asked(resolved.run)
     clock = datetime.now() if kept is None else kept.clock
     engine.tell_time(clock)
-    now = Asked(engine.encode(prompts, config.prompts, config.generation.max_new_tokens), clock)
+    ids = engine.encode(prompts, config.prompts, config.generation.max_new_tokens)
+    now = Asked(ids, clock, _computing(engine, config.runtime))
     check_crossfit(config, len(now.ids))
     notes = [*resolved.loaded.notes, *file_notes(prompts, config.prompts)]
     if engine.family_weights is not None:
         notes += rendering_notes(prompts, now.ids, engine.family_weights.tokenizer, config.prompts, clock)
     asked, differing = (now, []) if fresh else as_begun(resolved.run, now, kept)
     return asked, notes + differing
+
+
+def _computing(engine: Engine, runtime: RuntimeConfig) -> str | None:
+    """What models compute in, and on what kind of device; None where this process can't tell."""
+    resident = engine.family_weights
+    if resident is None or runtime.cluster is not None:  # whose nodes may have other devices
+        return None
+    return f"{str(resident.dtype)[6:]} on {resident.device.type}"
 
 
 def _measured(study: StudyConfig, objective: Objective, constraints: Sequence[Constraint]) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from nex_merge.runs.results import read_reliability
 from nex_merge.runs.rows import PARAMETER
 from nex_merge.runs.run import RunFolder
 from nex_merge.study.optuna_study import study_name
+from nex_merge.wording import first_line
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -70,9 +71,7 @@ def read_study(run: RunFolder) -> Told:
     except RunError as error:
         raise InputError(f"cannot read the study: {error}") from None
     except (KeyError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-        raise InputError(
-            f"{database.label}: cannot read the study: {database.hide(str(error).splitlines()[0])}"
-        ) from None
+        raise InputError(f"{database.label}: cannot read the study: {database.hide(first_line(error))}") from None
 
 
 def study_now(run: RunFolder) -> optuna.Study:

@@ -27,6 +27,7 @@ from nex_merge.runs import files
 from nex_merge.runs.recapture import keep_activations
 from nex_merge.runs.run import RunFolder
 from nex_merge.study.answered import forget_answered, keep_answered, read_answered
+from nex_merge.study.crew import Failed, Known, Task
 from nex_merge.study.growing_pool import GrowingPool
 from nex_merge.study.known import known
 from nex_merge.study.neighbours import nearest
@@ -91,11 +92,6 @@ class TrialRunner:
             keep_answered(self._run, recipe, answered, stop)
         return Tried(name, recipe, answered, stop)
 
-    def waiting(self, trial: str, name: str, recipe: MergeRecipe) -> Tried | None:
-        """A trial whose work was done when the search was stopped, and which waits to be kept; None if it wasn't."""
-        found = read_answered(self._run, trial, recipe)
-        return None if found is None else Tried(name, recipe, *found)
-
     def plan(self, trial: str, recipe: MergeRecipe) -> Job:
         """The work of a trial that answers all prompts, with the drafts that it knows of."""
         activations = self._config.activations if self._config.activations.capture == "all" else None
@@ -113,7 +109,7 @@ class TrialRunner:
         answering = replace(answering, weights_sha256=loaded.weights_sha256)
         seconds = dict(loaded.seconds)
         with timed("generate", seconds):  # with what is decided between the blocks
-            responses, stop = yield from self._in_blocks(answering, f"blocks-{loaded.weights_sha256[:16]}.jsonl")
+            responses, stop = yield from self._in_blocks(answering, files.blocks(loaded.weights_sha256))
         read = yield replace(answering, answered=responses, settings=job.settings)
         return replace(read, seconds={**seconds, **read.seconds}), stop
 
@@ -157,6 +153,26 @@ class TrialRunner:
         before += nearest(recipe.parameters, merges, NEIGHBOURS)
         kept = [name for name in before if (self._run.folder(name) / files.RESPONSES).exists()]
         return [response for name in kept for response in self._run.responses(name)]
+
+    def task(self, trial: str, name: str, shown: str, recipe: MergeRecipe) -> Task | Known:
+        """A trial's work, or what it gave before the search was stopped. `shown`: its method, as workers show it."""
+        if (found := read_answered(self._run, trial, recipe)) is not None:
+            return Known(Tried(name, recipe, *found))
+        return Task(trial, shown, lambda: self.work(trial, name, recipe), recipe)
+
+    def keep(
+        self, trial: str, name: str, recipe: MergeRecipe, outcome: Tried | Failed, shared: NeuronWeights | None
+    ) -> TrialResult:
+        """Keep what a trial gave, by `finish`; one that failed, or that can't be scored, is kept as failed."""
+        if isinstance(outcome, Tried):
+            try:
+                return self.finish(outcome, shared)
+            except TrialError as error:
+                interrupts.check()  # which may have come in its place
+                outcome = Failed(error, sum(outcome.answered.seconds.values()))
+        result = _failed(trial, name, recipe, outcome)
+        self._run.write(result)
+        return result
 
     def finish(self, tried: Tried, shared: NeuronWeights | None) -> TrialResult:
         """Keep a trial: every measure's value; result.json.
@@ -213,13 +229,12 @@ class TrialRunner:
         interrupts.check()
         self._run.write(result, observation)
         forget_answered(self._run, trial)
-        for blocks in self._run.folder(trial).glob("blocks-*.jsonl"):
+        for blocks in self._run.folder(trial).glob(files.blocks("*")):
             blocks.unlink()
         return result
 
 
-def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, seconds: float) -> TrialResult:
-    """A failed trial with its reason."""
+def _failed(trial: str, name: str, recipe: MergeRecipe, outcome: Failed) -> TrialResult:
     return TrialResult(
         trial=trial,
         kind=recipe.kind,
@@ -227,7 +242,7 @@ def failed(trial: str, name: str, recipe: MergeRecipe, error: TrialError, second
         method=recipe.method,
         seed=recipe.seed,
         state="failed",
-        reason=str(error),
+        reason=str(outcome.error),
         parameters=recipe.parameters,
-        seconds={"total": seconds},
+        seconds={"total": outcome.seconds},
     )

@@ -55,7 +55,7 @@ def find_warm_start(
             f"study.warm_start: expected study.sampler: tpe, got {study.sampler}, which doesn't look at other trials; "
             "remove one of them"
         )
-    is_begun = (resolved.run / files.TRIALS).exists() or (resolved.run / files.STUDY).exists()
+    is_begun = files.has_trials(resolved.run)
     if fresh or not is_begun:
         return _trials_of(RunFolder(Path(study.warm_start)), resolved, objective, constraints)
     if not kept.is_file():

@@ -58,7 +58,7 @@ class Executor(Protocol):
         """Tell a worker, after its job was sent, what it does next. One that is at it already need not hear."""
 
     def wait(self, progress: Progress) -> Done | Gone | None:
-        """What happened next; None: a worker has become ready, or nothing did for about a second.
+        """What happened next; None: nothing that ends a job, within about a second.
 
         Raises RunError if no worker is left and none can be started.
         """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nex_merge.engines.contracts import Engine
-from nex_merge.engines.observe import Notify, ObserveSettings, observe, quiet, timed
+from nex_merge.engines.observe import Notify, ObserveSettings, answered, observe, quiet, timed
 from nex_merge.records import MergeRecipe, Observation, Response
 
 T = TypeVar("T")
@@ -76,15 +76,9 @@ def perform(job: Job, engine: Engine, notify: Notify = quiet) -> Answered:
         engine.prepare(job.next_recipe)
     responses = list(job.answered)
     if job.asked:
-        total = sum(len(response.token_ids) for response in responses)
-
-        def generated(tokens: int) -> None:
-            nonlocal total
-            total += tokens
-            notify("generate", total)
-
-        with timed("generate", seconds, notify, total):
-            responses += engine.answer(job.prompts, job.settings.generation, job.drafts, generated, job.asked)
+        responses = answered(
+            engine, job.prompts, job.settings.generation, seconds, notify, job.drafts, responses, job.asked
+        )
         responses.sort(key=lambda response: (response.prompt, response.sample))
     observation = observe(engine, job.prompts, job.settings, responses=responses, notify=notify)
     if hashed is not None:

@@ -21,9 +21,11 @@ def hold_orders(search: str) -> Path:
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         descriptor = _locked(folder, fcntl.LOCK_SH)
-        if descriptor is not None and folder.exists():
-            _held.append(descriptor)
-            return folder
+        if descriptor is not None:
+            if _is_at(folder, descriptor):
+                _held.append(descriptor)
+                return folder
+            os.close(descriptor)  # removed, and perhaps made anew, before it was locked
 
 
 def let_go() -> None:
@@ -40,6 +42,13 @@ def remove_abandoned() -> None:
         if descriptor is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(descriptor)
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _locked(folder: Path, kind: int) -> int | None:

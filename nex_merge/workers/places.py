@@ -82,7 +82,7 @@ def _devices(runtime: RuntimeConfig) -> list[str]:
     number = torch.cuda.device_count()
     if runtime.devices == "auto":
         single = runtime.device if runtime.device != "auto" else None
-        return [single] if single else [f"cuda:{i}" for i in range(number)] or ["cpu"]
+        return [_numbered(single)] if single else [f"cuda:{i}" for i in range(number)] or ["cpu"]
     if len({device.partition(":")[0] for device in runtime.devices}) > 1:
         raise InputError(
             "runtime.devices: expected devices of one kind, as results differ between kinds, got "
@@ -94,4 +94,8 @@ def _devices(runtime: RuntimeConfig) -> list[str]:
                 f"runtime.devices: expected devices of this machine, got {device!r}; it has "
                 f"{counted(number, 'CUDA device')}"
             )
-    return [f"{device}:0" if device == "cuda" else device for device in runtime.devices]
+    return [_numbered(device) for device in runtime.devices]
+
+
+def _numbered(device: str) -> str:
+    return f"{device}:0" if device == "cuda" else device

@@ -4,6 +4,7 @@ Started as programs of their own rather than by `multiprocessing`, which would r
 them. A closed connection tells of a death at once, in either direction.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import IO
 
@@ -34,10 +35,8 @@ class _Worker:
     connection: Connection
     output: IO[bytes]  # what it and its libraries print
     starts: int
-    is_set_up: bool = False
     is_ready: bool = False
     why: str | None = None  # it says itself why it ends
-    pids: list[int] = field(default_factory=list)
 
 
 class Processes(Executor):
@@ -60,10 +59,6 @@ class Processes(Executor):
         self._setup = setup
         for worker in self._workers.values():
             self._tell(worker, setup)
-
-    def pids(self) -> dict[str, int]:
-        """The process ids, by worker."""
-        return {name: worker.process.pid for name, worker in self._workers.items()}
 
     def ready(self) -> Sequence[str]:
         return [name for name, worker in self._workers.items() if worker.is_ready]
@@ -92,6 +87,7 @@ class Processes(Executor):
             worker.connection.close()
         for worker in workers:
             _end(worker)
+            worker.output.close()
 
     def _start(self, place: Place, starts: int = 0) -> None:
         self._number += 1
@@ -131,6 +127,8 @@ class Processes(Executor):
                 return Done(worker.name, what)
             case "lost":
                 worker.why = what
+            case "note":
+                logging.getLogger(__name__).warning("%s: %s", worker.name, what)
             case "fault":
                 raise what
         return None
@@ -140,16 +138,12 @@ class Processes(Executor):
         del self._workers[worker.name]
         worker.connection.close()
         code = _end(worker)
+        said = _last_words(worker)
         why = worker.why or _cause(code)
         if worker.is_ready or worker.starts + 1 < STARTS:
             self._start(worker.place, 0 if worker.is_ready else worker.starts + 1)
         elif not self._workers:
-            worker.output.seek(0)
-            said = worker.output.read().decode(errors="replace").strip().splitlines()
-            raise RunError(
-                f"runtime.workers: no worker can be started: the last one {why}"
-                + (f", and said: {said[-1]}" if said else "")
-            )
+            raise RunError(f"runtime.workers: no worker can be started: the last one {why}{said}")
         return Gone(worker.name, worker.place.device, why)
 
 
@@ -160,6 +154,14 @@ def _end(worker: _Worker) -> int:
     except subprocess.TimeoutExpired:
         worker.process.kill()
         return worker.process.wait()
+
+
+def _last_words(worker: _Worker) -> str:
+    """What a worker that has ended printed last; closes what it printed to."""
+    with worker.output as output:
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip().splitlines()
+    return f", and said: {said[-1]}" if said else ""
 
 
 def _cause(code: int) -> str:

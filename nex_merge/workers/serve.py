@@ -21,6 +21,7 @@ from typing import Any
 
 from nex_merge.engines.contracts import Engine
 from nex_merge.errors import TrialError
+from nex_merge.wording import first_line
 from nex_merge.workers.job import Answered, Job, perform
 
 EVERY = 0.25  # seconds between two reports within a stage
@@ -47,9 +48,9 @@ def is_lost(error: Exception) -> str | None:
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return f"ran out of memory ({_first_line(error)})"
+        return f"ran out of memory ({first_line(error)})"
     if isinstance(error, torch.AcceleratorError):
-        return f"lost its device ({_first_line(error)})"
+        return f"lost its device ({first_line(error)})"
     return None
 
 
@@ -61,13 +62,9 @@ def portable(error: Exception) -> Exception:
     except Exception:  # whatever an error's own class makes of it
         found = None
     if not isinstance(found, Exception) or str(found) != str(error):
-        found = RuntimeError(f"{type(error).__name__}: {_first_line(error)}")
+        found = RuntimeError(f"{type(error).__name__}: {first_line(error)}")
     found.add_note(f"in a worker:\n{text}")
     return found
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 class _Notes(logging.Handler):
@@ -102,7 +99,6 @@ def serve(connection: Connection) -> None:
     logging.getLogger("nex_merge").addHandler(_Notes(send))
     import nex_merge.engines.transformers  # noqa: F401  slow, and needed by most; while the search is rehearsed
 
-    send("started", os.getpid())
     try:
         engine = opened(pickle.loads(received.get()))
     except Exception as error:  # whatever it is, the search has to be told

@@ -1,6 +1,7 @@
 """Merging where the model is: the CPU's bits, tensors on one device, few waits, and a hash that is taken meanwhile."""
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from nex_merge.errors import TrialError
 from nex_merge.merging import Merger, hashing
 from nex_merge.merging.alike import alike
+from nex_merge.merging.workspace import Workspace
 from nex_merge.records import MergeRecipe
 from tests import pretend
 
@@ -111,16 +113,20 @@ def test_weights_are_hashed_while_the_model_does_something_else(toy, device, mon
 def test_a_device_without_room_lets_go_of_its_copies(toy, device, monkeypatch):
     there, recipe = merger_on(str(device), toy), recipe_of("ties", toy)
     wanted = there.load(recipe)
-    real, failed = torch.Tensor.isfinite, []
+    real, failed, freed, closed = torch.Tensor.isfinite, [], [], []
 
     def once(tensor):
         if not failed:
-            failed.append(tensor)
+            failed.append(weakref.ref(tensor))
             raise torch.OutOfMemoryError("no room")
+        freed.append(failed[0]() is None)
         return real(tensor)
 
     monkeypatch.setattr(torch.Tensor, "isfinite", once)
-    assert there.load(recipe) == wanted and failed
+    monkeypatch.setattr(Workspace, "close", lambda self: closed.append(self))
+    assert there.load(recipe) == wanted
+    assert all(freed) and freed, "before it is tried again, what the first attempt has allocated is given back"
+    assert len(closed) == 2, "masks are drawn for no merge that has ended"
     there._streamer.let_go()
     failed.clear()
     monkeypatch.setattr(there._streamer, "let_go", lambda: False)

@@ -54,6 +54,9 @@ def test_parents_that_rank_above_the_best_merge_are_named(tmp_path, monkeypatch,
     # By another measure, those that are better by it, here all that come after the merge.
     after = order[order.index("7") + 1 :]
     assert len(list(export._doubts(run, "7", "consensus"))) == bool(after)
+    # As an objective says, which need not be a measure's usual direction.
+    run.objective = Objective("consensus", 1, (Objective("nex", -1),))
+    assert len(list(export._doubts(run, "7", "nex"))) == bool(after)
 
 
 def test_an_export_by_a_measure_whose_verdict_is_insufficient_says_so(tmp_path, monkeypatch):

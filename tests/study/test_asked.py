@@ -82,6 +82,24 @@ def test_kept_prompts_that_fit_no_more_are_named(toy_run_copy):
     assert check(resolved, fresh=True).asked.ids == before["ids"]
 
 
+def test_a_run_is_not_gone_on_with_in_another_precision(toy_run_copy):
+    """As on a machine with a GPU, where `auto` is the checkpoints' dtype, and then on one without."""
+    resolved = resolve_config(str(toy_run_copy / "config.yaml"))
+    path = toy_run_copy / "prompts.json"
+    before = json.loads(path.read_text())
+    assert before["computing"] == "float32 on cpu"
+    for begun in ("bfloat16 on cuda", "bfloat16 on cpu"):
+        path.write_text(json.dumps({**before, "computing": begun}))
+        with pytest.raises(InputError, match=rf"begun with models that compute in {begun}, .+ now compute in float32"):
+            check(resolved)
+        assert not any("compute" in note for note in check(resolved, fresh=True).notes)
+    path.write_text(json.dumps({**before, "computing": "float32 on cuda"}))
+    said = "float32 on cuda, and they would now compute in float32 on cpu"
+    assert any(said in note for note in check(resolved).notes)
+    path.write_text(json.dumps({key: value for key, value in before.items() if key != "computing"}))
+    assert not any("compute" in note for note in check(resolved).notes), "an earlier version kept nothing of it"
+
+
 def test_what_a_search_without_trials_left_is_not_believed(toy_run, tmp_path):
     """It may have been begun with other prompts."""
     shutil.copy(toy_run / "prompts.json", tmp_path)

@@ -1,5 +1,6 @@
 """Engines that workers make for themselves: quick, steady, and fatal at a stage that the environment names."""
 
+import logging
 import os
 import signal
 import time
@@ -47,6 +48,8 @@ class Mortal(Steady):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "memory":
                 raise MemoryError("no more of it")
+            case "warning":
+                logging.getLogger("nex_merge.engines").warning("something to know")
             case "fault":
                 raise ZeroDivisionError("a fault of the program")
 

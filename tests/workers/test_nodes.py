@@ -17,7 +17,7 @@ from nex_merge.setup.families import open_family
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study.preflight import check
 from nex_merge.study.proposal import passthrough
-from nex_merge.workers import cluster
+from nex_merge.workers import cluster, sessions
 from nex_merge.workers.node_orders import hold_orders, let_go, remove_abandoned
 from nex_merge.workers.nodes import facts, family_here, held_against, members
 from nex_merge.workers.places import count_of, places
@@ -145,6 +145,15 @@ def test_what_no_cluster_can_do(toy, tmp_path, monkeypatch, runtime, said):
     settings |= {"study": {"trials": 4, "parallel": 2}, "runtime": {"cluster": "auto", **runtime}}
     with pytest.raises(InputError, match=said):
         check(resolve_config(settings), engine=FakeEngine())
+
+
+def test_what_cannot_be_killed_is_not_waited_for_for_ever(monkeypatch):
+    """As a process that waits for a device in the kernel."""
+    monkeypatch.setattr(sessions, "PATIENCE", 0.1)
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True) as one:
+        sessions.end_session(one.pid)
+        assert one.poll() is None
 
 
 @pytest.mark.parametrize("workers", ["auto", None])

@@ -9,10 +9,13 @@ import time
 
 import psutil
 import pytest
+import torch
 import yaml
 
 from nex_merge.errors import InputError, RunError
+from nex_merge.setup.config import RuntimeConfig
 from nex_merge.study.samplers import stable_seed
+from nex_merge.workers.places import places
 from nex_merge.workers.serve import portable
 from tests.searches import Steady, search
 from tests.workers.engines import AT, HOW, ONCE, SEED, Mortal, never_starts, refuses
@@ -79,6 +82,23 @@ def test_a_trial_that_its_workers_die_of_fails_and_the_search_goes_on(toy_config
         and "its worker was lost in each of 3 tries; the last one was ended by SIGKILL" in (failed["reason"])
     )
     assert sum("tried again" in note for note in recorder.notes) == 2 and len(rows) == 10
+
+
+def test_what_is_logged_in_a_worker_is_logged(toy_config, tmp_path, monkeypatch, caplog):
+    for name, value in ((AT, "capture"), (ONCE, str(tmp_path / "said")), (HOW, "warning")):
+        monkeypatch.setenv(name, value)
+    done(toy_config, tmp_path, "run", 2)
+    (said,) = (record.getMessage() for record in caplog.records if "something to know" in record.getMessage())
+    assert said in ("worker 1: something to know", "worker 2: something to know")
+
+
+def test_workers_share_a_gpu_that_is_named_without_a_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for devices in ({"device": "cuda"}, {"devices": ["cuda"]}):
+        found = places(RuntimeConfig(workers=2, **devices), 2)
+        assert [place.device for place in found] == ["cuda:0", "cuda:0"]
+        assert all(place.environment()["CUDA_VISIBLE_DEVICES"] == "0" for place in found)
 
 
 def test_a_fault_of_the_program_ends_the_search_and_the_same_command_goes_on(toy_config, tmp_path, alone, monkeypatch):
