@@ -95,24 +95,31 @@ class Run:
         *,
         dtype: str | None = None,
         max_shard_size: str = "5GB",
+        push: str | None = None,
+        public: bool = False,
     ) -> Path:
         """Write a trial as a checkpoint, checked against what was scored. Returns its folder.
 
         By default the best merge, by the objective or by the measure `by`. `dtype`: bfloat16, float16 or float32; in
         another one than the weights were scored in, they are rounded from those. `max_shard_size`: the most that a file
-        of weights holds.
+        of weights holds. `push`: a repository on the hub, OWNER/NAME, that it is uploaded to once it is proved; a new
+        one is private unless it is to be `public`.
 
         Raises InputError if there is nothing to export or `out` is in use, RunError if the checkpoint would not be the
-        variant that was scored.
+        variant that was scored, or can't be pushed.
         """
         from nex_merge.engines.quiet import quietly
+        from nex_merge.runs.push import check_push, push_export
 
+        check_push(push, public)
         name = None if trial is None else str(trial)
         with quietly():
             from nex_merge.runs.export import export_trial
 
             for _ in export_trial(self.folder, name, Path(out), by, dtype, max_shard_size):
                 pass
+        if push is not None:
+            push_export(Path(out), push, public, (self.best(by) if name is None else self.trial(name)).trial)
         return Path(out)
 
 

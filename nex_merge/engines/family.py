@@ -52,7 +52,8 @@ class FamilyResident(ModelResident):
         return sha256
 
     def prepare(self, recipe: MergeRecipe) -> None:
-        self._merger.prepare(recipe)
+        if self.device.type != "cpu":  # whose cores are all answering: there it cost more than it saved
+            self._merger.prepare(recipe)
 
     def configs(self) -> Sequence[PreTrainedConfig]:
         return list(self._merger.configs.values())

@@ -26,7 +26,7 @@ from nex_merge.engines.transformers import ATTENTION, ModelReads
 from nex_merge.engines.vllm_drafts import SOURCES
 from nex_merge.engines.vllm_model import Continued, Request, Size, VllmModel
 from nex_merge.errors import InputError, RunError, TrialError
-from nex_merge.generation import auto_batch_tokens, token_bytes
+from nex_merge.generation import batch_tokens, token_bytes
 from nex_merge.generation.rotary import boundaries
 from nex_merge.generation.sampling import MARGIN, NOT_FINITE, Job, choose_alone
 from nex_merge.records import Prompt, Response
@@ -130,7 +130,7 @@ class VllmAnswers:
     def _size(self, config: GenerationConfig) -> Size:
         model, width = self._resident.model, self._resident.dtype.itemsize
         length = min(-(-self._length // STEP) * STEP, self._resident.context or sys.maxsize)
-        budget = auto_batch_tokens(model.config, width) if config.batch_tokens == "auto" else config.batch_tokens
+        budget = batch_tokens(config, model.config, width)
         # Of keys and values, vLLM wants room for one response of full length, in whole blocks.
         return Size(length, max(budget, length + STEP), token_bytes(model.config, width), config.temperature > 0)
 

@@ -62,9 +62,7 @@ def generate(
     jobs = [Job(i, k, tuple(prompts[i])) for i in wanted for k in range(config.samples)]
     # Longest first: memory runs out at the beginning if at all, and neighbours need little padding.
     waiting = sorted(jobs, key=lambda job: -len(job.ids))
-    budget = config.batch_tokens
-    if budget == "auto":
-        budget = auto_batch_tokens(model.config, model.dtype.itemsize)
+    budget = batch_tokens(config, model.config, model.dtype.itemsize)
     ends = end_tokens(model, tokenizer)
     tokens: dict[Job, list[int]] = {job: [] for job in jobs}
     texts: dict[tuple[int, int], list[Sequence[int]]] = {}
@@ -130,9 +128,12 @@ def _join(batch: Batch | FixedBatch | None, new: Batch, tokens: Mapping[Job, Seq
     return new if batch is None else batch.joined(new, tokens)
 
 
-def auto_batch_tokens(config: PreTrainedConfig, itemsize: int) -> int:
-    """Number of tokens whose keys and values, of `itemsize` bytes per element, fit into AUTO_BATCH_BYTES."""
-    return AUTO_BATCH_BYTES // token_bytes(config, itemsize)
+def batch_tokens(config: GenerationConfig, model: PreTrainedConfig, itemsize: int) -> int:
+    """How many tokens a batch has room for: as many as were asked for, or as AUTO_BATCH_BYTES have.
+
+    `itemsize`: bytes of an element of keys and values.
+    """
+    return AUTO_BATCH_BYTES // token_bytes(model, itemsize) if config.batch_tokens == "auto" else config.batch_tokens
 
 
 def token_bytes(config: PreTrainedConfig, itemsize: int) -> int:

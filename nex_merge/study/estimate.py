@@ -8,7 +8,7 @@ import psutil
 from rich.filesize import decimal
 
 from nex_merge.engines.family import FamilyResident
-from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
+from nex_merge.generation import BUFFER_SHARE, batch_tokens, token_bytes
 from nex_merge.merging import rank_bytes, rounded_members
 from nex_merge.merging.ranks import DISK_RESERVE
 from nex_merge.merging.streamer import DRAWN_AHEAD
@@ -104,8 +104,7 @@ def _time(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident, b
 
 def _at_once(config: RunConfig, checked: Checked, weights: FamilyResident) -> int:
     """How many responses are answered at once."""
-    chosen = config.generation.batch_tokens
-    budget = auto_batch_tokens(weights.config, weights.dtype.itemsize) if chosen == "auto" else chosen
+    budget = batch_tokens(config.generation, weights.config, weights.dtype.itemsize)
     longest = max(map(len, checked.asked.ids)) + config.generation.max_new_tokens
     return min(len(checked.asked.ids) * config.generation.samples, max(1, budget // longest))
 
@@ -117,25 +116,30 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
     resident = checked.parameters * itemsize
     longest = max(map(len, checked.asked.ids)) + config.generation.max_new_tokens
     at_once = _at_once(config, checked, weights)
-    keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(weights.config, itemsize))
+    token = token_bytes(weights.config, itemsize)
+    keys_values, own_model = int(BUFFER_SHARE * at_once * longest * token), 0
+    if config.runtime.engine == "vllm":  # which lays them out in full, and has an output layer of its own
+        keys_values = max(batch_tokens(config.generation, weights.config, itemsize), longest) * token
+        text = weights.config.get_text_config()
+        own_layer = text.vocab_size * text.hidden_size * itemsize if weights.config.tie_word_embeddings else 0
+        own_model = resident + own_layer
     # At most, a merge holds every model's largest tensor in float32, and the result.
     merging = 4 * max(count for _, count in sizes) * (len(family.models) + 2)
-    # Random masks of the next merge are drawn while the model answers, a byte for each element of every model's.
-    draws = config.study.parallel > 1 and any(method.stochastic for method in checked.space.methods)
-    masks = min(DRAWN_AHEAD, checked.parameters * len(family.models)) if draws else 0
+    masks = _masks(checked, config, weights.device.type, len(family.models))
     # The rehearsal loads one member beside the resident model, before there are keys and values.
-    need = parents + resident + masks + max(keys_values, merging, resident)
+    need = parents + resident + own_model + masks + max(keys_values, merging, resident)
     free = psutil.virtual_memory().available
     yield (
         f"memory         about {decimal(need)}: parents {decimal(parents)} (mapped), resident model "
         f"{decimal(resident)} ({str(weights.dtype)[6:]} on {weights.device}), and keys and values "
         f"{decimal(keys_values)}, a merge {decimal(merging)} or, in the rehearsal, a member {decimal(resident)}"
-        f"{f', and random masks of the next merge {decimal(masks)}' * bool(masks)}; free {decimal(free)}"
+        f"{f', random masks of the next merge {decimal(masks)}' * bool(masks)}"
+        f"{f', and a model of vLLM {decimal(own_model)}' * bool(own_model)}; free {decimal(free)}"
     )
     workers = len(checked.places)
     if workers > 1:
         # The parents are mapped once for all, and this process gives up its model after the rehearsal.
-        each = resident + masks + max(keys_values, merging) + _PROCESS
+        each = resident + own_model + masks + max(keys_values, merging) + _PROCESS
         need = max(need, parents + workers * each)
         yield (
             f"workers        {workers}, about {decimal(each)} each, {decimal(_PROCESS)} of it Python and libraries; "
@@ -144,6 +148,13 @@ def _memory(resolved: ResolvedConfig, checked: Checked, weights: FamilyResident)
     if weights.device.type == "cpu" and need > free:
         fewer = "use fewer workers or " if workers > 1 else ""
         yield f"warning        this may exceed the free memory; {fewer}lower generation.batch_tokens"
+
+
+def _masks(checked: Checked, config: RunConfig, device: str, models: int) -> int:
+    """Random masks of the next merge, drawn while a GPU answers: a byte for each element of every model's."""
+    stochastic = any(method.stochastic for method in checked.space.methods)
+    draws = stochastic and config.study.parallel > 1 and device != "cpu"
+    return min(DRAWN_AHEAD, checked.parameters * models) if draws else 0
 
 
 def _disk(resolved: ResolvedConfig, checked: Checked, baselines: int, responses: int) -> Iterator[str]:

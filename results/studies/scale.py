@@ -32,7 +32,7 @@ import torch
 from sklearn.ensemble import RandomForestRegressor
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from nex_merge.generation import BUFFER_SHARE, auto_batch_tokens, token_bytes
+from nex_merge.generation import AUTO_BATCH_BYTES, BUFFER_SHARE, token_bytes
 from nex_merge.merging import rank_bytes
 from nex_merge.setup.config import ActivationsConfig
 from nex_merge.study.estimate import _ENTRY_BYTES, _PROCESS
@@ -245,7 +245,7 @@ def plan_of(size: str) -> Plan:
     with torch.device("meta"):
         shapes = [parameter.shape for parameter in Qwen3ForCausalLM(config).parameters()]
     longest = PROMPT_TOKENS + TOKENS
-    at_once = min(PROMPTS, auto_batch_tokens(config, 2) // longest)
+    at_once = min(PROMPTS, AUTO_BATCH_BYTES // token_bytes(config, 2) // longest)
     keys_values = int(BUFFER_SHARE * at_once * longest * token_bytes(config, 2))
     merging = 4 * max(map(math.prod, shapes)) * (MEMBERS - 1 + 2)  # as `estimate` has it
     return Plan(sum(map(math.prod, shapes)), config.num_hidden_layers, at_once, keys_values, merging)

@@ -3,7 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
+from nex_merge import open_run
 from nex_merge.cli import app
+from nex_merge.errors import InputError
 from tests.standin_hub import READER, SHA, TOKEN, standing_in
 
 
@@ -25,3 +27,12 @@ def test_an_export_is_pushed_once_it_is_proved_and_stays_where_it_is(toy_run, tm
         said = f"{out}: exported, but not pushed to mine: the token may not write there (not allowed to write). To push"
         assert str(done.exception).startswith(said) and str(done.exception).endswith(f"hf upload mine {out} --private")
         assert "model.safetensors.index.json" in files and standin.repos == {}
+
+
+def test_python_pushes_as_the_command_does(toy_run, tmp_path, monkeypatch):
+    run = open_run(toy_run)
+    with pytest.raises(InputError, match="expected together with --push"):
+        run.export(tmp_path / "out", "a", public=True)
+    with standing_in(monkeypatch, tmp_path / "cache", TOKEN) as standin:
+        run.export(tmp_path / "out", "a", push="mine", public=True)
+    assert standin.commits == ["Trial a of a search with nex-merge"] and "me/mine" in standin.public

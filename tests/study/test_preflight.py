@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from nex_merge.engines.transformers import FamilyEngine
 from nex_merge.errors import InputError
 from nex_merge.setup.resolve import resolve_config
 from nex_merge.study import estimate, preflight
@@ -81,12 +82,29 @@ def test_memory(said, generation, keys_values, need):
 
 
 @pytest.mark.parametrize(
-    ("space", "parallel", "masks"), [("dare_ties", 2, True), ("dare_ties", 1, False), ("ties", 2, False)]
+    ("method", "parallel", "device", "masks"),
+    [
+        ("dare_ties", 2, "cuda", 2 * PARAMETERS),
+        ("dare_ties", 1, "cuda", 0),
+        ("ties", 2, "cuda", 0),
+        ("dare_ties", 2, "cpu", 0),
+    ],
 )
-def test_random_masks_of_the_next_merge_are_counted(said, space, parallel, masks):
-    """A byte for each of 7,760 elements of two models, where another trial may follow before this one is told."""
-    found = said(search_space=space, study={"trials": 4, "parallel": parallel})["memory"]
-    assert (", and random masks of the next merge 15.5 kB; free" in found) == masks
+def test_random_masks_of_the_next_merge_are_counted(toy, tmp_path, method, parallel, device, masks):
+    """A byte for each element of two models, where another trial may follow before this one is told, on a GPU."""
+    study = {"trials": 4, "parallel": parallel}
+    resolved = resolve_config(toy_settings(toy, tmp_path / "run") | {"search_space": method, "study": study})
+    assert estimate._masks(preflight.check(resolved), resolved.config, device, 2) == masks
+
+
+def test_what_vllm_takes_is_counted(said, monkeypatch):
+    """A copy of the weights, an output layer, 190 x 16 numbers of 4 bytes, and keys and values of 1,000 tokens."""
+    monkeypatch.setattr(preflight, "check_vllm", lambda runtime: None)
+    monkeypatch.setattr(preflight, "engine_for", FamilyEngine)
+    found = said(runtime={"engine": "vllm"}, generation={"max_new_tokens": 24, "batch_tokens": 1000})["memory"]
+    assert 4 * (PARAMETERS + EMBEDDING) == 43_200
+    assert ", and keys and values 128.0 kB, a merge" in found and ", and a model of vLLM 43.2 kB; free" in found
+    assert found.startswith("about 248.8 kB: "), "46,560 + 31,040 + 43,200 + 128,000"
 
 
 @pytest.mark.parametrize(("free", "warned"), [(126_240, False), (126_239, True)])

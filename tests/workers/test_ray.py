@@ -217,6 +217,7 @@ def begun(toy, tmp_path):
             [sys.executable, "-c", PROGRAM, str(config), str(tmp_path)],
             env={**environment, **own},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which whoever runs the tests may ignore
         )  # fmt: skip
 
     def processes():
