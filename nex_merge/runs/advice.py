@@ -207,9 +207,10 @@ def _voters(voters: float, figures: Mapping[str, float | None]) -> str:
     """How many voters there are in effect, and what hangs on it."""
     if figures.get("copies"):
         return f"{voters:.0f} independent ones: those that are alike are taken for copies"
-    otherwise = figures.get("voters_if_copies")
-    told = "" if otherwise is None else f", or like {otherwise:.0f} if those that are alike are copies"
-    return f"{voters:.0f} independent ones{told}"
+    otherwise, shown = figures.get("voters_if_copies"), f"{voters:.0f} independent ones"
+    if otherwise is None or round(otherwise) == round(voters):
+        return shown
+    return f"{shown}, or like {otherwise:.0f} if those that are alike are copies"
 
 
 def next_steps(rows: Sequence[Row], objective: Objective, reliability: Reliability | None, run: Path) -> list[str]:
