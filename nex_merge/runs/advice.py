@@ -22,7 +22,7 @@ from nex_merge.runs.recommend import (
 )
 from nex_merge.runs.rows import Row
 from nex_merge.setup.paths import command
-from nex_merge.wording import counted, listed
+from nex_merge.wording import counted, decimal, listed
 
 MOST = 12  # trials of a front that a sentence names
 MEANING = {
@@ -128,8 +128,7 @@ def _level(verdict: Verdict | None) -> str:
 
 
 def _number(row: Row, name: str) -> str:
-    value = row.value(name)
-    return "-" if value is None else f"{value:.{MEASURES[name].digits}f}"
+    return decimal(row.value(name), f".{MEASURES[name].digits}f")
 
 
 def _estimate(row: Row, name: str) -> str:

@@ -18,6 +18,7 @@ from nex_merge.records import Estimate, MergeRecipe, TrialResult, Verdict
 from nex_merge.runs.files import recipe_text
 from nex_merge.runs.rounding import Rounded
 from nex_merge.setup.families import Family
+from nex_merge.wording import decimal
 
 PUBLIC_RECIPE = "mergekit_config.yml"
 _LIBRARIES = ("nex-merge", "mergekit", "transformers", "torch")
@@ -106,11 +107,11 @@ def figures(result: TrialResult) -> list[str]:
             f"| cycles | {score.cycles} |",
         ]
     lines += [
-        f"| mean tokens of a response | {_number(result.value('mean_tokens'), 1)} |",
-        f"| truncated | {_number(result.value('truncated'), 3)} |",
+        f"| mean tokens of a response | {decimal(result.value('mean_tokens'), '.1f')} |",
+        f"| truncated | {decimal(result.value('truncated'))} |",
     ]
     if score is not None:
-        lines.append(f"| mean token entropy, nats | {_number(result.value('entropy'))} |")
+        lines.append(f"| mean token entropy, nats | {decimal(result.value('entropy'), '.6f')} |")
     return lines
 
 
@@ -125,13 +126,10 @@ def verdict_line(measure: str, verdict: Verdict | None, standing: str = "") -> s
 
 
 def _estimate(found: Estimate | None, digits: int = 6) -> str:
+    value = decimal(None if found is None else found.value, f".{digits}f")
     if found is None or found.low is None or found.high is None:
-        return _number(None if found is None else found.value, digits)
-    return f"{_number(found.value, digits)} ({found.low:.{digits}f} to {found.high:.{digits}f})"
-
-
-def _number(value: float | None, digits: int = 6) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+        return value
+    return f"{value} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
 def public_recipe(family: Family, recipe: MergeRecipe, is_rounded: bool = False) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +360,7 @@ class RunFolder:
         if self._host is not None:
             return Written(self.path, self._host.written.seals, self._note, self.path.name)
 
+        @cache  # a server's connection serves every step; an SQLite file is opened anew for each
         def connect(read_only: bool) -> Database:
             return Database(self.storage, self.path, lambda text: None, WAIT, read_only)
 
@@ -390,8 +391,8 @@ class RunFolder:
         for result in self.results():
             if not self.written.versions(result.trial):
                 self.written.seal(result.trial)
-        if self.final is not None:
-            self.final.keep_missing_hashes()
+        if (final := self.final) is not None:
+            final.keep_missing_hashes()
 
     # The pool
 

@@ -16,7 +16,7 @@ from nex_merge.runs.leaderboard import as_csv, as_json
 from nex_merge.runs.preferred import compared_lines, picked
 from nex_merge.runs.rows import Row
 from nex_merge.terminal import console_of
-from nex_merge.wording import counted, fitted
+from nex_merge.wording import counted, decimal, fitted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -197,8 +197,7 @@ def table_cells(rows: Sequence[Row], objectives: Sequence[str] = (NEX.name,)) ->
 
 def _cells(row: Row, objectives: Sequence[str]) -> dict[str, str]:
     def number(key: str, digits: int) -> str:
-        value = row.column(key)
-        return "-" if value is None else f"{value:.{digits}f}"
+        return decimal(row.column(key), f".{digits}f")
 
     measured = {
         heading: number(name, MEASURES[name].digits)

@@ -10,7 +10,7 @@ from nex_merge.cli import app
 from nex_merge.measures.estimates import Objective
 from nex_merge.records import Estimate, Verdict
 from nex_merge.report.data import take_snapshot
-from nex_merge.runs import results
+from nex_merge.runs import advice, results
 from nex_merge.runs.advice import lead, next_steps
 from nex_merge.runs.card import verdict_line
 from nex_merge.runs.cuts import cut_lines
@@ -176,3 +176,16 @@ def test_what_each_concludes_where_they_differ(tmp_path):
     shown = dict(zip(found.columns, line.cells, strict=True))
     assert line.prompt.startswith("1") and shown["The pool"] == ("2", True)
     assert shown["Parent pairs"] == ("3", False) and shown[f"Recommended: trial {int(pick)}"] == ("2", True)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"voters_if_copies": 3.4}, "13 independent ones, or like 3 if those that are alike are copies"),
+        ({"voters_if_copies": 12.7}, "13 independent ones"),
+        ({}, "13 independent ones"),
+        ({"copies": 1.0}, "13 independent ones: those that are alike are taken for copies"),
+    ],
+)
+def test_how_many_voters_there_are_is_said_once(figures, said):
+    assert advice._voters(13.2, figures) == said
