@@ -108,7 +108,8 @@ def check_output_file(path: Path, source: str, *endings: str) -> None:
 
 
 def _holds_a_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and has_trials(folder)
+    # Where `trials` is a file, the folder is somebody else's.
+    return (folder / CONFIG).is_file() and ((folder / TRIALS).is_dir() or (folder / STUDY).exists())
 
 
 def has_trials(folder: Path) -> bool:

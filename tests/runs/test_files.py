@@ -47,3 +47,13 @@ def test_what_a_command_writes_is_no_file_of_a_run(tmp_path, name, endings, refu
         return
     with pytest.raises(InputError, match="^--out: .*" + re.escape(refused)):
         files.check_output_file(tmp_path / name, "--out", *endings)
+
+
+def test_a_folder_in_which_trials_is_a_file_is_no_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    (tmp_path / "trials").write_text("1 2 3\n")
+    files.check_output_file(tmp_path / "leaderboard.csv", "--out", ".csv")
+    (tmp_path / "trials").unlink()
+    (tmp_path / "trials").mkdir()
+    with pytest.raises(InputError, match=r"leaderboard\.csv belongs to the run in "):
+        files.check_output_file(tmp_path / "leaderboard.csv", "--out", ".csv")
